@@ -1,0 +1,673 @@
+/* The HDF5 reader of activation files. The file is hostile until proven otherwise: HDF5 lets a file name other files
+ * (external and soft links, external storage, virtual datasets) and code (filter plugins). None of it is followed: every
+ * object is reached through hard links only, and a dataset is looked at only after its storage has been. */
+#include "activations_internal.h"
+
+#include <hdf5.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* Bounds for what a file can make the reader do; real files stay far below. */
+enum {
+    LINKS_MAX = 65536,
+    ATTRIBUTES_MAX = 256,
+    PATH_SIZE = 256 /* longer paths are cut off; no tap's name is near that */
+};
+#define CHUNK_MAX_BYTES ((size_t)1 << 30)
+
+typedef struct root_attribute {
+    char *name, *text;
+} root_attribute;
+
+typedef struct hdf5_state {
+    char *path;
+    hid_t file;
+    root_attribute attributes[ATTRIBUTES_MAX];
+    size_t attributes_count;
+    /* The dataset last read, kept open so that reading it row by row finds the chunk still unpacked. */
+    hid_t dataset;
+    char dataset_name[GEMMA4_TAP_NAME_SIZE];
+} hdf5_state;
+
+/* --- errors --- */
+
+static herr_t keep_description(unsigned index, const H5E_error2_t *entry, void *description)
+{
+    (void)index;
+    snprintf(description, 256, "%s", entry->desc ? entry->desc : "");
+    return 1; /* the first is the innermost: what went wrong, where the others tell who called */
+}
+
+int gemma4_hdf5_fail(const char *file, const char *what, gemma4_error *error)
+{
+    char description[256] = "";
+    H5Ewalk2(H5E_DEFAULT, H5E_WALK_UPWARD, keep_description, description);
+    return gemma4_fail(error, "%s: %s: HDF5: %s", file, what, description[0] ? description : "no reason given");
+}
+
+/* --- attributes --- */
+
+/* The memory type of a string attribute: the file's own character set, which HDF5 does not convert. */
+static hid_t string_memory_type(hid_t type, size_t size)
+{
+    hid_t memory = H5Tcopy(H5T_C_S1);
+    if (memory < 0 || H5Tset_size(memory, size) < 0 || H5Tset_cset(memory, H5Tget_cset(type)) < 0) {
+        H5Tclose(memory);
+        return H5I_INVALID_HID;
+    }
+    return memory;
+}
+
+static char *read_variable_string(hid_t attribute, hid_t type)
+{
+    char *value = NULL, *text = NULL;
+    hid_t memory = string_memory_type(type, H5T_VARIABLE);
+    if (memory >= 0 && H5Aread(attribute, memory, &value) >= 0) {
+        if (!value)
+            text = strdup("");
+        else if (strnlen(value, GEMMA4_ATTRIBUTE_MAX_BYTES) < GEMMA4_ATTRIBUTE_MAX_BYTES)
+            text = strdup(value);
+        H5free_memory(value);
+    }
+    H5Tclose(memory);
+    return text;
+}
+
+static char *read_fixed_string(hid_t attribute, hid_t type)
+{
+    size_t size = H5Tget_size(type);
+    if (size == 0 || size >= GEMMA4_ATTRIBUTE_MAX_BYTES)
+        return NULL;
+    hid_t memory = string_memory_type(type, size + 1); /* the conversion takes the padding off and terminates */
+    char *text = calloc(1, size + 1);
+    if (memory < 0 || !text || H5Aread(attribute, memory, text) < 0) {
+        free(text);
+        text = NULL;
+    }
+    H5Tclose(memory);
+    return text;
+}
+
+static char *read_integer_as_text(hid_t attribute, hid_t type)
+{
+    char text[32];
+    if (H5Tget_sign(type) == H5T_SGN_NONE) {
+        unsigned long long value;
+        if (H5Aread(attribute, H5T_NATIVE_ULLONG, &value) < 0)
+            return NULL;
+        snprintf(text, sizeof text, "%llu", value);
+    } else {
+        long long value;
+        if (H5Aread(attribute, H5T_NATIVE_LLONG, &value) < 0)
+            return NULL;
+        snprintf(text, sizeof text, "%lld", value);
+    }
+    return strdup(text);
+}
+
+/* The text of a string or integer attribute of one element; NULL where it is anything else, too long or unreadable. */
+static char *read_text(hid_t attribute)
+{
+    hid_t space = H5Aget_space(attribute), type = H5Aget_type(attribute);
+    H5T_class_t class = H5Tget_class(type);
+    char *text = NULL;
+    if (space >= 0 && H5Sget_simple_extent_npoints(space) == 1) {
+        if (class == H5T_STRING)
+            text = H5Tis_variable_str(type) > 0 ? read_variable_string(attribute, type)
+                                                : read_fixed_string(attribute, type);
+        else if (class == H5T_INTEGER)
+            text = read_integer_as_text(attribute, type);
+    }
+    H5Tclose(type);
+    H5Sclose(space);
+    return text;
+}
+
+/* Called by HDF5 for each root attribute. What is no text is ignored. */
+static herr_t keep_attribute(hid_t location, const char *name, const H5A_info_t *info, void *context)
+{
+    hdf5_state *state = context;
+    (void)info;
+    if (state->attributes_count == ATTRIBUTES_MAX)
+        return 1;
+    hid_t attribute = H5Aopen(location, name, H5P_DEFAULT);
+    if (attribute < 0)
+        return -1;
+    char *text = read_text(attribute);
+    H5Aclose(attribute);
+    if (!text)
+        return 0;
+    char *copy = strdup(name);
+    if (!copy) {
+        free(text);
+        return -1;
+    }
+    state->attributes[state->attributes_count++] = (root_attribute){copy, text};
+    return 0;
+}
+
+static int read_root_attributes(hdf5_state *state, gemma4_error *error)
+{
+    hid_t root = H5Gopen2(state->file, "/", H5P_DEFAULT);
+    if (root < 0)
+        return gemma4_hdf5_fail(state->path, "/: cannot open", error);
+    herr_t visited = H5Aiterate2(root, H5_INDEX_NAME, H5_ITER_NATIVE, NULL, keep_attribute, state);
+    int status = 0;
+    if (visited < 0)
+        status = gemma4_hdf5_fail(state->path, "/: cannot read the attributes", error);
+    else if (visited > 0)
+        status = gemma4_fail(error, "%s: /: expected at most %d attributes, found more", state->path, ATTRIBUTES_MAX);
+    H5Gclose(root);
+    return status;
+}
+
+static const char *hdf5_attribute(const void *context, const char *name)
+{
+    const hdf5_state *state = context;
+    for (size_t i = 0; i < state->attributes_count; i++)
+        if (strcmp(state->attributes[i].name, name) == 0)
+            return state->attributes[i].text;
+    return NULL;
+}
+
+/* --- one dataset --- */
+
+/* One dataset being described: where it is, for messages, and what becomes of it. */
+typedef struct description {
+    const hdf5_state *state;
+    const char *path; /* "/layers/5/attn/q" */
+    hid_t dataset;
+    size_t max_rows;  /* more rows than this no case has */
+    gemma4_stored_tensor *tensor;
+    gemma4_error *error;
+} description;
+
+static int dataset_hdf5_fail(const description *d, const char *what)
+{
+    char place[PATH_SIZE + 64];
+    snprintf(place, sizeof place, "%s: %s", d->path, what);
+    return gemma4_hdf5_fail(d->state->path, place, d->error);
+}
+
+static int check_filters(const description *d, hid_t creation)
+{
+    int count = H5Pget_nfilters(creation);
+    if (count < 0)
+        return dataset_hdf5_fail(d, "cannot read the filters");
+    for (int i = 0; i < count; i++) {
+        size_t parameters = 0;
+        unsigned flags;
+        char name[64] = "";
+        H5Z_filter_t filter =
+            H5Pget_filter2(creation, (unsigned)i, &flags, &parameters, NULL, sizeof name, name, NULL);
+        if (filter != H5Z_FILTER_DEFLATE && filter != H5Z_FILTER_SHUFFLE && filter != H5Z_FILTER_FLETCHER32)
+            return gemma4_fail(d->error, "%s: %s: expected filter deflate, shuffle or fletcher32, found %d (%.63s)",
+                               d->state->path, d->path, (int)filter, name);
+    }
+    return 0;
+}
+
+static int check_chunk(const description *d, hid_t creation)
+{
+    hsize_t chunk[H5S_MAX_RANK];
+    int rank = H5Pget_chunk(creation, H5S_MAX_RANK, chunk);
+    if (rank < 0)
+        return dataset_hdf5_fail(d, "cannot read the chunk shape");
+    hid_t type = H5Dget_type(d->dataset);
+    size_t bytes = H5Tget_size(type);
+    H5Tclose(type);
+    for (int i = 0; i < rank; i++)
+        if (!gemma4_size_product(bytes, (size_t)chunk[i], &bytes) || bytes > CHUNK_MAX_BYTES)
+            return gemma4_fail(d->error, "%s: %s: expected chunks of at most %zu bytes, found larger ones",
+                               d->state->path, d->path, CHUNK_MAX_BYTES);
+    return 0;
+}
+
+/* Where the values lie. Comes before anything else is asked of the dataset: asking a virtual one for its shape can
+ * already open other files. */
+static int check_storage(const description *d)
+{
+    const char *file = d->state->path;
+    hid_t creation = H5Dget_create_plist(d->dataset);
+    if (creation < 0)
+        return dataset_hdf5_fail(d, "cannot read the storage layout");
+    H5D_layout_t layout = H5Pget_layout(creation);
+    int status = 0;
+    if (layout != H5D_COMPACT && layout != H5D_CONTIGUOUS && layout != H5D_CHUNKED)
+        status = gemma4_fail(d->error, "%s: %s: expected values in this file, found a %s dataset", file, d->path,
+                             layout == H5D_VIRTUAL ? "virtual" : "strangely stored");
+    else if (H5Pget_external_count(creation) != 0)
+        status = gemma4_fail(d->error, "%s: %s: expected values in this file, found external storage", file, d->path);
+    else
+        status = check_filters(d, creation);
+    if (status == 0 && layout == H5D_CHUNKED)
+        status = check_chunk(d, creation);
+    H5Pclose(creation);
+    return status;
+}
+
+/* The layout of the float types that are read; mantissa at bit 0, sign on top. */
+static const struct float_format {
+    gemma4_element element;
+    size_t size, exponent_bits, mantissa_bits, bias;
+} float_formats[] = {
+    {GEMMA4_ELEMENT_F16, 2, 5, 10, 15},
+    {GEMMA4_ELEMENT_BF16, 2, 8, 7, 127},
+    {GEMMA4_ELEMENT_F32, 4, 8, 23, 127},
+    {GEMMA4_ELEMENT_F64, 8, 11, 52, 1023},
+};
+
+static gemma4_element float_element(hid_t type)
+{
+    size_t sign, exponent, exponent_bits, mantissa, mantissa_bits;
+    size_t size = H5Tget_size(type), bias = H5Tget_ebias(type);
+    if (H5Tget_fields(type, &sign, &exponent, &exponent_bits, &mantissa, &mantissa_bits) < 0 ||
+        H5Tget_norm(type) != H5T_NORM_IMPLIED || H5Tget_offset(type) != 0)
+        return GEMMA4_ELEMENT_NONE;
+    for (size_t i = 0; i < sizeof float_formats / sizeof *float_formats; i++) {
+        const struct float_format *format = &float_formats[i];
+        if (size == format->size && exponent_bits == format->exponent_bits && mantissa_bits == format->mantissa_bits &&
+            bias == format->bias && mantissa == 0 && exponent == mantissa_bits && sign == 8 * size - 1)
+            return format->element;
+    }
+    return GEMMA4_ELEMENT_NONE;
+}
+
+static gemma4_element integer_element(hid_t type)
+{
+    size_t size = H5Tget_size(type);
+    char name[16];
+    if (size > 8 || H5Tget_precision(type) != 8 * size || H5Tget_offset(type) != 0)
+        return GEMMA4_ELEMENT_NONE;
+    snprintf(name, sizeof name, "%sint%zu", H5Tget_sign(type) == H5T_SGN_NONE ? "u" : "", 8 * size);
+    return gemma4_element_named(name);
+}
+
+static const char *class_name(H5T_class_t class)
+{
+    switch (class) {
+    case H5T_TIME: return "a time type";
+    case H5T_STRING: return "a string type";
+    case H5T_BITFIELD: return "a bit field type";
+    case H5T_OPAQUE: return "an opaque type";
+    case H5T_COMPOUND: return "a compound type";
+    case H5T_REFERENCE: return "a reference type";
+    case H5T_ENUM: return "an enumeration type";
+    case H5T_VLEN: return "a variable-length type";
+    case H5T_ARRAY: return "an array type";
+    default: return "an unknown type";
+    }
+}
+
+/* Whether uint16 values are said to be the bits of bfloat16 ones. */
+static bool marked_as_bfloat16(hid_t dataset)
+{
+    if (H5Aexists(dataset, "dtype") <= 0)
+        return false;
+    hid_t attribute = H5Aopen(dataset, "dtype", H5P_DEFAULT);
+    if (attribute < 0)
+        return false;
+    char *text = read_text(attribute);
+    bool marked = text && strcmp(text, "bfloat16") == 0;
+    free(text);
+    H5Aclose(attribute);
+    return marked;
+}
+
+static int describe_type(const description *d)
+{
+    gemma4_stored_tensor *tensor = d->tensor;
+    hid_t type = H5Dget_type(d->dataset);
+    if (type < 0)
+        return dataset_hdf5_fail(d, "cannot read the type");
+    H5T_class_t class = H5Tget_class(type);
+    H5T_order_t order = class == H5T_INTEGER || class == H5T_FLOAT ? H5Tget_order(type) : H5T_ORDER_NONE;
+    int status = 0;
+    if (H5Tcommitted(type) > 0)
+        status = gemma4_fail(d->error, "%s: %s: expected the dataset's own type, found a committed one", d->state->path,
+                             d->path);
+    else if (class != H5T_INTEGER && class != H5T_FLOAT)
+        status = gemma4_fail(d->error, "%s: %s: expected a float or integer type, found %s", d->state->path, d->path,
+                             class_name(class));
+    else if (order == H5T_ORDER_LE || order == H5T_ORDER_BE)
+        tensor->element = class == H5T_FLOAT ? float_element(type) : integer_element(type);
+
+    if (tensor->element == GEMMA4_ELEMENT_U16 && marked_as_bfloat16(d->dataset))
+        tensor->element = GEMMA4_ELEMENT_BF16;
+    if (status == 0 && tensor->element == GEMMA4_ELEMENT_NONE)
+        snprintf(tensor->problem, sizeof tensor->problem,
+                 "expected float16, bfloat16, float32, float64 or whole-byte integers, found another %s of %zu bytes",
+                 class == H5T_FLOAT ? "float type" : "integer type", H5Tget_size(type));
+    H5Tclose(type);
+    return status;
+}
+
+static int describe_shape(const description *d)
+{
+    gemma4_stored_tensor *tensor = d->tensor;
+    hid_t space = H5Dget_space(d->dataset);
+    int rank = H5Sget_simple_extent_ndims(space);
+    hsize_t dims[H5S_MAX_RANK];
+    if (rank < 0 || rank > H5S_MAX_RANK || H5Sget_simple_extent_dims(space, dims, NULL) < 0) {
+        dataset_hdf5_fail(d, "cannot read the shape"); /* before the next call to HDF5 clears the reason */
+        H5Sclose(space);
+        return -1;
+    }
+    bool null = H5Sget_simple_extent_type(space) == H5S_NULL;
+    H5Sclose(space);
+
+    const size_t rank_max = sizeof tensor->shape / sizeof *tensor->shape;
+    if ((size_t)rank > rank_max) {
+        snprintf(tensor->problem, sizeof tensor->problem, "expected at most %zu axes, found %d", rank_max, rank);
+        return 0;
+    }
+    tensor->rank = (size_t)rank;
+    for (int i = 0; i < rank; i++) {
+        tensor->shape[i] = (size_t)dims[i];
+        null = null || dims[i] == 0;
+    }
+    if (null)
+        snprintf(tensor->problem, sizeof tensor->problem, "expected values, found an empty dataset");
+    return 0;
+}
+
+static int read_rows(const description *d, hid_t attribute)
+{
+    gemma4_stored_tensor *tensor = d->tensor;
+    hid_t space = H5Aget_space(attribute), type = H5Aget_type(attribute);
+    bool list = H5Sget_simple_extent_type(space) == H5S_SIMPLE && H5Sget_simple_extent_ndims(space) == 1 &&
+                H5Tget_class(type) == H5T_INTEGER;
+    hssize_t count = H5Sget_simple_extent_npoints(space);
+    H5Tclose(type);
+    H5Sclose(space);
+    if (!list)
+        return gemma4_fail(d->error, "%s: %s: attribute rows: expected a list of integers", d->state->path, d->path);
+    if (count < 0 || (size_t)count > d->max_rows)
+        return gemma4_fail(d->error, "%s: %s: attribute rows: expected at most %zu positions, found %lld", d->state->path,
+                           d->path, d->max_rows, (long long)count);
+    tensor->has_rows = true;
+    tensor->row_count = (size_t)count;
+    if (count == 0)
+        return 0;
+    tensor->rows = malloc((size_t)count * sizeof *tensor->rows);
+    if (!tensor->rows)
+        return gemma4_fail(d->error, "%s: %s: out of memory", d->state->path, d->path);
+    if (H5Aread(attribute, H5T_NATIVE_INT64, tensor->rows) < 0)
+        return dataset_hdf5_fail(d, "cannot read the attribute rows");
+    return 0;
+}
+
+static int describe_rows(const description *d)
+{
+    htri_t exists = H5Aexists(d->dataset, "rows");
+    if (exists == 0)
+        return 0;
+    hid_t attribute = exists > 0 ? H5Aopen(d->dataset, "rows", H5P_DEFAULT) : H5I_INVALID_HID;
+    if (attribute < 0)
+        return dataset_hdf5_fail(d, "cannot open the attribute rows");
+    int status = read_rows(d, attribute);
+    H5Aclose(attribute);
+    return status;
+}
+
+/* A dataset that was created and never written would read as zeros. */
+static void check_written(const description *d)
+{
+    H5D_space_status_t written;
+    if (!d->tensor->problem[0] && H5Dget_space_status(d->dataset, &written) >= 0 &&
+        written == H5D_SPACE_STATUS_NOT_ALLOCATED)
+        snprintf(d->tensor->problem, sizeof d->tensor->problem, "expected values, found a dataset never written to");
+}
+
+static int describe_dataset(const description *d)
+{
+    if (check_storage(d) || describe_type(d) || describe_shape(d) || describe_rows(d))
+        return -1;
+    check_written(d);
+    return 0;
+}
+
+/* --- the walk --- */
+
+typedef struct walk {
+    hdf5_state *state;
+    const gemma4_config *config;
+    gemma4_stored_list *list;
+    gemma4_error *error;
+    char path[PATH_SIZE]; /* of the group being walked: "", "/layers/5" */
+    size_t links;         /* visited so far */
+    bool failed;          /* error is filled already */
+} walk;
+
+/* "/layers/5/attn/q" as "layers.5.attn.q". False where a '.' in a link's name makes it look like another path. */
+static bool dotted_name(const char *path, char name[PATH_SIZE])
+{
+    if (strchr(path, '.'))
+        return false;
+    snprintf(name, PATH_SIZE, "%s", path + 1);
+    for (char *c = name; *c; c++)
+        if (*c == '/')
+            *c = '.';
+    return true;
+}
+
+/* Whether some tap lies in the group of that name: it does if the group's name and the last part of a tap's make a
+ * tap. Only such groups are entered, so hard links that lead back up end where no tap's name goes on. */
+static bool holds_taps(const char *group)
+{
+    if (strcmp(group, "layers") == 0 || strcmp(group, "logprobs") == 0)
+        return true;
+    for (int i = 0; i < GEMMA4_TAP_COUNT; i++) {
+        const gemma4_tap_info *info = gemma4_tap_describe((gemma4_tap)i);
+        const char *dot = strrchr(info->name, '.');
+        char name[PATH_SIZE + GEMMA4_TAP_NAME_SIZE];
+        gemma4_tap tap;
+        size_t layer;
+        snprintf(name, sizeof name, "%s.%s", group, dot ? dot + 1 : info->name);
+        if (info->per_layer && gemma4_tap_parse(name, &tap, &layer))
+            return true;
+    }
+    return false;
+}
+
+static int visit_dataset(walk *w, hid_t dataset, const char *name)
+{
+    gemma4_stored_tensor *tensor;
+    if (gemma4_stored_add(w->list, w->config, name, &tensor, w->error))
+        return -1;
+    if (!tensor)
+        return 0;
+    const description d = {w->state, w->path, dataset, w->config->max_position_embeddings, tensor, w->error};
+    return describe_dataset(&d);
+}
+
+static int walk_group(walk *w, hid_t group);
+
+/* Visits the object at w->path. */
+static int visit_object(walk *w, hid_t object)
+{
+    char name[PATH_SIZE];
+    H5I_type_t type = H5Iget_type(object);
+    bool dotted = dotted_name(w->path, name);
+    if (dotted && type == H5I_DATASET)
+        return visit_dataset(w, object, name);
+    if (dotted && type == H5I_GROUP && holds_taps(name))
+        return walk_group(w, object);
+    gemma4_stored_add_unknown(w->list, dotted ? name : w->path);
+    return 0;
+}
+
+static int check_link(walk *w, const H5L_info_t *info)
+{
+    const char *file = w->state->path;
+    if (++w->links > LINKS_MAX)
+        return gemma4_fail(w->error, "%s: expected at most %d links, found more", file, LINKS_MAX);
+    if (info->type == H5L_TYPE_HARD)
+        return 0;
+    return gemma4_fail(w->error, "%s: %s: expected a hard link, found %s link", file, w->path,
+                       info->type == H5L_TYPE_SOFT       ? "a soft"
+                       : info->type == H5L_TYPE_EXTERNAL ? "an external"
+                                                         : "a user-defined");
+}
+
+/* Called by HDF5 for each link of a group. */
+static herr_t visit_link(hid_t group, const char *name, const H5L_info_t *info, void *context)
+{
+    walk *w = context;
+    size_t length = strlen(w->path);
+    snprintf(w->path + length, sizeof w->path - length, "/%s", name);
+    int status = check_link(w, info);
+    if (status == 0) {
+        hid_t object = H5Oopen(group, name, H5P_DEFAULT);
+        if (object < 0) {
+            char place[PATH_SIZE + 32];
+            snprintf(place, sizeof place, "%s: cannot open", w->path);
+            status = gemma4_hdf5_fail(w->state->path, place, w->error);
+        } else {
+            status = visit_object(w, object);
+            H5Oclose(object);
+        }
+    }
+    if (status) {
+        w->failed = true;
+        return -1;
+    }
+    w->path[length] = '\0';
+    return 0;
+}
+
+static int walk_group(walk *w, hid_t group)
+{
+    if (H5Literate(group, H5_INDEX_NAME, H5_ITER_NATIVE, NULL, visit_link, w) >= 0)
+        return 0;
+    if (!w->failed) {
+        char place[PATH_SIZE + 32];
+        snprintf(place, sizeof place, "%s/: cannot list", w->path);
+        gemma4_hdf5_fail(w->state->path, place, w->error);
+        w->failed = true;
+    }
+    return -1;
+}
+
+static int hdf5_list(void *context, const gemma4_config *config, gemma4_stored_list *list, gemma4_error *error)
+{
+    hdf5_state *state = context;
+    walk w = {.state = state, .config = config, .list = list, .error = error};
+    hid_t root = H5Gopen2(state->file, "/", H5P_DEFAULT);
+    if (root < 0)
+        return gemma4_hdf5_fail(state->path, "/: cannot open", error);
+    int status = walk_group(&w, root);
+    H5Gclose(root);
+    return status;
+}
+
+/* --- values --- */
+
+static int open_for_reading(hdf5_state *state, const char *name, gemma4_error *error)
+{
+    if (state->dataset >= 0 && strcmp(state->dataset_name, name) == 0)
+        return 0;
+    if (state->dataset >= 0)
+        H5Dclose(state->dataset);
+    char path[GEMMA4_TAP_NAME_SIZE];
+    snprintf(path, sizeof path, "%s", name);
+    for (char *c = path; *c; c++)
+        if (*c == '.')
+            *c = '/';
+    state->dataset = H5Dopen2(state->file, path, H5P_DEFAULT);
+    if (state->dataset < 0) {
+        char place[GEMMA4_TAP_NAME_SIZE + 32];
+        snprintf(place, sizeof place, "%s: cannot open", name);
+        return gemma4_hdf5_fail(state->path, place, error);
+    }
+    snprintf(state->dataset_name, sizeof state->dataset_name, "%s", name);
+    return 0;
+}
+
+/* The dataset's own type in host byte order: HDF5 then swaps bytes and converts nothing. */
+static hid_t host_type(hid_t dataset)
+{
+    hid_t type = H5Dget_type(dataset);
+    hid_t host = H5Tcopy(type);
+    H5Tclose(type);
+    if (host >= 0 && H5Tset_order(host, H5Tget_order(H5T_NATIVE_INT32)) < 0) {
+        H5Tclose(host);
+        return H5I_INVALID_HID;
+    }
+    return host;
+}
+
+static int hdf5_read(void *context, const gemma4_stored_tensor *tensor, size_t row_axis, size_t first_row, size_t count,
+                     void *elements, gemma4_error *error)
+{
+    hdf5_state *state = context;
+    if (open_for_reading(state, tensor->name, error))
+        return -1;
+    hsize_t start[8] = {0}, extent[8];
+    for (size_t i = 0; i < tensor->rank; i++)
+        extent[i] = tensor->shape[i];
+    start[row_axis] = first_row;
+    extent[row_axis] = count;
+
+    hid_t type = host_type(state->dataset);
+    hid_t file_space = H5Dget_space(state->dataset);
+    hid_t memory_space = H5Screate_simple((int)tensor->rank, extent, NULL);
+    int status = 0;
+    if (type < 0 || memory_space < 0 ||
+        H5Sselect_hyperslab(file_space, H5S_SELECT_SET, start, NULL, extent, NULL) < 0 ||
+        H5Dread(state->dataset, type, memory_space, file_space, H5P_DEFAULT, elements) < 0) {
+        char place[GEMMA4_TAP_NAME_SIZE + 96];
+        snprintf(place, sizeof place, "%s: cannot read rows %zu ... %zu", tensor->name, first_row, first_row + count - 1);
+        status = gemma4_hdf5_fail(state->path, place, error);
+    }
+    H5Sclose(memory_space);
+    H5Sclose(file_space);
+    H5Tclose(type);
+    return status;
+}
+
+/* --- opening --- */
+
+static void hdf5_close(void *context)
+{
+    hdf5_state *state = context;
+    if (state->dataset >= 0)
+        H5Dclose(state->dataset);
+    if (state->file >= 0)
+        H5Fclose(state->file);
+    for (size_t i = 0; i < state->attributes_count; i++) {
+        free(state->attributes[i].name);
+        free(state->attributes[i].text);
+    }
+    free(state->path);
+    free(state);
+}
+
+static int open_file(hdf5_state *state, gemma4_error *error)
+{
+    /* No filter plugin is ever loaded, whatever the file or the environment asks for. The driver is named so that
+     * neither can choose another one. */
+    hid_t access = H5Pcreate(H5P_FILE_ACCESS);
+    if (H5PLset_loading_state(0) >= 0 && access >= 0 && H5Pset_fapl_sec2(access) >= 0)
+        state->file = H5Fopen(state->path, H5F_ACC_RDONLY, access);
+    int status = state->file < 0 ? gemma4_hdf5_fail(state->path, "cannot open", error) : 0;
+    H5Pclose(access);
+    return status;
+}
+
+int gemma4_activations_hdf5_open(const char *path, gemma4_activation_source *source, gemma4_error *error)
+{
+    hdf5_state *state = calloc(1, sizeof *state);
+    if (!state || !(state->path = strdup(path))) {
+        free(state);
+        return gemma4_fail(error, "%s: out of memory", path);
+    }
+    state->file = state->dataset = H5I_INVALID_HID;
+    if (open_file(state, error) || read_root_attributes(state, error)) {
+        hdf5_close(state);
+        return -1;
+    }
+    *source = (gemma4_activation_source){state, hdf5_attribute, hdf5_list, hdf5_read, hdf5_close};
+    return 0;
+}

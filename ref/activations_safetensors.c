@@ -1,0 +1,96 @@
+/* The safetensors reader of activation files: tensors under the taps' names, the root attributes as __metadata__. */
+#include "activations_internal.h"
+#include "safetensors.h"
+
+#include <stdio.h>
+#include <string.h>
+
+/* The types of the safetensors format that are read. */
+static const struct dtype_element {
+    const char *dtype;
+    gemma4_element element;
+} dtype_elements[] = {
+    {"F16", GEMMA4_ELEMENT_F16}, {"BF16", GEMMA4_ELEMENT_BF16}, {"F32", GEMMA4_ELEMENT_F32},
+    {"F64", GEMMA4_ELEMENT_F64}, {"I8", GEMMA4_ELEMENT_I8},     {"U8", GEMMA4_ELEMENT_U8},
+    {"I16", GEMMA4_ELEMENT_I16}, {"U16", GEMMA4_ELEMENT_U16},   {"I32", GEMMA4_ELEMENT_I32},
+    {"U32", GEMMA4_ELEMENT_U32}, {"I64", GEMMA4_ELEMENT_I64},   {"U64", GEMMA4_ELEMENT_U64},
+};
+
+static gemma4_element element_of_dtype(const char *dtype)
+{
+    for (size_t i = 0; i < sizeof dtype_elements / sizeof *dtype_elements; i++)
+        if (strcmp(dtype_elements[i].dtype, dtype) == 0)
+            return dtype_elements[i].element;
+    return GEMMA4_ELEMENT_NONE;
+}
+
+static const char *safetensors_attribute(const void *state, const char *name)
+{
+    return gemma4_safetensors_metadata(state, name);
+}
+
+static int describe(const gemma4_tensor *tensor, gemma4_stored_tensor *stored, gemma4_error *error)
+{
+    stored->tensor = tensor;
+    stored->element = element_of_dtype(tensor->dtype_name);
+    stored->rank = tensor->rank;
+    memcpy(stored->shape, tensor->shape, tensor->rank * sizeof *tensor->shape);
+    if (stored->element == GEMMA4_ELEMENT_NONE) {
+        snprintf(stored->problem, sizeof stored->problem, "expected F16, BF16, F32, F64 or an integer type, found %s",
+                 tensor->dtype_name);
+        return 0;
+    }
+    /* safetensors.c knows the sizes of the types that weights have; for the others this is the only check. */
+    size_t bytes = gemma4_element_describe(stored->element)->size;
+    for (size_t i = 0; i < tensor->rank; i++)
+        if (!gemma4_size_product(bytes, tensor->shape[i], &bytes))
+            return gemma4_fail(error, "%s: %s: expected a shape that fits the file, found one too large", tensor->file,
+                               tensor->name);
+    if (bytes != tensor->size)
+        return gemma4_fail(error, "%s: %s: expected %zu bytes by shape and type, found %zu", tensor->file, tensor->name,
+                           bytes, tensor->size);
+    if (bytes == 0)
+        snprintf(stored->problem, sizeof stored->problem, "expected values, found an empty tensor");
+    return 0;
+}
+
+static int safetensors_list(void *state, const gemma4_config *config, gemma4_stored_list *list, gemma4_error *error)
+{
+    for (size_t i = 0; i < gemma4_safetensors_count(state); i++) {
+        const gemma4_tensor *tensor = gemma4_safetensors_at(state, i);
+        gemma4_stored_tensor *stored;
+        if (gemma4_stored_add(list, config, tensor->name, &stored, error))
+            return -1;
+        if (stored && describe(tensor, stored, error))
+            return -1;
+    }
+    return 0;
+}
+
+static int safetensors_read(void *state, const gemma4_stored_tensor *stored, size_t row_axis, size_t first_row,
+                            size_t count, void *elements, gemma4_error *error)
+{
+    const gemma4_tensor *tensor = stored->tensor;
+    size_t row_bytes = gemma4_element_describe(stored->element)->size;
+    (void)state;
+    (void)error;
+    for (size_t i = row_axis + 1; i < stored->rank; i++)
+        row_bytes *= stored->shape[i]; /* fits: describe() has multiplied more */
+    memcpy(elements, (const char *)tensor->data + first_row * row_bytes, count * row_bytes);
+    return 0;
+}
+
+static void safetensors_close(void *state)
+{
+    gemma4_safetensors_close(state);
+}
+
+int gemma4_activations_safetensors_open(const char *path, gemma4_activation_source *source, gemma4_error *error)
+{
+    gemma4_safetensors *files = gemma4_safetensors_open(path, error);
+    if (!files)
+        return -1;
+    *source = (gemma4_activation_source){files, safetensors_attribute, safetensors_list, safetensors_read,
+                                         safetensors_close};
+    return 0;
+}

@@ -1,0 +1,29 @@
+/* The forward pass (spec/model.md): tokens in, logits out, every tensor in between shown to a hook. */
+#ifndef GEMMA4_FORWARD_H
+#define GEMMA4_FORWARD_H
+
+#include "model.h"
+#include "taps.h"
+
+/* One sequence: its KV cache and how far it has come. */
+typedef struct gemma4_session gemma4_session;
+
+/* first_position is the absolute position of the first token (0 for a prompt; anything else starts with an empty
+ * cache there). capacity is how many positions the session can hold; full layers reserve their cache for all of them.
+ * first_position + capacity may not pass max_position_embeddings. The model must outlive the session. NULL on failure. */
+gemma4_session *gemma4_session_new(const gemma4_model *model, size_t first_position, size_t capacity, gemma4_error *error);
+void gemma4_session_free(gemma4_session *session);
+
+/* hook is called after every step of every later gemma4_forward; NULL for none. */
+void gemma4_session_set_hook(gemma4_session *session, gemma4_tap_hook hook, void *context);
+/* How many positions the session has seen. */
+size_t gemma4_session_length(const gemma4_session *session);
+
+/* Runs count >= 1 further tokens through the model, as one chunk. However a sequence is cut into chunks, the results
+ * are bit-identical. The head is computed for the last logits_rows positions of the chunk (0 ... count) and written to
+ * logits [logits_rows, V], which may be NULL where only the hook wants them. After a failure the session is no longer
+ * usable, only freeable. */
+int gemma4_forward(gemma4_session *session, const int32_t *tokens, size_t count, size_t logits_rows, gemma4_real *logits,
+                   gemma4_error *error);
+
+#endif

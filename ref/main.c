@@ -1,0 +1,290 @@
+/* gemma4-ref: run the reference on a checkpoint, dump its activations, print facts, write synthetic checkpoints. */
+#include <fnmatch.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "activations.h"
+#include "facts.h"
+#include "forward.h"
+#include "options.h"
+#include "synth.h"
+
+#ifndef GEMMA4_VERSION
+#define GEMMA4_VERSION "unknown"
+#endif
+
+static const char usage[] =
+    "usage: gemma4-ref run   --model DIR --tokens 2,17,... [--decode N] [--schedule 32,1,1,...] [--first-position P]\n"
+    "       gemma4-ref dump  --model DIR --tokens 2,17,... --out FILE.h5 [--taps all|GLOB] [--schedule 32,1,1,...]\n"
+    "                        [--first-position P] [--dtype float32|float64|float16|bfloat16]\n"
+    "       gemma4-ref facts [--model DIR]\n"
+    "       gemma4-ref synth --preset tiny|moe128|wide256|26b-a4b --seed S --out DIR [--layers N] [--vocab N] [--shards N]\n"
+    "       gemma4-ref --version\n"
+    "\n"
+    "run     prints the best next tokens, or with --decode N the N tokens that greedy decoding appends\n"
+    "dump    writes every tensor of the forward pass (spec/taps.md); --dtype is the type they are stored in\n"
+    "facts   dimensions, parameters, KV cache, context; without --model those of the published 26B-A4B\n"
+    "synth   writes a synthetic checkpoint in the published layout (spec/synth.md)\n"
+    "Exit status: 0 done, 2 anything else, with one line on stderr that says what and where.\n";
+
+/* What run and dump share: a model, tokens, and how to feed them. */
+typedef struct job {
+    const char *model_dir, *tokens_text, *schedule_text, *first_position_text, *cpu;
+    gemma4_model *model;
+    int32_t *tokens, *schedule;
+    size_t token_count, chunk_count;
+    int64_t first_position;
+    gemma4_session *session;
+} job;
+
+static void job_free(job *j)
+{
+    gemma4_session_free(j->session);
+    gemma4_model_close(j->model);
+    free(j->tokens);
+    free(j->schedule);
+}
+
+/* extra is how many positions the session needs beyond the tokens. */
+static int job_open(job *j, size_t extra, gemma4_error *error)
+{
+    if (!j->model_dir || !j->tokens_text)
+        return gemma4_fail(error, "command line: option '%s' is required", j->model_dir ? "--tokens" : "--model");
+    if (j->cpu && strcmp(j->cpu, "scalar"))
+        return gemma4_fail(error, "--cpu: expected scalar, the only one in this build, found '%s'", j->cpu);
+    j->model = gemma4_model_open(j->model_dir, error);
+    if (!j->model)
+        return -1;
+    const gemma4_config *c = &j->model->config;
+    if (gemma4_parse_ints(j->tokens_text, "--tokens", 0, (int64_t)c->vocab_size - 1, &j->tokens, &j->token_count, error))
+        return -1;
+    if (j->first_position_text && gemma4_parse_int(j->first_position_text, "--first-position", 0,
+                                                   (int64_t)c->max_position_embeddings - 1, &j->first_position, error))
+        return -1;
+    if (j->schedule_text) {
+        size_t sum = 0;
+        if (gemma4_parse_ints(j->schedule_text, "--schedule", 1, (int64_t)c->max_position_embeddings, &j->schedule, &j->chunk_count, error))
+            return -1;
+        for (size_t i = 0; i < j->chunk_count; i++)
+            sum += (size_t)j->schedule[i];
+        if (sum != j->token_count)
+            return gemma4_fail(error, "--schedule: expected chunks that add up to %zu tokens, found %zu", j->token_count, sum);
+    }
+    j->session = gemma4_session_new(j->model, (size_t)j->first_position, j->token_count + extra, error);
+    return j->session ? 0 : -1;
+}
+
+/* Feeds the tokens by the schedule. Logits of every position go to the hook where all_logits, else the last position's
+ * to logits [V]. */
+static int job_prefill(job *j, int all_logits, gemma4_real *logits, gemma4_error *error)
+{
+    int32_t whole = (int32_t)j->token_count;
+    const int32_t *chunks = j->schedule ? j->schedule : &whole;
+    size_t count = j->schedule ? j->chunk_count : 1, first = 0;
+    for (size_t i = 0; i < count; i++) {
+        size_t n = (size_t)chunks[i];
+        size_t rows = all_logits ? n : (i + 1 == count);
+        if (gemma4_forward(j->session, j->tokens + first, n, rows, all_logits ? NULL : logits, error))
+            return -1;
+        first += n;
+    }
+    return 0;
+}
+
+static size_t argmax(const gemma4_real *values, size_t n)
+{
+    size_t best = 0;
+    for (size_t i = 1; i < n; i++)
+        if (values[i] > values[best])
+            best = i;
+    return best;
+}
+
+static void print_best(gemma4_real *logits, size_t n)
+{
+    printf("next token  logit\n");
+    for (size_t rank = 0; rank < 5 && rank < n; rank++) {
+        size_t best = argmax(logits, n);
+        printf("%10zu  %9.5f\n", best, (double)logits[best]);
+        logits[best] = -1e30f;
+    }
+}
+
+static int decode(job *j, int64_t count, gemma4_real *logits, gemma4_error *error)
+{
+    for (int64_t i = 0; i < count; i++) {
+        int32_t token = (int32_t)argmax(logits, j->model->config.vocab_size);
+        printf("%s%d", i ? "," : "", token);
+        fflush(stdout);
+        if (i + 1 < count && gemma4_forward(j->session, &token, 1, 1, logits, error))
+            return -1;
+    }
+    printf("\n");
+    return 0;
+}
+
+static int command_run(int argc, char **argv, gemma4_error *error)
+{
+    job j = {0};
+    const char *decode_text = NULL;
+    const gemma4_option options[] = {{"--model", &j.model_dir}, {"--tokens", &j.tokens_text}, {"--schedule", &j.schedule_text},
+                                     {"--first-position", &j.first_position_text}, {"--cpu", &j.cpu}, {"--decode", &decode_text},
+                                     {NULL, NULL}};
+    size_t words;
+    int64_t decode_count = 0;
+    gemma4_real *logits = NULL;
+    int status = gemma4_options_parse(argc, argv, options, NULL, 0, &words, error);
+    if (!status && decode_text)
+        status = gemma4_parse_int(decode_text, "--decode", 1, 262144, &decode_count, error);
+    if (!status)
+        status = job_open(&j, (size_t)decode_count, error);
+    if (!status && !(logits = malloc(j.model->config.vocab_size * sizeof *logits)))
+        status = gemma4_fail(error, "logits: out of memory");
+    if (!status)
+        status = job_prefill(&j, 0, logits, error);
+    if (!status && decode_count)
+        status = decode(&j, decode_count, logits, error);
+    else if (!status)
+        print_best(logits, j.model->config.vocab_size);
+    free(logits);
+    job_free(&j);
+    return status;
+}
+
+typedef struct dump {
+    gemma4_activations_writer *writer;
+    const char *glob; /* NULL: all */
+    size_t written;
+} dump;
+
+static int dump_tap(void *context, gemma4_tap_event *event, gemma4_error *error)
+{
+    dump *d = context;
+    char name[GEMMA4_TAP_NAME_SIZE];
+    if (d->glob && fnmatch(d->glob, gemma4_tap_name(event->tap, event->layer, name), 0))
+        return 0;
+    d->written++;
+    return gemma4_activations_write(d->writer, event, error);
+}
+
+/* Says where the activations come from; the dtype is that of the arithmetic, not of the storage. */
+static int describe_dump(dump *d, const job *j, gemma4_error *error)
+{
+    const char *dtype = sizeof(gemma4_real) == 8 ? "float64" : "float32";
+    if (gemma4_activations_set_attribute(d->writer, "engine", "gemma4-ref", error) ||
+        gemma4_activations_set_attribute(d->writer, "engine_version", GEMMA4_VERSION, error) ||
+        gemma4_activations_set_attribute(d->writer, "dtype", dtype, error))
+        return -1;
+    if (j->schedule_text)
+        return gemma4_activations_set_attribute(d->writer, "schedule", j->schedule_text, error);
+    char whole[24];
+    snprintf(whole, sizeof whole, "%zu", j->token_count);
+    return gemma4_activations_set_attribute(d->writer, "schedule", whole, error);
+}
+
+static int command_dump(int argc, char **argv, gemma4_error *error)
+{
+    job j = {0};
+    dump d = {0};
+    const char *out = NULL, *dtype = NULL;
+    const gemma4_option options[] = {{"--model", &j.model_dir}, {"--tokens", &j.tokens_text}, {"--schedule", &j.schedule_text},
+                                     {"--first-position", &j.first_position_text}, {"--cpu", &j.cpu}, {"--out", &out},
+                                     {"--taps", &d.glob}, {"--dtype", &dtype}, {NULL, NULL}};
+    size_t words;
+    int status = gemma4_options_parse(argc, argv, options, NULL, 0, &words, error);
+    if (!status && !out)
+        status = gemma4_fail(error, "command line: option '--out' is required");
+    if (d.glob && !strcmp(d.glob, "all"))
+        d.glob = NULL;
+    if (!status)
+        status = job_open(&j, 0, error);
+    if (!status) {
+        const char *store = dtype ? dtype : sizeof(gemma4_real) == 8 ? "float64" : "float32";
+        d.writer = gemma4_activations_create(out, &j.model->config, j.tokens, j.token_count, (size_t)j.first_position, store, error);
+        status = d.writer ? describe_dump(&d, &j, error) : -1;
+    }
+    if (!status) {
+        gemma4_session_set_hook(j.session, dump_tap, &d);
+        status = job_prefill(&j, 1, NULL, error);
+    }
+    if (!status && d.written == 0)
+        status = gemma4_fail(error, "--taps: expected a pattern that matches a tap, found '%s'", d.glob);
+    if (!status) {
+        status = gemma4_activations_commit(d.writer, error);
+        d.writer = NULL;
+    }
+    gemma4_activations_discard(d.writer);
+    job_free(&j);
+    return status;
+}
+
+static int command_facts(int argc, char **argv, gemma4_error *error)
+{
+    const char *model_dir = NULL;
+    const gemma4_option options[] = {{"--model", &model_dir}, {NULL, NULL}};
+    size_t words;
+    gemma4_config config;
+    char path[4096];
+    if (gemma4_options_parse(argc, argv, options, NULL, 0, &words, error))
+        return -1;
+    snprintf(path, sizeof path, "%s/config.json", model_dir ? model_dir : "");
+    if (model_dir ? gemma4_config_read(path, &config, error) : gemma4_published_config(&config, error))
+        return -1;
+    printf("model                  %s\n", model_dir ? path : "Gemma 4 26B-A4B, as published");
+    gemma4_facts_print(stdout, &config);
+    gemma4_config_free(&config);
+    return 0;
+}
+
+static int command_synth(int argc, char **argv, gemma4_error *error)
+{
+    gemma4_synth_options o = {.shards = 1};
+    const char *seed = NULL, *out = NULL, *layers = NULL, *vocab = NULL, *shards = NULL;
+    const gemma4_option options[] = {{"--preset", &o.preset}, {"--seed", &seed}, {"--out", &out}, {"--layers", &layers},
+                                     {"--vocab", &vocab}, {"--shards", &shards}, {NULL, NULL}};
+    size_t words;
+    int64_t n;
+    if (gemma4_options_parse(argc, argv, options, NULL, 0, &words, error))
+        return -1;
+    if (!o.preset || !seed || !out)
+        return gemma4_fail(error, "command line: option '%s' is required", !o.preset ? "--preset" : !seed ? "--seed" : "--out");
+    if (gemma4_parse_int(seed, "--seed", 0, INT64_MAX, &n, error))
+        return -1;
+    o.seed = (uint64_t)n;
+    if (layers && gemma4_parse_int(layers, "--layers", 1, 1000, &n, error))
+        return -1;
+    o.layers = layers ? (size_t)n : 0;
+    if (vocab && gemma4_parse_int(vocab, "--vocab", 8, 262144, &n, error))
+        return -1;
+    o.vocab = vocab ? (size_t)n : 0;
+    if (shards && gemma4_parse_int(shards, "--shards", 1, 1000, &n, error))
+        return -1;
+    o.shards = shards ? (size_t)n : 1;
+    return gemma4_synth(&o, out, error);
+}
+
+int main(int argc, char **argv)
+{
+    static const struct {
+        const char *name;
+        int (*run)(int argc, char **argv, gemma4_error *error);
+    } commands[] = {{"run", command_run}, {"dump", command_dump}, {"facts", command_facts}, {"synth", command_synth}};
+    gemma4_error error;
+    if (argc == 2 && (!strcmp(argv[1], "--help") || !strcmp(argv[1], "-h")))
+        return fputs(usage, stdout) < 0 ? 2 : 0;
+    if (argc == 2 && !strcmp(argv[1], "--version"))
+        return printf("gemma4-ref %s\n", GEMMA4_VERSION) < 0 ? 2 : 0;
+    for (size_t i = 0; argc > 1 && i < sizeof commands / sizeof *commands; i++)
+        if (!strcmp(argv[1], commands[i].name)) {
+            if (!commands[i].run(argc - 2, argv + 2, &error))
+                return 0;
+            fprintf(stderr, "gemma4-ref: %s\n", error.message);
+            return 2;
+        }
+    if (argc > 1)
+        fprintf(stderr, "gemma4-ref: unknown command '%s' (--help lists them)\n", argv[1]);
+    else
+        fputs(usage, stderr);
+    return 2;
+}

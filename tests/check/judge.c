@@ -1,0 +1,521 @@
+#include "judge.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "forward.h"
+
+/* Without a case, and until replay judges each step on its own inputs: what honest float32 engines were measured to
+ * accumulate on the committed cases, times ten (`make honest` prints the measurement). */
+#define DEFAULT_RELATIVE_RMS 2e-5
+#define DEFAULT_POSITION_RMS 6e-5
+
+/* Everything that is known of one tap while the reference runs. */
+typedef struct tap_state {
+    const gemma4_activation *engine, *golden; /* NULL where the file does not hold it in a usable form */
+    gemma4_comparison against_expected;       /* engine against golden or reference */
+    gemma4_comparison of_reference;           /* reference against golden */
+    size_t different_sets;                    /* topk_ids: positions whose set of experts is another */
+} tap_state;
+
+typedef struct judge {
+    const gemma4_judgement *j;
+    gemma4_report *report;
+    const gemma4_config *config;
+    size_t T;
+    tap_state *states;                /* [report->tap_count] */
+    /* [T, K] of the layer at hand: the engine's choice (-1 first where it is not known), the expected one, the reference's. */
+    int32_t *engine_ids, *expected_ids, *reference_ids;
+    double worst_agreement;           /* reference against golden, relative RMS */
+    size_t golden_taps;
+} judge;
+
+static size_t slot_of(const judge *g, gemma4_tap tap, size_t layer)
+{
+    const size_t per_layer = GEMMA4_TAP_LAYER_OUTPUT - GEMMA4_TAP_LAYER_INPUT + 1;
+    if (tap < GEMMA4_TAP_LAYER_INPUT)
+        return tap;
+    if (tap <= GEMMA4_TAP_LAYER_OUTPUT)
+        return GEMMA4_TAP_LAYER_INPUT + layer * per_layer + (size_t)(tap - GEMMA4_TAP_LAYER_INPUT);
+    return GEMMA4_TAP_LAYER_INPUT + g->config->num_hidden_layers * per_layer + (size_t)(tap - GEMMA4_TAP_LAYER_OUTPUT - 1);
+}
+
+/* Taps whose rows are in the order of topk_ids. */
+static bool in_id_order(gemma4_tap tap)
+{
+    return tap == GEMMA4_TAP_ROUTER_TOPK_NORM || tap == GEMMA4_TAP_ROUTER_TOPK_WEIGHTS || tap == GEMMA4_TAP_MOE_ACT;
+}
+
+/* ----------------------------------------------------------- reading rows */
+
+/* Reads those of the positions [first, first + rows) that the file holds; have[i] says which. Runs of consecutive
+ * positions are read at once. Exactly one of values and ids is given, [rows, width]. */
+static int read_positions(gemma4_activations *file, const gemma4_activation *a, size_t first, size_t rows, size_t width, float *values,
+                          int32_t *ids, bool *have, gemma4_error *error)
+{
+    memset(have, 0, rows * sizeof *have);
+    for (size_t i = 0, run; i < a->rows; i += run) {
+        size_t position = a->row_index[i];
+        for (run = 1; i + run < a->rows && a->row_index[i + run] == position + run; run++)
+            ;
+        size_t from = position > first ? position : first;
+        size_t to = position + run < first + rows ? position + run : first + rows;
+        if (from >= to)
+            continue;
+        size_t stored = i + (from - position), at = (from - first) * width;
+        if (values ? gemma4_activations_read(file, a, stored, to - from, values + at, error)
+                   : gemma4_activations_read_ids(file, a, stored, to - from, ids + at, error))
+            return -1;
+        for (size_t p = from; p < to; p++)
+            have[p - first] = true;
+    }
+    return 0;
+}
+
+/* ------------------------------------------------------------ comparisons */
+
+/* Compares two rows [K, width] whose slots are named by ids; slots that only one of them has are left out. */
+static void add_aligned(gemma4_comparison *c, size_t t, const float *engine, const int32_t *engine_ids, const float *expected,
+                        const int32_t *expected_ids, size_t K, size_t width)
+{
+    for (size_t r = 0; r < K; r++)
+        for (size_t q = 0; q < K; q++)
+            if (engine_ids[r] == expected_ids[q])
+                gemma4_comparison_add(c, t, r * width, engine + r * width, expected + q * width, width);
+}
+
+/* A row [H, T] of scores or probabilities: only the visible keys count, but a masked probability must be 0. */
+static void add_keys(gemma4_comparison *c, const gemma4_tap_event *event, size_t T, const float *engine, const float *expected)
+{
+    size_t keys = event->dims[1], end = event->first_key + keys;
+    for (size_t h = 0; h < event->dims[0]; h++) {
+        size_t row = h * T;
+        gemma4_comparison_add(c, event->row, row + event->first_key, engine + row + event->first_key, expected + row + event->first_key, keys);
+        if (event->tap == GEMMA4_TAP_ATTN_PROBS) {
+            gemma4_comparison_add(c, event->row, row, engine + row, expected + row, event->first_key);
+            gemma4_comparison_add(c, event->row, row + end, engine + row + end, expected + row + end, T - end);
+        }
+    }
+}
+
+/* Adds row t of both tensors, [dims...] each, to the comparison, in the way that suits the tap. */
+static void add_row(const judge *g, gemma4_comparison *c, const gemma4_tap_event *event, size_t t, size_t width, const float *engine,
+                    const int32_t *engine_ids, const float *expected, const int32_t *expected_ids)
+{
+    size_t K = g->config->top_k_experts;
+    if (in_id_order(event->tap))
+        add_aligned(c, t, engine, engine_ids + t * K, expected, expected_ids + t * K, K, width / K);
+    else if (event->tap == GEMMA4_TAP_ATTN_SCORES || event->tap == GEMMA4_TAP_ATTN_PROBS)
+        add_keys(c, event, g->T, engine, expected);
+    else
+        gemma4_comparison_add(c, t, 0, engine, expected, width);
+}
+
+/* The event's values as floats, [rows, width]; scores and probabilities spread out to all T keys. */
+static void reference_values(const gemma4_tap_event *event, size_t T, float *out)
+{
+    if (event->tap != GEMMA4_TAP_ATTN_SCORES && event->tap != GEMMA4_TAP_ATTN_PROBS) {
+        for (size_t i = 0; i < event->rows * event->dims[0] * event->dims[1]; i++)
+            out[i] = (float)event->values[i];
+        return;
+    }
+    memset(out, 0, event->dims[0] * T * sizeof *out);
+    for (size_t h = 0; h < event->dims[0]; h++)
+        for (size_t j = 0; j < event->dims[1]; j++)
+            out[h * T + event->first_key + j] = (float)event->values[h * event->dims[1] + j];
+}
+
+/* Rows of the golden take the reference's place in expected; both are compared. */
+static int apply_golden(judge *g, tap_state *state, const gemma4_tap_event *event, size_t width, float *expected, float *rows, bool *have,
+                        gemma4_error *error)
+{
+    if (!state->golden)
+        return 0;
+    if (read_positions(g->j->golden, state->golden, event->row, event->rows, width, rows, NULL, have, error))
+        return -1;
+    for (size_t i = 0; i < event->rows; i++)
+        if (have[i]) {
+            add_row(g, &state->of_reference, event, event->row + i, width, expected + i * width, g->reference_ids, rows + i * width,
+                    g->expected_ids);
+            memcpy(expected + i * width, rows + i * width, width * sizeof *expected);
+        }
+    return 0;
+}
+
+static int compare_engine(judge *g, tap_state *state, const gemma4_tap_event *event, size_t width, const float *expected, float *rows,
+                          bool *have, gemma4_error *error)
+{
+    if (!state->engine)
+        return 0;
+    if (read_positions(g->j->engine, state->engine, event->row, event->rows, width, rows, NULL, have, error))
+        return -1;
+    for (size_t i = 0; i < event->rows; i++) {
+        size_t t = event->row + i;
+        /* Values in the order of ids that the dump does not hold are not covered. */
+        bool comparable = have[i] && !(in_id_order(event->tap) && g->engine_ids[t * g->config->top_k_experts] < 0);
+        if (comparable)
+            add_row(g, &state->against_expected, event, t, width, rows + i * width, g->engine_ids, expected + i * width, g->expected_ids);
+    }
+    return 0;
+}
+
+static int compare_reals(judge *g, tap_state *state, const gemma4_tap_event *event, size_t width, gemma4_error *error)
+{
+    float *expected = malloc(event->rows * width * sizeof *expected), *rows = malloc(event->rows * width * sizeof *rows);
+    bool *have = malloc(event->rows * sizeof *have);
+    int status;
+    if (!expected || !rows || !have) {
+        status = gemma4_fail(error, "comparison: out of memory");
+    } else {
+        reference_values(event, g->T, expected);
+        status = apply_golden(g, state, event, width, expected, rows, have, error) ||
+                 compare_engine(g, state, event, width, expected, rows, have, error) ? -1 : 0;
+    }
+    free(expected);
+    free(rows);
+    free(have);
+    return status;
+}
+
+/* How many of a's K ids are not among b's. */
+static size_t ids_missing(const int32_t *a, const int32_t *b, size_t K)
+{
+    size_t missing = 0;
+    for (size_t r = 0; r < K; r++) {
+        bool found = false;
+        for (size_t q = 0; q < K; q++)
+            found = found || a[r] == b[q];
+        missing += !found;
+    }
+    return missing;
+}
+
+static bool valid_ids(const int32_t *ids, size_t K, size_t E)
+{
+    for (size_t r = 0; r < K; r++) {
+        if (ids[r] < 0 || (size_t)ids[r] >= E)
+            return false;
+        for (size_t q = 0; q < r; q++)
+            if (ids[q] == ids[r])
+                return false;
+    }
+    return true;
+}
+
+/* Keeps the layer's expert choices of all three sides for the taps that follow in their order, and compares the sets.
+ * What is expected is the golden's choice, or the reference's where there is none. */
+static int compare_ids(judge *g, tap_state *state, gemma4_tap_event *event, gemma4_tap_result *result, gemma4_error *error)
+{
+    size_t K = g->config->top_k_experts, E = g->config->num_experts, n = g->T * K;
+    bool *have = malloc(g->T * sizeof *have);
+    if (!have)
+        return gemma4_fail(error, "comparison: out of memory");
+    memcpy(g->reference_ids, event->ids, n * sizeof *event->ids);
+    memcpy(g->expected_ids, event->ids, n * sizeof *event->ids);
+    int status = 0;
+    if (state->golden)
+        status = read_positions(g->j->golden, state->golden, 0, g->T, K, NULL, g->expected_ids, have, error);
+    for (size_t t = 0; !status && t < g->T; t++) {
+        if (!valid_ids(g->expected_ids + t * K, K, E) || ids_missing(g->expected_ids + t * K, g->reference_ids + t * K, K)) {
+            char name[GEMMA4_TAP_NAME_SIZE];
+            status = gemma4_fail(error, "this build's reference disagrees with its golden: %s, position %zu: other experts",
+                                 gemma4_tap_name(event->tap, event->layer, name), t);
+        }
+    }
+    for (size_t i = 0; i < n; i++)
+        g->engine_ids[i] = -1;
+    if (!status && state->engine)
+        status = read_positions(g->j->engine, state->engine, 0, g->T, K, NULL, g->engine_ids, have, error);
+    for (size_t t = 0; !status && state->engine && t < g->T; t++) {
+        int32_t *ids = g->engine_ids + t * K;
+        if (!have[t])
+            continue;
+        state->against_expected.seen[t] = true;
+        g->report->routing.decisions++;
+        bool valid = valid_ids(ids, K, E);
+        size_t swaps = ids_missing(g->expected_ids + t * K, ids, K);
+        if (!valid || swaps) {
+            if (state->different_sets++ == 0) {
+                result->position = t;
+                snprintf(result->problem, sizeof result->problem,
+                         valid ? "position %zu: %zu of %zu experts are others" : "position %zu: an expert id is out of range or twice there",
+                         t, swaps, K);
+            }
+            g->report->routing.faults++;
+            g->report->routing.swaps += swaps;
+        }
+        if (!valid)
+            ids[0] = -1; /* nothing in their order can be compared */
+    }
+    free(have);
+    return status;
+}
+
+static int judge_tap(void *context, gemma4_tap_event *event, gemma4_error *error)
+{
+    judge *g = context;
+    size_t slot = slot_of(g, event->tap, event->layer), dims[2] = {1, 1};
+    tap_state *state = &g->states[slot];
+    if (event->tap == GEMMA4_TAP_ROUTER_TOPK_IDS)
+        return compare_ids(g, state, event, &g->report->taps[slot], error);
+    if (!state->engine && !state->golden)
+        return 0;
+    gemma4_tap_dims(g->config, event->tap, event->layer, g->T, dims);
+    return compare_reals(g, state, event, dims[0] * dims[1], error);
+}
+
+/* ---------------------------------------------------------------- verdicts */
+
+/* The largest relative error that storing a value in this type makes, or 0 for float32 and wider. */
+static double storage_rounding(const char *stored_dtype)
+{
+    return !strcmp(stored_dtype, "bfloat16") ? 0x1p-9 : !strcmp(stored_dtype, "float16") ? 0x1p-12 : 0;
+}
+
+static double tolerance(const judge *g, const tap_state *state, const char *name, gemma4_metric metric)
+{
+    double value = metric == GEMMA4_RELATIVE_RMS ? DEFAULT_RELATIVE_RMS : DEFAULT_POSITION_RMS;
+    if (g->j->the_case) {
+        const gemma4_tolerance_row *row = gemma4_case_tolerance(g->j->the_case, g->j->dtype, name, metric);
+        value = row ? row->value : 0; /* judge_dtype has made sure that there is one */
+    }
+    return value + storage_rounding(state->engine->stored_dtype);
+}
+
+static void give_verdict(gemma4_tap_result *r, bool passed)
+{
+    r->verdict = !passed ? GEMMA4_DIVERGES : !(r->error <= r->tolerance / 2) ? GEMMA4_MARGINAL : GEMMA4_PASS;
+}
+
+static size_t positions_seen(const gemma4_comparison *c)
+{
+    size_t seen = 0;
+    for (size_t t = 0; t < c->positions; t++)
+        seen += c->seen[t];
+    return seen;
+}
+
+static void conclude_reals(const judge *g, const tap_state *state, gemma4_tap_result *r)
+{
+    const gemma4_comparison *c = &state->against_expected;
+    char name[GEMMA4_TAP_NAME_SIZE];
+    gemma4_tap_name(r->tap, r->layer, name);
+    r->metrics = gemma4_comparison_metrics(c);
+    double rms_tolerance = tolerance(g, state, name, GEMMA4_RELATIVE_RMS);
+    double position_tolerance = tolerance(g, state, name, GEMMA4_POSITION_RMS);
+    bool by_position = r->metrics.position_rms / position_tolerance > r->metrics.relative_rms / rms_tolerance;
+    r->metric = gemma4_metric_name(by_position ? GEMMA4_POSITION_RMS : GEMMA4_RELATIVE_RMS);
+    r->error = by_position ? r->metrics.position_rms : r->metrics.relative_rms;
+    r->tolerance = by_position ? position_tolerance : rms_tolerance;
+    r->position = r->metrics.position;
+    r->worst_position = c->worst_position;
+    r->worst_index = c->worst_index;
+    r->worst_engine = c->worst_engine;
+    r->worst_expected = c->worst_expected;
+    if (c->nonfinite) {
+        r->position = c->nonfinite_position;
+        snprintf(r->problem, sizeof r->problem, "%zu values are NaN or infinite, the first at position %zu, index %zu", c->nonfinite,
+                 c->nonfinite_position, c->nonfinite_index);
+    }
+    give_verdict(r, c->nonfinite == 0 && r->metrics.relative_rms <= rms_tolerance && r->metrics.position_rms <= position_tolerance);
+}
+
+static void conclude_ids(const tap_state *state, gemma4_tap_result *r)
+{
+    r->metric = "expert_sets";
+    r->error = (double)state->different_sets;
+    give_verdict(r, state->different_sets == 0);
+}
+
+static void conclude_tap(const judge *g, const tap_state *state, gemma4_tap_result *r)
+{
+    if (!state->engine && r->problem[0]) { /* it is there, with a shape or a type that the config contradicts */
+        r->metric = "shape";
+        r->error = INFINITY;
+        r->verdict = GEMMA4_DIVERGES;
+    } else if (!state->engine || positions_seen(&state->against_expected) == 0) {
+        r->metric = "";
+        r->verdict = GEMMA4_NOT_COVERED;
+    } else if (r->tap == GEMMA4_TAP_ROUTER_TOPK_IDS) {
+        conclude_ids(state, r);
+    } else {
+        conclude_reals(g, state, r);
+    }
+}
+
+/* Taps that full coverage needs: on layers where V is K, attn.v equals attn.k and may be absent. */
+static bool required(const gemma4_config *c, gemma4_tap tap, size_t layer)
+{
+    return !gemma4_tap_describe(tap)->optional && !(tap == GEMMA4_TAP_ATTN_V && c->layers[layer].v_is_k);
+}
+
+static void conclude_coverage(judge *g)
+{
+    gemma4_report *report = g->report;
+    bool layer_outputs = true, logits = false;
+    for (size_t i = 0; i < report->tap_count; i++) {
+        const gemma4_tap_result *r = &report->taps[i];
+        bool covered = r->verdict != GEMMA4_NOT_COVERED;
+        if (required(g->config, r->tap, r->layer)) {
+            report->taps_of++;
+            report->taps_covered += covered;
+        }
+        if (gemma4_tap_describe(r->tap)->per_layer && covered)
+            report->layer_covered[r->layer] = true;
+        if (r->tap == GEMMA4_TAP_LAYER_OUTPUT)
+            layer_outputs = layer_outputs && covered;
+        if (r->tap == GEMMA4_TAP_LOGITS)
+            logits = covered;
+    }
+    report->level = report->taps_covered == report->taps_of ? GEMMA4_FULL_LEVEL
+                    : layer_outputs && logits               ? GEMMA4_LAYERS_LEVEL
+                    : logits                                ? GEMMA4_LOGITS_LEVEL
+                                                            : GEMMA4_PARTIAL;
+}
+
+/* The golden is only worth something while the reference, which shares no code with its oracle, agrees with it. */
+static int conclude_reference(judge *g, gemma4_error *error)
+{
+    for (size_t i = 0; i < g->report->tap_count; i++) {
+        const tap_state *state = &g->states[i];
+        const gemma4_tap_result *r = &g->report->taps[i];
+        if (!state->golden || r->tap == GEMMA4_TAP_ROUTER_TOPK_IDS)
+            continue;
+        char name[GEMMA4_TAP_NAME_SIZE];
+        double agreement = gemma4_comparison_metrics(&state->of_reference).relative_rms;
+        if (!(agreement <= GEMMA4_REFERENCE_AGREEMENT) || state->of_reference.nonfinite)
+            return gemma4_fail(error, "this build's reference disagrees with its golden: %s: expected a relative RMS of at most %g, found %g",
+                               gemma4_tap_name(r->tap, r->layer, name), GEMMA4_REFERENCE_AGREEMENT, agreement);
+        g->worst_agreement = fmax(g->worst_agreement, agreement);
+        g->golden_taps++;
+    }
+    return 0;
+}
+
+static int conclude(judge *g, gemma4_error *error)
+{
+    gemma4_report *report = g->report;
+    size_t compared = 0;
+    if (g->j->golden && conclude_reference(g, error))
+        return -1;
+    for (size_t i = 0; i < report->tap_count; i++) {
+        gemma4_tap_result *r = &report->taps[i];
+        conclude_tap(g, &g->states[i], r);
+        compared += r->verdict != GEMMA4_NOT_COVERED;
+        if (r->verdict == GEMMA4_DIVERGES && !report->first_divergence)
+            report->first_divergence = r;
+    }
+    if (compared == 0)
+        return gemma4_fail(error, "nothing in the dump can be compared");
+    report->conforms = report->first_divergence == NULL;
+    conclude_coverage(g);
+    if (g->j->the_case)
+        snprintf(report->expected_detail, sizeof report->expected_detail, "%s %s in %s; the reference agrees on %zu taps within %.1e",
+                 g->j->the_case->oracle_name, g->j->the_case->oracle_version, g->j->the_case->oracle_dtype, g->golden_taps,
+                 g->worst_agreement);
+    return 0;
+}
+
+/* ------------------------------------------------------------------ set-up */
+
+static int check_input(const gemma4_judgement *j, size_t T, const int32_t *tokens, const int32_t *positions, gemma4_error *error)
+{
+    const gemma4_case *c = j->the_case;
+    if (!c)
+        return 0;
+    if (T != c->token_count)
+        return gemma4_fail(error, "tokens: expected the %zu of case %s, found %zu", c->token_count, c->id, T);
+    for (size_t t = 0; t < T; t++)
+        if (tokens[t] != c->tokens[t])
+            return gemma4_fail(error, "tokens: expected case %s's %d at position %zu, found %d", c->id, c->tokens[t], t, tokens[t]);
+    if ((size_t)positions[0] != c->first_position)
+        return gemma4_fail(error, "positions: expected case %s's %zu ..., found %d ...", c->id, c->first_position, positions[0]);
+    return 0;
+}
+
+static int check_dtype(const gemma4_judgement *j, gemma4_error *error)
+{
+    bool known = j->the_case ? gemma4_case_tolerance(j->the_case, j->dtype, "embed", GEMMA4_RELATIVE_RMS) &&
+                                   gemma4_case_tolerance(j->the_case, j->dtype, "embed", GEMMA4_POSITION_RMS)
+                             : !strcmp(j->dtype, "float32");
+    return known ? 0 : gemma4_fail(error, "dtype: expected one with tolerances (float32), found '%s'", j->dtype);
+}
+
+static int judge_init(judge *g, gemma4_error *error)
+{
+    gemma4_report *report = g->report;
+    size_t layers = g->config->num_hidden_layers, K = g->config->top_k_experts;
+    report->tap_count = slot_of(g, GEMMA4_TAP_COUNT, 0);
+    report->taps = calloc(report->tap_count, sizeof *report->taps);
+    report->layer_covered = calloc(layers, sizeof *report->layer_covered);
+    g->states = calloc(report->tap_count, sizeof *g->states);
+    g->engine_ids = calloc(g->T * K, sizeof *g->engine_ids);
+    g->expected_ids = calloc(g->T * K, sizeof *g->expected_ids);
+    g->reference_ids = calloc(g->T * K, sizeof *g->reference_ids);
+    if (!report->taps || !report->layer_covered || !g->states || !g->engine_ids || !g->expected_ids || !g->reference_ids)
+        return gemma4_fail(error, "comparison: out of memory");
+    for (size_t tap = 0; tap < GEMMA4_TAP_COUNT; tap++)
+        for (size_t layer = 0; layer < (gemma4_tap_describe((gemma4_tap)tap)->per_layer ? layers : 1); layer++) {
+            size_t slot = slot_of(g, (gemma4_tap)tap, layer);
+            tap_state *state = &g->states[slot];
+            report->taps[slot].tap = (gemma4_tap)tap;
+            report->taps[slot].layer = layer;
+            state->engine = gemma4_activations_find(g->j->engine, (gemma4_tap)tap, layer);
+            if (state->engine && !state->engine->usable) {
+                snprintf(report->taps[slot].problem, sizeof report->taps[slot].problem, "%s", state->engine->problem);
+                state->engine = NULL;
+            }
+            state->golden = g->j->golden ? gemma4_activations_find(g->j->golden, (gemma4_tap)tap, layer) : NULL;
+            if (state->golden && !state->golden->usable)
+                return gemma4_fail(error, "%s: %s", g->j->the_case->golden_path, state->golden->problem);
+            if (gemma4_comparison_init(&state->against_expected, g->T, error) || gemma4_comparison_init(&state->of_reference, g->T, error))
+                return -1;
+        }
+    return 0;
+}
+
+static void judge_free(judge *g)
+{
+    for (size_t i = 0; g->states && i < g->report->tap_count; i++) {
+        gemma4_comparison_free(&g->states[i].against_expected);
+        gemma4_comparison_free(&g->states[i].of_reference);
+    }
+    free(g->states);
+    free(g->engine_ids);
+    free(g->expected_ids);
+    free(g->reference_ids);
+}
+
+int gemma4_judge(const gemma4_judgement *j, gemma4_report *report, gemma4_error *error)
+{
+    const int32_t *tokens, *positions;
+    judge g = {.j = j, .report = report, .config = &j->model->config};
+    g.T = gemma4_activations_positions(j->engine, &tokens, &positions);
+
+    *report = (gemma4_report){.dtype = j->dtype, .case_id = j->the_case ? j->the_case->id : NULL,
+                              .engine = gemma4_activations_attribute(j->engine, "engine"),
+                              .engine_version = gemma4_activations_attribute(j->engine, "engine_version"),
+                              .expected_from = j->the_case ? "golden" : "reference", .layers = g.config->num_hidden_layers,
+                              .positions = g.T};
+    if (check_input(j, g.T, tokens, positions, error) || check_dtype(j, error))
+        return -1;
+    gemma4_session *session = gemma4_session_new(j->model, (size_t)positions[0], g.T, error);
+    int status = session ? judge_init(&g, error) : -1;
+    if (!status) {
+        gemma4_session_set_hook(session, judge_tap, &g);
+        status = gemma4_forward(session, tokens, g.T, g.T, NULL, error);
+    }
+    if (!status)
+        status = conclude(&g, error);
+    gemma4_session_free(session);
+    judge_free(&g);
+    return status;
+}
+
+void gemma4_report_free(gemma4_report *report)
+{
+    free(report->taps);
+    free(report->layer_covered);
+    *report = (gemma4_report){0};
+}

@@ -1,0 +1,26 @@
+/* The judge: runs the reference on a dump's tokens, and compares the dump tap by tap with a golden or with the reference. */
+#ifndef GEMMA4_JUDGE_H
+#define GEMMA4_JUDGE_H
+
+#include "activations.h"
+#include "manifest.h"
+#include "model.h"
+#include "report.h"
+
+typedef struct gemma4_judgement {
+    const gemma4_case *the_case;  /* NULL: the reference's own values are what is expected */
+    const gemma4_model *model;
+    gemma4_activations *engine;
+    gemma4_activations *golden;   /* NULL without a case */
+    const char *dtype;            /* of the engine's arithmetic */
+} gemma4_judgement;
+
+/* Largest relative RMS at which the reference counts as agreeing with a golden. */
+#define GEMMA4_REFERENCE_AGREEMENT 1e-5
+
+/* Fails (input that cannot be judged) where the reference disagrees with the golden, where the engine's tokens or positions
+ * are not the case's, where nothing is comparable, or where there is no tolerance for dtype. */
+int gemma4_judge(const gemma4_judgement *judgement, gemma4_report *report, gemma4_error *error);
+void gemma4_report_free(gemma4_report *report);
+
+#endif

@@ -1,0 +1,239 @@
+/* gemma4-check: does an engine's dump conform, and if not, where does it diverge first? */
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "judge.h"
+#include "hash.h"
+#include "lint.h"
+#include "options.h"
+
+static const char usage[] =
+    "usage: gemma4-check CASE ENGINE.h5          CASE: a manifest's path, or its id under golden/cases\n"
+    "       gemma4-check --model DIR ENGINE.h5   no golden: the reference computes what is expected\n"
+    "           [--dtype D] [--json FILE] [--junit FILE] [--require full|layers|logits]\n"
+    "       gemma4-check list                    the cases\n"
+    "       gemma4-check lint                    are the cases what they say?\n"
+    "\n"
+    "ENGINE.h5 is an activation file (spec/activations.md), HDF5 or safetensors.\n"
+    "--dtype    the engine's arithmetic, where the dump does not say it\n"
+    "--require  fail where the dump covers less\n"
+    "Exit status: 0 conforms, 1 does not, 2 cannot be judged: one line on stderr says why.\n";
+
+enum { CONFORMS = 0, DIVERGES = 1, UNUSABLE = 2 };
+
+typedef struct request {
+    const char *case_name, *model_dir, *engine_path, *dtype, *json, *junit, *require;
+} request;
+
+/* Writes a report to path under a temporary name first, so that no half-written file is ever there. */
+static int write_file(const char *path, void (*write)(FILE *, const void *), const void *what, gemma4_error *error)
+{
+    char temporary[4096];
+    if (!path)
+        return 0;
+    if (snprintf(temporary, sizeof temporary, "%s.tmp", path) >= (int)sizeof temporary)
+        return gemma4_fail(error, "%s: path too long", path);
+    FILE *f = fopen(temporary, "w");
+    if (!f)
+        return gemma4_fail(error, "%s: cannot write: %s", temporary, strerror(errno));
+    write(f, what);
+    int bad = ferror(f);
+    if (fclose(f) || bad || rename(temporary, path)) {
+        unlink(temporary);
+        return gemma4_fail(error, "%s: cannot write: %s", path, strerror(errno));
+    }
+    return 0;
+}
+
+static void write_json(FILE *f, const void *report)
+{
+    gemma4_report_json(f, report);
+}
+
+static void write_junit(FILE *f, const void *report)
+{
+    gemma4_report_junit(f, report);
+}
+
+static void write_json_unusable(FILE *f, const void *message)
+{
+    gemma4_report_json_unusable(f, message);
+}
+
+static void write_junit_unusable(FILE *f, const void *message)
+{
+    gemma4_report_junit_unusable(f, message);
+}
+
+/* A dump that says which case or checkpoint it is of must be of this one. */
+static int check_provenance(gemma4_activations *engine, const gemma4_case *c, gemma4_error *error)
+{
+    const char *id = gemma4_activations_attribute(engine, "case");
+    const char *checkpoint = gemma4_activations_attribute(engine, "checkpoint_sha256");
+    if (c && id && strcmp(id, c->id))
+        return gemma4_fail(error, "attribute case: expected '%s', found '%s'", c->id, id);
+    if (c && checkpoint && strcmp(checkpoint, c->checkpoint_sha256))
+        return gemma4_fail(error, "attribute checkpoint_sha256: expected %s as in case %s, found '%s'", c->checkpoint_sha256, c->id, checkpoint);
+    return 0;
+}
+
+static void note_unknown(gemma4_activations *engine, gemma4_report *report)
+{
+    size_t count = gemma4_activations_unknown_count(engine);
+    if (count)
+        gemma4_report_note(report, "%zu dataset%s no tap and ignored: %.60s%s", count, count == 1 ? " is" : "s are",
+                           gemma4_activations_unknown_at(engine, 0), count == 1 ? "" : ", ...");
+}
+
+static int required_level(const char *require, gemma4_level *level, gemma4_error *error)
+{
+    *level = GEMMA4_PARTIAL;
+    if (!require)
+        return 0;
+    for (*level = GEMMA4_LOGITS_LEVEL; *level <= GEMMA4_FULL_LEVEL; ++*level)
+        if (!strcmp(require, gemma4_level_name(*level)))
+            return 0;
+    return gemma4_fail(error, "--require: expected full, layers or logits, found '%s'", require);
+}
+
+/* Everything from opened files to a verdict. Returns the exit status, UNUSABLE with the error's message filled. */
+static int judge_files(const request *r, gemma4_judgement *j, gemma4_report *report, gemma4_error *error)
+{
+    gemma4_level require;
+    if (required_level(r->require, &require, error))
+        return UNUSABLE;
+    j->dtype = r->dtype ? r->dtype : gemma4_activations_attribute(j->engine, "dtype");
+    if (!j->dtype) {
+        gemma4_fail(error, "%s: attribute dtype: expected the engine's arithmetic (or give --dtype), found none", r->engine_path);
+        return UNUSABLE;
+    }
+    if (check_provenance(j->engine, j->the_case, error) || gemma4_judge(j, report, error))
+        return UNUSABLE;
+    note_unknown(j->engine, report);
+    if (report->level < require) {
+        report->conforms = false;
+        gemma4_report_note(report, "--require %s: the dump covers less (%s)", r->require, gemma4_level_name(report->level));
+    }
+    gemma4_report_text(stdout, report);
+    if (write_file(r->json, write_json, report, error) || write_file(r->junit, write_junit, report, error))
+        return UNUSABLE;
+    return report->conforms ? CONFORMS : DIVERGES;
+}
+
+static int open_files(const request *r, gemma4_case **c, gemma4_model **model, gemma4_judgement *j, gemma4_error *error)
+{
+    char found[GEMMA4_SHA256_SIZE];
+    if (r->case_name) {
+        *c = gemma4_case_open(r->case_name, error);
+        if (!*c || gemma4_case_provide_checkpoint(*c, error))
+            return -1;
+    }
+    *model = gemma4_model_open(*c ? (*c)->checkpoint_dir : r->model_dir, error);
+    if (!*model)
+        return -1;
+    j->the_case = *c;
+    j->model = *model;
+    if (*c) {
+        if (gemma4_sha256_file((*c)->golden_path, found, error))
+            return -1;
+        if (strcmp(found, (*c)->golden_sha256))
+            return gemma4_fail(error, "%s: expected SHA-256 %s as in %s, found %s", (*c)->golden_path, (*c)->golden_sha256, (*c)->path, found);
+        j->golden = gemma4_activations_open((*c)->golden_path, &(*model)->config, error);
+        if (!j->golden)
+            return -1;
+    }
+    j->engine = gemma4_activations_open(r->engine_path, &(*model)->config, error);
+    return j->engine ? 0 : -1;
+}
+
+static int command_check(const request *r)
+{
+    gemma4_error error = {""}, ignored;
+    gemma4_case *c = NULL;
+    gemma4_model *model = NULL;
+    gemma4_judgement j = {0};
+    gemma4_report report = {0};
+    int status = open_files(r, &c, &model, &j, &error) ? UNUSABLE : judge_files(r, &j, &report, &error);
+    if (status == UNUSABLE) {
+        fprintf(stderr, "gemma4-check: %s\n", error.message);
+        write_file(r->json, write_json_unusable, error.message, &ignored);
+        write_file(r->junit, write_junit_unusable, error.message, &ignored);
+    }
+    gemma4_report_free(&report);
+    gemma4_activations_close(j.engine);
+    gemma4_activations_close(j.golden);
+    gemma4_model_close(model);
+    gemma4_case_close(c);
+    return status;
+}
+
+static int command_list(gemma4_error *error)
+{
+    char **ids;
+    size_t count;
+    int status = 0;
+    if (gemma4_case_ids(&ids, &count, error))
+        return UNUSABLE;
+    for (size_t i = 0; i < count && !status; i++) {
+        char path[4096];
+        snprintf(path, sizeof path, "%s/%s.yaml", gemma4_cases_dir(), ids[i]);
+        gemma4_case *c = gemma4_case_open(path, error);
+        if (c)
+            printf("%-24s %3zu tokens  %s\n", c->id, c->token_count, c->summary);
+        else
+            status = UNUSABLE;
+        gemma4_case_close(c);
+    }
+    gemma4_case_ids_free(ids, count);
+    return status;
+}
+
+static int command_lint(gemma4_error *error)
+{
+    size_t problems;
+    if (gemma4_lint(stdout, &problems, error))
+        return UNUSABLE;
+    return problems ? DIVERGES : CONFORMS;
+}
+
+static int parse_check(int argc, char **argv, request *r, gemma4_error *error)
+{
+    const char *words[2];
+    size_t count;
+    const gemma4_option options[] = {{"--model", &r->model_dir}, {"--dtype", &r->dtype}, {"--json", &r->json}, {"--junit", &r->junit},
+                                     {"--require", &r->require}, {NULL, NULL}};
+    if (gemma4_options_parse(argc, argv, options, words, 2, &count, error))
+        return -1;
+    if (count != (r->model_dir ? 1 : 2))
+        return gemma4_fail(error, "command line: expected CASE ENGINE.h5, or --model DIR ENGINE.h5 (--help says more)");
+    r->case_name = r->model_dir ? NULL : words[0];
+    r->engine_path = words[count - 1];
+    return 0;
+}
+
+int main(int argc, char **argv)
+{
+    gemma4_error error = {""};
+    request r = {0};
+    int status;
+    if (argc == 2 && (!strcmp(argv[1], "--help") || !strcmp(argv[1], "-h")))
+        return fputs(usage, stdout) < 0 ? UNUSABLE : 0;
+    if (argc < 2) {
+        fputs(usage, stderr);
+        return UNUSABLE;
+    }
+    if (argc == 2 && !strcmp(argv[1], "list"))
+        status = command_list(&error);
+    else if (argc == 2 && !strcmp(argv[1], "lint"))
+        status = command_lint(&error);
+    else if (parse_check(argc - 1, argv + 1, &r, &error))
+        status = UNUSABLE;
+    else
+        return command_check(&r);
+    if (status == UNUSABLE)
+        fprintf(stderr, "gemma4-check: %s\n", error.message);
+    return status;
+}

@@ -1,0 +1,316 @@
+#include "report.h"
+
+#include <math.h>
+#include <stdarg.h>
+#include <string.h>
+
+void gemma4_report_note(gemma4_report *report, const char *format, ...)
+{
+    const size_t most = sizeof report->notes / sizeof *report->notes;
+    if (report->note_count == most)
+        return;
+    va_list arguments;
+    va_start(arguments, format);
+    vsnprintf(report->notes[report->note_count++], sizeof *report->notes, format, arguments);
+    va_end(arguments);
+}
+
+const char *gemma4_verdict_name(gemma4_verdict verdict)
+{
+    static const char *const names[] = {"PASS", "MARGINAL", "FAIL", "EXCUSED", "NOT_COVERED"};
+    return names[verdict];
+}
+
+const char *gemma4_level_name(gemma4_level level)
+{
+    static const char *const names[] = {"partial", "logits", "layers", "full"};
+    return names[level];
+}
+
+/* --------------------------------------------------------------- terminal */
+
+/* One line a kind of tap: the layer that comes closest to its tolerance, or fails it first. */
+static void print_tap_line(FILE *out, const gemma4_report *report, gemma4_tap tap)
+{
+    const gemma4_tap_result *worst = NULL;
+    size_t covered = 0, of = 0, failed = 0;
+    for (size_t i = 0; i < report->tap_count; i++) {
+        const gemma4_tap_result *r = &report->taps[i];
+        if (r->tap != tap)
+            continue;
+        of++;
+        covered += r->verdict != GEMMA4_NOT_COVERED;
+        failed += r->verdict == GEMMA4_DIVERGES;
+        if (r->verdict != GEMMA4_NOT_COVERED && (!worst || r->error / r->tolerance > worst->error / worst->tolerance))
+            worst = r;
+    }
+    const gemma4_tap_info *info = gemma4_tap_describe(tap);
+    if (!worst) {
+        if (!info->optional)
+            fprintf(out, "  %-20s  %3zu of %-3zu  not covered\n", info->name, covered, of);
+        return;
+    }
+    char where[24] = "-", numbers[80];
+    if (info->per_layer)
+        snprintf(where, sizeof where, "%zu", worst->layer);
+    if (info->ids || !strcmp(worst->metric, "shape"))
+        snprintf(numbers, sizeof numbers, "%9s  %9s  %11s", "-", "-", "-");
+    else
+        snprintf(numbers, sizeof numbers, "%9.1e  %9.1e  %+11.1e", worst->metrics.relative_rms, worst->metrics.position_rms,
+                 worst->metrics.norm_ratio - 1);
+    fprintf(out, "  %-20s  %3zu of %-3zu  %5s  %s  ", info->name, covered, of, where, numbers);
+    if (worst->tolerance > 0 && isfinite(worst->error))
+        fprintf(out, "%8.0f %%  ", 100 * worst->error / worst->tolerance);
+    else
+        fprintf(out, "%10s  ", info->ids && worst->error == 0 ? "equal" : "-");
+    if (failed)
+        fprintf(out, "FAIL in %zu layer%s\n", failed, failed == 1 ? "" : "s");
+    else
+        fprintf(out, "%s\n", worst->verdict == GEMMA4_MARGINAL ? "marginal" : "pass");
+}
+
+static void print_first_divergence(FILE *out, const gemma4_report *report)
+{
+    const gemma4_tap_result *r = report->first_divergence;
+    char name[GEMMA4_TAP_NAME_SIZE];
+    fprintf(out, "\nFirst divergence: %s\n", gemma4_tap_name(r->tap, r->layer, name));
+    if (r->problem[0])
+        fprintf(out, "  %s\n", r->problem);
+    if (gemma4_tap_describe(r->tap)->ids || !strcmp(r->metric, "shape"))
+        return;
+    fprintf(out, "  %-14s %.3e, tolerance %.1e, worst at position %zu\n", r->metric, r->error, r->tolerance, r->position);
+    fprintf(out, "  scale          norm of yours / norm of the expected = %.6f\n", r->metrics.norm_ratio);
+    fprintf(out, "  direction      cosine = %.9f\n", r->metrics.cosine);
+    fprintf(out, "  worst element  position %zu, index %zu: yours %.7g, expected %.7g\n", r->worst_position, r->worst_index, r->worst_engine,
+            r->worst_expected);
+}
+
+void gemma4_report_text(FILE *out, const gemma4_report *report)
+{
+    fprintf(out, "engine     %s %s, %s, %zu positions%s%s\n", report->engine ? report->engine : "(unnamed)",
+            report->engine_version ? report->engine_version : "", report->dtype, report->positions, report->case_id ? ", case " : "",
+            report->case_id ? report->case_id : "");
+    fprintf(out, "expected   from the %s%s%s\n", report->expected_from, report->expected_detail[0] ? ": " : "", report->expected_detail);
+    fprintf(out, "coverage   %s: %zu of %zu required taps\n", gemma4_level_name(report->level), report->taps_covered, report->taps_of);
+    for (size_t i = 0; i < report->note_count; i++)
+        fprintf(out, "note       %s\n", report->notes[i]);
+    fprintf(out, "\n  %-20s  %-10s  %5s  %9s  %9s  %11s  %10s\n", "tap", "layers", "worst", "relative", "worst", "norm", "of");
+    fprintf(out, "  %-20s  %-10s  %5s  %9s  %9s  %11s  %10s\n", "", "covered", "layer", "RMS", "position", "ratio - 1", "tolerance");
+    for (int tap = 0; tap < GEMMA4_TAP_COUNT; tap++)
+        print_tap_line(out, report, (gemma4_tap)tap);
+    if (report->routing.decisions)
+        fprintf(out, "\nRouting: %zu decisions, %zu with other experts\n", report->routing.decisions, report->routing.faults);
+    if (report->first_divergence)
+        print_first_divergence(out, report);
+    fprintf(out, "\n%s\n", report->conforms ? "CONFORMS" : "DOES NOT CONFORM");
+}
+
+/* ------------------------------------------------------------------- JSON */
+
+/* The length of the valid UTF-8 sequence at s, or 0. */
+static int utf8_length(const unsigned char *s)
+{
+    int length = s[0] < 0x80 ? 1 : s[0] >= 0xC2 && s[0] < 0xE0 ? 2 : s[0] >= 0xE0 && s[0] < 0xF0 ? 3 : s[0] >= 0xF0 && s[0] < 0xF5 ? 4 : 0;
+    for (int i = 1; i < length; i++)
+        if ((s[i] & 0xC0) != 0x80)
+            return 0;
+    if ((s[0] == 0xE0 && s[1] < 0xA0) || (s[0] == 0xED && s[1] > 0x9F) || (s[0] == 0xF0 && s[1] < 0x90) || (s[0] == 0xF4 && s[1] > 0x8F))
+        return 0; /* overlong, a surrogate, or beyond U+10FFFF */
+    return length;
+}
+
+void gemma4_json_string(FILE *out, const char *text)
+{
+    fputc('"', out);
+    for (const unsigned char *s = (const unsigned char *)text; *s;) {
+        int length = utf8_length(s);
+        if (length == 0) {
+            fputs("\\ufffd", out);
+            s++;
+        } else if (*s == '"' || *s == '\\') {
+            fprintf(out, "\\%c", *s++);
+        } else if (*s < 0x20) {
+            fprintf(out, "\\u%04x", *s++);
+        } else {
+            fwrite(s, 1, (size_t)length, out);
+            s += length;
+        }
+    }
+    fputc('"', out);
+}
+
+/* JSON has no infinity and no NaN: they become null. */
+static void json_number(FILE *out, double value)
+{
+    if (isfinite(value))
+        fprintf(out, "%.9g", value);
+    else
+        fputs("null", out);
+}
+
+static void json_field(FILE *out, const char *key, const char *text)
+{
+    fprintf(out, "\"%s\": ", key);
+    if (text)
+        gemma4_json_string(out, text);
+    else
+        fputs("null", out);
+}
+
+static void json_tap(FILE *out, const gemma4_tap_result *r)
+{
+    char name[GEMMA4_TAP_NAME_SIZE];
+    fprintf(out, "    {\"tap\": \"%s\", \"verdict\": \"%s\"", gemma4_tap_name(r->tap, r->layer, name), gemma4_verdict_name(r->verdict));
+    if (r->verdict == GEMMA4_NOT_COVERED) {
+        fputs("}", out);
+        return;
+    }
+    fprintf(out, ", \"mode\": \"accumulated\", \"metric\": \"%s\", \"error\": ", r->metric);
+    json_number(out, r->error);
+    fputs(", \"tolerance\": ", out);
+    json_number(out, r->tolerance);
+    if (r->problem[0]) {
+        fputs(", ", out);
+        json_field(out, "problem", r->problem);
+    }
+    if (!gemma4_tap_describe(r->tap)->ids && strcmp(r->metric, "shape")) {
+        fputs(", \"relative_rms\": ", out);
+        json_number(out, r->metrics.relative_rms);
+        fputs(", \"position_rms\": ", out);
+        json_number(out, r->metrics.position_rms);
+        fputs(", \"cosine\": ", out);
+        json_number(out, r->metrics.cosine);
+        fputs(", \"norm_ratio\": ", out);
+        json_number(out, r->metrics.norm_ratio);
+        fprintf(out, ", \"position\": %zu, \"worst\": [%zu, %zu, ", r->position, r->worst_position, r->worst_index);
+        json_number(out, r->worst_engine);
+        fputs(", ", out);
+        json_number(out, r->worst_expected);
+        fputs("]", out);
+    }
+    fputs("}", out);
+}
+
+static void json_first_divergence(FILE *out, const gemma4_tap_result *r)
+{
+    char name[GEMMA4_TAP_NAME_SIZE];
+    if (!r) {
+        fputs("null", out);
+        return;
+    }
+    fprintf(out, "{\"tap\": \"%s\", \"layer\": ", gemma4_tap_name(r->tap, r->layer, name));
+    if (gemma4_tap_describe(r->tap)->per_layer)
+        fprintf(out, "%zu", r->layer);
+    else
+        fputs("null", out);
+    fprintf(out, ", \"position\": %zu, \"error\": ", r->position);
+    json_number(out, r->error);
+    fputs(", \"tolerance\": ", out);
+    json_number(out, r->tolerance);
+    fprintf(out, ", \"metric\": \"%s\", \"mode\": \"accumulated\"}", r->metric);
+}
+
+void gemma4_report_json(FILE *out, const gemma4_report *report)
+{
+    const char *separator = "";
+    fprintf(out, "{\n  \"verdict\": \"%s\", \"level\": \"%s\", ", report->conforms ? "PASS" : "FAIL", gemma4_level_name(report->level));
+    json_field(out, "dtype", report->dtype);
+    fputs(",\n  ", out);
+    json_field(out, "case", report->case_id);
+    fputs(", ", out);
+    json_field(out, "engine", report->engine);
+    fputs(", ", out);
+    json_field(out, "engine_version", report->engine_version);
+    fprintf(out, ", \"expected_from\": \"%s\",\n  \"coverage\": {\"taps\": %zu, \"of\": %zu, \"layers\": [", report->expected_from,
+            report->taps_covered, report->taps_of);
+    for (size_t l = 0; l < report->layers; l++)
+        if (report->layer_covered[l]) {
+            fprintf(out, "%s%zu", separator, l);
+            separator = ", ";
+        }
+    fputs("]},\n  \"first_divergence\": ", out);
+    json_first_divergence(out, report->first_divergence);
+    fprintf(out, ",\n  \"causes\": [],\n  \"routing\": {\"decisions\": %zu, \"swaps\": %zu, \"excused\": %zu, \"inferred\": %zu, \"faults\": %zu},\n",
+            report->routing.decisions, report->routing.swaps, report->routing.excused, report->routing.inferred, report->routing.faults);
+    fputs("  \"notes\": [", out);
+    for (size_t i = 0; i < report->note_count; i++) {
+        fputs(i ? ", " : "", out);
+        gemma4_json_string(out, report->notes[i]);
+    }
+    fputs("],\n  \"taps\": [\n", out);
+    for (size_t i = 0; i < report->tap_count; i++) {
+        json_tap(out, &report->taps[i]);
+        fputs(i + 1 < report->tap_count ? ",\n" : "\n", out);
+    }
+    fputs("  ]\n}\n", out);
+}
+
+void gemma4_report_json_unusable(FILE *out, const char *message)
+{
+    fputs("{\"verdict\": \"UNUSABLE\", ", out);
+    json_field(out, "message", message);
+    fputs("}\n", out);
+}
+
+/* ------------------------------------------------------------------ JUnit */
+
+/* Text inside an XML attribute: escaped, without the characters that XML 1.0 forbids. */
+static void xml_text(FILE *out, const char *text)
+{
+    for (const unsigned char *s = (const unsigned char *)text; *s;) {
+        int length = utf8_length(s);
+        if (*s == '&')
+            fputs("&amp;", out);
+        else if (*s == '<')
+            fputs("&lt;", out);
+        else if (*s == '>')
+            fputs("&gt;", out);
+        else if (*s == '"')
+            fputs("&quot;", out);
+        else if (length == 0 || (*s < 0x20 && *s != '\t' && *s != '\n'))
+            fputc('?', out);
+        else
+            fwrite(s, 1, (size_t)length, out);
+        s += length ? length : 1;
+    }
+}
+
+static void junit_tap(FILE *out, const gemma4_tap_result *r)
+{
+    char name[GEMMA4_TAP_NAME_SIZE], text[400];
+    gemma4_tap_name(r->tap, r->layer, name);
+    fprintf(out, "    <testcase classname=\"gemma4\" name=\"%s\"", name);
+    if (r->verdict == GEMMA4_NOT_COVERED) {
+        fputs("><skipped message=\"not covered by the dump\"/></testcase>\n", out);
+    } else if (r->verdict == GEMMA4_DIVERGES) {
+        snprintf(text, sizeof text, "%s %.3e, tolerance %.1e%s%s", r->metric, r->error, r->tolerance, r->problem[0] ? "; " : "", r->problem);
+        fputs("><failure type=\"divergence\" message=\"", out);
+        xml_text(out, text);
+        fputs("\"/></testcase>\n", out);
+    } else {
+        fputs("/>\n", out);
+    }
+}
+
+void gemma4_report_junit(FILE *out, const gemma4_report *report)
+{
+    size_t failures = 0, skipped = 0;
+    for (size_t i = 0; i < report->tap_count; i++) {
+        failures += report->taps[i].verdict == GEMMA4_DIVERGES;
+        skipped += report->taps[i].verdict == GEMMA4_NOT_COVERED;
+    }
+    fputs("<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n<testsuites>\n  <testsuite name=\"", out);
+    xml_text(out, report->case_id ? report->case_id : "gemma4-check");
+    fprintf(out, "\" tests=\"%zu\" failures=\"%zu\" errors=\"0\" skipped=\"%zu\">\n", report->tap_count, failures, skipped);
+    for (size_t i = 0; i < report->tap_count; i++)
+        junit_tap(out, &report->taps[i]);
+    fputs("  </testsuite>\n</testsuites>\n", out);
+}
+
+void gemma4_report_junit_unusable(FILE *out, const char *message)
+{
+    fputs("<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n<testsuites>\n  <testsuite name=\"gemma4-check\" tests=\"1\" failures=\"0\" errors=\"1\" skipped=\"0\">\n"
+          "    <testcase classname=\"gemma4\" name=\"input\"><error type=\"unusable\" message=\"", out);
+    xml_text(out, message);
+    fputs("\"/></testcase>\n  </testsuite>\n</testsuites>\n", out);
+}
