@@ -420,12 +420,39 @@ static void check_written(const description *d)
         snprintf(d->tensor->problem, sizeof d->tensor->problem, "expected values, found a dataset never written to");
 }
 
+/* HDF5 1.10 trusts an unchunked dataset's stored size and a chunk's shape to go with the dataset's, and reads beyond its
+ * buffers where they do not. */
+static int check_extent(const description *d)
+{
+    const gemma4_stored_tensor *tensor = d->tensor;
+    size_t bytes = gemma4_element_describe(tensor->element)->size;
+    hsize_t chunk[H5S_MAX_RANK];
+    hid_t creation = H5Dget_create_plist(d->dataset);
+    bool chunked = H5Pget_layout(creation) == H5D_CHUNKED;
+    int chunk_rank = chunked ? H5Pget_chunk(creation, H5S_MAX_RANK, chunk) : 0;
+    H5Pclose(creation);
+    if (chunked && chunk_rank != (int)tensor->rank)
+        return gemma4_fail(d->error, "%s: %s: expected chunks of %zu axes, found %d", d->state->path, d->path,
+                           tensor->rank, chunk_rank);
+    if (chunked)
+        return 0;
+    hsize_t stored = H5Dget_storage_size(d->dataset);
+    for (size_t i = 0; i < tensor->rank; i++)
+        if (!gemma4_size_product(bytes, tensor->shape[i], &bytes))
+            return gemma4_fail(d->error, "%s: %s: expected a shape that fits the file, found one too large",
+                               d->state->path, d->path);
+    if (stored != bytes)
+        return gemma4_fail(d->error, "%s: %s: expected %zu bytes by shape and type, found %llu", d->state->path, d->path,
+                           bytes, (unsigned long long)stored);
+    return 0;
+}
+
 static int describe_dataset(const description *d)
 {
     if (check_storage(d) || describe_type(d) || describe_shape(d) || describe_rows(d))
         return -1;
     check_written(d);
-    return 0;
+    return d->tensor->problem[0] ? 0 : check_extent(d);
 }
 
 /* --- the walk --- */

@@ -223,8 +223,8 @@ static int check_layout(const shard *file, const unsigned char *data, gemma4_ten
     for (size_t i = 0; i < count; i++) {
         const unsigned char *begin = tensors[i].data;
         if (begin != next)
-            return gemma4_fail(error, "%s: %s: expected data from offset %td, found %td, which leaves a %s", file->path,
-                               tensors[i].name, next - data, begin - data, begin < next ? "overlap" : "hole");
+            return gemma4_fail(error, "%s: %s: expected data from offset %td, found %td, which makes %s", file->path,
+                               tensors[i].name, next - data, begin - data, begin < next ? "an overlap" : "a hole");
         next = begin + tensors[i].size;
     }
     if (next != end)

@@ -220,6 +220,24 @@ typedef struct output {
     FILE *f;
 } output;
 
+/* Creates a directory and the parents it lacks. */
+static int make_directories(const char *directory, gemma4_error *error)
+{
+    char path[4096];
+    if (snprintf(path, sizeof path, "%s", directory) >= (int)sizeof path)
+        return gemma4_fail(error, "%s: path too long", directory);
+    for (char *slash = path + 1;; slash++) {
+        slash += strcspn(slash, "/");
+        char end = *slash;
+        *slash = '\0';
+        if (mkdir(path, 0777) && errno != EEXIST)
+            return gemma4_fail(error, "%s: cannot create: %s", path, strerror(errno));
+        if (!end)
+            return 0;
+        *slash = end;
+    }
+}
+
 static int start_file(output *out, const char *directory, const char *name, gemma4_error *error)
 {
     if (snprintf(out->path, sizeof out->path, "%s/%s", directory, name) >= (int)sizeof out->path)
@@ -355,9 +373,7 @@ int gemma4_synth(const gemma4_synth_options *options, const char *directory, gem
     gemma4_config c;
     if (find_preset(options, &p, error))
         return -1;
-    if (mkdir(directory, 0777) && errno != EEXIST)
-        return gemma4_fail(error, "%s: cannot create: %s", directory, strerror(errno));
-    if (start_file(&config_file, directory, "config.json", error))
+    if (make_directories(directory, error) || start_file(&config_file, directory, "config.json", error))
         return -1;
     write_config(config_file.f, &p);
     int status = fflush(config_file.f) ? gemma4_fail(error, "%s: cannot write: %s", config_file.temporary, strerror(errno)) : 0;

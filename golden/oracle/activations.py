@@ -33,7 +33,7 @@ def write_activations(path, taps, attributes, rows=None):
 
     The same taps give the same bytes: no times are tracked and the order of creation is that of `taps`.
     """
-    with h5py.File(path, "w", libver="earliest") as file:
+    with h5py.File(path, "w", libver=("v110", "v110")) as file:
         file.attrs["format"] = FORMAT
         file.attrs["format_version"] = FORMAT_VERSION
         for key, value in attributes.items():

@@ -1,6 +1,6 @@
 """Searches a token sequence whose routing is not decided by rounding, for a new case.
 
-    python find_tokens.py --model DIR --length 40 [--first-position 1000] [--gap 1e-4] [--tries 200]
+    python find_tokens.py --model DIR --length 40 [--first-position 1000] [--gap 1e-4] [--tries 200] [--first-try 0]
 
 The sequence of try s: token 2 (bos), then `length - 1` ids drawn by numpy.random.default_rng(s).integers(low, vocabulary) where
 low = 3 keeps the special tokens out. The first try whose smallest router-logit gap between rank K and K+1, over all layers
@@ -44,11 +44,12 @@ def main():
     parser.add_argument("--first-position", type=int, default=0)
     parser.add_argument("--gap", type=float, default=1e-4)
     parser.add_argument("--tries", type=int, default=200)
+    parser.add_argument("--first-try", type=int, default=0, metavar="S")
     args = parser.parse_args()
 
     m = model.load(args.model, dtype="float32", attention="eager")
     best = None
-    for seed in range(args.tries):
+    for seed in range(args.first_try, args.first_try + args.tries):
         tokens = candidate(seed, args.length, m.config.vocab_size)
         gap, layer, position = router_gap(m, tokens, args.first_position)
         if best is None or gap > best[0]:

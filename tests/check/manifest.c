@@ -278,15 +278,6 @@ int gemma4_case_provide_checkpoint(const gemma4_case *c, gemma4_error *error)
     char config[4096 + 32];
     snprintf(config, sizeof config, "%s/config.json", c->checkpoint_dir);
     if (!exists(config)) {
-        const char *name = strrchr(c->checkpoint_dir, '/');
-        char parent[4096];
-        /* build/ and build/checkpoints/ may not be there yet; synth makes the last folder. */
-        for (int depth = 2; depth > 0; depth--) {
-            snprintf(parent, sizeof parent, "%.*s", (int)(name - c->checkpoint_dir), c->checkpoint_dir);
-            if (depth == 2)
-                *strrchr(parent, '/') = '\0';
-            mkdir(parent, 0777);
-        }
         gemma4_synth_options options = {.preset = c->checkpoint_preset, .seed = c->checkpoint_seed, .shards = 1};
         if (gemma4_synth(&options, c->checkpoint_dir, error))
             return -1;

@@ -1,0 +1,131 @@
+/* Tap names and shapes (ref/taps.c). */
+#include "suites.h"
+#include "taps.h"
+
+#include <stdio.h>
+#include <string.h>
+
+static gemma4_layer_config layers[2] = {
+    {.kind = GEMMA4_SLIDING, .num_key_value_heads = 2, .head_dim = 4},
+    {.kind = GEMMA4_FULL, .num_key_value_heads = 1, .head_dim = 8},
+};
+
+static const gemma4_config config = {
+    .hidden_size = 12, .num_hidden_layers = 2, .num_attention_heads = 3, .intermediate_size = 10, .num_experts = 6,
+    .top_k_experts = 2, .moe_intermediate_size = 5, .vocab_size = 32, .layers = layers,
+};
+
+START_TEST(every_name_parses_to_its_tap)
+{
+    const size_t layer_numbers[] = {0, 1, 9, 10, 29, SIZE_MAX};
+    for (int i = 0; i < GEMMA4_TAP_COUNT; i++)
+        for (size_t j = 0; j < sizeof layer_numbers / sizeof *layer_numbers; j++) {
+            char name[GEMMA4_TAP_NAME_SIZE];
+            gemma4_tap tap = GEMMA4_TAP_COUNT;
+            size_t layer = 77;
+            const gemma4_tap_info *info = gemma4_tap_describe((gemma4_tap)i);
+            ck_assert_ptr_eq(gemma4_tap_name((gemma4_tap)i, layer_numbers[j], name), name);
+            ck_assert_uint_lt(strlen(name), sizeof name);
+            ck_assert_int_eq(strncmp(name, "layers.", 7) == 0, info->per_layer);
+            ck_assert_msg(gemma4_tap_parse(name, &tap, &layer), "%s", name);
+            ck_assert_int_eq((int)tap, i);
+            ck_assert_uint_eq(layer, info->per_layer ? layer_numbers[j] : 0);
+        }
+}
+END_TEST
+
+static const struct {
+    gemma4_tap tap;
+    size_t layer;
+    const char *name;
+    bool ids, optional;
+} known[] = {
+    {GEMMA4_TAP_EMBED, 4, "embed", false, false},
+    {GEMMA4_TAP_LAYER_INPUT, 4, "layers.4.input", false, true},
+    {GEMMA4_TAP_ATTN_Q_ROPE, 5, "layers.5.attn.q_rope", false, false},
+    {GEMMA4_TAP_ATTN_SCORES, 0, "layers.0.attn.scores", false, true},
+    {GEMMA4_TAP_ROUTER_TOPK_IDS, 29, "layers.29.router.topk_ids", true, false},
+    {GEMMA4_TAP_LAYER_OUTPUT, 29, "layers.29.output", false, false},
+    {GEMMA4_TAP_FINAL_NORM, 0, "final_norm", false, false},
+    {GEMMA4_TAP_LOGITS_RAW, 0, "logits_raw", false, true},
+    {GEMMA4_TAP_LOGITS, 0, "logits", false, false},
+};
+
+START_TEST(names_are_the_contract_s)
+{
+    char name[GEMMA4_TAP_NAME_SIZE];
+    ck_assert_str_eq(gemma4_tap_name(known[_i].tap, known[_i].layer, name), known[_i].name);
+    ck_assert_int_eq(gemma4_tap_describe(known[_i].tap)->ids, known[_i].ids);
+    ck_assert_int_eq(gemma4_tap_describe(known[_i].tap)->optional, known[_i].optional);
+}
+END_TEST
+
+static const char *const no_taps[] = {
+    "", ".", "tokens", "positions", "Embed", "embed.", "embedx", "input", "output", "attn.q", "logprobs.ids",
+    "layers", "layers.", "layers.0", "layers.0.", "layers..attn.q", "layers.00.attn.q", "layers.05.attn.q",
+    "layers.-1.attn.q", "layers.+1.attn.q", "layers. 1.attn.q", "layers.1a.attn.q", "layers.0x1.attn.q",
+    "layers.0.attn.Q", "layers.0.attn.q ", "layers.0.attn", "layers.0.embed", "layers.0.logits", "layers.0.attn/q",
+    "layers.18446744073709551616.attn.q", "layers.99999999999999999999999.attn.q", "layer.0.attn.q",
+};
+
+START_TEST(other_names_do_not_parse)
+{
+    gemma4_tap tap;
+    size_t layer;
+    ck_assert_msg(!gemma4_tap_parse(no_taps[_i], &tap, &layer), "\"%s\" parsed", no_taps[_i]);
+}
+END_TEST
+
+static const struct {
+    gemma4_tap tap;
+    size_t layer, rank, dims[2];
+} shapes[] = {
+    {GEMMA4_TAP_EMBED, 0, 1, {12, 1}},          {GEMMA4_TAP_ATTN_Q, 0, 2, {3, 4}},
+    {GEMMA4_TAP_ATTN_Q, 1, 2, {3, 8}},          {GEMMA4_TAP_ATTN_K, 0, 2, {2, 4}},
+    {GEMMA4_TAP_ATTN_V_NORM, 1, 2, {1, 8}},     {GEMMA4_TAP_ATTN_SCORES, 1, 2, {3, 7}},
+    {GEMMA4_TAP_ATTN_CONTEXT, 1, 2, {3, 8}},    {GEMMA4_TAP_ATTN_OUT, 1, 1, {12, 1}},
+    {GEMMA4_TAP_MLP_ACT, 0, 1, {10, 1}},        {GEMMA4_TAP_ROUTER_NORM, 0, 1, {12, 1}},
+    {GEMMA4_TAP_ROUTER_PROBS, 0, 1, {6, 1}},    {GEMMA4_TAP_ROUTER_TOPK_IDS, 0, 1, {2, 1}},
+    {GEMMA4_TAP_MOE_ACT, 0, 2, {2, 5}},         {GEMMA4_TAP_LAYER_OUTPUT, 1, 1, {12, 1}},
+    {GEMMA4_TAP_LOGITS, 0, 1, {32, 1}},
+};
+
+START_TEST(dims_follow_the_layer_s_config)
+{
+    size_t dims[2];
+    ck_assert_uint_eq(gemma4_tap_dims(&config, shapes[_i].tap, shapes[_i].layer, 7, dims), shapes[_i].rank);
+    ck_assert_uint_eq(dims[0], shapes[_i].dims[0]);
+    ck_assert_uint_eq(dims[1], shapes[_i].dims[1]);
+}
+END_TEST
+
+START_TEST(every_tap_has_dims_and_a_name_of_its_own)
+{
+    for (int i = 0; i < GEMMA4_TAP_COUNT; i++) {
+        size_t dims[2];
+        const gemma4_tap_info *info = gemma4_tap_describe((gemma4_tap)i);
+        ck_assert_uint_eq(gemma4_tap_dims(&config, (gemma4_tap)i, 0, 7, dims), strlen(info->shape));
+        ck_assert_uint_ge(dims[0], 1);
+        ck_assert_uint_ge(dims[1], 1);
+        for (int j = 0; j < i; j++)
+            ck_assert_str_ne(info->name, gemma4_tap_describe((gemma4_tap)j)->name);
+    }
+}
+END_TEST
+
+Suite *taps_suite(void);
+
+Suite *taps_suite(void)
+{
+    Suite *suite = suite_create("taps");
+    TCase *names = tcase_create("names");
+    tcase_add_test(names, every_name_parses_to_its_tap);
+    tcase_add_loop_test(names, names_are_the_contract_s, 0, sizeof known / sizeof *known);
+    tcase_add_loop_test(names, other_names_do_not_parse, 0, sizeof no_taps / sizeof *no_taps);
+    suite_add_tcase(suite, names);
+    TCase *dims = tcase_create("dims");
+    tcase_add_loop_test(dims, dims_follow_the_layer_s_config, 0, sizeof shapes / sizeof *shapes);
+    tcase_add_test(dims, every_tap_has_dims_and_a_name_of_its_own);
+    suite_add_tcase(suite, dims);
+    return suite;
+}
