@@ -1,42 +1,103 @@
-# gemma4: reference implementation and conformance suite. Products go to build/ only.
+# gemma4: a reference implementation and conformance suite for Gemma 4 26B-A4B. Products go to build/ only.
 #
-#   make            build/gemma4-ref, build/gemma4-check
-#   make check      all tests
-CC      ?= cc
-BUILD   ?= build
-CSTD     = -std=c11 -D_GNU_SOURCE -ffp-contract=off
-WARN     = -Wall -Wextra -Wshadow -Wstrict-prototypes -Wmissing-prototypes -Wvla
-CFLAGS  ?= -O2 -g
-WERROR  ?=
+#   make                  build/gemma4-ref and build/gemma4-check
+#   make demo             two dumps of a real engine through gemma4-check: one conforms, one does not
+#   make check            all tests, offline, without Python
+#   make agreement        the reference against every golden, as a table
+#   make precision        the reference's own rounding error, against a float64 build of the same source
+#   make check-sanitizers the tests under AddressSanitizer and UndefinedBehaviorSanitizer
+#   make check-warnings   gcc and clang, warnings are errors
+#   make honest           transformers in float32, every case, attention and schedule: all must conform   (Python)
+#   make planted          transformers with one planted fault each: all must fail at the right tap         (Python)
+#   make golden           the goldens and shipped dumps anew, from transformers                            (Python)
+#   make golden-verify    are they what transformers computes?                                             (Python)
+CC       ?= cc
+BUILD    ?= build
+CFLAGS   ?= -O2 -g
+WERROR   ?=
 SANITIZE ?=
-PKGS     = hdf5 yaml-0.1 libcrypto
-CPPFLAGS += -Iref -Itests/check -MMD -MP $(shell pkg-config --cflags $(PKGS))
-LDLIBS   = $(shell pkg-config --libs $(PKGS)) -lm
-ALL_CFLAGS = $(CSTD) $(WARN) $(WERROR) $(CFLAGS) $(SANITIZE)
+VERSION  := $(shell git describe --always --dirty 2>/dev/null || echo unknown)
 
-LIB_SRC   = $(filter-out ref/main.c,$(wildcard ref/*.c))
-LIB_OBJ   = $(LIB_SRC:%.c=$(BUILD)/%.o)
-CHECK_SRC = $(filter-out tests/check/main.c,$(wildcard tests/check/*.c))
-CHECK_OBJ = $(CHECK_SRC:%.c=$(BUILD)/%.o)
-UNIT_OBJ  = $(patsubst %.c,$(BUILD)/%.o,$(wildcard tests/unit/*.c))
+# -ffp-contract=off and no -march: the same bits on every machine. Never -ffast-math: the checker must see NaN.
+LANGUAGE  = -std=c11 -D_GNU_SOURCE -ffp-contract=off
+WARNINGS  = -Wall -Wextra -Wshadow -Wstrict-prototypes -Wmissing-prototypes -Wvla
+PACKAGES  = hdf5 yaml-0.1 libcrypto
+CPPFLAGS += -Iref -Itests/check -MMD -MP $(shell pkg-config --cflags $(PACKAGES))
+LDLIBS   += $(shell pkg-config --libs $(PACKAGES)) -lm
+COMPILE   = $(CC) $(CPPFLAGS) $(LANGUAGE) $(WARNINGS) $(WERROR) $(CFLAGS) $(SANITIZE)
+LINK      = $(CC) $(SANITIZE) $(LDFLAGS)
+
+LIBRARY = $(patsubst %.c,$(BUILD)/%.o,$(filter-out ref/main.c,$(wildcard ref/*.c)))
+CHECKER = $(patsubst %.c,$(BUILD)/%.o,$(filter-out tests/check/main.c,$(wildcard tests/check/*.c)))
+UNIT    = $(patsubst %.c,$(BUILD)/%.o,$(wildcard tests/unit/*.c))
 
 all: $(BUILD)/gemma4-ref $(BUILD)/gemma4-check
 
-$(BUILD)/gemma4-ref: $(BUILD)/ref/main.o $(LIB_OBJ)
-	$(CC) $(SANITIZE) $(LDFLAGS) -o $@ $^ $(LDLIBS)
+$(BUILD)/gemma4-ref: $(BUILD)/ref/main.o $(LIBRARY)
+	$(LINK) -o $@ $^ $(LDLIBS)
 
-$(BUILD)/gemma4-check: $(BUILD)/tests/check/main.o $(CHECK_OBJ) $(LIB_OBJ)
-	$(CC) $(SANITIZE) $(LDFLAGS) -o $@ $^ $(LDLIBS)
+$(BUILD)/gemma4-check: $(BUILD)/tests/check/main.o $(CHECKER) $(LIBRARY)
+	$(LINK) -o $@ $^ $(LDLIBS)
 
-$(BUILD)/unit-tests: $(UNIT_OBJ) $(CHECK_OBJ) $(LIB_OBJ)
-	$(CC) $(SANITIZE) $(LDFLAGS) -o $@ $^ $(LDLIBS) $(shell pkg-config --libs check)
+$(BUILD)/unit-tests: $(UNIT) $(CHECKER) $(LIBRARY)
+	$(LINK) -o $@ $^ $(LDLIBS) $(shell pkg-config --libs check)
 
 $(BUILD)/%.o: %.c
 	@mkdir -p $(@D)
-	$(CC) $(CPPFLAGS) $(ALL_CFLAGS) -c -o $@ $<
+	$(COMPILE) -c -o $@ $<
+
+$(BUILD)/ref/main.o: CPPFLAGS += -DGEMMA4_VERSION='"$(VERSION)"'
+
+# ---------------------------------------------------------------------- tests
+
+demo: all
+	sh tests/demo.sh $(BUILD)/gemma4-check
+
+check: all $(BUILD)/unit-tests
+	GEMMA4_BUILD=$(BUILD) $(BUILD)/unit-tests
+	$(BUILD)/gemma4-check lint
+	$(BUILD)/gemma4-check agreement
+	sh tests/demo.sh $(BUILD)/gemma4-check >$(BUILD)/demo.txt
+	@echo "make check: everything passed"
+
+agreement: all
+	$(BUILD)/gemma4-check agreement
+
+precision: all
+	$(MAKE) BUILD=$(BUILD)/double CFLAGS="$(CFLAGS) -DGEMMA4_REAL=double" all
+	sh tests/precision.sh $(BUILD)
+
+check-sanitizers:
+	$(MAKE) BUILD=$(BUILD)/sanitizers CFLAGS="-O1 -g" SANITIZE="-fsanitize=address,undefined -fno-sanitize-recover=all" check
+
+check-warnings:
+	$(MAKE) BUILD=$(BUILD)/gcc CC=gcc WERROR=-Werror all $(BUILD)/gcc/unit-tests
+	$(MAKE) BUILD=$(BUILD)/clang CC=clang WERROR=-Werror all $(BUILD)/clang/unit-tests
+
+# --------------------------------------------------------------------- oracle
+
+ORACLE = build/oracle/bin/python
+
+build/oracle/bin/python: golden/oracle/requirements.txt
+	python3 -m venv build/oracle
+	build/oracle/bin/pip install --quiet $(PIP_ARGS) -r golden/oracle/requirements.txt
+	@touch $@
+
+honest: all $(ORACLE)
+	$(ORACLE) golden/oracle/honest.py --check $(BUILD)/gemma4-check
+
+planted: all $(ORACLE)
+	$(ORACLE) golden/oracle/planted.py --check $(BUILD)/gemma4-check
+
+golden: all $(ORACLE)
+	$(ORACLE) golden/oracle/make_golden.py
+	$(ORACLE) golden/oracle/make_dumps.py
+
+golden-verify: all $(ORACLE)
+	$(ORACLE) golden/oracle/make_golden.py --verify
 
 clean:
 	rm -rf $(BUILD)
 
-.PHONY: all clean
+.PHONY: all demo check agreement precision check-sanitizers check-warnings honest planted golden golden-verify clean
 -include $(shell find $(BUILD) -name '*.d' 2>/dev/null)

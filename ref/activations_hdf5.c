@@ -426,14 +426,18 @@ static int check_extent(const description *d)
 {
     const gemma4_stored_tensor *tensor = d->tensor;
     size_t bytes = gemma4_element_describe(tensor->element)->size;
-    hsize_t chunk[H5S_MAX_RANK];
-    hid_t creation = H5Dget_create_plist(d->dataset);
+    hsize_t chunk[H5S_MAX_RANK], most[H5S_MAX_RANK];
+    hid_t creation = H5Dget_create_plist(d->dataset), space = H5Dget_space(d->dataset);
     bool chunked = H5Pget_layout(creation) == H5D_CHUNKED;
-    int chunk_rank = chunked ? H5Pget_chunk(creation, H5S_MAX_RANK, chunk) : 0;
+    bool fits = !chunked || (H5Sget_simple_extent_dims(space, NULL, most) == (int)tensor->rank &&
+                             H5Pget_chunk(creation, H5S_MAX_RANK, chunk) == (int)tensor->rank);
+    for (size_t i = 0; chunked && fits && i < tensor->rank; i++)
+        fits = chunk[i] <= most[i]; /* H5S_UNLIMITED is the largest hsize_t */
+    H5Sclose(space);
     H5Pclose(creation);
-    if (chunked && chunk_rank != (int)tensor->rank)
-        return gemma4_fail(d->error, "%s: %s: expected chunks of %zu axes, found %d", d->state->path, d->path,
-                           tensor->rank, chunk_rank);
+    if (!fits)
+        return gemma4_fail(d->error, "%s: %s: expected chunks no larger than the dataset may become", d->state->path,
+                           d->path);
     if (chunked)
         return 0;
     hsize_t stored = H5Dget_storage_size(d->dataset);

@@ -120,8 +120,8 @@ static int check_size(const gemma4_tensor *tensor, const shard *file, size_t ele
                            size, tensor->size);
     size_t offset = (size_t)((const unsigned char *)tensor->data - file->map);
     if (offset % element_size != 0)
-        return gemma4_fail(error, "%s: %s: expected data at a multiple of %zu bytes in the file, found them misaligned at %zu",
-                           file->path, tensor->name, element_size, offset);
+        return gemma4_fail(error, "%s: %s: expected data at a multiple of %zu bytes in the file, found them misaligned "
+                           "at %zu", file->path, tensor->name, element_size, offset);
     return 0;
 }
 

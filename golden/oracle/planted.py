@@ -49,13 +49,16 @@ FIRST_TAP = {
     "dense-branch-ignored": "layers.0.ffn.sum",
 }
 NEEDS_FULL_WINDOW = {"window-off-by-one-wide", "window-not-passed"}  # more positions than the window is wide
+# With one key softmax is 1 whatever the score, and at position 0 nothing rotates.
+NEEDS_TWO_KEYS = {"attn-scale-inv-sqrt-d", "attn-softcap-50-inherited", "rope-pairing-contiguous", "rope-exponent-rotary-dim",
+                  "rope-full-rotation-on-global"}
 NEEDS_EAGER = {"attn-softcap-50-inherited"}  # fused attention has no soft-cap
 
 
 def first_tap(fault, case, config):
     """The tap at which a fault enters on this case, or None where the case cannot show it."""
     length, window = len(case["tokens"]), config.sliding_window
-    if fault in NEEDS_FULL_WINDOW and length <= window:
+    if (fault in NEEDS_FULL_WINDOW and length <= window) or (fault in NEEDS_TWO_KEYS and length == 1):
         return None
     return FIRST_TAP[fault].format(full=config.layer_types.index(plant.FULL))
 

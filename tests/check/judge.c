@@ -27,8 +27,6 @@ typedef struct judge {
     tap_state *states;                /* [report->tap_count] */
     /* [T, K] of the layer at hand: the engine's choice (-1 first where it is not known), the expected one, the reference's. */
     int32_t *engine_ids, *expected_ids, *reference_ids;
-    double worst_agreement;           /* reference against golden, relative RMS */
-    size_t golden_taps;
 } judge;
 
 static size_t slot_of(const judge *g, gemma4_tap tap, size_t layer)
@@ -377,9 +375,11 @@ static void conclude_coverage(judge *g)
 /* The golden is only worth something while the reference, which shares no code with its oracle, agrees with it. */
 static int conclude_reference(judge *g, gemma4_error *error)
 {
+    const gemma4_case *c = g->j->the_case;
+    double worst = 0;
     for (size_t i = 0; i < g->report->tap_count; i++) {
         const tap_state *state = &g->states[i];
-        const gemma4_tap_result *r = &g->report->taps[i];
+        gemma4_tap_result *r = &g->report->taps[i];
         if (!state->golden || r->tap == GEMMA4_TAP_ROUTER_TOPK_IDS)
             continue;
         char name[GEMMA4_TAP_NAME_SIZE];
@@ -387,9 +387,12 @@ static int conclude_reference(judge *g, gemma4_error *error)
         if (!(agreement <= GEMMA4_REFERENCE_AGREEMENT) || state->of_reference.nonfinite)
             return gemma4_fail(error, "this build's reference disagrees with its golden: %s: expected a relative RMS of at most %g, found %g",
                                gemma4_tap_name(r->tap, r->layer, name), GEMMA4_REFERENCE_AGREEMENT, agreement);
-        g->worst_agreement = fmax(g->worst_agreement, agreement);
-        g->golden_taps++;
+        r->reference_agreement = agreement;
+        worst = fmax(worst, agreement);
+        g->report->golden_taps++;
     }
+    snprintf(g->report->expected_detail, sizeof g->report->expected_detail, "%s %s in %s; the reference agrees on %zu taps within %.1e",
+             c->oracle_name, c->oracle_version, c->oracle_dtype, g->report->golden_taps, worst);
     return 0;
 }
 
@@ -410,10 +413,6 @@ static int conclude(judge *g, gemma4_error *error)
         return gemma4_fail(error, "nothing in the dump can be compared");
     report->conforms = report->first_divergence == NULL;
     conclude_coverage(g);
-    if (g->j->the_case)
-        snprintf(report->expected_detail, sizeof report->expected_detail, "%s %s in %s; the reference agrees on %zu taps within %.1e",
-                 g->j->the_case->oracle_name, g->j->the_case->oracle_version, g->j->the_case->oracle_dtype, g->golden_taps,
-                 g->worst_agreement);
     return 0;
 }
 

@@ -5,8 +5,9 @@
 #include <string.h>
 #include <unistd.h>
 
-#include "judge.h"
+#include "agreement.h"
 #include "hash.h"
+#include "judge.h"
 #include "lint.h"
 #include "options.h"
 
@@ -16,6 +17,7 @@ static const char usage[] =
     "           [--dtype D] [--json FILE] [--junit FILE] [--require full|layers|logits]\n"
     "       gemma4-check list                    the cases\n"
     "       gemma4-check lint                    are the cases what they say?\n"
+    "       gemma4-check agreement               does this build's reference agree with every golden?\n"
     "\n"
     "ENGINE.h5 is an activation file (spec/activations.md), HDF5 or safetensors.\n"
     "--dtype    the engine's arithmetic, where the dump does not say it\n"
@@ -199,6 +201,14 @@ static int command_lint(gemma4_error *error)
     return problems ? DIVERGES : CONFORMS;
 }
 
+static int command_agreement(gemma4_error *error)
+{
+    size_t failures;
+    if (gemma4_agreement(stdout, &failures, error))
+        return UNUSABLE;
+    return failures ? DIVERGES : CONFORMS;
+}
+
 static int parse_check(int argc, char **argv, request *r, gemma4_error *error)
 {
     const char *words[2];
@@ -229,6 +239,8 @@ int main(int argc, char **argv)
         status = command_list(&error);
     else if (argc == 2 && !strcmp(argv[1], "lint"))
         status = command_lint(&error);
+    else if (argc == 2 && !strcmp(argv[1], "agreement"))
+        status = command_agreement(&error);
     else if (parse_check(argc - 1, argv + 1, &r, &error))
         status = UNUSABLE;
     else

@@ -29,42 +29,52 @@ const char *gemma4_level_name(gemma4_level level)
 
 /* --------------------------------------------------------------- terminal */
 
-/* One line a kind of tap: the layer that comes closest to its tolerance, or fails it first. */
-static void print_tap_line(FILE *out, const gemma4_report *report, gemma4_tap tap)
+/* How far an error is from its tolerance, for ranking: an error where none is allowed is infinitely far. */
+static double severity(const gemma4_tap_result *r)
+{
+    return r->error == 0 ? 0 : r->error / r->tolerance;
+}
+
+/* The layer that comes closest to its tolerance or is furthest beyond it; NULL where none was compared. */
+static const gemma4_tap_result *worst_layer(const gemma4_report *report, gemma4_tap tap, size_t *covered, size_t *of, size_t *failed)
 {
     const gemma4_tap_result *worst = NULL;
-    size_t covered = 0, of = 0, failed = 0;
+    *covered = *of = *failed = 0;
     for (size_t i = 0; i < report->tap_count; i++) {
         const gemma4_tap_result *r = &report->taps[i];
         if (r->tap != tap)
             continue;
-        of++;
-        covered += r->verdict != GEMMA4_NOT_COVERED;
-        failed += r->verdict == GEMMA4_DIVERGES;
-        if (r->verdict != GEMMA4_NOT_COVERED && (!worst || r->error / r->tolerance > worst->error / worst->tolerance))
+        ++*of;
+        *covered += r->verdict != GEMMA4_NOT_COVERED;
+        *failed += r->verdict == GEMMA4_DIVERGES;
+        if (r->verdict != GEMMA4_NOT_COVERED && (!worst || severity(r) > severity(worst)))
             worst = r;
     }
+    return worst;
+}
+
+/* One line a kind of tap. */
+static void print_tap_line(FILE *out, const gemma4_report *report, gemma4_tap tap)
+{
     const gemma4_tap_info *info = gemma4_tap_describe(tap);
+    size_t covered, of, failed;
+    const gemma4_tap_result *worst = worst_layer(report, tap, &covered, &of, &failed);
+    char where[24] = "-";
     if (!worst) {
         if (!info->optional)
             fprintf(out, "  %-20s  %3zu of %-3zu  not covered\n", info->name, covered, of);
         return;
     }
-    char where[24] = "-", numbers[80];
     if (info->per_layer)
         snprintf(where, sizeof where, "%zu", worst->layer);
+    fprintf(out, "  %-20s  %3zu of %-3zu  %5s  ", info->name, covered, of, where);
     if (info->ids || !strcmp(worst->metric, "shape"))
-        snprintf(numbers, sizeof numbers, "%9s  %9s  %11s", "-", "-", "-");
+        fprintf(out, "%9s  %9s  %11s  %10s  ", "-", "-", "-", worst->error == 0 ? "equal" : "-");
     else
-        snprintf(numbers, sizeof numbers, "%9.1e  %9.1e  %+11.1e", worst->metrics.relative_rms, worst->metrics.position_rms,
-                 worst->metrics.norm_ratio - 1);
-    fprintf(out, "  %-20s  %3zu of %-3zu  %5s  %s  ", info->name, covered, of, where, numbers);
-    if (worst->tolerance > 0 && isfinite(worst->error))
-        fprintf(out, "%8.0f %%  ", 100 * worst->error / worst->tolerance);
-    else
-        fprintf(out, "%10s  ", info->ids && worst->error == 0 ? "equal" : "-");
+        fprintf(out, "%9.1e  %9.1e  %+11.1e  %10.2g  ", worst->metrics.relative_rms, worst->metrics.position_rms,
+                worst->metrics.norm_ratio - 1, severity(worst));
     if (failed)
-        fprintf(out, "FAIL in %zu layer%s\n", failed, failed == 1 ? "" : "s");
+        fprintf(out, "FAIL in %zu of %zu\n", failed, covered);
     else
         fprintf(out, "%s\n", worst->verdict == GEMMA4_MARGINAL ? "marginal" : "pass");
 }
@@ -94,7 +104,7 @@ void gemma4_report_text(FILE *out, const gemma4_report *report)
     fprintf(out, "coverage   %s: %zu of %zu required taps\n", gemma4_level_name(report->level), report->taps_covered, report->taps_of);
     for (size_t i = 0; i < report->note_count; i++)
         fprintf(out, "note       %s\n", report->notes[i]);
-    fprintf(out, "\n  %-20s  %-10s  %5s  %9s  %9s  %11s  %10s\n", "tap", "layers", "worst", "relative", "worst", "norm", "of");
+    fprintf(out, "\n  %-20s  %-10s  %5s  %9s  %9s  %11s  %10s\n", "tap", "layers", "worst", "relative", "worst", "norm", "error /");
     fprintf(out, "  %-20s  %-10s  %5s  %9s  %9s  %11s  %10s\n", "", "covered", "layer", "RMS", "position", "ratio - 1", "tolerance");
     for (int tap = 0; tap < GEMMA4_TAP_COUNT; tap++)
         print_tap_line(out, report, (gemma4_tap)tap);

@@ -19,6 +19,7 @@ typedef struct gemma4_tap_result {
     size_t position;         /* where it is worst */
     size_t worst_position, worst_index; /* the element that is furthest off, and both values of it */
     double worst_engine, worst_expected;
+    double reference_agreement; /* relative RMS of the reference against the golden; 0 without one */
     char problem[200];       /* what is wrong beside the numbers: shape, NaN, expert sets; "" for nothing */
 } gemma4_tap_result;
 
@@ -34,6 +35,7 @@ typedef struct gemma4_report {
     const char *dtype, *case_id /* NULL without a case */, *engine, *engine_version;
     const char *expected_from; /* "golden" or "reference" */
     char expected_detail[200]; /* "transformers 5.23.0, float32; the reference agrees within 1.2e-06" */
+    size_t golden_taps;        /* how many taps the golden holds */
     size_t layers;             /* of the model */
     size_t positions;
     size_t taps_covered, taps_of; /* required taps that were compared, and how many there are */

@@ -6,12 +6,12 @@
 
 int main(void)
 {
+    static Suite *(*const suites[])(void) = {document_suite, config_suite, safetensors_suite, model_suite, taps_suite, activations_suite,
+                                             options_suite, ops_suite, forward_suite, synth_suite, compare_suite};
     test_dir(); /* made here, so that it is removed at the end whatever the forked tests do */
-    SRunner *runner = srunner_create(document_suite());
-    srunner_add_suite(runner, config_suite());
-    srunner_add_suite(runner, safetensors_suite());
-    srunner_add_suite(runner, model_suite());
-    srunner_add_suite(runner, activations_suite());
+    SRunner *runner = srunner_create(NULL);
+    for (size_t i = 0; i < sizeof suites / sizeof *suites; i++)
+        srunner_add_suite(runner, suites[i]());
     srunner_run_all(runner, CK_NORMAL);
     int run = srunner_ntests_run(runner), failed = srunner_ntests_failed(runner);
     srunner_free(runner);

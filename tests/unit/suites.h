@@ -8,6 +8,17 @@ Suite *document_suite(void);
 Suite *config_suite(void);
 Suite *safetensors_suite(void);
 Suite *model_suite(void);
+Suite *taps_suite(void);
 Suite *activations_suite(void);
+Suite *options_suite(void);
+Suite *ops_suite(void);
+Suite *forward_suite(void);
+Suite *synth_suite(void);
+Suite *compare_suite(void);
+Suite *case_suite(void);
+Suite *report_suite(void);
+Suite *golden_suite(void);
+Suite *judge_suite(void);
+Suite *cli_suite(void);
 
 #endif

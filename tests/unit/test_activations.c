@@ -137,7 +137,8 @@ static double scattered(size_t i)
 
 /* The event that shows rows first ... first + rows - 1 of a tap whose whole value is all ([T, dims...]); for scores and
  * probs a position at a time with the keys it sees. The storage is the caller's. */
-static gemma4_tap_event event_of(gemma4_tap tap, size_t layer, size_t first, size_t rows, gemma4_real *values, int32_t *ids)
+static gemma4_tap_event event_of(gemma4_tap tap, size_t layer, size_t first, size_t rows, gemma4_real *values,
+                                 int32_t *ids)
 {
     gemma4_tap_event event = {.tap = tap, .layer = layer, .row = first, .rows = rows};
     event.rank = gemma4_tap_dims(&config, tap, layer, T, event.dims);
@@ -434,7 +435,7 @@ START_TEST(narrow_floats_round_to_nearest_even)
         H5Tclose(type);
         H5Dclose(dataset);
         H5Fclose(file);
-        /* The nearest float of what was stored: by HDF5's own conversion for normals, here by reading it back. */
+        /* What was stored is read as the value that rounds to it again. */
         gemma4_error error = {""};
         float back[12], again[12];
         gemma4_activations *reader = open_valid(path);
@@ -449,7 +450,8 @@ START_TEST(narrow_floats_round_to_nearest_even)
         gemma4_activations_close(reader);
         ck_assert_mem_eq(back, again, sizeof back);
         if (!isnan(roundings[_i].value) && fabs(roundings[_i].value) < 65504 && fabs(roundings[_i].value) > 0x1p-14)
-            ck_assert_double_le(fabs(back[0] - roundings[_i].value), fabs(roundings[_i].value) * (form ? 0x1p-8 : 0x1p-11));
+            ck_assert_double_le(fabs(back[0] - roundings[_i].value),
+                                fabs(roundings[_i].value) * (form ? 0x1p-8 : 0x1p-11));
     }
 }
 END_TEST
@@ -1520,7 +1522,7 @@ START_TEST(garbage_is_refused)
     unsigned char bytes[4096];
     gemma4_error error = {""};
     for (size_t i = 0; i < sizeof bytes; i++)
-        bytes[i] = (unsigned char)(scattered(i) * 1e6);
+        bytes[i] = (unsigned char)(int)(scattered(i) * 1e6);
     for (size_t size = 0; size <= sizeof bytes; size += 512) {
         test_write(path, bytes, size);
         ck_assert_ptr_null(gemma4_activations_open(path, &config, &error));
@@ -1549,24 +1551,45 @@ START_TEST(a_truncated_file_is_refused)
 }
 END_TEST
 
+/* Replaces the one place in the file that holds old by bytes of the same size. */
+static void patch(const char *path, const void *old, const void *new, size_t size)
+{
+    size_t file_size, changed = 0;
+    char *bytes = slurp(path, &file_size);
+    for (size_t i = 0; i + size <= file_size; i++)
+        if (memcmp(bytes + i, old, size) == 0) {
+            memcpy(bytes + i, new, size);
+            changed++;
+        }
+    ck_assert_uint_eq(changed, 1);
+    test_write(path, bytes, file_size);
+    free(bytes);
+}
+
 /* The stored size of an unchunked dataset, which HDF5 trusts, made smaller than its shape implies. */
 START_TEST(a_dataset_stored_too_short_is_refused)
 {
     const char *path = test_path("short.h5");
-    hid_t file = valid_file(path);
-    H5Fclose(file);
-    size_t size, changed = 0;
-    char *bytes = slurp(path, &size);
     const uint64_t stored = T * 12 * sizeof(float), shorter = 16;
-    for (size_t i = 0; i + 8 <= size; i++)
-        if (memcmp(bytes + i, &stored, 8) == 0) {
-            memcpy(bytes + i, &shorter, 8);
-            changed++;
-        }
-    ck_assert_uint_eq(changed, 1); /* the layout message of /embed */
-    test_write(path, bytes, size);
-    free(bytes);
+    H5Fclose(valid_file(path));
+    patch(path, &stored, &shorter, sizeof stored);
     expect_failure(path, "/embed: expected 240 bytes by shape and type, found 16");
+}
+END_TEST
+
+/* A chunk that is said to be larger than what was packed into it. */
+START_TEST(a_chunk_larger_than_its_dataset_is_refused)
+{
+    const char *path = test_path("chunk.h5");
+    const uint32_t stored[3] = {2, 32, sizeof(float)}, larger[3] = {2, 3200, sizeof(float)};
+    const float values[T * 32] = {0};
+    hid_t file = valid_file(path), creation = H5Pcreate(H5P_DATASET_CREATE);
+    H5Pset_chunk(creation, 2, (const hsize_t[]){2, 32});
+    H5Dclose(put(file, "logits", H5T_IEEE_F32LE, 2, (const hsize_t[]){T, 32}, creation, H5T_NATIVE_FLOAT, values));
+    H5Pclose(creation);
+    H5Fclose(file);
+    patch(path, stored, larger, sizeof stored);
+    expect_failure(path, "/logits: expected chunks no larger than the dataset may become");
 }
 END_TEST
 
@@ -1694,6 +1717,7 @@ Suite *activations_suite(void)
     tcase_add_test(refused, garbage_is_refused);
     tcase_add_test(refused, a_truncated_file_is_refused);
     tcase_add_test(refused, a_dataset_stored_too_short_is_refused);
+    tcase_add_test(refused, a_chunk_larger_than_its_dataset_is_refused);
 
     TCase *safetensors = tcase_create("safetensors");
     tcase_add_test(safetensors, safetensors_read_like_hdf5);

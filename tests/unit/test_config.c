@@ -290,7 +290,8 @@ END_TEST
 static const struct {
     const char *old, *replacement, *expected;
 } REFUSED[] = {
-    {"\"gemma4_text\"", "\"gemma3_text\"", "config.json:1: model_type: expected gemma4 or gemma4_text, found \"gemma3_text\""},
+    {"\"gemma4_text\"", "\"gemma3_text\"",
+     "config.json:1: model_type: expected gemma4 or gemma4_text, found \"gemma3_text\""},
     {"\"model_type\": \"gemma4_text\",", "", "expected the key \"model_type\""},
     {"\"gemma4_text\"", "\"gemma4\"", "expected the key \"text_config\", found none"},
     {"\"gemma4_text\"", "[]", "model_type: expected a string, found a sequence"},
@@ -318,11 +319,13 @@ static const struct {
     {"\"hidden_size\": 16", "\"hidden_size\": \"16\"", "hidden_size: expected an integer from 1"},
     {"\"hidden_size\": 16", "\"hidden_size\": 18446744073709551632", "hidden_size: expected an integer from 1"},
     {"\"num_hidden_layers\": 6", "\"num_hidden_layers\": 0", "num_hidden_layers: expected an integer from 1"},
-    {"\"num_hidden_layers\": 6", "\"num_hidden_layers\": 1025", "num_hidden_layers: expected an integer from 1 to 1024"},
+    {"\"num_hidden_layers\": 6", "\"num_hidden_layers\": 1025",
+     "num_hidden_layers: expected an integer from 1 to 1024"},
     {"\"num_attention_heads\": 4", "\"num_attention_heads\": 1025", "num_attention_heads: expected an integer"},
     {"\"vocab_size\": 32", "\"vocab_size\": 16777217", "vocab_size: expected an integer"},
     {"\"sliding_window\": 4", "\"sliding_window\": 0", "sliding_window: expected an integer from 1"},
-    {"\"max_position_embeddings\": 64", "\"max_position_embeddings\": 0", "max_position_embeddings: expected an integer"},
+    {"\"max_position_embeddings\": 64", "\"max_position_embeddings\": 0",
+     "max_position_embeddings: expected an integer"},
     {"\"num_experts\": 4,", "", "expected the key \"num_experts\", found none"},
     {"\"num_experts\": 4", "\"num_experts\": null", "num_experts: expected an integer"},
     {"\"top_k_experts\": 2,", "", "expected the key \"top_k_experts\""},
@@ -343,7 +346,8 @@ static const struct {
     {ADD("\"layer_types\": [\"full_attention\", \"full_attention\", \"full_attention\", \"full_attention\", "
          "\"full_attention\", \"sliding_attention\"]"),
      "layer_types[5]: expected full_attention in the last layer, found \"sliding_attention\""},
-    {"\"attention_k_eq_v\": true", "\"attention_k_eq_v\": null", "attention_k_eq_v: expected true or false, found null"},
+    {"\"attention_k_eq_v\": true", "\"attention_k_eq_v\": null",
+     "attention_k_eq_v: expected true or false, found null"},
     {"\"num_key_value_heads\": 2", "\"num_key_value_heads\": 3",
      "num_key_value_heads of layer 0: expected a divisor of num_attention_heads = 4, found 3"},
     {"\"num_key_value_heads\": 2", "\"num_key_value_heads\": 8", "of layer 0: expected a divisor"},
@@ -408,10 +412,14 @@ static const struct {
 } REFUSED_MULTIMODAL[] = {
     {"\"gemma4_text\"", "\"gemma3_text\"", "text_config.model_type: expected gemma4_text, found \"gemma3_text\""},
     {"\"text_config\": {", "\"text_config\": null, \"x\": {", "text_config: expected a mapping, found null"},
-    {"\"audio_config\": null", "\"quantization_config\": {\"quant_method\": \"gptq\"}", "json:3: quantization_config: expected"},
-    {"\"dtype\": \"bfloat16\",\n    \"enable", "\"quantization_config\": {},\n    \"enable", "text_config.quantization_config:"},
-    {"  \"tie_word_embeddings\": true,\n  \"tr", "  \"tie_word_embeddings\": false,\n  \"tr", ": tie_word_embeddings: expected true"},
-    {"    \"tie_word_embeddings\": true", "    \"tie_word_embeddings\": false", "text_config.tie_word_embeddings: expected true"},
+    {"\"audio_config\": null", "\"quantization_config\": {\"quant_method\": \"gptq\"}",
+     "json:3: quantization_config: expected"},
+    {"\"dtype\": \"bfloat16\",\n    \"enable", "\"quantization_config\": {},\n    \"enable",
+     "text_config.quantization_config:"},
+    {"  \"tie_word_embeddings\": true,\n  \"tr", "  \"tie_word_embeddings\": false,\n  \"tr",
+     ": tie_word_embeddings: expected true"},
+    {"    \"tie_word_embeddings\": true", "    \"tie_word_embeddings\": false",
+     "text_config.tie_word_embeddings: expected true"},
 };
 
 START_TEST(refused_multimodal)

@@ -1,0 +1,25 @@
+#!/bin/sh
+# Installs what building and testing need and this machine lacks. Debian and Ubuntu; elsewhere it says what to install.
+# Does nothing, and needs no rights, where everything is there.
+missing=
+command -v make >/dev/null 2>&1 || missing="$missing make"
+command -v cc >/dev/null 2>&1 || missing="$missing gcc libc6-dev"
+command -v git >/dev/null 2>&1 || missing="$missing git"
+if command -v pkg-config >/dev/null 2>&1; then
+    pkg-config --exists hdf5 || missing="$missing libhdf5-dev"
+    pkg-config --exists yaml-0.1 || missing="$missing libyaml-dev"
+    pkg-config --exists libcrypto || missing="$missing libssl-dev"
+    pkg-config --exists check || missing="$missing check"
+else
+    missing="$missing pkg-config libhdf5-dev libyaml-dev libssl-dev check"
+fi
+[ -z "$missing" ] && exit 0
+
+if ! command -v apt-get >/dev/null 2>&1; then
+    echo "tests/install.sh: no apt-get here; install the equivalents of:$missing" >&2
+    exit 1
+fi
+echo "tests/install.sh: installing$missing"
+as_root=
+[ "$(id -u)" -eq 0 ] || as_root=sudo
+$as_root apt-get update -q -q && DEBIAN_FRONTEND=noninteractive $as_root apt-get install -q -q -y --no-install-recommends $missing

@@ -1,0 +1,331 @@
+/* Synthetic checkpoints (ref/synth.h) against what the independent implementation, golden/oracle/synth.py, makes of
+ * spec/synth.md. */
+#include "hash.h"
+#include "model.h"
+#include "suites.h"
+#include "support.h"
+#include "synth.h"
+
+#include <dirent.h>
+#include <stdio.h>
+#include <sys/stat.h>
+
+#define COUNT(table) (sizeof(table) / sizeof *(table))
+
+static char *synthesise(const char *preset, uint64_t seed, size_t layers, size_t shards)
+{
+    gemma4_error error = {""};
+    const gemma4_synth_options options = {.preset = preset, .seed = seed, .layers = layers, .shards = shards};
+    char *directory = test_fresh_dir();
+    ck_assert_msg(gemma4_synth(&options, directory, &error) == 0, "%s", error.message);
+    return directory;
+}
+
+static size_t entries(const char *directory)
+{
+    size_t count = 0;
+    DIR *d = opendir(directory);
+    ck_assert_ptr_nonnull(d);
+    while (readdir(d) != NULL)
+        count++;
+    closedir(d);
+    return count - 2; /* . and .. */
+}
+
+/* Whether any file of an unfinished run is left. */
+static bool has_temporary(const char *directory)
+{
+    bool found = false;
+    DIR *d = opendir(directory);
+    ck_assert_ptr_nonnull(d);
+    for (struct dirent *entry; (entry = readdir(d)) != NULL;)
+        found = found || strstr(entry->d_name, ".tmp") != NULL;
+    closedir(d);
+    return found;
+}
+
+static bool exists(const char *directory, const char *name)
+{
+    struct stat status;
+    return lstat(test_join(directory, name), &status) == 0;
+}
+
+static gemma4_safetensors *open_checkpoint(const char *directory)
+{
+    gemma4_error error = {""};
+    gemma4_safetensors *files = gemma4_safetensors_open_checkpoint(directory, &error);
+    ck_assert_msg(files != NULL, "%s", error.message);
+    return files;
+}
+
+/* --- the bytes --- */
+
+/* From golden/oracle: value_table(offset, spread)[random_bytes(tensor_key(3, name), first / 8, 1)] of synth.py. */
+static const struct {
+    const char *name;
+    size_t first, count;
+    uint16_t bits[8];
+} BITS[] = {
+    {"embed_tokens.weight", 0, 4, {0xbd90, 0x3e0d, 0x3e3f, 0x3e3a}},
+    {"embed_tokens.weight", 8, 4, {0xbd9e, 0xbd6f, 0x3d9e, 0xbd23}}, /* the second block of eight */
+    {"layers.5.self_attn.k_norm.weight", 0, 4, {0x3e34, 0x3e68, 0x3e64, 0x3dda}}, /* by the full layer's head dim */
+    {"layers.5.self_attn.k_norm.weight", 8, 4, {0x3da5, 0x3e11, 0x3e53, 0x3e47}},
+    {"layers.11.layer_scalar", 0, 1, {0x3f6b}},
+    {"norm.weight", 0, 4, {0x4112, 0x4133, 0x413c, 0x413f}},
+    {"layers.0.experts.down_proj", 0, 4, {0x3bd4, 0xbd20, 0x3b85, 0x3bc4}},
+    {"layers.0.experts.down_proj", 8, 4, {0x3d2a, 0x3a3c, 0x3d62, 0x3c40}},
+    {"layers.0.router.per_expert_scale", 0, 8, {0x3fad, 0x3f89, 0x3f50, 0x3f4a, 0x3fc0, 0x3f7e, 0x3f7c, 0x3f9c}},
+};
+
+START_TEST(weights_have_the_bits_of_the_second_implementation)
+{
+    char name[128];
+    gemma4_safetensors *files = open_checkpoint(synthesise("tiny", 3, 0, 1));
+    snprintf(name, sizeof name, "model.language_model.%s", BITS[_i].name);
+    const gemma4_tensor *tensor = gemma4_safetensors_find(files, name);
+    ck_assert_ptr_nonnull(tensor);
+    ck_assert_int_eq(tensor->dtype, GEMMA4_BF16);
+    for (size_t i = 0; i < BITS[_i].count; i++)
+        ck_assert_uint_eq(((const uint16_t *)tensor->data)[BITS[_i].first + i], BITS[_i].bits[i]);
+    gemma4_safetensors_close(files);
+}
+END_TEST
+
+/* cd golden/oracle && python synth.py --preset PRESET --seed 3 --out DIR && sha256sum DIR/model.safetensors */
+static const struct {
+    const char *preset, *sha256;
+} FILES[] = {
+    {"tiny", "58fe7c7f76cfd65668dd05e148ede15852c996c1c5168e5f9610f339b76b9867"},
+    {"moe128", "1c101ae805ded4236c8198869c875fa0ea88cbfa0e17168244b8bf493f28a0bf"},
+    {"wide256", "4ea0cfd0d937d6a90732f9fc0285c1bc6673004a301a0eff776072b46ef6187e"},
+};
+
+START_TEST(the_file_has_the_bytes_of_the_second_implementation)
+{
+    gemma4_error error;
+    char hex[GEMMA4_SHA256_SIZE];
+    const char *directory = synthesise(FILES[_i].preset, 3, 0, 1);
+    ck_assert_int_eq(gemma4_sha256_file(test_join(directory, "model.safetensors"), hex, &error), 0);
+    ck_assert_str_eq(hex, FILES[_i].sha256);
+    ck_assert_uint_eq(entries(directory), 2);
+}
+END_TEST
+
+/* The seed's eight bytes all count. */
+START_TEST(another_seed_gives_other_weights)
+{
+    static const uint64_t seeds[] = {4, 3 + ((uint64_t)1 << 56), 0};
+    char hex[GEMMA4_SHA256_SIZE];
+    gemma4_error error;
+    const char *directory = synthesise("tiny", seeds[_i], 1, 1), *again = synthesise("tiny", 3, 1, 1);
+    char other[GEMMA4_SHA256_SIZE];
+    ck_assert_int_eq(gemma4_sha256_file(test_join(directory, "model.safetensors"), hex, &error), 0);
+    ck_assert_int_eq(gemma4_sha256_file(test_join(again, "model.safetensors"), other, &error), 0);
+    ck_assert_str_ne(hex, other);
+}
+END_TEST
+
+/* --- layouts --- */
+
+START_TEST(every_small_preset_opens_as_a_model)
+{
+    gemma4_error error = {""};
+    gemma4_model *model = gemma4_model_open(synthesise(FILES[_i].preset, 1, 0, 1), &error);
+    ck_assert_msg(model != NULL, "%s", error.message);
+    gemma4_model_close(model);
+}
+END_TEST
+
+START_TEST(every_preset_is_listed)
+{
+    const char *const *names = gemma4_synth_presets();
+    static const char *const expected[] = {"tiny", "moe128", "wide256", "26b-a4b"};
+    for (size_t i = 0; i < COUNT(expected); i++)
+        ck_assert_str_eq(names[i], expected[i]);
+    ck_assert_ptr_null(names[COUNT(expected)]);
+}
+END_TEST
+
+/* Cut and extended stacks keep the rhythm of five to one, and end with a full layer as the published one does. */
+static const struct {
+    size_t layers;
+    const char *kinds;
+} STACKS[] = {{1, "f"}, {2, "sf"}, {7, "sssssff"}, {14, "sssssfsssssfsf"}};
+
+START_TEST(layers_can_be_cut_and_extended)
+{
+    gemma4_error error = {""};
+    gemma4_model *model = gemma4_model_open(synthesise("tiny", 1, STACKS[_i].layers, 1), &error);
+    ck_assert_msg(model != NULL, "%s", error.message);
+    ck_assert_uint_eq(model->config.num_hidden_layers, STACKS[_i].layers);
+    for (size_t l = 0; l < STACKS[_i].layers; l++)
+        ck_assert_int_eq(model->config.layers[l].kind, STACKS[_i].kinds[l] == 'f' ? GEMMA4_FULL : GEMMA4_SLIDING);
+    gemma4_model_close(model);
+}
+END_TEST
+
+START_TEST(the_vocabulary_can_be_cut)
+{
+    gemma4_error error = {""};
+    const gemma4_synth_options options = {.preset = "tiny", .seed = 1, .layers = 1, .vocab = 32, .shards = 1};
+    char *directory = test_fresh_dir();
+    ck_assert_int_eq(gemma4_synth(&options, directory, &error), 0);
+    gemma4_model *model = gemma4_model_open(directory, &error);
+    ck_assert_msg(model != NULL, "%s", error.message);
+    ck_assert_uint_eq(model->embed_tokens.rows, 32);
+    gemma4_model_close(model);
+}
+END_TEST
+
+static void assert_same_tensors(const gemma4_safetensors *a, const gemma4_safetensors *b)
+{
+    ck_assert_uint_eq(gemma4_safetensors_count(a), gemma4_safetensors_count(b));
+    for (size_t i = 0; i < gemma4_safetensors_count(a); i++) {
+        const gemma4_tensor *one = gemma4_safetensors_at(a, i), *other = gemma4_safetensors_find(b, one->name);
+        ck_assert_msg(other != NULL, "%s is missing", one->name);
+        ck_assert_uint_eq(one->size, other->size);
+        ck_assert_msg(memcmp(one->data, other->data, one->size) == 0, "%s differs", one->name);
+    }
+}
+
+static const size_t SHARDS[] = {2, 5, 12};
+
+START_TEST(shards_hold_the_tensors_of_the_one_file)
+{
+    char *directory = synthesise("tiny", 3, 0, SHARDS[_i]);
+    gemma4_safetensors *whole = open_checkpoint(synthesise("tiny", 3, 0, 1)), *parts = open_checkpoint(directory);
+    ck_assert_uint_eq(entries(directory), SHARDS[_i] + 2); /* the index and the config */
+    assert_same_tensors(whole, parts);
+    gemma4_safetensors_close(whole);
+    gemma4_safetensors_close(parts);
+}
+END_TEST
+
+START_TEST(a_checkpoint_in_shards_opens_as_a_model)
+{
+    gemma4_error error = {""};
+    gemma4_model *model = gemma4_model_open(synthesise("moe128", 1, 0, 3), &error);
+    ck_assert_msg(model != NULL, "%s", error.message);
+    gemma4_model_close(model);
+}
+END_TEST
+
+/* The index of an earlier run would otherwise be read in place of the new file. */
+START_TEST(one_file_replaces_shards)
+{
+    gemma4_error error = {""};
+    const gemma4_synth_options options = {.preset = "tiny", .seed = 4, .shards = 1};
+    char *directory = synthesise("tiny", 3, 0, 2);
+    ck_assert_int_eq(gemma4_synth(&options, directory, &error), 0);
+    ck_assert(!exists(directory, "model.safetensors.index.json"));
+    gemma4_safetensors *found = open_checkpoint(directory), *expected = open_checkpoint(synthesise("tiny", 4, 0, 1));
+    assert_same_tensors(expected, found);
+    gemma4_safetensors_close(found);
+    gemma4_safetensors_close(expected);
+}
+END_TEST
+
+/* --- refusals --- */
+
+static const struct {
+    gemma4_synth_options options;
+    const char *message;
+} REFUSED[] = {
+    {{.preset = "tinny", .shards = 1}, "expected a preset among tiny, moe128, wide256, 26b-a4b, found 'tinny'"},
+    {{.preset = "", .shards = 1}, "found ''"},
+    {{.preset = "tiny", .layers = 1001, .shards = 1}, "expected at most 1000 layers"},
+    {{.preset = "tiny", .layers = SIZE_MAX, .shards = 1}, "expected at most 1000 layers"},
+    {{.preset = "tiny", .vocab = 262145, .shards = 1}, "a vocabulary of at most 262144"},
+    {{.preset = "tiny", .shards = 0}, "expected 1 to 12 shards, found 0"},
+    {{.preset = "tiny", .shards = 13}, "expected 1 to 12 shards, found 13"},
+    {{.preset = "tiny", .layers = 2, .shards = 3}, "expected 1 to 2 shards, found 3"},
+};
+
+START_TEST(refused_options_write_nothing)
+{
+    gemma4_error error = {""};
+    char *parent = test_fresh_dir();
+    ck_assert_int_eq(gemma4_synth(&REFUSED[_i].options, test_join(parent, "out"), &error), -1);
+    assert_message_contains(&error, REFUSED[_i].message);
+    ck_assert_uint_eq(entries(parent), 0);
+}
+END_TEST
+
+static const gemma4_synth_options TINY = {.preset = "tiny", .seed = 3, .layers = 1, .shards = 1};
+
+START_TEST(a_directory_under_a_file_cannot_be_made)
+{
+    gemma4_error error = {""};
+    char *parent = test_fresh_dir(), *file = test_join(parent, "file");
+    test_write_text(file, "kept");
+    ck_assert_int_eq(gemma4_synth(&TINY, test_join(file, "out"), &error), -1);
+    assert_message_contains(&error, "Not a directory");
+    ck_assert_int_eq(gemma4_synth(&TINY, file, &error), -1);
+    assert_message_contains(&error, file);
+    ck_assert_uint_eq(entries(parent), 1);
+}
+END_TEST
+
+START_TEST(parents_are_made)
+{
+    gemma4_error error = {""};
+    char *directory = test_join(test_fresh_dir(), "a/b/c");
+    ck_assert_msg(gemma4_synth(&TINY, directory, &error) == 0, "%s", error.message);
+    ck_assert(exists(directory, "config.json") && exists(directory, "model.safetensors"));
+}
+END_TEST
+
+/* A directory stands where one of the files is to appear: renaming fails after everything has been written. */
+static const struct {
+    const char *obstacle;
+    bool weights_appear;
+} OBSTACLES[] = {{"model.safetensors", false}, {"config.json", true}, {"model.safetensors.index.json", true}};
+
+START_TEST(a_failure_leaves_no_temporary_file_and_no_config)
+{
+    gemma4_error error = {""};
+    char *directory = test_fresh_dir(), *obstacle = test_join(directory, OBSTACLES[_i].obstacle);
+    ck_assert_int_eq(mkdir(obstacle, 0777), 0);
+    test_write_text(test_join(obstacle, "x"), "");
+    ck_assert_int_eq(gemma4_synth(&TINY, directory, &error), -1);
+    assert_message_contains(&error, OBSTACLES[_i].obstacle);
+    ck_assert(!has_temporary(directory));
+    ck_assert_uint_eq(entries(directory), 1 + OBSTACLES[_i].weights_appear);
+}
+END_TEST
+
+START_TEST(a_path_that_is_too_long_is_refused)
+{
+    gemma4_error error = {""};
+    char path[5000];
+    memset(path, 'x', sizeof path - 1);
+    path[sizeof path - 1] = '\0';
+    ck_assert_int_eq(gemma4_synth(&TINY, path, &error), -1);
+    assert_message_contains(&error, "xxx");
+}
+END_TEST
+
+Suite *synth_suite(void)
+{
+    Suite *suite = suite_create("synth");
+    TCase *bytes = tcase_create("bytes"), *layouts = tcase_create("layouts"), *refusals = tcase_create("refusals");
+    tcase_add_loop_test(bytes, weights_have_the_bits_of_the_second_implementation, 0, COUNT(BITS));
+    tcase_add_loop_test(bytes, the_file_has_the_bytes_of_the_second_implementation, 0, COUNT(FILES));
+    tcase_add_loop_test(bytes, another_seed_gives_other_weights, 0, 3);
+    tcase_add_loop_test(layouts, every_small_preset_opens_as_a_model, 0, COUNT(FILES));
+    tcase_add_test(layouts, every_preset_is_listed);
+    tcase_add_loop_test(layouts, layers_can_be_cut_and_extended, 0, COUNT(STACKS));
+    tcase_add_test(layouts, the_vocabulary_can_be_cut);
+    tcase_add_loop_test(layouts, shards_hold_the_tensors_of_the_one_file, 0, COUNT(SHARDS));
+    tcase_add_test(layouts, a_checkpoint_in_shards_opens_as_a_model);
+    tcase_add_test(layouts, one_file_replaces_shards);
+    tcase_add_loop_test(refusals, refused_options_write_nothing, 0, COUNT(REFUSED));
+    tcase_add_test(refusals, a_directory_under_a_file_cannot_be_made);
+    tcase_add_test(refusals, parents_are_made);
+    tcase_add_loop_test(refusals, a_failure_leaves_no_temporary_file_and_no_config, 0, COUNT(OBSTACLES));
+    tcase_add_test(refusals, a_path_that_is_too_long_is_refused);
+    suite_add_tcase(suite, bytes);
+    suite_add_tcase(suite, layouts);
+    suite_add_tcase(suite, refusals);
+    return suite;
+}
