@@ -12,6 +12,7 @@ import argparse
 import fnmatch
 import json
 import os
+import shutil
 import sys
 import tempfile
 
@@ -22,7 +23,6 @@ import transformers
 import activations
 import manifest
 import model
-import presets
 import synth
 import taps
 
@@ -35,15 +35,11 @@ class Mismatch(Exception):
 
 
 def make_checkpoint(case, directory):
-    """Writes config.json (unless there is one) and model.safetensors of the case's preset and seed."""
-    config_path = os.path.join(directory, "config.json")
-    if os.path.exists(config_path):
-        with open(config_path, encoding="utf-8") as f:
-            config = json.load(f)
-    else:
-        config = presets.preset_config(case["checkpoint"]["preset"], case["checkpoint"].get("layers"))
-        presets.write_config(config, directory)
-    synth.write_checkpoint(config, case["checkpoint"]["seed"], directory)
+    """Writes the checkpoint's config.json and the weights that follow from it and the seed."""
+    os.makedirs(directory, exist_ok=True)
+    shutil.copyfile(manifest.config_path(case), os.path.join(directory, "config.json"))
+    with open(manifest.config_path(case), encoding="utf-8") as f:
+        synth.write_checkpoint(json.load(f), case["checkpoint"]["seed"], directory)
 
 
 def compute(case, checkpoint):
@@ -97,16 +93,11 @@ def make(path):
 def verify(path):
     """Raises Mismatch if anything stored for this case differs from what is computed afresh."""
     case = manifest.read(path)
-    checkpoint = manifest.checkpoint_directory(case)
+    checkpoint = manifest.checkpoint_directory(case)  # as ref/synth.c or an earlier run wrote it
     golden = os.path.join(os.path.dirname(path), case["golden"]["file"])
     if manifest.sha256(golden) != case["golden"]["sha256"]:
         raise Mismatch(f"{golden}: not the file whose golden.sha256 is in the manifest")
     with tempfile.TemporaryDirectory() as scratch:
-        if os.path.exists(os.path.join(checkpoint, "config.json")):
-            with open(os.path.join(checkpoint, "config.json"), "rb") as f:
-                config = f.read()
-            with open(os.path.join(scratch, "config.json"), "wb") as f:
-                f.write(config)
         make_checkpoint(case, scratch)
         computed, facts, _ = compute(case, scratch)
         for file in "model.safetensors", "config.json":

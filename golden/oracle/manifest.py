@@ -32,11 +32,17 @@ def paths(cases, case_id=None):
     return [os.path.join(cases, n) for n in names]
 
 
-def checkpoint_directory(case, committed=COMMITTED_CHECKPOINTS, built=BUILT_CHECKPOINTS):
+def config_path(case):
+    """The checkpoint's config.json: always committed, also where the weights are generated."""
+    return os.path.join(COMMITTED_CHECKPOINTS, case["checkpoint"]["name"], "config.json")
+
+
+def checkpoint_directory(case):
     """Where the case's checkpoint lies: among the committed ones, else where generated ones go (it may not exist yet)."""
     name = case["checkpoint"]["name"]
-    directory = os.path.join(committed, name)
-    return directory if os.path.isdir(directory) else os.path.join(built, name)
+    committed = os.path.join(COMMITTED_CHECKPOINTS, name)
+    has_weights = os.path.exists(os.path.join(committed, "model.safetensors"))
+    return committed if has_weights else os.path.join(BUILT_CHECKPOINTS, name)
 
 
 def sha256(path):

@@ -1,7 +1,6 @@
 """Synthetic checkpoints: an implementation of spec/synth.md in NumPy, independent of ref/synth.c.
 
-    python synth.py --preset tiny --seed 1 --out DIR                 writes DIR/config.json and DIR/model.safetensors
-    python synth.py --config DIR/config.json --seed 1 --out DIR      only model.safetensors
+    python synth.py --config ../checkpoints/tiny/config.json --seed 3 --out DIR      writes DIR/model.safetensors
 
 Both programs must write the same bytes; make_golden.py --verify and `make golden-verify` compare them.
 """
@@ -13,8 +12,6 @@ import os
 import struct
 
 import numpy as np
-
-import presets
 
 MASK64 = (1 << 64) - 1
 BLOCKS_AT_ONCE = 1 << 18  # blocks of 8 elements that are generated in one go: 2 MiB of random bytes
@@ -148,22 +145,12 @@ def write_checkpoint(config, seed, directory):
 
 def main():
     parser = argparse.ArgumentParser(description="Write a synthetic Gemma 4 checkpoint (spec/synth.md).")
-    source = parser.add_mutually_exclusive_group(required=True)
-    source.add_argument("--config", help="an existing config.json")
-    source.add_argument("--preset", choices=sorted(presets.DIMENSIONS))
-    parser.add_argument("--layers", type=int, help="with --preset: keep only this many layers")
+    parser.add_argument("--config", required=True, help="the checkpoint's config.json")
     parser.add_argument("--seed", type=int, required=True)
     parser.add_argument("--out", required=True)
     args = parser.parse_args()
-
-    if args.config:
-        if args.layers is not None:
-            parser.error("--layers goes with --preset")
-        with open(args.config, encoding="utf-8") as f:
-            config = json.load(f)
-    else:
-        config = presets.preset_config(args.preset, args.layers)
-        presets.write_config(config, args.out)
+    with open(args.config, encoding="utf-8") as f:
+        config = json.load(f)
     print(write_checkpoint(config, args.seed, args.out))
 
 
