@@ -5,7 +5,7 @@
     python make_golden.py --verify         changes nothing: makes everything afresh elsewhere and compares
 
 A golden is float32, eager attention, whole prefill. --verify requires the same checkpoint bytes, the same manifest facts,
-the same topk_ids, and every other tap within 1e-6 relative RMS (libm and BLAS may differ between machines).
+the same topk_ids, and every other tap within VERIFY_RELATIVE_RMS.
 """
 
 import argparse
@@ -26,7 +26,8 @@ import model
 import synth
 import taps
 
-VERIFY_RELATIVE_RMS = 1e-6
+# The same machine gives the same bits. Measured with torch's other CPU kernels (ATEN_CPU_CAPABILITY=avx2, default): up to 2.4e-6.
+VERIFY_RELATIVE_RMS = 5e-6
 LARGE_TAPS = ["layers.*.attn.scores", "layers.*.attn.probs"]  # only in goldens that ask for them: golden.taps
 
 

@@ -5,11 +5,14 @@
 #include <string.h>
 
 #include "forward.h"
+#include "isolate.h"
 
 /* Without a case, and until replay judges each step on its own inputs: what honest float32 engines were measured to
  * accumulate on the committed cases, times ten (`make honest` prints the measurement). */
 #define DEFAULT_RELATIVE_RMS 2e-5
 #define DEFAULT_POSITION_RMS 6e-5
+
+enum { SECONDS_TO_READ = 60 }; /* of processor time, for one tensor's rows; a corrupt file may keep libhdf5 busy for ever */
 
 /* Everything that is known of one tap while the reference runs. */
 typedef struct tap_state {
@@ -62,8 +65,11 @@ static int read_positions(gemma4_activations *file, const gemma4_activation *a, 
         if (from >= to)
             continue;
         size_t stored = i + (from - position), at = (from - first) * width;
-        if (values ? gemma4_activations_read(file, a, stored, to - from, values + at, error)
-                   : gemma4_activations_read_ids(file, a, stored, to - from, ids + at, error))
+        gemma4_limit_processor_time(SECONDS_TO_READ);
+        int status = values ? gemma4_activations_read(file, a, stored, to - from, values + at, error)
+                            : gemma4_activations_read_ids(file, a, stored, to - from, ids + at, error);
+        gemma4_limit_processor_time(0);
+        if (status)
             return -1;
         for (size_t p = from; p < to; p++)
             have[p - first] = true;

@@ -7,6 +7,7 @@
 
 #include "agreement.h"
 #include "hash.h"
+#include "isolate.h"
 #include "judge.h"
 #include "lint.h"
 #include "options.h"
@@ -25,6 +26,7 @@ static const char usage[] =
     "Exit status: 0 conforms, 1 does not, 2 cannot be judged: one line on stderr says why.\n";
 
 enum { CONFORMS = 0, DIVERGES = 1, UNUSABLE = 2 };
+enum { SECONDS_TO_OPEN = 30 }; /* of processor time, for looking through the dump; its values are read later */
 
 typedef struct request {
     const char *case_name, *model_dir, *engine_path, *dtype, *json, *junit, *require;
@@ -147,29 +149,47 @@ static int open_files(const request *r, gemma4_case **c, gemma4_model **model, g
         if (!j->golden)
             return -1;
     }
+    gemma4_limit_processor_time(SECONDS_TO_OPEN);
     j->engine = gemma4_activations_open(r->engine_path, &(*model)->config, error);
+    gemma4_limit_processor_time(0);
     return j->engine ? 0 : -1;
 }
 
-static int command_check(const request *r)
+/* One line on stderr, and the reports that were asked for. */
+static int say_unusable(const request *r, const gemma4_error *error)
 {
-    gemma4_error error = {""}, ignored;
+    gemma4_error ignored;
+    fprintf(stderr, "gemma4-check: %s\n", error->message);
+    write_file(r->json, write_json_unusable, error->message, &ignored);
+    write_file(r->junit, write_junit_unusable, error->message, &ignored);
+    return UNUSABLE;
+}
+
+static int check(void *context)
+{
+    const request *r = context;
+    gemma4_error error = {""};
     gemma4_case *c = NULL;
     gemma4_model *model = NULL;
     gemma4_judgement j = {0};
     gemma4_report report = {0};
     int status = open_files(r, &c, &model, &j, &error) ? UNUSABLE : judge_files(r, &j, &report, &error);
-    if (status == UNUSABLE) {
-        fprintf(stderr, "gemma4-check: %s\n", error.message);
-        write_file(r->json, write_json_unusable, error.message, &ignored);
-        write_file(r->junit, write_junit_unusable, error.message, &ignored);
-    }
+    if (status == UNUSABLE)
+        say_unusable(r, &error);
     gemma4_report_free(&report);
     gemma4_activations_close(j.engine);
     gemma4_activations_close(j.golden);
     gemma4_model_close(model);
     gemma4_case_close(c);
     return status;
+}
+
+/* The engine's file is read by a child process only. */
+static int command_check(request *r)
+{
+    gemma4_error error;
+    int status = gemma4_isolate(check, r, r->engine_path, &error);
+    return status < 0 ? say_unusable(r, &error) : status;
 }
 
 static int command_list(gemma4_error *error)
