@@ -190,10 +190,9 @@ struct gemma4_session {
     gemma4_error *error;
 };
 
-/* Everything that one chunk of T positions needs between its steps. */
+/* Everything that a layer needs between its steps, for one chunk of T positions. */
 typedef struct activations {
-    real *h;            /* (T, d) the residual stream */
-    real *x;            /* (T, d) what a branch reads: h after its norm */
+    real *x;            /* (T, d) what a branch reads: the residual stream after its norm */
     real *q;            /* (T, H, D) */
     real *k, *v;        /* (T, G, D) */
     real *probs;        /* (H, session length) scores, then probabilities, of one query position */
@@ -209,7 +208,6 @@ typedef struct activations {
     real *expert_gate_up; /* (2M) of one expert and one position */
     real *expert_act;   /* (T, K, M) */
     real *moe;          /* (T, d) expert branch */
-    real *vocab_logits; /* (logits_rows, V), where the caller has no room for them */
     float *w_row;       /* one row of any weight matrix */
 } activations;
 
@@ -361,10 +359,70 @@ static void experts_out(activations *a, const gemma4_weight *down_proj, size_t T
         }
 }
 
+/* ----------------------------------------------------------------- memory */
+
+/* n * width reals, or *ok = false where that overflows or memory runs out. */
+static void *reals(size_t n, size_t width, size_t size, int *ok)
+{
+    size_t count;
+    void *memory = NULL;
+    if (*ok && !__builtin_mul_overflow(n, width, &count))
+        memory = calloc(count ? count : 1, size); /* calloc checks count * size */
+    *ok = memory != NULL;
+    return memory;
+}
+
+static size_t max(size_t a, size_t b)
+{
+    return a > b ? a : b;
+}
+
+static void activations_free(activations *a)
+{
+    void *all[] = {a->x,     a->q,      a->k,           a->v,          a->probs,          a->context,        a->attn,       a->gate, a->up, a->mlp,
+                   a->router, a->logits, a->router_probs, a->expert_ids, a->expert_weights, a->expert_gate_up, a->expert_act, a->moe,  a->w_row};
+    for (size_t i = 0; i < sizeof all / sizeof *all; i++)
+        free(all[i]);
+}
+
+static int activations_new(activations *a, const gemma4_session *s, size_t layer, size_t T, gemma4_error *error)
+{
+    const gemma4_config *c = &s->model->config;
+    size_t d = c->hidden_size, F = c->intermediate_size, E = c->num_experts, K = c->top_k_experts, M = c->moe_intermediate_size;
+    size_t q_width = c->num_attention_heads * c->layers[layer].head_dim;
+    size_t kv_width = c->layers[layer].num_key_value_heads * c->layers[layer].head_dim;
+    int ok = 1;
+    memset(a, 0, sizeof *a);
+    a->x = reals(T, d, sizeof(real), &ok);
+    a->q = reals(T, q_width, sizeof(real), &ok);
+    a->k = reals(T, kv_width, sizeof(real), &ok);
+    a->v = reals(T, kv_width, sizeof(real), &ok);
+    a->probs = reals(s->length + T, c->num_attention_heads, sizeof(real), &ok);
+    a->context = reals(T, q_width, sizeof(real), &ok);
+    a->attn = reals(T, d, sizeof(real), &ok);
+    a->gate = reals(T, F, sizeof(real), &ok);
+    a->up = reals(T, F, sizeof(real), &ok);
+    a->mlp = reals(T, d, sizeof(real), &ok);
+    a->router = reals(T, d, sizeof(real), &ok);
+    a->logits = reals(T, E, sizeof(real), &ok);
+    a->router_probs = reals(T, E, sizeof(real), &ok);
+    a->expert_ids = reals(T, K, sizeof(int32_t), &ok);
+    a->expert_weights = reals(T, K, sizeof(real), &ok);
+    a->expert_gate_up = reals(2, M, sizeof(real), &ok);
+    a->expert_act = reals(T, K * M, sizeof(real), &ok);
+    a->moe = reals(T, d, sizeof(real), &ok);
+    a->w_row = reals(1, max(max(d, q_width), max(F, M)), sizeof(float), &ok);
+    if (!ok) {
+        activations_free(a);
+        return gemma4_fail(error, "chunk of %zu positions: out of memory", T);
+    }
+    return 0;
+}
+
 /* --------------------------------------------------------------- the model */
 
-/* One decoder layer on the residual stream a->h of T positions. */
-static void decoder_layer(gemma4_session *s, size_t l, activations *a, size_t T)
+/* One decoder layer on the residual stream h, (T, d). */
+static void decoder_layer(gemma4_session *s, size_t l, real *h, activations *a, size_t T)
 {
     const gemma4_config *c = &s->model->config;
     const gemma4_layer_config *lc = &c->layers[l];
@@ -374,10 +432,10 @@ static void decoder_layer(gemma4_session *s, size_t l, activations *a, size_t T)
     size_t position = s->first_position + s->length;
     double eps = c->rms_norm_eps;
 
-    tap(s, GEMMA4_TAP_LAYER_INPUT, l, T, a->h);
+    tap(s, GEMMA4_TAP_LAYER_INPUT, l, T, h);
 
     /* Attention: projections, per-head norms, RoPE on q and k. V is never rotated, and its norm has no weight. */
-    gemma4_rmsnorm(a->x, a->h, &w->input_layernorm, T, d, eps);
+    gemma4_rmsnorm(a->x, h, &w->input_layernorm, T, d, eps);
     tap(s, GEMMA4_TAP_ATTN_NORM, l, T, a->x);
     gemma4_matmul(a->q, a->x, &w->q_proj, T, a->w_row);
     tap(s, GEMMA4_TAP_ATTN_Q, l, T, a->q);
@@ -405,11 +463,11 @@ static void decoder_layer(gemma4_session *s, size_t l, activations *a, size_t T)
     tap(s, GEMMA4_TAP_ATTN_OUT, l, T, a->attn);
     gemma4_rmsnorm(a->attn, a->attn, &w->post_attention_layernorm, T, d, eps);
     tap(s, GEMMA4_TAP_ATTN_POST_NORM, l, T, a->attn);
-    add(a->h, a->h, a->attn, T * d);
-    tap(s, GEMMA4_TAP_ATTN_RESIDUAL, l, T, a->h);
+    add(h, h, a->attn, T * d);
+    tap(s, GEMMA4_TAP_ATTN_RESIDUAL, l, T, h);
 
-    /* Dense MLP. It, the router and the experts all read the same residual a->h. */
-    gemma4_rmsnorm(a->x, a->h, &w->pre_feedforward_layernorm, T, d, eps);
+    /* Dense MLP. It, the router and the experts all read the same residual h. */
+    gemma4_rmsnorm(a->x, h, &w->pre_feedforward_layernorm, T, d, eps);
     tap(s, GEMMA4_TAP_MLP_NORM, l, T, a->x);
     gemma4_matmul(a->gate, a->x, &w->gate_proj, T, a->w_row);
     tap(s, GEMMA4_TAP_MLP_GATE, l, T, a->gate);
@@ -423,7 +481,7 @@ static void decoder_layer(gemma4_session *s, size_t l, activations *a, size_t T)
     tap(s, GEMMA4_TAP_MLP_POST_NORM, l, T, a->mlp);
 
     /* Router: its own norm of the raw residual, softmax over all experts, the best K, renormalised, scaled per expert. */
-    router_norm(a->router, a->h, &w->router_scale, T, d, eps);
+    router_norm(a->router, h, &w->router_scale, T, d, eps);
     tap(s, GEMMA4_TAP_ROUTER_NORM, l, T, a->router);
     gemma4_matmul(a->logits, a->router, &w->router_proj, T, a->w_row);
     tap(s, GEMMA4_TAP_ROUTER_LOGITS, l, T, a->logits);
@@ -440,7 +498,7 @@ static void decoder_layer(gemma4_session *s, size_t l, activations *a, size_t T)
     tap(s, GEMMA4_TAP_ROUTER_TOPK_WEIGHTS, l, T, a->expert_weights);
 
     /* Experts. */
-    gemma4_rmsnorm(a->x, a->h, &w->pre_feedforward_layernorm_2, T, d, eps);
+    gemma4_rmsnorm(a->x, h, &w->pre_feedforward_layernorm_2, T, d, eps);
     tap(s, GEMMA4_TAP_MOE_NORM, l, T, a->x);
     experts_act(a, &w->experts_gate_up_proj, T, K, M);
     tap(s, GEMMA4_TAP_MOE_ACT, l, T, a->expert_act);
@@ -454,133 +512,94 @@ static void decoder_layer(gemma4_session *s, size_t l, activations *a, size_t T)
     tap(s, GEMMA4_TAP_FFN_SUM, l, T, a->x);
     gemma4_rmsnorm(a->x, a->x, &w->post_feedforward_layernorm, T, d, eps);
     tap(s, GEMMA4_TAP_FFN_POST_NORM, l, T, a->x);
-    add(a->h, a->h, a->x, T * d);
-    tap(s, GEMMA4_TAP_FFN_RESIDUAL, l, T, a->h);
+    add(h, h, a->x, T * d);
+    tap(s, GEMMA4_TAP_FFN_RESIDUAL, l, T, h);
     for (size_t i = 0; i < T * d; i++)
-        a->h[i] *= (real)gemma4_weight_at(&w->layer_scalar, 0);
-    tap(s, GEMMA4_TAP_LAYER_OUTPUT, l, T, a->h);
+        h[i] *= (real)gemma4_weight_at(&w->layer_scalar, 0);
+    tap(s, GEMMA4_TAP_LAYER_OUTPUT, l, T, h);
 }
 
-/* The final norm and the tied LM head of the chunk's last `rows` positions: logits is (rows, V). */
-static void head(gemma4_session *s, activations *a, size_t T, size_t rows, real *logits)
+/* The final norm and the tied LM head of the chunk's last `rows` positions: x is (rows, d), logits is (rows, V). */
+static void head(gemma4_session *s, const real *h, real *x, real *logits, float *w_row, size_t T, size_t rows)
 {
     const gemma4_config *c = &s->model->config;
     size_t d = c->hidden_size, V = c->vocab_size, first = T - rows;
 
-    gemma4_rmsnorm(a->x, a->h + first * d, &s->model->norm, rows, d, c->rms_norm_eps);
-    tap_rows(s, GEMMA4_TAP_FINAL_NORM, 0, first, rows, a->x, NULL);
-    gemma4_matmul(logits, a->x, &s->model->embed_tokens, rows, a->w_row);
+    gemma4_rmsnorm(x, h + first * d, &s->model->norm, rows, d, c->rms_norm_eps);
+    tap_rows(s, GEMMA4_TAP_FINAL_NORM, 0, first, rows, x, NULL);
+    gemma4_matmul(logits, x, &s->model->embed_tokens, rows, w_row);
     tap_rows(s, GEMMA4_TAP_LOGITS_RAW, 0, first, rows, logits, NULL);
     if (c->final_logit_softcapping > 0)
         gemma4_softcap(logits, rows * V, c->final_logit_softcapping);
     tap_rows(s, GEMMA4_TAP_LOGITS, 0, first, rows, logits, NULL);
 }
 
-static int check_chunk(const gemma4_session *s, const int32_t *tokens, size_t T, size_t logits_rows, gemma4_error *error)
+int gemma4_forward_embed(gemma4_session *session, const int32_t *tokens, size_t T, real *h, gemma4_error *error)
 {
-    if (T == 0 || T > s->capacity - s->length)
+    const gemma4_config *c = &session->model->config;
+    if (T == 0 || T > session->capacity - session->length)
         return gemma4_fail(error, "chunk: expected 1 to %zu tokens (%zu of %zu positions are taken), found %zu",
-                           s->capacity - s->length, s->length, s->capacity, T);
-    if (logits_rows > T)
-        return gemma4_fail(error, "chunk: expected logits for at most its %zu positions, found %zu", T, logits_rows);
+                           session->capacity - session->length, session->length, session->capacity, T);
     for (size_t t = 0; t < T; t++)
-        if (tokens[t] < 0 || (size_t)tokens[t] >= s->model->config.vocab_size)
-            return gemma4_fail(error, "token %zu: expected an id below the vocabulary's %zu, found %d", s->length + t,
-                               s->model->config.vocab_size, tokens[t]);
-    return 0;
+        if (tokens[t] < 0 || (size_t)tokens[t] >= c->vocab_size)
+            return gemma4_fail(error, "token %zu: expected an id below the vocabulary's %zu, found %d", session->length + t, c->vocab_size,
+                               tokens[t]);
+    session->error = error;
+    embed(h, tokens, T, &session->model->embed_tokens);
+    tap(session, GEMMA4_TAP_EMBED, 0, T, h);
+    return session->failed ? -1 : 0;
 }
 
-static int activations_new(activations *a, const gemma4_session *s, size_t T, size_t logits_rows, gemma4_error *error);
-static void activations_free(activations *a);
-
-int gemma4_forward(gemma4_session *session, const int32_t *tokens, size_t T, size_t logits_rows, real *logits, gemma4_error *error)
+int gemma4_forward_layer(gemma4_session *session, size_t layer, size_t T, real *h, gemma4_error *error)
 {
-    const gemma4_model *model = session->model;
     activations a;
-
-    if (check_chunk(session, tokens, T, logits_rows, error) ||
-        activations_new(&a, session, T, logits ? 0 : logits_rows, error))
+    if (activations_new(&a, session, layer, T, error))
         return -1;
     session->error = error;
-
-    embed(a.h, tokens, T, &model->embed_tokens);
-    tap(session, GEMMA4_TAP_EMBED, 0, T, a.h);
-    for (size_t l = 0; l < model->config.num_hidden_layers && !session->failed; l++)
-        decoder_layer(session, l, &a, T);
-    if (logits_rows > 0 && !session->failed)
-        head(session, &a, T, logits_rows, logits ? logits : a.vocab_logits);
-
-    session->length += T;
-    session->error = NULL;
+    decoder_layer(session, layer, h, &a, T);
     activations_free(&a);
     return session->failed ? -1 : 0;
 }
 
-/* ----------------------------------------------------------------- memory */
-
-/* n * width reals, or *ok = false where that overflows or memory runs out. */
-static void *reals(size_t n, size_t width, size_t size, int *ok)
+int gemma4_forward_head(gemma4_session *session, size_t T, size_t rows, const real *h, real *logits, gemma4_error *error)
 {
-    size_t count;
-    void *memory = NULL;
-    if (*ok && !__builtin_mul_overflow(n, width, &count))
-        memory = calloc(count ? count : 1, size); /* calloc checks count * size */
-    *ok = memory != NULL;
-    return memory;
-}
-
-static size_t max(size_t a, size_t b)
-{
-    return a > b ? a : b;
-}
-
-static int activations_new(activations *a, const gemma4_session *s, size_t T, size_t logits_rows, gemma4_error *error)
-{
-    const gemma4_config *c = &s->model->config;
-    size_t d = c->hidden_size, F = c->intermediate_size, E = c->num_experts, K = c->top_k_experts, M = c->moe_intermediate_size;
-    size_t q_width = 0, kv_width = 0; /* of the widest layer */
-    for (size_t l = 0; l < c->num_hidden_layers; l++) {
-        q_width = max(q_width, c->num_attention_heads * c->layers[l].head_dim);
-        kv_width = max(kv_width, c->layers[l].num_key_value_heads * c->layers[l].head_dim);
-    }
+    const gemma4_config *c = &session->model->config;
     int ok = 1;
-    memset(a, 0, sizeof *a);
-    a->h = reals(T, d, sizeof(real), &ok);
-    a->x = reals(T, d, sizeof(real), &ok);
-    a->q = reals(T, q_width, sizeof(real), &ok);
-    a->k = reals(T, kv_width, sizeof(real), &ok);
-    a->v = reals(T, kv_width, sizeof(real), &ok);
-    a->probs = reals(s->length + T, c->num_attention_heads, sizeof(real), &ok);
-    a->context = reals(T, q_width, sizeof(real), &ok);
-    a->attn = reals(T, d, sizeof(real), &ok);
-    a->gate = reals(T, F, sizeof(real), &ok);
-    a->up = reals(T, F, sizeof(real), &ok);
-    a->mlp = reals(T, d, sizeof(real), &ok);
-    a->router = reals(T, d, sizeof(real), &ok);
-    a->logits = reals(T, E, sizeof(real), &ok);
-    a->router_probs = reals(T, E, sizeof(real), &ok);
-    a->expert_ids = reals(T, K, sizeof(int32_t), &ok);
-    a->expert_weights = reals(T, K, sizeof(real), &ok);
-    a->expert_gate_up = reals(2, M, sizeof(real), &ok);
-    a->expert_act = reals(T, K * M, sizeof(real), &ok);
-    a->moe = reals(T, d, sizeof(real), &ok);
-    a->vocab_logits = reals(logits_rows, c->vocab_size, sizeof(real), &ok);
-    a->w_row = reals(1, max(max(d, q_width), max(F, M)), sizeof(float), &ok);
-    if (!ok) {
-        activations_free(a);
-        return gemma4_fail(error, "chunk of %zu positions: out of memory", T);
-    }
-    return 0;
+    if (rows > T)
+        return gemma4_fail(error, "chunk: expected logits for at most its %zu positions, found %zu", T, rows);
+    if (rows == 0)
+        return 0;
+    real *x = reals(rows, c->hidden_size, sizeof(real), &ok);
+    float *w_row = reals(1, c->hidden_size, sizeof(float), &ok);
+    real *own = logits ? NULL : reals(rows, c->vocab_size, sizeof(real), &ok);
+    session->error = error;
+    if (ok)
+        head(session, h, x, logits ? logits : own, w_row, T, rows);
+    else
+        gemma4_fail(error, "logits of %zu positions: out of memory", rows);
+    free(x);
+    free(w_row);
+    free(own);
+    return !ok || session->failed ? -1 : 0;
 }
 
-static void activations_free(activations *a)
+int gemma4_forward(gemma4_session *session, const int32_t *tokens, size_t T, size_t logits_rows, real *logits, gemma4_error *error)
 {
-    void *all[] = {a->h,      a->x,          a->q,            a->k,          a->v,           a->probs,          a->context,
-                   a->attn,   a->gate,       a->up,           a->mlp,        a->router,      a->logits,         a->router_probs,
-                   a->moe,    a->expert_ids, a->expert_weights, a->expert_gate_up, a->expert_act, a->vocab_logits, a->w_row};
-    for (size_t i = 0; i < sizeof all / sizeof *all; i++)
-        free(all[i]);
+    const gemma4_config *c = &session->model->config;
+    int ok = 1;
+    real *h = reals(T, c->hidden_size, sizeof(real), &ok); /* (T, d) the residual stream */
+    int status = ok ? gemma4_forward_embed(session, tokens, T, h, error) : gemma4_fail(error, "chunk of %zu positions: out of memory", T);
+    for (size_t l = 0; l < c->num_hidden_layers && !status; l++)
+        status = gemma4_forward_layer(session, l, T, h, error);
+    if (!status)
+        status = gemma4_forward_head(session, T, logits_rows, h, logits, error);
+    if (!status)
+        session->length += T;
+    free(h);
+    return status;
 }
+
+/* --------------------------------------------------------------- sessions */
 
 gemma4_session *gemma4_session_new(const gemma4_model *model, size_t first_position, size_t capacity, gemma4_error *error)
 {

@@ -26,4 +26,12 @@ size_t gemma4_session_length(const gemma4_session *session);
 int gemma4_forward(gemma4_session *session, const int32_t *tokens, size_t count, size_t logits_rows, gemma4_real *logits,
                    gemma4_error *error);
 
+/* The three pieces of gemma4_forward, for who wants to see or replace the residual stream between layers: h is (T, d), written by
+ * the first, updated in place by the second, read by the third. They show their taps as gemma4_forward does but do not advance the
+ * session: every layer sees the same T positions, behind those that gemma4_forward has seen. */
+int gemma4_forward_embed(gemma4_session *session, const int32_t *tokens, size_t T, gemma4_real *h, gemma4_error *error);
+int gemma4_forward_layer(gemma4_session *session, size_t layer, size_t T, gemma4_real *h, gemma4_error *error);
+int gemma4_forward_head(gemma4_session *session, size_t T, size_t logits_rows, const gemma4_real *h, gemma4_real *logits,
+                        gemma4_error *error);
+
 #endif
