@@ -534,16 +534,22 @@ static void head(gemma4_session *s, const real *h, real *x, real *logits, float 
     tap_rows(s, GEMMA4_TAP_LOGITS, 0, first, rows, logits, NULL);
 }
 
+static int check_chunk(const gemma4_session *s, const int32_t *tokens, size_t T, gemma4_error *error)
+{
+    size_t V = s->model->config.vocab_size;
+    if (T == 0 || T > s->capacity - s->length)
+        return gemma4_fail(error, "chunk: expected 1 to %zu tokens (%zu of %zu positions are taken), found %zu", s->capacity - s->length,
+                           s->length, s->capacity, T);
+    for (size_t t = 0; t < T; t++)
+        if (tokens[t] < 0 || (size_t)tokens[t] >= V)
+            return gemma4_fail(error, "token %zu: expected an id below the vocabulary's %zu, found %d", s->length + t, V, tokens[t]);
+    return 0;
+}
+
 int gemma4_forward_embed(gemma4_session *session, const int32_t *tokens, size_t T, real *h, gemma4_error *error)
 {
-    const gemma4_config *c = &session->model->config;
-    if (T == 0 || T > session->capacity - session->length)
-        return gemma4_fail(error, "chunk: expected 1 to %zu tokens (%zu of %zu positions are taken), found %zu",
-                           session->capacity - session->length, session->length, session->capacity, T);
-    for (size_t t = 0; t < T; t++)
-        if (tokens[t] < 0 || (size_t)tokens[t] >= c->vocab_size)
-            return gemma4_fail(error, "token %zu: expected an id below the vocabulary's %zu, found %d", session->length + t, c->vocab_size,
-                               tokens[t]);
+    if (check_chunk(session, tokens, T, error))
+        return -1;
     session->error = error;
     embed(h, tokens, T, &session->model->embed_tokens);
     tap(session, GEMMA4_TAP_EMBED, 0, T, h);
@@ -587,6 +593,8 @@ int gemma4_forward(gemma4_session *session, const int32_t *tokens, size_t T, siz
 {
     const gemma4_config *c = &session->model->config;
     int ok = 1;
+    if (check_chunk(session, tokens, T, error))
+        return -1;
     real *h = reals(T, c->hidden_size, sizeof(real), &ok); /* (T, d) the residual stream */
     int status = ok ? gemma4_forward_embed(session, tokens, T, h, error) : gemma4_fail(error, "chunk of %zu positions: out of memory", T);
     for (size_t l = 0; l < c->num_hidden_layers && !status; l++)

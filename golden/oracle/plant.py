@@ -34,7 +34,9 @@ def embed_scale_missing(model, layers):
 
 
 def rmsnorm_one_plus_w(model, layers):
-    norms = [m for layer in chosen(model, layers) for m in layer.modules()] + [model.model.norm]
+    norms = [m for layer in chosen(model, layers) for m in layer.modules()]
+    if len(layers) == model.config.num_hidden_layers:
+        norms.append(model.model.norm)
     for norm in norms:
         if isinstance(norm, modeling_gemma4.Gemma4RMSNorm) and norm.with_scale:
             norm.weight += 1.0
@@ -144,7 +146,7 @@ def rope_pairing_contiguous(model, layers):
     modeling_gemma4.apply_rotary_pos_emb = apply_rotary_pos_emb
     for layer in chosen(model, layers, FULL):
         layer.self_attn.register_forward_pre_hook(lambda _m, _args: faulty_now.append(True))
-        layer.self_attn.register_forward_hook(lambda _m, _args, _out: faulty_now.clear())
+        layer.self_attn.register_forward_hook(lambda _m, _args, _out: faulty_now.clear(), always_call=True)
 
 
 def set_full_frequencies(model, layers, frequencies):

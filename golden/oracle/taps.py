@@ -38,6 +38,8 @@ def run(model, tokens, first_position=0, schedule=None, strict=True):
     schedule = schedule or [len(tokens)]
     if sum(schedule) != len(tokens) or min(schedule) < 1:
         raise ValueError(f"schedule {schedule} does not cover {len(tokens)} tokens")
+    if not all(0 <= token < model.config.vocab_size for token in tokens):
+        raise ValueError(f"tokens: expected ids from 0 to {model.config.vocab_size - 1}, found {min(tokens)} to {max(tokens)}")
 
     recorder = Recorder(model, len(tokens), strict)
     with recorder.attached():

@@ -29,10 +29,17 @@ const char *gemma4_level_name(gemma4_level level)
 
 /* --------------------------------------------------------------- terminal */
 
+/* Text that may come from a dump: a terminal must not obey it. */
+static void print_text(FILE *out, const char *text)
+{
+    for (const unsigned char *s = (const unsigned char *)text; *s; s++)
+        fputc(*s < 0x20 || *s == 0x7F || (*s >= 0x80 && *s < 0xA0 && s > (const unsigned char *)text && s[-1] == 0xC2) ? '?' : *s, out);
+}
+
 /* How far an error is from its tolerance, for ranking: an error where none is allowed is infinitely far. */
 static double severity(const gemma4_tap_result *r)
 {
-    return r->error == 0 ? 0 : r->error / r->tolerance;
+    return r->local.error == 0 ? 0 : r->local.error / r->local.tolerance;
 }
 
 /* The layer that comes closest to its tolerance or is furthest beyond it; NULL where none was compared. */
@@ -68,15 +75,16 @@ static void print_tap_line(FILE *out, const gemma4_report *report, gemma4_tap ta
     if (info->per_layer)
         snprintf(where, sizeof where, "%zu", worst->layer);
     fprintf(out, "  %-20s  %3zu of %-3zu  %5s  ", info->name, covered, of, where);
-    if (info->ids || !strcmp(worst->metric, "shape"))
-        fprintf(out, "%9s  %9s  %11s  %10s  ", "-", "-", "-", worst->error == 0 ? "equal" : "-");
+    if (info->ids || !strcmp(worst->local.metric, "shape"))
+        fprintf(out, "%9s  %9s  %9s  ", "-", "-", worst->local.error == 0 ? "right" : "-");
+    else if (isnan(worst->inherited))
+        fprintf(out, "%9.1e  %9s  %9.2g  ", worst->added, "-", severity(worst));
     else
-        fprintf(out, "%9.1e  %9.1e  %+11.1e  %10.2g  ", worst->metrics.relative_rms, worst->metrics.position_rms,
-                worst->metrics.norm_ratio - 1, severity(worst));
+        fprintf(out, "%9.1e  %9.1e  %9.2g  ", worst->added, worst->inherited, severity(worst));
     if (failed)
         fprintf(out, "FAIL in %zu of %zu\n", failed, covered);
     else
-        fprintf(out, "%s\n", worst->verdict == GEMMA4_MARGINAL ? "marginal" : "pass");
+        fprintf(out, "%s\n", worst->verdict == GEMMA4_MARGINAL ? "marginal" : worst->verdict == GEMMA4_EXCUSED ? "excused" : "pass");
 }
 
 static void print_first_divergence(FILE *out, const gemma4_report *report)
@@ -86,30 +94,43 @@ static void print_first_divergence(FILE *out, const gemma4_report *report)
     fprintf(out, "\nFirst divergence: %s\n", gemma4_tap_name(r->tap, r->layer, name));
     if (r->problem[0])
         fprintf(out, "  %s\n", r->problem);
-    if (gemma4_tap_describe(r->tap)->ids || !strcmp(r->metric, "shape"))
+    if (gemma4_tap_describe(r->tap)->ids || !strcmp(r->local.metric, "shape"))
         return;
-    fprintf(out, "  %-14s %.3e, tolerance %.1e, worst at position %zu\n", r->metric, r->error, r->tolerance, r->position);
-    fprintf(out, "  scale          norm of yours / norm of the expected = %.6f\n", r->metrics.norm_ratio);
-    fprintf(out, "  direction      cosine = %.9f\n", r->metrics.cosine);
+    fprintf(out, "  this step      relative RMS %.2e from the engine's own inputs: %.3g times what rounding explains, tolerance %.3g,\n"
+                 "                 worst at position %zu\n", r->added, r->local.error, r->local.tolerance, r->local.position);
+    fprintf(out, "  all together   norm of yours / norm of the expected = %.6f, cosine = %.9f\n", r->metrics.norm_ratio, r->metrics.cosine);
     fprintf(out, "  worst element  position %zu, index %zu: yours %.7g, expected %.7g\n", r->worst_position, r->worst_index, r->worst_engine,
             r->worst_expected);
 }
 
+static void print_routing(FILE *out, const gemma4_routing *routing)
+{
+    if (routing->decisions + routing->inferred + routing->near_ties == 0)
+        return;
+    fprintf(out, "\nRouting: %zu decisions in the dump, %zu faults, %zu excused as near-ties; %zu inferred; %zu near-ties at this precision\n",
+            routing->decisions, routing->faults, routing->excused, routing->inferred, routing->near_ties);
+}
+
 void gemma4_report_text(FILE *out, const gemma4_report *report)
 {
-    fprintf(out, "engine     %s %s, %s, %zu positions%s%s\n", report->engine ? report->engine : "(unnamed)",
-            report->engine_version ? report->engine_version : "", report->dtype, report->positions, report->case_id ? ", case " : "",
+    fprintf(out, "engine     ");
+    print_text(out, report->engine ? report->engine : "(unnamed)");
+    fputc(' ', out);
+    print_text(out, report->engine_version ? report->engine_version : "");
+    fprintf(out, ", %s, %zu positions%s%s\n", report->dtype, report->positions, report->case_id ? ", case " : "",
             report->case_id ? report->case_id : "");
     fprintf(out, "expected   from the %s%s%s\n", report->expected_from, report->expected_detail[0] ? ": " : "", report->expected_detail);
     fprintf(out, "coverage   %s: %zu of %zu required taps\n", gemma4_level_name(report->level), report->taps_covered, report->taps_of);
-    for (size_t i = 0; i < report->note_count; i++)
-        fprintf(out, "note       %s\n", report->notes[i]);
-    fprintf(out, "\n  %-20s  %-10s  %5s  %9s  %9s  %11s  %10s\n", "tap", "layers", "worst", "relative", "worst", "norm", "error /");
-    fprintf(out, "  %-20s  %-10s  %5s  %9s  %9s  %11s  %10s\n", "", "covered", "layer", "RMS", "position", "ratio - 1", "tolerance");
+    for (size_t i = 0; i < report->note_count; i++) {
+        fprintf(out, "note       ");
+        print_text(out, report->notes[i]);
+        fputc('\n', out);
+    }
+    fprintf(out, "\n  %-20s  %-10s  %5s  %9s  %9s  %9s\n", "tap", "layers", "worst", "error", "error", "added /");
+    fprintf(out, "  %-20s  %-10s  %5s  %9s  %9s  %9s\n", "", "covered", "layer", "added", "inherited", "tolerance");
     for (int tap = 0; tap < GEMMA4_TAP_COUNT; tap++)
         print_tap_line(out, report, (gemma4_tap)tap);
-    if (report->routing.decisions)
-        fprintf(out, "\nRouting: %zu decisions, %zu with other experts\n", report->routing.decisions, report->routing.faults);
+    print_routing(out, &report->routing);
     if (report->first_divergence)
         print_first_divergence(out, report);
     fprintf(out, "\n%s\n", report->conforms ? "CONFORMS" : "DOES NOT CONFORM");
@@ -167,38 +188,55 @@ static void json_field(FILE *out, const char *key, const char *text)
         fputs("null", out);
 }
 
+static void json_measure(FILE *out, const gemma4_measure *m)
+{
+    fprintf(out, "\"metric\": \"%s\", \"error\": ", m->metric);
+    json_number(out, m->error);
+    fputs(", \"tolerance\": ", out);
+    json_number(out, m->tolerance);
+    fprintf(out, ", \"position\": %zu", m->position);
+}
+
+/* One or two rows: the local verdict, and the accumulated comparison. */
 static void json_tap(FILE *out, const gemma4_tap_result *r)
 {
     char name[GEMMA4_TAP_NAME_SIZE];
-    fprintf(out, "    {\"tap\": \"%s\", \"verdict\": \"%s\"", gemma4_tap_name(r->tap, r->layer, name), gemma4_verdict_name(r->verdict));
+    gemma4_tap_name(r->tap, r->layer, name);
+    fprintf(out, "    {\"tap\": \"%s\", \"verdict\": \"%s\"", name, gemma4_verdict_name(r->verdict));
     if (r->verdict == GEMMA4_NOT_COVERED) {
         fputs("}", out);
         return;
     }
-    fprintf(out, ", \"mode\": \"accumulated\", \"metric\": \"%s\", \"error\": ", r->metric);
-    json_number(out, r->error);
-    fputs(", \"tolerance\": ", out);
-    json_number(out, r->tolerance);
+    fputs(", \"mode\": \"local\", ", out);
+    json_measure(out, &r->local);
     if (r->problem[0]) {
         fputs(", ", out);
         json_field(out, "problem", r->problem);
     }
-    if (!gemma4_tap_describe(r->tap)->ids && strcmp(r->metric, "shape")) {
-        fputs(", \"relative_rms\": ", out);
-        json_number(out, r->metrics.relative_rms);
-        fputs(", \"position_rms\": ", out);
-        json_number(out, r->metrics.position_rms);
-        fputs(", \"cosine\": ", out);
-        json_number(out, r->metrics.cosine);
-        fputs(", \"norm_ratio\": ", out);
-        json_number(out, r->metrics.norm_ratio);
-        fprintf(out, ", \"position\": %zu, \"worst\": [%zu, %zu, ", r->position, r->worst_position, r->worst_index);
-        json_number(out, r->worst_engine);
-        fputs(", ", out);
-        json_number(out, r->worst_expected);
-        fputs("]", out);
+    if (gemma4_tap_describe(r->tap)->ids || !strcmp(r->local.metric, "shape")) {
+        fputs("}", out);
+        return;
     }
-    fputs("}", out);
+    fputs(", \"inherited\": ", out);
+    json_number(out, r->inherited);
+    fputs(", \"added\": ", out);
+    json_number(out, r->added);
+    fprintf(out, "},\n    {\"tap\": \"%s\", \"verdict\": \"%s\", \"mode\": \"accumulated\", ", name,
+            r->accumulated.error <= r->accumulated.tolerance ? "PASS" : "FAIL");
+    json_measure(out, &r->accumulated);
+    fputs(", \"relative_rms\": ", out);
+    json_number(out, r->metrics.relative_rms);
+    fputs(", \"position_rms\": ", out);
+    json_number(out, r->metrics.position_rms);
+    fputs(", \"cosine\": ", out);
+    json_number(out, r->metrics.cosine);
+    fputs(", \"norm_ratio\": ", out);
+    json_number(out, r->metrics.norm_ratio);
+    fprintf(out, ", \"worst\": [%zu, %zu, ", r->worst_position, r->worst_index);
+    json_number(out, r->worst_engine);
+    fputs(", ", out);
+    json_number(out, r->worst_expected);
+    fputs("]}", out);
 }
 
 static void json_first_divergence(FILE *out, const gemma4_tap_result *r)
@@ -213,11 +251,9 @@ static void json_first_divergence(FILE *out, const gemma4_tap_result *r)
         fprintf(out, "%zu", r->layer);
     else
         fputs("null", out);
-    fprintf(out, ", \"position\": %zu, \"error\": ", r->position);
-    json_number(out, r->error);
-    fputs(", \"tolerance\": ", out);
-    json_number(out, r->tolerance);
-    fprintf(out, ", \"metric\": \"%s\", \"mode\": \"accumulated\"}", r->metric);
+    fputs(", ", out);
+    json_measure(out, &r->local);
+    fputs(", \"mode\": \"local\"}", out);
 }
 
 void gemma4_report_json(FILE *out, const gemma4_report *report)
@@ -240,8 +276,9 @@ void gemma4_report_json(FILE *out, const gemma4_report *report)
         }
     fputs("]},\n  \"first_divergence\": ", out);
     json_first_divergence(out, report->first_divergence);
-    fprintf(out, ",\n  \"causes\": [],\n  \"routing\": {\"decisions\": %zu, \"swaps\": %zu, \"excused\": %zu, \"inferred\": %zu, \"faults\": %zu},\n",
-            report->routing.decisions, report->routing.swaps, report->routing.excused, report->routing.inferred, report->routing.faults);
+    fprintf(out, ",\n  \"causes\": [],\n  \"routing\": {\"decisions\": %zu, \"swaps\": %zu, \"excused\": %zu, \"inferred\": %zu, \"faults\": %zu, \"near_ties\": %zu},\n",
+            report->routing.decisions, report->routing.swaps, report->routing.excused, report->routing.inferred, report->routing.faults,
+            report->routing.near_ties);
     fputs("  \"notes\": [", out);
     for (size_t i = 0; i < report->note_count; i++) {
         fputs(i ? ", " : "", out);
@@ -293,7 +330,7 @@ static void junit_tap(FILE *out, const gemma4_tap_result *r)
     if (r->verdict == GEMMA4_NOT_COVERED) {
         fputs("><skipped message=\"not covered by the dump\"/></testcase>\n", out);
     } else if (r->verdict == GEMMA4_DIVERGES) {
-        snprintf(text, sizeof text, "%s %.3e, tolerance %.1e%s%s", r->metric, r->error, r->tolerance, r->problem[0] ? "; " : "", r->problem);
+        snprintf(text, sizeof text, "%s %.3g, tolerance %.3g%s%s", r->local.metric, r->local.error, r->local.tolerance, r->problem[0] ? "; " : "", r->problem);
         fputs("><failure type=\"divergence\" message=\"", out);
         xml_text(out, text);
         fputs("\"/></testcase>\n", out);

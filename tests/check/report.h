@@ -5,29 +5,33 @@
 #include <stdio.h>
 
 #include "compare.h"
+#include "routing.h"
 #include "taps.h"
 
 typedef enum gemma4_verdict { GEMMA4_PASS, GEMMA4_MARGINAL, GEMMA4_DIVERGES, GEMMA4_EXCUSED, GEMMA4_NOT_COVERED } gemma4_verdict;
 
+/* An error beside its tolerance. */
+typedef struct gemma4_measure {
+    const char *metric; /* "" where nothing was compared */
+    double error, tolerance;
+    size_t position; /* where it is worst */
+} gemma4_measure;
+
 typedef struct gemma4_tap_result {
     gemma4_tap tap;
     size_t layer;
-    gemma4_verdict verdict;
-    const char *metric;      /* the metric whose error is largest in units of its tolerance; "" where nothing was compared */
-    double error, tolerance; /* of that metric */
-    gemma4_metrics metrics;
-    size_t position;         /* where it is worst */
+    gemma4_verdict verdict;    /* by the local measure */
+    gemma4_measure local;      /* the step on the engine's own inputs, in units of the spread that honest rounding has there */
+    gemma4_measure accumulated; /* with all earlier errors in it */
+    double added, inherited;   /* relative RMS of the step's own error, and of what its inputs brought along (NAN: not known) */
+    gemma4_metrics metrics;    /* of the accumulated comparison */
     size_t worst_position, worst_index; /* the element that is furthest off, and both values of it */
     double worst_engine, worst_expected;
     double reference_agreement; /* relative RMS of the reference against the golden; 0 without one */
-    char problem[200];       /* what is wrong beside the numbers: shape, NaN, expert sets; "" for nothing */
+    char problem[200];         /* what is wrong beside the numbers: shape, NaN, expert sets; "" for nothing */
 } gemma4_tap_result;
 
 typedef enum gemma4_level { GEMMA4_PARTIAL, GEMMA4_LOGITS_LEVEL, GEMMA4_LAYERS_LEVEL, GEMMA4_FULL_LEVEL } gemma4_level;
-
-typedef struct gemma4_routing_counts {
-    size_t decisions, swaps, excused, inferred, faults;
-} gemma4_routing_counts;
 
 typedef struct gemma4_report {
     bool conforms;
@@ -40,7 +44,7 @@ typedef struct gemma4_report {
     size_t positions;
     size_t taps_covered, taps_of; /* required taps that were compared, and how many there are */
     bool *layer_covered;       /* [layers] any tap of it compared */
-    gemma4_routing_counts routing;
+    gemma4_routing routing;
     const gemma4_tap_result *first_divergence; /* NULL where it conforms */
     gemma4_tap_result *taps;   /* every tap of the model, in dataflow order */
     size_t tap_count;

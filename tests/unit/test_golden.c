@@ -47,13 +47,23 @@ static opened open_case(const char *id)
     gemma4_error error = {""};
     o.c = gemma4_case_open(id, &error);
     ck_assert_msg(o.c != NULL, "%s", error.message);
-    ck_assert_msg(gemma4_case_provide_checkpoint(o.c, &error) == 0, "%s", error.message);
     o.model = gemma4_model_open(o.c->checkpoint_dir, &error);
     ck_assert_msg(o.model != NULL, "%s", error.message);
     o.golden = gemma4_activations_open(o.c->golden_path, &o.model->config, &error);
     ck_assert_msg(o.golden != NULL, "%s", error.message);
     ck_assert_uint_le(o.model->config.num_hidden_layers, LAYERS_MAX);
     return o;
+}
+
+/* Before the tests are forked: each of them would otherwise hash megabytes again. */
+static void provide_checkpoints(void)
+{
+    for (size_t i = 0; i < id_count; i++) {
+        gemma4_error error = {""};
+        gemma4_case *c = gemma4_case_open(ids[i], &error);
+        ck_assert_msg(c != NULL && gemma4_case_provide_checkpoint(c, &error) == 0, "%s", error.message);
+        gemma4_case_close(c);
+    }
 }
 
 static void close_case(opened *o)
@@ -269,11 +279,11 @@ Suite *golden_suite(void)
     tcase_add_loop_test(cases, the_cases_cover, 0, 5);
     tcase_add_loop_test(agree, the_reference_agrees_with_the_golden, 0, (int)(id_count * COUNT(GROUPS)));
     tcase_add_loop_test(schedules, the_case_s_schedule_gives_the_bits_of_the_whole_prefill, 0, (int)id_count);
-    tcase_set_timeout(cases, 60);
-    tcase_set_timeout(agree, 60);
-    tcase_set_timeout(schedules, 60);
-    suite_add_tcase(suite, cases);
-    suite_add_tcase(suite, agree);
-    suite_add_tcase(suite, schedules);
+    TCase *const all[] = {cases, agree, schedules};
+    for (size_t i = 0; i < COUNT(all); i++) {
+        tcase_add_unchecked_fixture(all[i], provide_checkpoints, NULL);
+        tcase_set_timeout(all[i], 60);
+        suite_add_tcase(suite, all[i]);
+    }
     return suite;
 }

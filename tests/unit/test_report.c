@@ -244,8 +244,8 @@ static const char *const JUNIT[] = {
     "<testsuite name=\"my-case\" tests=\"4\" failures=\"1\" errors=\"0\" skipped=\"1\">",
     "name=\"embed\"/>",
     "name=\"layers.1.attn.q\"><skipped message=",
-    "name=\"layers.1.attn.q_rope\"><failure type=\"divergence\" message=\"position_rms inf, tolerance 6.0e-05; 3 values are NaN "
-    "&lt;&amp;&quot;&gt; or infinite\"/></testcase>",
+    ("name=\"layers.1.attn.q_rope\"><failure type=\"divergence\" message=\"position_rms inf, tolerance 6.0e-05; 3 values are NaN "
+    "&lt;&amp;&quot;&gt; or infinite\"/></testcase>"),
     "name=\"logits\"/>",
     "  </testsuite>\n</testsuites>\n",
 };

@@ -1,0 +1,150 @@
+#include "noise.h"
+
+#include <math.h>
+#include <string.h>
+
+#define UNIT_FLOAT32 0x1p-24
+
+/* float16's range is no part of the error model: an engine that overflows shows infinities. q8_0 and q4_0 engines compute in float16 or
+ * better and quantise the inputs of matrix products to 8 bits in blocks of 32: the step is the block's largest value / 127, about 2.2
+ * times its RMS, and a uniform error has an RMS of step / sqrt(12). */
+static const gemma4_tier tiers[] = {
+    {"float32", UNIT_FLOAT32, 0, true, false},
+    {"float64", UNIT_FLOAT32, 0, true, false}, /* dumps are read as float32 */
+    {"bfloat16", 0x1p-8, 0, false, false},
+    {"float16", 0x1p-11, 0, false, false},
+    {"q8_0", 0x1p-11, 2.2 / 127 / 3.4641, false, true},
+    {"q4_0", 0x1p-11, 2.2 / 127 / 3.4641, false, true},
+};
+
+const gemma4_tier *gemma4_tier_at(size_t index)
+{
+    return index < sizeof tiers / sizeof *tiers ? &tiers[index] : NULL;
+}
+
+const gemma4_tier *gemma4_tier_of(const char *dtype)
+{
+    for (size_t i = 0; i < sizeof tiers / sizeof *tiers; i++)
+        if (!strcmp(tiers[i].name, dtype))
+            return &tiers[i];
+    return NULL;
+}
+
+/* What a step may round. element: independent roundings of each value; common: roundings of a factor that a whole row (or head) shares;
+ * product: the step is a matrix product, whose sums are accumulated in float32. */
+typedef struct roundings {
+    double element, common;
+    bool product;
+} roundings;
+
+/* The rows of spec/tolerance.md, "Roundings". */
+static roundings roundings_of(gemma4_tap tap)
+{
+    switch (tap) {
+    case GEMMA4_TAP_EMBED: return (roundings){1, 0, false};
+    case GEMMA4_TAP_LAYER_INPUT: return (roundings){0, 0, false}; /* nothing is computed */
+    case GEMMA4_TAP_ATTN_NORM:
+    case GEMMA4_TAP_ATTN_Q_NORM:
+    case GEMMA4_TAP_ATTN_K_NORM:
+    case GEMMA4_TAP_ATTN_POST_NORM:
+    case GEMMA4_TAP_MLP_NORM:
+    case GEMMA4_TAP_MLP_POST_NORM:
+    case GEMMA4_TAP_MOE_NORM:
+    case GEMMA4_TAP_MOE_POST_NORM:
+    case GEMMA4_TAP_FFN_POST_NORM:
+    case GEMMA4_TAP_FINAL_NORM: return (roundings){2, 1.5, false}; /* x * r, * w; mean of squares and its root */
+    case GEMMA4_TAP_ATTN_V_NORM: return (roundings){1, 1.5, false};
+    case GEMMA4_TAP_ROUTER_NORM: return (roundings){3, 2, false}; /* * scale, * d^-0.5 */
+    case GEMMA4_TAP_ATTN_Q_ROPE:
+    case GEMMA4_TAP_ATTN_K_ROPE: return (roundings){3, 0, false}; /* cos, sin; two products; their sum */
+    case GEMMA4_TAP_ATTN_SCORES: return (roundings){1, 0, true};
+    case GEMMA4_TAP_ATTN_PROBS: return (roundings){2, 1, false}; /* exp, division; the sum */
+    case GEMMA4_TAP_ATTN_CONTEXT: return (roundings){1, 0, true};
+    case GEMMA4_TAP_MLP_ACT:
+    case GEMMA4_TAP_MOE_ACT: return (roundings){3, 0, true}; /* gate and gelu, up, product; for experts gate and up are products */
+    case GEMMA4_TAP_ROUTER_PROBS:
+    case GEMMA4_TAP_ROUTER_TOPK_NORM: return (roundings){2, 1, false};
+    case GEMMA4_TAP_ROUTER_TOPK_WEIGHTS: return (roundings){2, 0, false};
+    case GEMMA4_TAP_MOE_OUT: return (roundings){4, 0, true}; /* each expert's output, its weight, and the running sum over experts */
+    case GEMMA4_TAP_LOGITS: return (roundings){3, 0, false}; /* / cap, tanh, * cap */
+    default: return (roundings){1, 0, gemma4_tap_describe(tap)->shape[0] != 'd' || tap == GEMMA4_TAP_ATTN_OUT || tap == GEMMA4_TAP_MLP_OUT};
+    }
+}
+
+static uint64_t next(gemma4_noise *noise)
+{
+    uint64_t z = (noise->state += 0x9E3779B97F4A7C15u);
+    z = (z ^ (z >> 30)) * 0xBF58476D1CE4E5B9u;
+    z = (z ^ (z >> 27)) * 0x94D049BB133111EBu;
+    return z ^ (z >> 31);
+}
+
+/* Uniform in (-1, 1). */
+static double uniform(gemma4_noise *noise)
+{
+    return ((double)(next(noise) >> 11) + 0.5) * 0x1p-52 - 1.0;
+}
+
+gemma4_noise gemma4_noise_new(const gemma4_tier *tier, uint64_t draw)
+{
+    gemma4_noise noise = {.tier = tier, .state = draw * 0xD1342543DE82EF95u + 0x2545F4914F6CDD1Du};
+    next(&noise);
+    return noise;
+}
+
+static double rms(const gemma4_real *values, size_t n)
+{
+    double sum = 0;
+    for (size_t i = 0; i < n; i++)
+        sum += (double)values[i] * (double)values[i];
+    return sqrt(sum / (double)n);
+}
+
+void gemma4_noise_step(gemma4_noise *noise, gemma4_tap tap, gemma4_real *values, size_t rows, size_t width, size_t heads, size_t length)
+{
+    roundings r = roundings_of(tap);
+    double unit = noise->tier->unit, element = unit * sqrt(r.element);
+    size_t n = width / heads;
+    for (size_t row = 0; row < rows * heads; row++) {
+        gemma4_real *x = values + row * n;
+        double common = r.common * unit * uniform(noise);
+        /* Errors of a float32 sum of `length` products: each partial sum is rounded; for random terms that adds up to the result's
+         * size times sqrt(length / 6). Quantised inputs add their own error, which is of the same shape. */
+        double additive = 0;
+        if (r.product)
+            additive = rms(x, n) * sqrt(3) * hypot(UNIT_FLOAT32 * sqrt((double)(length + 1) / 6), noise->tier->matmul_input);
+        for (size_t i = 0; i < n; i++)
+            x[i] = (gemma4_real)((double)x[i] * (1 + common + element * uniform(noise)) + additive * uniform(noise));
+    }
+}
+
+void gemma4_noise_storage(gemma4_noise *noise, gemma4_tap tap, gemma4_real *values, size_t n, double unit)
+{
+    if (tap == GEMMA4_TAP_ATTN_K_ROPE || tap == GEMMA4_TAP_ATTN_V_NORM)
+        unit = hypot(unit, noise->kv_unit);
+    for (size_t i = 0; i < n; i++)
+        values[i] = (gemma4_real)((double)values[i] * (1 + unit * uniform(noise)));
+}
+
+void gemma4_noise_angle(gemma4_noise *noise, gemma4_real *values, size_t rows, size_t heads, size_t D, size_t pairs, double theta,
+                        size_t first_position, uint64_t key)
+{
+    /* q and k of a layer must be turned by the same wrong angle: their own stream, started from key. */
+    gemma4_noise angles = gemma4_noise_new(noise->tier, key);
+    for (size_t j = 0; j < pairs; j++) {
+        double frequency = pow(theta, -2.0 * (double)j / (double)D);
+        /* One rounding of the frequency, the same at all positions, and one of each angle. */
+        double frequency_error = UNIT_FLOAT32 * 1.5 * uniform(&angles);
+        for (size_t row = 0; row < rows; row++) {
+            double angle = (double)(first_position + row) * frequency;
+            double error = angle * (frequency_error + UNIT_FLOAT32 * uniform(&angles));
+            double c = cos(error), s = sin(error);
+            for (size_t h = 0; h < heads; h++) {
+                gemma4_real *x = values + (row * heads + h) * D;
+                double a = (double)x[j], b = (double)x[j + D / 2];
+                x[j] = (gemma4_real)(a * c - b * s);
+                x[j + D / 2] = (gemma4_real)(b * c + a * s);
+            }
+        }
+    }
+}

@@ -1,0 +1,43 @@
+/* What honest arithmetic of a given precision may do to each tap (spec/tolerance.md).
+ *
+ * The tolerance of a step is measured, not typed: the reference itself is run several times with every tap perturbed as the tier's
+ * rounding would perturb it, and the spread of the results is the yardstick for the engine's error. This table says which roundings
+ * honest engines make inside each step. */
+#ifndef GEMMA4_NOISE_H
+#define GEMMA4_NOISE_H
+
+#include "taps.h"
+
+/* A precision. */
+typedef struct gemma4_tier {
+    const char *name;
+    double unit;         /* largest relative error of one rounding to nearest */
+    double matmul_input; /* beyond that: RMS error of a matrix product's input, relative to its row's RMS (block-quantised activations) */
+    bool exact_embed_scale; /* sqrt(d) must be exact: in narrower types it may be rounded to them */
+    bool weights_only;   /* the weights are quantised: judged sharply only against their dequantised values */
+} gemma4_tier;
+
+/* NULL for an unknown name. */
+const gemma4_tier *gemma4_tier_of(const char *dtype);
+const gemma4_tier *gemma4_tier_at(size_t index); /* NULL behind the last */
+
+/* One deterministic stream of perturbations. */
+typedef struct gemma4_noise {
+    const gemma4_tier *tier;
+    double kv_unit;  /* of the KV cache's type; 0: as the tier */
+    uint64_t state;
+} gemma4_noise;
+
+/* draw selects one of many independent streams. */
+gemma4_noise gemma4_noise_new(const gemma4_tier *tier, uint64_t draw);
+
+/* Perturbs rows x width values of a tap, just computed from exact inputs, as the step's own roundings would. length is the number of
+ * products in each of its sums (0 where it has none). heads splits a row where a norm or a rotation works per head (1 elsewhere). */
+void gemma4_noise_step(gemma4_noise *noise, gemma4_tap tap, gemma4_real *values, size_t rows, size_t width, size_t heads, size_t length);
+/* Perturbs values that were injected from a dump: one storage rounding of unit, and of the cache's type where the tap is cached. */
+void gemma4_noise_storage(gemma4_noise *noise, gemma4_tap tap, gemma4_real *values, size_t n, double unit);
+/* Perturbs the angle of each rotating pair as an engine that rounds it elsewhere would: x is (rows, heads, D) after rotation. */
+void gemma4_noise_angle(gemma4_noise *noise, gemma4_real *values, size_t rows, size_t heads, size_t D, size_t pairs, double theta,
+                        size_t first_position, uint64_t key);
+
+#endif

@@ -1,0 +1,581 @@
+#include "replay.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "isolate.h"
+
+enum { SECONDS_TO_READ = 60 };
+
+typedef gemma4_real real;
+
+/* What the hook is to do in one run of a block. */
+typedef enum run_kind { RUN_CLEAN, RUN_DRAW, RUN_COUNTER } run_kind;
+
+typedef struct block_run {
+    gemma4_replay *replay;
+    run_kind kind;
+    /* RUN_DRAW */
+    size_t draw;
+    gemma4_noise noise;
+    /* RUN_COUNTER */
+    const gemma4_parameters *parameters;
+    const gemma4_tap *changed;
+    gemma4_tap stop;
+    real *out;
+    real *values[GEMMA4_TAP_COUNT]; /* this run's own tensors, as its steps read them */
+    int32_t *ids;
+} block_run;
+
+static bool is_keys(gemma4_tap tap)
+{
+    return tap == GEMMA4_TAP_ATTN_SCORES || tap == GEMMA4_TAP_ATTN_PROBS;
+}
+
+static bool in_id_order(gemma4_tap tap)
+{
+    return tap == GEMMA4_TAP_ROUTER_TOPK_NORM || tap == GEMMA4_TAP_ROUTER_TOPK_WEIGHTS || tap == GEMMA4_TAP_MOE_ACT;
+}
+
+/* How many heads a row of this tap consists of, where norms and rotations work per head. */
+static size_t heads_of(const gemma4_replay *r, gemma4_tap tap)
+{
+    const gemma4_config *c = &r->model->config;
+    switch (tap) {
+    case GEMMA4_TAP_ATTN_Q_NORM:
+    case GEMMA4_TAP_ATTN_Q_ROPE:
+    case GEMMA4_TAP_ATTN_CONTEXT: return c->num_attention_heads;
+    case GEMMA4_TAP_ATTN_K_NORM:
+    case GEMMA4_TAP_ATTN_V_NORM:
+    case GEMMA4_TAP_ATTN_K_ROPE: return c->layers[r->block_layer].num_key_value_heads;
+    default: return 1;
+    }
+}
+
+/* The length of the sums in this tap's products. */
+static size_t products_of(const gemma4_replay *r, gemma4_tap tap)
+{
+    const gemma4_config *c = &r->model->config;
+    size_t D = c->layers[r->block_layer].head_dim;
+    switch (tap) {
+    case GEMMA4_TAP_ATTN_SCORES: return D;
+    case GEMMA4_TAP_ATTN_CONTEXT: return r->T;
+    case GEMMA4_TAP_ATTN_OUT: return c->num_attention_heads * D;
+    case GEMMA4_TAP_MLP_OUT: return c->intermediate_size;
+    case GEMMA4_TAP_MOE_OUT: return c->moe_intermediate_size;
+    default: return c->hidden_size;
+    }
+}
+
+/* ------------------------------------------------------------------- hook */
+
+static void perturb(block_run *run, gemma4_tap_event *e, size_t width)
+{
+    gemma4_replay *r = run->replay;
+    const gemma4_layer_config *lc = &r->model->config.layers[r->block_layer];
+    gemma4_noise_step(&run->noise, e->tap, e->values, e->rows, width, is_keys(e->tap) ? e->dims[0] : heads_of(r, e->tap), products_of(r, e->tap));
+    if (e->tap == GEMMA4_TAP_ATTN_Q_ROPE || e->tap == GEMMA4_TAP_ATTN_K_ROPE)
+        gemma4_noise_angle(&run->noise, e->values, e->rows, heads_of(r, e->tap), lc->head_dim, lc->rope_pairs, lc->rope_theta,
+                           r->first_position + e->row, run->draw * 1000003 + r->block_layer);
+    if (e->tap == GEMMA4_TAP_ATTN_K_ROPE || e->tap == GEMMA4_TAP_ATTN_V_NORM)
+        gemma4_noise_storage(&run->noise, e->tap, e->values, e->rows * width, 0); /* the cache's own type */
+}
+
+/* The rounding that the dump's own storage adds to an injected value: the coarser of the tier's and the dataset's. */
+static double storage_unit(const gemma4_replay *r, const gemma4_activation *a)
+{
+    const gemma4_tier *stored = gemma4_tier_of(a->stored_dtype);
+    return stored && stored->unit > r->tier->unit ? stored->unit : r->tier->unit;
+}
+
+/* Puts the engine's rows in the place of the run's. A draw sees them as they would be before they were stored. */
+static void inject(block_run *run, gemma4_tap_event *e, const gemma4_replayed_tap *t)
+{
+    gemma4_replay *r = run->replay;
+    if (!t->engine)
+        return;
+    for (size_t i = 0; i < e->rows; i++) {
+        size_t row = e->row + i;
+        if (!t->have[row] || (in_id_order(e->tap) && !r->have_valid_ids[row]))
+            continue;
+        if (is_keys(e->tap)) {
+            for (size_t h = 0; h < e->dims[0]; h++)
+                for (size_t j = 0; j < e->dims[1]; j++)
+                    e->values[h * e->dims[1] + j] = (real)t->engine[row * t->width + h * r->T + e->first_key + j];
+            if (run->kind == RUN_DRAW)
+                gemma4_noise_storage(&run->noise, e->tap, e->values, e->dims[0] * e->dims[1], storage_unit(r, t->stored));
+            continue;
+        }
+        real *values = e->values + i * t->width;
+        for (size_t j = 0; j < t->width; j++)
+            values[j] = (real)t->engine[row * t->width + j];
+        if (run->kind == RUN_DRAW)
+            gemma4_noise_storage(&run->noise, e->tap, values, t->width, storage_unit(r, t->stored));
+    }
+}
+
+/* Copies an event's rows to [T, width], spreading scores and probabilities out to all T keys. */
+static void keep(real *to, const gemma4_tap_event *e, size_t width, size_t T)
+{
+    if (!is_keys(e->tap)) {
+        memcpy(to + e->row * width, e->values, e->rows * width * sizeof *to);
+        return;
+    }
+    real *row = to + e->row * width;
+    memset(row, 0, width * sizeof *row);
+    for (size_t h = 0; h < e->dims[0]; h++)
+        memcpy(row + h * T + e->first_key, e->values + h * e->dims[1], e->dims[1] * sizeof *row);
+}
+
+/* What this draw differs from what was expected. */
+static void keep_difference(block_run *run, const gemma4_tap_event *e, gemma4_replayed_tap *t)
+{
+    size_t T = run->replay->T;
+    float *difference = t->draws[run->draw];
+    if (!is_keys(e->tap)) {
+        for (size_t i = 0; i < e->rows * t->width; i++)
+            difference[e->row * t->width + i] = (float)(e->values[i] - t->expected[e->row * t->width + i]);
+        return;
+    }
+    for (size_t h = 0; h < e->dims[0]; h++)
+        for (size_t j = 0; j < e->dims[1]; j++) {
+            size_t at = e->row * t->width + h * T + e->first_key + j;
+            difference[at] = (float)(e->values[h * e->dims[1] + j] - t->expected[at]);
+        }
+}
+
+static int choose_ids(block_run *run, gemma4_tap_event *e)
+{
+    gemma4_replay *r = run->replay;
+    size_t K = r->model->config.top_k_experts, n = r->T * K;
+    if (run->kind == RUN_CLEAN && !r->force_ids)
+        memcpy(r->reference_ids, e->ids, n * sizeof *e->ids);
+    if (r->force_ids)
+        memcpy(e->ids, r->ids, n * sizeof *e->ids);
+    for (size_t t = 0; t < r->T; t++)
+        if (r->have_valid_ids[t])
+            memcpy(e->ids + t * K, r->engine_ids + t * K, K * sizeof *e->ids);
+    if (run->kind == RUN_CLEAN)
+        memcpy(r->ids, e->ids, n * sizeof *e->ids);
+    if (run->kind == RUN_COUNTER)
+        memcpy(run->ids, e->ids, n * sizeof *e->ids);
+    return 0;
+}
+
+static bool is_changed(const block_run *run, gemma4_tap tap)
+{
+    for (const gemma4_tap *t = run->changed; run->changed && *t != GEMMA4_TAP_COUNT; t++)
+        if (*t == tap)
+            return true;
+    return false;
+}
+
+static gemma4_step step_of(const gemma4_replay *r, real *const values[], const int32_t *ids)
+{
+    gemma4_step step = {.model = r->model, .layer = r->block_layer, .T = r->T, .first_position = r->first_position, .chunk_start = r->chunk_start,
+                        .chunk_end = r->chunk_end, .tokens = r->tokens, .topk_ids = ids};
+    for (int tap = 0; tap < GEMMA4_TAP_COUNT; tap++)
+        step.values[tap] = values[tap];
+    return step;
+}
+
+/* A counter-model's own value for a tap takes the place of the run's. */
+static int counter_event(block_run *run, gemma4_tap_event *e, gemma4_error *error)
+{
+    gemma4_replay *r = run->replay;
+    if (run->parameters && is_changed(run, e->tap) && !is_keys(e->tap)) {
+        gemma4_step step = step_of(r, run->values, run->ids);
+        if (gemma4_counter_step(&step, run->parameters, e->tap, e->values, e->ids, error))
+            return -1;
+    }
+    if (e->tap == GEMMA4_TAP_ROUTER_TOPK_IDS)
+        return choose_ids(run, e);
+    if (e->tap == run->stop && run->out)
+        keep(run->out, e, r->taps[e->tap].width, r->T);
+    inject(run, e, &r->taps[e->tap]);
+    if (run->values[e->tap])
+        keep(run->values[e->tap], e, r->taps[e->tap].width, r->T);
+    return 0;
+}
+
+static int replay_hook(void *context, gemma4_tap_event *e, gemma4_error *error)
+{
+    block_run *run = context;
+    gemma4_replay *r = run->replay;
+    gemma4_replayed_tap *t = &r->taps[e->tap];
+    if (run->kind == RUN_COUNTER)
+        return counter_event(run, e, error);
+    if (e->tap == GEMMA4_TAP_ROUTER_TOPK_IDS)
+        return choose_ids(run, e);
+    if (run->kind == RUN_DRAW)
+        perturb(run, e, is_keys(e->tap) ? e->dims[0] * e->dims[1] : t->width);
+    if (run->kind == RUN_CLEAN && t->expected)
+        keep(t->expected, e, t->width, r->T);
+    if (run->kind == RUN_DRAW && t->draws[run->draw])
+        keep_difference(run, e, t);
+    inject(run, e, t);
+    if (run->kind == RUN_CLEAN && t->values)
+        keep(t->values, e, t->width, r->T);
+    return 0;
+}
+
+/* ----------------------------------------------------------------- blocks */
+
+static bool tap_is_in(gemma4_tap tap, gemma4_block block, size_t layers)
+{
+    if (block < 0)
+        return tap == GEMMA4_TAP_EMBED;
+    if ((size_t)block == layers)
+        return tap >= GEMMA4_TAP_FINAL_NORM;
+    return tap >= GEMMA4_TAP_LAYER_INPUT && tap <= GEMMA4_TAP_LAYER_OUTPUT;
+}
+
+static void free_tap(gemma4_replayed_tap *t)
+{
+    free(t->expected);
+    free(t->values);
+    free(t->engine);
+    free(t->have);
+    free(t->stored_row);
+    free(t->sigma);
+    for (size_t i = 0; i < GEMMA4_DRAWS; i++)
+        free(t->draws[i]);
+    memset(t, 0, sizeof *t);
+}
+
+/* Reads all rows of a stored tap that the dump holds into [T, width]. */
+static int read_rows(gemma4_replay *r, const gemma4_activation *a, size_t width, float *values, int32_t *ids, bool *stored_row, gemma4_error *error)
+{
+    for (size_t i = 0, n; i < a->rows; i += n) {
+        size_t position = a->row_index[i];
+        for (n = 1; i + n < a->rows && a->row_index[i + n] == position + n; n++)
+            ;
+        gemma4_limit_processor_time(SECONDS_TO_READ);
+        int status = values ? gemma4_activations_read(r->engine, a, i, n, values + position * width, error)
+                            : gemma4_activations_read_ids(r->engine, a, i, n, ids + position * width, error);
+        gemma4_limit_processor_time(0);
+        if (status)
+            return -1;
+        for (size_t j = 0; j < n; j++)
+            stored_row[position + j] = true;
+    }
+    return 0;
+}
+
+static int load_tap(gemma4_replay *r, gemma4_tap tap, gemma4_error *error)
+{
+    gemma4_replayed_tap *t = &r->taps[tap];
+    const gemma4_activation *a = gemma4_activations_find(r->engine, tap, r->block_layer);
+    size_t dims[2] = {1, 1}, T = r->T;
+    gemma4_tap_dims(&r->model->config, tap, r->block_layer, T, dims);
+    t->width = dims[0] * dims[1];
+    bool stored = a && a->usable;
+    if (!is_keys(tap) || stored) { /* scores are large: kept only where they are compared */
+        t->expected = calloc(T * t->width, sizeof *t->expected);
+        t->values = calloc(T * t->width, sizeof *t->values);
+        if (!t->expected || !t->values)
+            return gemma4_fail(error, "replay: out of memory");
+    }
+    bool ok = true;
+    if (stored || tap == GEMMA4_TAP_ROUTER_LOGITS) { /* near-ties are judged by the spread of the logits, stored or not */
+        ok = (t->sigma = calloc(T, sizeof *t->sigma)) && ok;
+        for (size_t i = 0; i < GEMMA4_DRAWS; i++)
+            ok = (t->draws[i] = calloc(T * t->width, sizeof *t->draws[i])) && ok;
+    }
+    if (stored) {
+        ok = (t->engine = calloc(T * t->width, sizeof *t->engine)) && ok;
+        ok = (t->have = calloc(T, sizeof *t->have)) && ok;
+        ok = (t->stored_row = calloc(T, sizeof *t->stored_row)) && ok;
+    }
+    if (!ok)
+        return gemma4_fail(error, "replay: out of memory");
+    if (!stored)
+        return 0;
+    t->stored = a;
+    if (read_rows(r, a, t->width, t->engine, NULL, t->stored_row, error))
+        return -1;
+    for (size_t row = 0; row < T; row++) {
+        bool finite = t->stored_row[row] && !(in_id_order(tap) && !r->have_valid_ids[row]);
+        for (size_t i = 0; finite && !is_keys(tap) && i < t->width; i++)
+            finite = isfinite(t->engine[row * t->width + i]);
+        /* Masked scores may hold anything: only the visible ones must be finite. */
+        for (size_t i = 0; finite && is_keys(tap) && i < t->width; i++)
+            finite = isfinite(t->engine[row * t->width + i]) || (tap == GEMMA4_TAP_ATTN_SCORES && i % T > row);
+        t->have[row] = finite;
+    }
+    return 0;
+}
+
+/* The engine's expert choices, before anything in their order is loaded. */
+static int load_ids(gemma4_replay *r, gemma4_error *error)
+{
+    const gemma4_config *c = &r->model->config;
+    size_t K = c->top_k_experts;
+    const gemma4_activation *a = gemma4_activations_find(r->engine, GEMMA4_TAP_ROUTER_TOPK_IDS, r->block_layer);
+    memset(r->have_ids, 0, r->T * sizeof *r->have_ids);
+    memset(r->have_valid_ids, 0, r->T * sizeof *r->have_valid_ids);
+    r->force_ids = false;
+    if (!a || !a->usable)
+        return 0;
+    if (read_rows(r, a, K, NULL, r->engine_ids, r->have_ids, error))
+        return -1;
+    for (size_t t = 0; t < r->T; t++) {
+        bool valid = r->have_ids[t];
+        for (size_t i = 0; valid && i < K; i++) {
+            int32_t id = r->engine_ids[t * K + i];
+            valid = id >= 0 && (size_t)id < c->num_experts;
+            for (size_t j = 0; valid && j < i; j++)
+                valid = r->engine_ids[t * K + j] != id;
+        }
+        r->have_valid_ids[t] = valid;
+    }
+    return 0;
+}
+
+static int run_block(gemma4_replay *r, block_run *run, real *h, gemma4_error *error)
+{
+    gemma4_session_set_hook(r->session, replay_hook, run);
+    if (r->block < 0)
+        return gemma4_forward_embed(r->session, r->tokens, r->T, h, error);
+    if ((size_t)r->block < r->model->config.num_hidden_layers)
+        return gemma4_forward_layer(r->session, (size_t)r->block, r->T, h, error);
+    /* The head leaves the stream as it is. */
+    return gemma4_forward_head(r->session, r->T, r->T, h, NULL, error);
+}
+
+/* The yardstick of each row: RMS of the draws. A row of few values borrows from the others, relative to its own size. */
+static void measure_sigma(const gemma4_replay *r, gemma4_replayed_tap *t)
+{
+    double draws = 0, sizes = 0;
+    for (size_t row = 0; row < r->T; row++) {
+        double sum = 0, size = 0;
+        for (size_t d = 0; d < GEMMA4_DRAWS; d++)
+            for (size_t i = row * t->width; i < (row + 1) * t->width; i++)
+                sum += (double)t->draws[d][i] * (double)t->draws[d][i];
+        for (size_t i = row * t->width; i < (row + 1) * t->width; i++)
+            size += (double)t->expected[i] * (double)t->expected[i];
+        t->sigma[row] = sqrt(sum / (double)(t->width * GEMMA4_DRAWS));
+        draws += sum / GEMMA4_DRAWS;
+        sizes += size;
+    }
+    double relative = sizes > 0 ? sqrt(draws / sizes) : 0;
+    for (size_t row = 0; row < r->T; row++) {
+        double size = 0;
+        for (size_t i = row * t->width; i < (row + 1) * t->width; i++)
+            size += (double)t->expected[i] * (double)t->expected[i];
+        double typical = relative * sqrt(size / (double)t->width);
+        /* At least half of the typical row's, and never below one rounding of the smallest float that matters here. */
+        t->sigma[row] = fmax(fmax(t->sigma[row], typical / 2), 1e-30);
+    }
+}
+
+static int run_draws(gemma4_replay *r, gemma4_error *error)
+{
+    for (size_t d = 0; d < GEMMA4_DRAWS; d++) {
+        block_run run = {.replay = r, .kind = RUN_DRAW, .draw = d,
+                   .noise = gemma4_noise_new(r->tier, (uint64_t)d * 4096 + (uint64_t)(r->block + 1))};
+        run.noise.kv_unit = r->kv_unit;
+        if (run_block(r, &run, r->h_draws[d], error))
+            return -1;
+    }
+    for (int tap = 0; tap < GEMMA4_TAP_COUNT; tap++)
+        if (r->taps[tap].sigma)
+            measure_sigma(r, &r->taps[tap]);
+    return 0;
+}
+
+/* Did the dump hold the whole stream as this block reads it? */
+static bool input_is_known(const gemma4_replay *r, gemma4_block block)
+{
+    gemma4_tap before = block == 0 ? GEMMA4_TAP_EMBED : GEMMA4_TAP_LAYER_OUTPUT;
+    size_t layer = block > 0 ? (size_t)block - 1 : 0;
+    const gemma4_activation *a = block >= 0 ? gemma4_activations_find(r->engine, before, layer) : NULL;
+    const gemma4_activation *input = block >= 0 && (size_t)block < r->model->config.num_hidden_layers
+                                         ? gemma4_activations_find(r->engine, GEMMA4_TAP_LAYER_INPUT, (size_t)block) : NULL;
+    return block < 0 || (a && a->usable && a->rows == r->T) || (input && input->usable && input->rows == r->T);
+}
+
+int gemma4_replay_block(gemma4_replay *r, gemma4_block block, gemma4_error *error)
+{
+    const gemma4_config *c = &r->model->config;
+    size_t layers = c->num_hidden_layers;
+    for (int tap = 0; tap < GEMMA4_TAP_COUNT; tap++)
+        free_tap(&r->taps[tap]);
+    r->block = block;
+    r->block_layer = block >= 0 && (size_t)block < layers ? (size_t)block : 0;
+    r->input_known = input_is_known(r, block);
+    memcpy(r->h_before, r->h, r->T * c->hidden_size * sizeof *r->h);
+    for (size_t d = 0; d < GEMMA4_DRAWS; d++)
+        memcpy(r->h_draws_before[d], r->h_draws[d], r->T * c->hidden_size * sizeof *r->h);
+    if (tap_is_in(GEMMA4_TAP_ROUTER_TOPK_IDS, block, layers) && load_ids(r, error))
+        return -1;
+    for (int tap = 0; tap < GEMMA4_TAP_COUNT; tap++)
+        if (tap_is_in((gemma4_tap)tap, block, layers) && tap != GEMMA4_TAP_ROUTER_TOPK_IDS && load_tap(r, (gemma4_tap)tap, error))
+            return -1;
+    block_run clean = {.replay = r, .kind = RUN_CLEAN};
+    if (run_block(r, &clean, r->h, error))
+        return -1;
+    /* Where nothing is bridged into the block, experts are those of the clean run: a flip is judged as a flip, not as noise. */
+    r->force_ids = r->input_known && tap_is_in(GEMMA4_TAP_ROUTER_TOPK_IDS, block, layers);
+    return run_draws(r, error);
+}
+
+int gemma4_replay_again(gemma4_replay *r, gemma4_error *error)
+{
+    block_run clean = {.replay = r, .kind = RUN_CLEAN};
+    size_t n = r->T * r->model->config.hidden_size;
+    memcpy(r->h, r->h_before, n * sizeof *r->h);
+    for (size_t d = 0; d < GEMMA4_DRAWS; d++)
+        memcpy(r->h_draws[d], r->h_draws_before[d], n * sizeof *r->h);
+    return run_block(r, &clean, r->h, error) || run_draws(r, error) ? -1 : 0;
+}
+
+/* ------------------------------------------------------------ counter runs */
+
+gemma4_step gemma4_replay_step(const gemma4_replay *r)
+{
+    real *values[GEMMA4_TAP_COUNT];
+    for (int tap = 0; tap < GEMMA4_TAP_COUNT; tap++)
+        values[tap] = r->taps[tap].values;
+    if ((size_t)r->block == r->model->config.num_hidden_layers)
+        values[GEMMA4_TAP_LAYER_OUTPUT] = r->h;
+    return step_of(r, values, r->ids);
+}
+
+int gemma4_replay_counter_run(gemma4_replay *r, const gemma4_parameters *parameters, const gemma4_tap *changed, gemma4_tap stop, real *h,
+                              real *out, gemma4_error *error)
+{
+    block_run run = {.replay = r, .kind = RUN_COUNTER, .parameters = parameters, .changed = changed, .stop = stop, .out = out};
+    const gemma4_config *c = &r->model->config;
+    int status = 0;
+    run.ids = calloc(r->T * c->top_k_experts, sizeof *run.ids);
+    for (int tap = 0; tap < GEMMA4_TAP_COUNT && !status; tap++)
+        if (tap_is_in((gemma4_tap)tap, r->block, c->num_hidden_layers) && tap != GEMMA4_TAP_ROUTER_TOPK_IDS && !is_keys((gemma4_tap)tap))
+            status = (run.values[tap] = calloc(r->T * r->taps[tap].width, sizeof(real))) ? 0 : gemma4_fail(error, "replay: out of memory");
+    if (!run.ids)
+        status = gemma4_fail(error, "replay: out of memory");
+    if ((size_t)r->block == c->num_hidden_layers && !status) {
+        run.values[GEMMA4_TAP_LAYER_OUTPUT] = malloc(r->T * c->hidden_size * sizeof(real));
+        status = run.values[GEMMA4_TAP_LAYER_OUTPUT] ? 0 : gemma4_fail(error, "replay: out of memory");
+        if (!status)
+            memcpy(run.values[GEMMA4_TAP_LAYER_OUTPUT], h, r->T * c->hidden_size * sizeof(real));
+    }
+    if (!status)
+        status = run_block(r, &run, h, error);
+    for (int tap = 0; tap < GEMMA4_TAP_COUNT; tap++)
+        free(run.values[tap]);
+    free(run.ids);
+    return status;
+}
+
+/* ------------------------------------------------------------------ scores */
+
+gemma4_score gemma4_replay_score(const gemma4_replay *r, gemma4_tap tap, const real *instead)
+{
+    const gemma4_replayed_tap *t = &r->taps[tap];
+    const real *expected = instead ? instead : t->expected;
+    gemma4_score s = {.worst = -1};
+    double sum = 0, errors = 0, sizes = 0;
+    for (size_t row = 0; t->engine && row < r->T; row++) {
+        double error = 0, size = 0;
+        if (!t->have[row])
+            continue;
+        for (size_t i = row * t->width; i < (row + 1) * t->width; i++) {
+            if (tap == GEMMA4_TAP_ATTN_SCORES && t->expected[i] == 0 && t->draws[0][i] == 0)
+                continue; /* masked */
+            double e = (double)t->engine[i] - (double)expected[i];
+            error += e * e;
+            size += (double)expected[i] * (double)expected[i];
+        }
+        double relative = sqrt(error / (double)t->width) / t->sigma[row];
+        s.rows++;
+        sum += relative * relative;
+        errors += error;
+        sizes += size;
+        if (!(relative <= s.worst)) {
+            s.worst = relative;
+            s.position = row;
+        }
+    }
+    s.score = s.rows ? sqrt(sum / (double)s.rows) : 0;
+    s.relative_rms = errors == 0 ? 0 : sqrt(errors / sizes);
+    return s;
+}
+
+/* ------------------------------------------------------------------ set-up */
+
+/* "10,1,1": where each position's chunk begins and ends. Without a (valid) schedule, one chunk. */
+static void read_schedule(gemma4_replay *r, const char *text)
+{
+    size_t at = 0;
+    bool valid = text != NULL;
+    while (valid && *text) {
+        char *end;
+        unsigned long n = strtoul(text, &end, 10);
+        valid = end != text && n > 0 && n <= r->T - at && (*end == ',' || *end == '\0');
+        for (size_t t = at; valid && t < at + n; t++) {
+            r->chunk_start[t] = at;
+            r->chunk_end[t] = at + n;
+        }
+        at += valid ? n : 0;
+        r->chunks++;
+        text = *end ? end + 1 : end;
+    }
+    r->schedule_known = valid && at == r->T;
+    for (size_t t = 0; !r->schedule_known && t < r->T; t++) {
+        r->chunk_start[t] = 0;
+        r->chunk_end[t] = r->T;
+        r->chunks = 1;
+    }
+}
+
+int gemma4_replay_init(gemma4_replay *r, const gemma4_model *model, gemma4_activations *engine, const gemma4_tier *tier, gemma4_error *error)
+{
+    const int32_t *positions;
+    const gemma4_config *c = &model->config;
+    *r = (gemma4_replay){.model = model, .engine = engine, .tier = tier};
+    r->T = gemma4_activations_positions(engine, &r->tokens, &positions);
+    r->first_position = (size_t)positions[0];
+    const gemma4_tier *kv = gemma4_activations_attribute(engine, "kv_dtype") ? gemma4_tier_of(gemma4_activations_attribute(engine, "kv_dtype")) : NULL;
+    r->kv_unit = kv && kv->unit > tier->unit ? kv->unit : 0;
+    size_t n = r->T * c->hidden_size, k = r->T * c->top_k_experts;
+    bool ok = true;
+    ok = (r->chunk_start = calloc(r->T, sizeof *r->chunk_start)) && ok;
+    ok = (r->chunk_end = calloc(r->T, sizeof *r->chunk_end)) && ok;
+    ok = (r->h = calloc(n, sizeof *r->h)) && ok;
+    ok = (r->h_before = calloc(n, sizeof *r->h_before)) && ok;
+    for (size_t d = 0; d < GEMMA4_DRAWS; d++)
+        ok = (r->h_draws[d] = calloc(n, sizeof *r->h)) && (r->h_draws_before[d] = calloc(n, sizeof *r->h)) && ok;
+    ok = (r->reference_ids = calloc(k, sizeof *r->ids)) && ok;
+    ok = (r->ids = calloc(k, sizeof *r->ids)) && ok;
+    ok = (r->engine_ids = calloc(k, sizeof *r->ids)) && ok;
+    ok = (r->have_ids = calloc(r->T, sizeof *r->have_ids)) && ok;
+    ok = (r->have_valid_ids = calloc(r->T, sizeof *r->have_valid_ids)) && ok;
+    if (!ok)
+        return gemma4_fail(error, "replay of %zu positions: out of memory", r->T);
+    read_schedule(r, gemma4_activations_attribute(engine, "schedule"));
+    r->session = gemma4_session_new(model, r->first_position, r->T, error);
+    return r->session ? 0 : -1;
+}
+
+void gemma4_replay_free(gemma4_replay *r)
+{
+    for (int tap = 0; tap < GEMMA4_TAP_COUNT; tap++)
+        free_tap(&r->taps[tap]);
+    for (size_t d = 0; d < GEMMA4_DRAWS; d++) {
+        free(r->h_draws[d]);
+        free(r->h_draws_before[d]);
+    }
+    free(r->chunk_start);
+    free(r->chunk_end);
+    free(r->h);
+    free(r->h_before);
+    free(r->reference_ids);
+    free(r->ids);
+    free(r->engine_ids);
+    free(r->have_ids);
+    free(r->have_valid_ids);
+    gemma4_session_free(r->session);
+    *r = (gemma4_replay){0};
+}

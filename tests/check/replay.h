@@ -1,0 +1,86 @@
+/* Replay: every step of an engine judged on the engine's own inputs (spec/tolerance.md).
+ *
+ * The reference runs the dump's tokens a block at a time: the embedding, each layer, the head. At every tap that the dump holds, the
+ * reference's value is kept as what was expected, then replaced by the engine's, so that the next step starts from what the engine
+ * had. The same block runs again a few times with every step perturbed as the tier's rounding would: the spread of those runs is the
+ * yardstick. A block whose taps are missing is bridged, and its yardstick covers the bridge. */
+#ifndef GEMMA4_REPLAY_H
+#define GEMMA4_REPLAY_H
+
+#include "activations.h"
+#include "counter_model.h"
+#include "forward.h"
+#include "noise.h"
+
+enum { GEMMA4_DRAWS = 6 };
+
+/* A block of the model: the embedding (-1), a layer, or the head (num_hidden_layers). */
+typedef int gemma4_block;
+
+/* One tap of the block at hand. Arrays are [T, width]. */
+typedef struct gemma4_replayed_tap {
+    size_t width;
+    const gemma4_activation *stored; /* in the dump; NULL where it is not, or not usable */
+    gemma4_real *expected; /* what the step made of the engine's inputs; NULL for ids, and for taps that were not reached */
+    gemma4_real *values;   /* the same after injection: what the next step read */
+    float *engine;         /* NULL where not stored */
+    bool *have;            /* [T] rows of engine that are stored, finite and comparable */
+    bool *stored_row;      /* [T] rows of engine that are stored at all */
+    float *draws[GEMMA4_DRAWS]; /* perturbed minus expected; NULL where not stored */
+    double *sigma;         /* [T] RMS of the draws over the row: the yardstick; NULL where not stored */
+} gemma4_replayed_tap;
+
+typedef struct gemma4_replay {
+    const gemma4_model *model;
+    gemma4_activations *engine;
+    const gemma4_tier *tier;
+    double kv_unit;
+    size_t T, first_position;
+    const int32_t *tokens;
+    size_t *chunk_start, *chunk_end; /* [T] of the schedule that the engine was fed; whole prefill where it does not say */
+    bool schedule_known;
+    size_t chunks;
+
+    gemma4_session *session;
+    gemma4_block block;
+    size_t block_layer; /* of its taps; 0 for embedding and head */
+    gemma4_real *h;          /* [T, d] the replayed stream, as the block starts from it / after it */
+    gemma4_real *h_before;   /* the same before the block */
+    gemma4_real *h_draws[GEMMA4_DRAWS], *h_draws_before[GEMMA4_DRAWS];
+    gemma4_replayed_tap taps[GEMMA4_TAP_COUNT]; /* of the block at hand */
+    /* Expert choices of the layer at hand, [T, K]: the reference's from the engine's inputs, what was used, and the engine's. */
+    int32_t *reference_ids, *ids, *engine_ids;
+    bool *have_ids;          /* [T] */
+    bool *have_valid_ids;    /* [T] and they are K distinct experts */
+    bool force_ids;          /* runs take `ids` instead of choosing */
+    bool input_known;        /* the block's input was injected at every position: nothing is bridged into it */
+} gemma4_replay;
+
+int gemma4_replay_init(gemma4_replay *replay, const gemma4_model *model, gemma4_activations *engine, const gemma4_tier *tier, gemma4_error *error);
+void gemma4_replay_free(gemma4_replay *replay);
+
+/* Runs the next block: first -1, then 0, 1 ... num_hidden_layers. Afterwards replay->taps describes it until the next call. */
+int gemma4_replay_block(gemma4_replay *replay, gemma4_block block, gemma4_error *error);
+
+/* Runs the block at hand again from where it started, with the choices in `ids` where force_ids is set. */
+int gemma4_replay_again(gemma4_replay *replay, gemma4_error *error);
+
+/* Runs the block at hand once more with parameters (NULL: right) in force, injecting as the replay did, from h (updated; [T, d]). Where
+ * stop is a tap, out [T, width] receives what the run makes of it before injection. */
+int gemma4_replay_counter_run(gemma4_replay *replay, const gemma4_parameters *parameters, const gemma4_tap *changed, gemma4_tap stop,
+                              gemma4_real *h, gemma4_real *out, gemma4_error *error);
+
+/* The step of the block at hand, for gemma4_counter_step. */
+gemma4_step gemma4_replay_step(const gemma4_replay *replay);
+
+/* The error of values against the yardstick, over the rows that can be compared: sqrt(mean over rows of (rms(row error) / sigma)^2), and
+ * the largest row. difference may be NULL: expected and engine are compared; else expected + difference and engine. */
+typedef struct gemma4_score {
+    size_t rows;
+    double score, worst; /* in units of the yardstick */
+    size_t position;     /* of the worst */
+    double relative_rms; /* norm(error) / norm(expected) */
+} gemma4_score;
+gemma4_score gemma4_replay_score(const gemma4_replay *replay, gemma4_tap tap, const gemma4_real *instead);
+
+#endif

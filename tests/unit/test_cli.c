@@ -1,0 +1,483 @@
+/* The programs as a user or a CI job meets them: exit status, exactly one line on stderr where something is wrong, and no
+ * half-written file. They are looked for in the directory GEMMA4_BUILD, or build. */
+#include "activations.h"
+#include "document.h"
+#include "manifest.h"
+#include "model.h"
+#include "suites.h"
+#include "support.h"
+
+#include <dirent.h>
+#include <fcntl.h>
+#include <limits.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#define COUNT(table) (sizeof(table) / sizeof *(table))
+
+typedef enum program { REF, CHECK } program;
+static const char *const NAMES[] = {"gemma4-ref", "gemma4-check"};
+
+static char paths[2][PATH_MAX]; /* of the programs */
+static char *work;              /* the directory that they run in; everything in the tables lies there */
+
+/* --- running a program --- */
+
+typedef struct outcome {
+    int status; /* -1: ended by a signal */
+    char out[8192], err[2048];
+} outcome;
+
+static void read_text(const char *path, char *text, size_t size)
+{
+    FILE *f = fopen(path, "rb");
+    ck_assert_ptr_nonnull(f);
+    text[fread(text, 1, size - 1, f)] = '\0';
+    fclose(f);
+}
+
+static void redirect(int to, const char *path)
+{
+    int file = open(path, O_WRONLY | O_CREAT | O_TRUNC, 0600);
+    if (file < 0 || dup2(file, to) < 0)
+        _exit(126);
+    close(file);
+}
+
+/* args ends with NULL. */
+static outcome run(program which, const char *const *args)
+{
+    outcome o = {0};
+    char *captured = test_fresh_dir(), *out = test_join(captured, "out"), *err = test_join(captured, "err");
+    char *argv[16] = {paths[which]};
+    for (size_t i = 0; args[i] != NULL; i++) {
+        ck_assert_uint_lt(i + 2, COUNT(argv));
+        argv[i + 1] = (char *)args[i];
+    }
+    pid_t child = fork();
+    if (child == 0) {
+        redirect(STDOUT_FILENO, out);
+        redirect(STDERR_FILENO, err);
+        if (chdir(work) == 0)
+            execv(paths[which], argv);
+        _exit(127);
+    }
+    int status;
+    ck_assert(child > 0 && waitpid(child, &status, 0) == child);
+    o.status = WIFEXITED(status) ? WEXITSTATUS(status) : -1;
+    read_text(out, o.out, sizeof o.out);
+    read_text(err, o.err, sizeof o.err);
+    return o;
+}
+
+static void assert_succeeds(program which, const char *const *args)
+{
+    outcome o = run(which, args);
+    ck_assert_msg(o.status == 0, "%s %s: status %d: %s", NAMES[which], args[0], o.status, o.err);
+    ck_assert_str_eq(o.err, "");
+}
+
+/* Exit status 2 and one line that names the program and holds the text. */
+static void assert_unusable(const outcome *o, program which, const char *text)
+{
+    const char *newline = strchr(o->err, '\n');
+    size_t name = strlen(NAMES[which]);
+    ck_assert_msg(o->status == 2, "status %d: %s", o->status, o->err);
+    ck_assert_msg(newline != NULL && newline[1] == '\0', "expected exactly one line on stderr: %s", o->err);
+    ck_assert_msg(strncmp(o->err, NAMES[which], name) == 0 && strncmp(o->err + name, ": ", 2) == 0, "%s", o->err);
+    ck_assert_msg(strstr(o->err, text) != NULL, "\"%s\" is not in: %s", text, o->err);
+}
+
+static bool has_temporary(const char *directory)
+{
+    bool found = false;
+    DIR *d = opendir(directory);
+    ck_assert_ptr_nonnull(d);
+    for (struct dirent *entry; (entry = readdir(d)) != NULL;)
+        found = found || strstr(entry->d_name, ".tmp") != NULL;
+    closedir(d);
+    return found;
+}
+
+static bool exists(const char *name)
+{
+    struct stat status;
+    return stat(test_join(work, name), &status) == 0;
+}
+
+/* --- the directory --- */
+
+/* The tokens of the case tiny-prompt. */
+#define TOKENS "2,197,214,34,153,23,76,115,13,151,249,242"
+
+static const char *const MAKE_DUMPS[][10] = {
+    {"dump", "--model", "model", "--tokens", TOKENS, "--out", "good.h5", NULL},
+    {"dump", "--model", "model", "--tokens", TOKENS, "--out", "logits.h5", "--taps", "logits", NULL},
+    {"dump", "--model", "model", "--tokens", "2,197", "--out", "short.h5", NULL},
+};
+
+/* A dump of one tap that is all zeros, with one attribute beside (NULL: none). */
+static void write_zeros(const gemma4_model *model, const gemma4_case *c, const char *name, const char *attribute, const char *text)
+{
+    gemma4_error error = {""};
+    gemma4_real zeros[12 * 64] = {0};
+    gemma4_tap_event event = {.tap = GEMMA4_TAP_EMBED, .rows = 12, .rank = 1, .dims = {64, 1}, .values = zeros};
+    gemma4_activations_writer *w =
+        gemma4_activations_create(test_join(work, name), &model->config, c->tokens, c->token_count, 0, "float32", &error);
+    ck_assert_msg(w != NULL, "%s", error.message);
+    if (strcmp(attribute, "dtype") != 0 && *attribute)
+        ck_assert_int_eq(gemma4_activations_set_attribute(w, "dtype", "float32", &error), 0);
+    if (*attribute)
+        ck_assert_int_eq(gemma4_activations_set_attribute(w, attribute, text, &error), 0);
+    ck_assert_int_eq(gemma4_activations_write(w, &event, &error), 0);
+    ck_assert_msg(gemma4_activations_commit(w, &error) == 0, "%s", error.message);
+}
+
+/* The first bytes of another file. */
+static void write_part(const char *name, const char *of, size_t size)
+{
+    char *bytes = malloc(size);
+    FILE *f = fopen(test_join(work, of), "rb");
+    ck_assert(bytes != NULL && f != NULL);
+    size = fread(bytes, 1, size, f);
+    fclose(f);
+    test_write(test_join(work, name), bytes, size);
+    free(bytes);
+}
+
+static void find_programs(void)
+{
+    const char *build = getenv("GEMMA4_BUILD");
+    for (int i = 0; i < 2; i++) {
+        char *path = test_join(build != NULL && *build ? build : "build", NAMES[i]);
+        ck_assert_msg(realpath(path, paths[i]) != NULL, "%s is not there: build the programs, or name their directory in GEMMA4_BUILD",
+                      path);
+    }
+}
+
+static void link_to(const char *target, const char *name)
+{
+    char absolute[PATH_MAX];
+    ck_assert_msg(realpath(target, absolute) != NULL, "%s", target);
+    ck_assert_int_eq(symlink(absolute, test_join(work, name)), 0);
+}
+
+static void write_hostile_files(void)
+{
+    static const char garbage[] = "\x89HDF\r\n\x1a\nthis goes on in another way than an HDF5 file would, for quite a while";
+    test_write_text(test_join(work, "empty.h5"), "");
+    test_write_text(test_join(work, "json.h5"), "{\"tokens\": [2, 197]}");
+    test_write(test_join(work, "garbage.h5"), garbage, sizeof garbage - 1);
+    write_part("half.h5", "good.h5", 200000);
+    write_part("start.h5", "good.h5", 100);
+    test_write_text(test_join(work, "bad.yaml"), "format: gemma4-case\nversion: 7\n");
+    ck_assert_int_eq(mkdir(test_join(work, "folder"), 0777), 0);
+    ck_assert_int_eq(mkdir(test_join(work, "folder.h5"), 0777), 0);
+    ck_assert_int_eq(mkdir(test_join(work, "no-config"), 0777), 0);
+}
+
+static void set_up(void)
+{
+    gemma4_error error = {""};
+    find_programs();
+    gemma4_case *c = gemma4_case_open("tiny-prompt", &error);
+    ck_assert_msg(c != NULL && gemma4_case_provide_checkpoint(c, &error) == 0, "%s", error.message);
+    gemma4_model *model = gemma4_model_open(c->checkpoint_dir, &error);
+    ck_assert_msg(model != NULL, "%s", error.message);
+    work = test_fresh_dir();
+    link_to(test_join(gemma4_cases_dir(), ".."), "golden");
+    link_to(c->checkpoint_dir, "model");
+    for (size_t i = 0; i < COUNT(MAKE_DUMPS); i++)
+        assert_succeeds(REF, MAKE_DUMPS[i]);
+    write_zeros(model, c, "no-dtype.h5", "", "");
+    write_zeros(model, c, "odd-dtype.h5", "dtype", "q9_9");
+    write_zeros(model, c, "other-case.h5", "case", "tiny-far");
+    write_zeros(model, c, "other-checkpoint.h5", "checkpoint_sha256", "00");
+    write_zeros(model, c, "wrong.h5", "engine", "none");
+    write_hostile_files();
+    gemma4_model_close(model);
+    gemma4_case_close(c);
+}
+
+/* --- what is refused --- */
+
+#define MODEL "--model", "model"
+
+static const struct {
+    program which;
+    const char *args[14];
+    const char *message;
+} REFUSED[] = {
+    /* command lines */
+    {REF, {"frobnicate"}, "unknown command 'frobnicate'"},
+    {REF, {"--frobnicate"}, "unknown command '--frobnicate'"},
+    {REF, {"run"}, "option '--model' is required"},
+    {REF, {"run", MODEL}, "option '--tokens' is required"},
+    {REF, {"run", "--model"}, "option '--model' needs a value"},
+    {REF, {"run", MODEL, MODEL}, "option '--model' given twice"},
+    {REF, {"run", MODEL, "--tokens", "2", "--temperature", "1"}, "unknown option '--temperature'"},
+    {REF, {"run", MODEL, "--tokens", "2", "extra"}, "unexpected argument 'extra'"},
+    {REF, {"run", MODEL, "--tokens", "2", "--cpu", "avx1024"}, "--cpu: expected "},
+    {REF, {"run", MODEL, "--tokens", ""}, "--tokens: expected an integer from 0 to 255"},
+    {REF, {"run", MODEL, "--tokens", "2,,3"}, "--tokens: expected an integer from 0 to 255"},
+    {REF, {"run", MODEL, "--tokens", "2,256"}, "--tokens: expected an integer from 0 to 255"},
+    {REF, {"run", MODEL, "--tokens", "2,-1"}, "--tokens: expected an integer"},
+    {REF, {"run", MODEL, "--tokens", "two"}, "--tokens: expected an integer"},
+    {REF, {"run", MODEL, "--tokens", "2;3"}, "--tokens: expected integers separated by commas"},
+    {REF, {"run", MODEL, "--tokens", "2,3", "--schedule", "1"}, "--schedule: expected chunks that add up to 2 tokens, found 1"},
+    {REF, {"run", MODEL, "--tokens", "2,3", "--schedule", "2,1"}, "--schedule: expected chunks that add up to 2 tokens, found 3"},
+    {REF, {"run", MODEL, "--tokens", "2,3", "--schedule", "2,0"}, "--schedule: expected an integer from 1"},
+    {REF, {"run", MODEL, "--tokens", "2,3", "--decode", "0"}, "--decode: expected an integer from 1"},
+    {REF, {"run", MODEL, "--tokens", "2,3", "--decode", "262144"}, "positions: expected a range within 0 ... 262143"},
+    {REF, {"run", MODEL, "--tokens", "2,3", "--first-position", "262143"}, "positions: expected a range within 0 ... 262143"},
+    {REF, {"run", MODEL, "--tokens", "2,3", "--first-position", "262144"}, "--first-position: expected an integer"},
+    {REF, {"dump", MODEL, "--tokens", "2"}, "option '--out' is required"},
+    {REF, {"dump", MODEL, "--tokens", "2", "--out", "x.h5", "--dtype", "int8"}, "expected a store dtype"},
+    {REF, {"dump", MODEL, "--tokens", "2", "--out", "x.h5", "--dtype", "fp32"}, "expected a store dtype"},
+    {REF, {"dump", MODEL, "--tokens", "2", "--out", "x.h5", "--taps", "nothing.*"}, "--taps: expected a pattern that matches a tap"},
+    {REF, {"facts", "--model"}, "option '--model' needs a value"},
+    {REF, {"synth", "--preset", "tiny", "--seed", "1"}, "option '--out' is required"},
+    {REF, {"synth", "--preset", "tiny", "--out", "x"}, "option '--seed' is required"},
+    {REF, {"synth", "--seed", "1", "--out", "x"}, "option '--preset' is required"},
+    {REF, {"synth", "--preset", "huge", "--seed", "1", "--out", "x"}, "expected a preset among"},
+    {REF, {"synth", "--preset", "tiny", "--seed", "-1", "--out", "x"}, "--seed: expected an integer"},
+    {REF, {"synth", "--preset", "tiny", "--seed", "1", "--out", "x", "--layers", "0"}, "--layers: expected an integer from 1"},
+    {REF, {"synth", "--preset", "tiny", "--seed", "1", "--out", "x", "--shards", "13"}, "expected 1 to 12 shards, found 13"},
+    {CHECK, {"tiny-prompt"}, "expected CASE ENGINE.h5"},
+    {CHECK, {"tiny-prompt", "good.h5", "good.h5"}, "unexpected argument 'good.h5'"},
+    {CHECK, {MODEL}, "expected CASE ENGINE.h5"},
+    {CHECK, {MODEL, "tiny-prompt", "good.h5"}, "expected CASE ENGINE.h5"},
+    {CHECK, {"tiny-prompt", "good.h5", "--jsno", "x"}, "unknown option '--jsno'"},
+    {CHECK, {"tiny-prompt", "good.h5", "--json"}, "option '--json' needs a value"},
+    {CHECK, {"tiny-prompt", "good.h5", "--require", "everything"}, "--require: expected full, layers or logits, found 'everything'"},
+    {CHECK, {"tiny-prompt", "good.h5", "--require", "partial"}, "--require: expected full, layers or logits, found 'partial'"},
+    {CHECK, {"tiny-prompt", "good.h5", "--dtype", "q9_9"}, "dtype: expected one with tolerances"},
+    /* models and outputs */
+    {REF, {"run", "--model", "missing", "--tokens", "2"}, "missing/config.json: No such file"},
+    {REF, {"run", "--model", "good.h5", "--tokens", "2"}, "good.h5/config.json: Not a directory"},
+    {REF, {"run", "--model", "no-config", "--tokens", "2"}, "no-config/config.json"},
+    {REF, {"facts", "--model", "missing"}, "missing/config.json: No such file"},
+    {REF, {"dump", MODEL, "--tokens", "2", "--out", "missing/x.h5"}, "missing/x.h5"},
+    {REF, {"dump", MODEL, "--tokens", "2", "--out", "good.h5/x.h5"}, "good.h5/x.h5"},
+    {REF, {"dump", MODEL, "--tokens", "2", "--out", "folder"}, "folder"},
+    {REF, {"synth", "--preset", "tiny", "--seed", "1", "--out", "good.h5/x"}, "good.h5"},
+    /* cases and dumps */
+    {CHECK, {"no-such-case", "good.h5"}, "case 'no-such-case'"},
+    {CHECK, {"missing.yaml", "good.h5"}, "missing.yaml: No such file"},
+    {CHECK, {"bad.yaml", "good.h5"}, "bad.yaml:2: version"},
+    {CHECK, {"./good.h5", "good.h5"}, "good.h5"},
+    {CHECK, {"./folder", "good.h5"}, "folder: expected a regular file"},
+    {CHECK, {"--model", "missing", "good.h5"}, "missing/config.json: No such file"},
+    {CHECK, {"tiny-prompt", "missing.h5"}, "missing.h5: "},
+    {CHECK, {"tiny-prompt", ""}, "No such file"},
+    {CHECK, {"tiny-prompt", "folder.h5"}, "folder.h5: "},
+    {CHECK, {"tiny-prompt", "empty.h5"}, "empty.h5: "},
+    {CHECK, {"tiny-prompt", "json.h5"}, "json.h5: "},
+    {CHECK, {"tiny-prompt", "garbage.h5"}, "garbage.h5: "},
+    {CHECK, {"tiny-prompt", "half.h5"}, "half.h5: "},
+    {CHECK, {"tiny-prompt", "start.h5"}, "start.h5: "},
+    {CHECK, {"tiny-prompt", "model/model.safetensors"}, "model.safetensors: "},
+    {CHECK, {"tiny-prompt", "/dev/null"}, "/dev/null: "},
+    {CHECK, {MODEL, "half.h5"}, "half.h5: "},
+    {CHECK, {"tiny-prompt", "no-dtype.h5"}, "no-dtype.h5: attribute dtype: expected the engine's arithmetic"},
+    {CHECK, {"tiny-prompt", "odd-dtype.h5"}, "dtype: expected one with tolerances (float32), found 'q9_9'"},
+    {CHECK, {MODEL, "odd-dtype.h5"}, "dtype: expected one with tolerances (float32), found 'q9_9'"},
+    {CHECK, {"tiny-prompt", "other-case.h5"}, "attribute case: expected 'tiny-prompt', found 'tiny-far'"},
+    {CHECK, {"tiny-prompt", "other-checkpoint.h5"}, "attribute checkpoint_sha256: expected 58fe7c7f"},
+    {CHECK, {"tiny-prompt", "short.h5"}, "tokens: expected the 12 of case tiny-prompt, found 2"},
+    {CHECK, {"tiny-far", "good.h5"}, "tokens: expected the 24 of case tiny-far, found 12"},
+    {CHECK, {"moe128-prompt", "good.h5"}, "found 12"},
+    {CHECK, {"tiny-prompt", "good.h5", "--json", "missing/r.json"}, "missing/r.json"},
+    {CHECK, {"tiny-prompt", "good.h5", "--junit", "folder"}, "folder: cannot write"},
+};
+
+START_TEST(one_line_says_what_is_wrong)
+{
+    outcome o = run(REFUSED[_i].which, REFUSED[_i].args);
+    assert_unusable(&o, REFUSED[_i].which, REFUSED[_i].message);
+    ck_assert(!has_temporary(work));
+    ck_assert(!exists("x.h5") && !exists("x"));
+}
+END_TEST
+
+START_TEST(no_arguments_show_the_usage)
+{
+    static const char *const none[] = {NULL};
+    for (int i = 0; i < 2; i++) {
+        outcome o = run((program)i, none);
+        ck_assert_int_eq(o.status, 2);
+        ck_assert_str_eq(o.out, "");
+        ck_assert_ptr_nonnull(strstr(o.err, "usage: gemma4-"));
+    }
+}
+END_TEST
+
+/* --- what is done --- */
+
+static const struct {
+    program which;
+    const char *args[14];
+    const char *output;
+} DONE[] = {
+    {REF, {"--help"}, "usage: gemma4-ref"},
+    {REF, {"--version"}, "gemma4-ref "},
+    {REF, {"facts"}, "26B-A4B"},
+    {REF, {"facts", MODEL}, "model/config.json"},
+    {REF, {"run", MODEL, "--tokens", TOKENS}, "next token"},
+    {REF, {"run", MODEL, "--tokens", "2,3", "--decode", "3"}, ","},
+    {REF, {"run", MODEL, "--tokens=2,3,4", "--schedule=2,1", "--first-position=262141", "--cpu=scalar"}, "next token"},
+    {CHECK, {"--help"}, "usage: gemma4-check"},
+    {CHECK, {"list"}, "tiny-prompt"},
+    {CHECK, {"lint"}, " 0 problems"},
+    {CHECK, {"tiny-prompt", "good.h5"}, "\nCONFORMS\n"},
+    {CHECK, {"golden/cases/tiny-prompt.yaml", "good.h5", "--require", "full"}, "\nCONFORMS\n"},
+    {CHECK, {MODEL, "good.h5", "--require=full"}, "from the reference"},
+    {CHECK, {MODEL, "short.h5"}, "\nCONFORMS\n"},
+    {CHECK, {"tiny-prompt", "logits.h5", "--require", "logits"}, "coverage   logits: 1 of "},
+    {CHECK, {"tiny-prompt", "golden/cases/tiny-prompt.h5", "--require", "full"}, "\nCONFORMS\n"},
+};
+
+START_TEST(good_command_lines_succeed_in_silence)
+{
+    outcome o = run(DONE[_i].which, DONE[_i].args);
+    ck_assert_msg(o.status == 0, "status %d: %s%s", o.status, o.out, o.err);
+    ck_assert_str_eq(o.err, "");
+    ck_assert_msg(strstr(o.out, DONE[_i].output) != NULL, "\"%s\" is not in: %s", DONE[_i].output, o.out);
+}
+END_TEST
+
+static const struct {
+    const char *args[8];
+    const char *output;
+} DIVERGING[] = {
+    {{"tiny-prompt", "wrong.h5"}, "First divergence: embed"},
+    {{MODEL, "wrong.h5"}, "First divergence: embed"},
+    {{"tiny-prompt", "no-dtype.h5", "--dtype", "float32"}, "First divergence: embed"},
+    {{"tiny-prompt", "odd-dtype.h5", "--dtype", "float32"}, "First divergence: embed"},
+    {{"tiny-prompt", "logits.h5", "--require", "layers"}, "--require layers: the dump covers less (logits)"},
+    {{"tiny-prompt", "logits.h5", "--require", "full"}, "--require full: the dump covers less (logits)"},
+};
+
+START_TEST(what_does_not_conform_is_status_1)
+{
+    outcome o = run(CHECK, DIVERGING[_i].args);
+    ck_assert_msg(o.status == 1, "status %d: %s", o.status, o.err);
+    ck_assert_str_eq(o.err, "");
+    ck_assert_msg(strstr(o.out, DIVERGING[_i].output) != NULL, "%s", o.out);
+    ck_assert_ptr_nonnull(strstr(o.out, "\nDOES NOT CONFORM\n"));
+}
+END_TEST
+
+/* Greedy decoding goes on where the prompt ended: as if its tokens had been in the prompt. */
+START_TEST(decode_continues_the_prompt)
+{
+    const char *const three[] = {"run", MODEL, "--tokens", "2,3", "--decode", "3", NULL};
+    outcome o = run(REF, three);
+    int first, second, third;
+    char prompt[64], expected[32];
+    ck_assert_int_eq(sscanf(o.out, "%d,%d,%d", &first, &second, &third), 3);
+    snprintf(prompt, sizeof prompt, "2,3,%d,%d", first, second);
+    snprintf(expected, sizeof expected, "%d\n", third);
+    const char *const one[] = {"run", MODEL, "--tokens", prompt, "--decode", "1", "--schedule", "1,1,1,1", NULL};
+    o = run(REF, one);
+    ck_assert_str_eq(o.out, expected);
+}
+END_TEST
+
+static void assert_same_files(const char *a, const char *b)
+{
+    static char first[1 << 20], second[1 << 20];
+    FILE *f = fopen(test_join(work, a), "rb"), *g = fopen(test_join(work, b), "rb");
+    ck_assert(f != NULL && g != NULL);
+    size_t n, m;
+    do {
+        n = fread(first, 1, sizeof first, f);
+        m = fread(second, 1, sizeof second, g);
+        ck_assert_uint_eq(n, m);
+        ck_assert_msg(memcmp(first, second, n) == 0, "%s and %s differ", a, b);
+    } while (n > 0);
+    fclose(f);
+    fclose(g);
+}
+
+START_TEST(the_same_dump_has_the_same_bytes)
+{
+    const char *const again[] = {"dump", MODEL, "--tokens", TOKENS, "--out", "again.h5", NULL};
+    assert_succeeds(REF, again);
+    assert_same_files("good.h5", "again.h5");
+}
+END_TEST
+
+/* Decoding a token at a time is another schedule, not another result. */
+START_TEST(a_dump_by_any_schedule_conforms)
+{
+    const char *const dump[] = {"dump", MODEL, "--tokens", TOKENS, "--out", "chunked.h5", "--schedule", "5,1,1,4,1", NULL};
+    const char *const check[] = {"tiny-prompt", "chunked.h5", "--require", "full", NULL};
+    assert_succeeds(REF, dump);
+    assert_succeeds(CHECK, check);
+}
+END_TEST
+
+/* --- reports --- */
+
+static const struct {
+    const char *dump;
+    int status;
+    const char *verdict, *junit;
+} REPORTS[] = {
+    {"good.h5", 0, "PASS", "failures=\"0\" errors=\"0\""},
+    {"wrong.h5", 1, "FAIL", "failures=\"1\" errors=\"0\""},
+    {"half.h5", 2, "UNUSABLE", "errors=\"1\""},
+    {"missing.h5", 2, "UNUSABLE", "errors=\"1\""},
+    {"no-dtype.h5", 2, "UNUSABLE", "errors=\"1\""},
+};
+
+START_TEST(json_and_junit_are_written_whatever_the_verdict)
+{
+    char *json = test_join(test_fresh_dir(), "r.json"), *junit = test_join(test_fresh_dir(), "r.xml"), text[2048];
+    const char *const args[] = {"tiny-prompt", REPORTS[_i].dump, "--json", json, "--junit", junit, NULL};
+    gemma4_error error = {""};
+    outcome o = run(CHECK, args);
+    ck_assert_int_eq(o.status, REPORTS[_i].status);
+    gemma4_document *document = gemma4_document_read(json, &error);
+    ck_assert_msg(document != NULL, "%s", error.message);
+    ck_assert_str_eq(gemma4_node_get(gemma4_document_root(document), "verdict")->text, REPORTS[_i].verdict);
+    gemma4_document_free(document);
+    read_text(junit, text, sizeof text);
+    ck_assert_msg(strstr(text, REPORTS[_i].junit) != NULL, "%s", text);
+}
+END_TEST
+
+/* A report that an earlier run left must not outlive a run that could not judge. */
+START_TEST(an_older_report_is_replaced)
+{
+    char *json = test_join(test_fresh_dir(), "r.json"), text[64];
+    const char *const args[] = {"tiny-prompt", "empty.h5", "--json", json, NULL};
+    test_write_text(json, "{\"verdict\": \"PASS\"}");
+    ck_assert_int_eq(run(CHECK, args).status, 2);
+    read_text(json, text, sizeof text);
+    ck_assert_ptr_nonnull(strstr(text, "UNUSABLE"));
+}
+END_TEST
+
+Suite *cli_suite(void)
+{
+    Suite *suite = suite_create("cli");
+    TCase *c = tcase_create("programs");
+    tcase_add_unchecked_fixture(c, set_up, NULL);
+    tcase_set_timeout(c, 60);
+    suite_add_tcase(suite, c);
+    tcase_add_loop_test(c, one_line_says_what_is_wrong, 0, COUNT(REFUSED));
+    tcase_add_test(c, no_arguments_show_the_usage);
+    tcase_add_loop_test(c, good_command_lines_succeed_in_silence, 0, COUNT(DONE));
+    tcase_add_loop_test(c, what_does_not_conform_is_status_1, 0, COUNT(DIVERGING));
+    tcase_add_test(c, decode_continues_the_prompt);
+    tcase_add_test(c, the_same_dump_has_the_same_bytes);
+    tcase_add_test(c, a_dump_by_any_schedule_conforms);
+    tcase_add_loop_test(c, json_and_junit_are_written_whatever_the_verdict, 0, COUNT(REPORTS));
+    tcase_add_test(c, an_older_report_is_replaced);
+    return suite;
+}
