@@ -289,6 +289,24 @@ static size_t choose_chunk_rows(size_t row_bytes, size_t rows)
     return chosen ? chosen : 1;
 }
 
+/* Creates the groups on the way to path, without the times that H5Pset_create_intermediate_group would store in them. */
+static bool create_groups(const gemma4_activations_writer *writer, const char *path)
+{
+    char group[GEMMA4_TAP_NAME_SIZE];
+    hid_t creation = H5Pcreate(H5P_GROUP_CREATE);
+    bool ok = creation >= 0 && H5Pset_obj_track_times(creation, false) >= 0;
+    for (const char *slash = strchr(path, '/'); ok && slash; slash = strchr(slash + 1, '/')) {
+        snprintf(group, sizeof group, "%.*s", (int)(slash - path), path);
+        if (H5Lexists(writer->file, group, H5P_DEFAULT) > 0)
+            continue;
+        hid_t created = H5Gcreate2(writer->file, group, H5P_DEFAULT, creation, H5P_DEFAULT);
+        ok = created >= 0;
+        H5Gclose(created);
+    }
+    H5Pclose(creation);
+    return ok;
+}
+
 /* Creates the dataset with no rows yet and room for T, and the groups on its way. */
 static int create_dataset(const gemma4_activations_writer *writer, written_tap *tap, const gemma4_tap_event *event,
                           gemma4_error *error)
@@ -303,17 +321,15 @@ static int create_dataset(const gemma4_activations_writer *writer, written_tap *
         if (*c == '.')
             *c = '/';
 
-    hid_t links = H5Pcreate(H5P_LINK_CREATE), creation = H5Pcreate(H5P_DATASET_CREATE);
+    hid_t creation = H5Pcreate(H5P_DATASET_CREATE);
     hid_t space = H5Screate_simple(rank, none, all);
     hid_t type = gemma4_tap_describe(event->tap)->ids ? H5T_STD_I32LE : writer->real_type;
-    if (links >= 0 && creation >= 0 && space >= 0 && H5Pset_create_intermediate_group(links, 1) >= 0 &&
-        H5Pset_obj_track_times(creation, false) >= 0 && H5Pset_chunk(creation, rank, chunk) >= 0 &&
+    if (create_groups(writer, path) && creation >= 0 && space >= 0 && H5Pset_obj_track_times(creation, false) >= 0 && H5Pset_chunk(creation, rank, chunk) >= 0 &&
         H5Pset_shuffle(creation) >= 0 && H5Pset_deflate(creation, DEFLATE_LEVEL) >= 0)
-        tap->dataset = H5Dcreate2(writer->file, path, type, space, links, creation, H5P_DEFAULT);
+        tap->dataset = H5Dcreate2(writer->file, path, type, space, H5P_DEFAULT, creation, H5P_DEFAULT);
     int status = tap->dataset < 0 ? tap_fail(writer, event->tap, event->layer, "cannot create", error) : 0;
     H5Sclose(space);
     H5Pclose(creation);
-    H5Pclose(links);
     return status;
 }
 

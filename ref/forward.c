@@ -50,6 +50,12 @@ float gemma4_weight_at(const gemma4_weight *w, size_t index)
 
 void gemma4_weight_row(float *out, const gemma4_weight *w, size_t row)
 {
+    const uint16_t *bits = (const uint16_t *)w->data + row * w->cols;
+    if (w->dtype == GEMMA4_BF16) { /* every weight of a published checkpoint: without the switch in the loop */
+        for (size_t i = 0; i < w->cols; i++)
+            out[i] = bf16_to_float(bits[i]);
+        return;
+    }
     for (size_t i = 0; i < w->cols; i++)
         out[i] = gemma4_weight_at(w, row * w->cols + i);
 }
@@ -65,12 +71,17 @@ gemma4_weight gemma4_weight_rows(const gemma4_weight *w, size_t first_row, size_
 
 /* -------------------------------------------------------------- operators */
 
+/* Four sums side by side, because one alone would wait for each addition: the order is fixed, so results do not depend on T. */
 double gemma4_dot(const real *x, const float *w, size_t n)
 {
-    double sum = 0;
-    for (size_t i = 0; i < n; i++)
-        sum += (double)x[i] * (double)w[i];
-    return sum;
+    double sum[4] = {0};
+    size_t i = 0;
+    for (; i + 4 <= n; i += 4)
+        for (size_t lane = 0; lane < 4; lane++)
+            sum[lane] += (double)x[i + lane] * (double)w[i + lane];
+    for (; i < n; i++)
+        sum[0] += (double)x[i] * (double)w[i];
+    return (sum[0] + sum[1]) + (sum[2] + sum[3]);
 }
 
 void gemma4_matmul(real *y, const real *x, const gemma4_weight *w, size_t T, float *w_row)
@@ -537,6 +548,8 @@ static void head(gemma4_session *s, const real *h, real *x, real *logits, float 
 static int check_chunk(const gemma4_session *s, const int32_t *tokens, size_t T, gemma4_error *error)
 {
     size_t V = s->model->config.vocab_size;
+    if (s->failed)
+        return gemma4_fail(error, "session: not usable after an earlier failure");
     if (T == 0 || T > s->capacity - s->length)
         return gemma4_fail(error, "chunk: expected 1 to %zu tokens (%zu of %zu positions are taken), found %zu", s->capacity - s->length,
                            s->length, s->capacity, T);

@@ -216,7 +216,7 @@ static void write_tensor(FILE *f, const gemma4_config *c, const gemma4_tensor_sp
 
 /* A file under construction: written under a temporary name, renamed by finish_file. */
 typedef struct output {
-    char path[4096], temporary[4096 + 8];
+    char path[4096], temporary[4096 + 32];
     FILE *f;
 } output;
 
@@ -225,7 +225,7 @@ static int make_directories(const char *directory, gemma4_error *error)
 {
     char path[4096];
     if (snprintf(path, sizeof path, "%s", directory) >= (int)sizeof path)
-        return gemma4_fail(error, "%s: path too long", directory);
+        return gemma4_fail(error, "%.200s...: path too long", directory);
     for (char *slash = path + 1;; slash++) {
         slash += strcspn(slash, "/");
         char end = *slash;
@@ -241,8 +241,8 @@ static int make_directories(const char *directory, gemma4_error *error)
 static int start_file(output *out, const char *directory, const char *name, gemma4_error *error)
 {
     if (snprintf(out->path, sizeof out->path, "%s/%s", directory, name) >= (int)sizeof out->path)
-        return gemma4_fail(error, "%s: path too long", directory);
-    snprintf(out->temporary, sizeof out->temporary, "%s.tmp", out->path);
+        return gemma4_fail(error, "%.200s...: path too long", directory);
+    snprintf(out->temporary, sizeof out->temporary, "%s.tmp.%ld", out->path, (long)getpid()); /* another run may write the same file */
     out->f = fopen(out->temporary, "wb");
     return out->f ? 0 : gemma4_fail(error, "%s: cannot write: %s", out->temporary, strerror(errno));
 }

@@ -13,9 +13,11 @@ echo "== transformers with RoPE paired contiguously on full layers: $dumps/tiny-
 status=$?
 cat "$check.demo"
 found=$(sed -n 's/^First divergence: //p' "$check.demo")
+cause=$(sed -n 's/^Cause: \([a-z0-9-]*\).*/\1/p' "$check.demo")
 rm -f "$check.demo"
 [ $status -eq 1 ] || { echo "demo: expected exit status 1, found $status"; exit 1; }
 [ "$found" = layers.5.attn.q_rope ] || { echo "demo: expected the first divergence at layers.5.attn.q_rope, found '$found'"; exit 1; }
+[ "$cause" = rope-pairing-contiguous ] || { echo "demo: expected the cause rope-pairing-contiguous, found '$cause'"; exit 1; }
 
 echo
-echo "demo: the honest dump conforms, the faulty one fails first at $found, where its fault was planted"
+echo "demo: the honest dump conforms, the faulty one fails first at $found, and its fault is named: $cause"

@@ -24,7 +24,7 @@ def from_stored(dataset):
     return array.astype(np.int32 if array.dtype.kind in "iu" else np.float32)
 
 
-def write_activations(path, taps, attributes, rows=None):
+def write_activations(path, taps, attributes, rows=None, compress=True):
     """Writes {tap name: torch.Tensor [T, ...]} in the tensors' own types.
 
     attributes  root attributes beside format and format_version: strings, ints
@@ -44,8 +44,8 @@ def write_activations(path, taps, attributes, rows=None):
                 array = array[np.asarray(rows)]
                 dataset_attributes["rows"] = np.asarray(rows, dtype=np.int32)
             dataset = file.create_dataset(
-                name.replace(".", "/"), data=array, chunks=chunk_shape(array), shuffle=True, compression="gzip",
-                compression_opts=9, track_times=False)
+                name.replace(".", "/"), data=array, track_times=False,
+                **({"chunks": chunk_shape(array), "shuffle": True, "compression": "gzip", "compression_opts": 9} if compress else {}))
             for key, value in dataset_attributes.items():
                 dataset.attrs[key] = value
 

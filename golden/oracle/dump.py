@@ -31,6 +31,8 @@ def dump(directory, tokens, out, first_position=0, schedule=None, dtype="float32
     recorded = taps.run(m, tokens, first_position, schedule, strict=fault is None)
     wanted = {name: tensor for name, tensor in recorded.items()
               if name in ("tokens", "positions") or fnmatch.fnmatchcase(name, pattern)}
+    if fault:
+        wanted = plant.held(fault, wanted)
     if len(wanted) == 2:
         raise ValueError(f"--taps {pattern}: no tap has such a name")
 

@@ -28,8 +28,7 @@ def run(model, tokens, first_position=0, schedule=None, strict=True):
     tokens          list of T ids
     first_position  the absolute position of tokens[0]; only RoPE sees it
     schedule        chunk lengths that sum to T, fed one after the other through one DynamicCache; None: [T]
-    strict          False for a model with a planted fault: a recomputed tap whose check fails is left out instead of
-                    raising, because the faulty model holds some other value there
+    strict          False for a changed model: recomputed taps are not checked against what the unchanged one does next
 
     Every tensor's first axis is the position, whatever the schedule. attn.scores and attn.probs exist with eager attention
     only; keys that the cache no longer holds are 0 there. Ids are int32, everything else has the dtype in which the model
@@ -56,7 +55,10 @@ def run(model, tokens, first_position=0, schedule=None, strict=True):
 
 def forward(model, tokens, first_position, schedule, recorder=None):
     """Feeds the chunks through the model's own cache; returns the logits [T,V] of all positions."""
-    cache = DynamicCache(config=model.config)
+    make_cache = getattr(model, "make_cache", None)  # a changed model may bring its own
+    cache = make_cache() if make_cache else DynamicCache(config=model.config)
+    if recorder:
+        recorder.watch_cache(cache)
     logits, begin = [], 0
     for length in schedule:
         if recorder:
@@ -75,13 +77,13 @@ class Recorder:
         self.model, self.length, self.strict = model, length, strict
         self.begin = self.end = 0
         self.chunks = {}  # tap name -> list of tensors [chunk, ...]
-        self.unknown = set()  # recomputed taps whose check failed
+        self.residuals = {}  # "layers.N." -> the attention residual itself, not a copy: what the layer adds to at its end
 
     def taps(self):
         """{tap name: tensor [T, ...]} in dataflow order, after the last chunk."""
         names = [n for n in tap_order(self.model.config.num_hidden_layers) if n in self.chunks]
         assert set(names) == set(self.chunks), set(self.chunks) - set(names)
-        return {n: torch.cat(self.chunks[n]) for n in names if n not in self.unknown}
+        return {n: torch.cat(self.chunks[n]) for n in names}
 
     def last(self, name):
         """The tensor of the present chunk."""
@@ -92,19 +94,17 @@ class Recorder:
         self.chunks.setdefault(name, []).append(tensor.detach().clone().reshape(self.end - self.begin, *shape))
 
     def record_recomputed(self, name, value, expected, found):
-        """Keeps a value that no module returned, if what follows from it agrees with what the model did."""
+        """Keeps a value that no module returned; strict: only if what follows from it agrees with what the model did."""
+        if self.strict and not torch.equal(expected.reshape(found.shape), found):
+            raise HooksChangedTheResult(f"{name}: the recomputed value contradicts the model's next step")
         self.record(name, value, *value.shape[1:])
-        if not torch.equal(expected.reshape(found.shape), found):
-            if self.strict:
-                raise HooksChangedTheResult(f"{name}: the recomputed value contradicts the model's next step")
-            self.unknown.add(name)
 
     # --- hooks -------------------------------------------------------------------------------------------------------
 
     @contextlib.contextmanager
     def attached(self):
         """Within this context every forward pass of the model is recorded."""
-        self.handles = []
+        self.handles, self.gates = [], []
         text = self.model.model
         self.on_output(text.embed_tokens, "embed", self.model.config.hidden_size)
         for i, layer in enumerate(text.layers):
@@ -118,7 +118,7 @@ class Recorder:
             for handle in self.handles:
                 handle.remove()
             for layer in text.layers:
-                vars(layer.experts).pop("_apply_gate", None)  # the class's method comes to light again
+                layer.experts._apply_gate = self.gates.pop(0)
 
     def on_output(self, module, name, *shape):
         self.handles.append(module.register_forward_hook(lambda _m, _in, out: self.record(name, out, *shape)))
@@ -141,11 +141,13 @@ class Recorder:
         self.on_output(attention.q_norm, at + "attn.q_norm", H, D)
         self.on_output(attention.k_norm, at + "attn.k_norm", G, D)
         self.on_output(attention.v_norm, at + "attn.v_norm", G, D)
-        # q_rope, k_rope, scores, probs: attention_watched()
+        # k_rope: watch_cache(); q_rope, scores, probs: attention_watched()
         self.on_input(attention.o_proj, at + "attn.context", H, D)
         self.on_output(attention.o_proj, at + "attn.out", d)
         self.on_output(layer.post_attention_layernorm, at + "attn.post_norm", d)
         self.on_input(layer.pre_feedforward_layernorm, at + "attn.residual", d)
+        self.handles.append(layer.pre_feedforward_layernorm.register_forward_pre_hook(
+            lambda _m, args: self.residuals.update({at: args[0].reshape(-1, d)})))
 
         self.on_output(layer.pre_feedforward_layernorm, at + "mlp.norm", d)
         self.on_output(mlp.gate_proj, at + "mlp.gate", F)
@@ -174,13 +176,15 @@ class Recorder:
         probs, weights, ids = output
         self.record(at + "router.probs", probs, probs.shape[-1])
         self.record(at + "router.topk_ids", ids.to(torch.int32), ids.shape[-1])
-        topk = probs.gather(-1, ids)
-        topk = topk / topk.sum(dim=-1, keepdim=True)
+        topk = getattr(router, "topk_norm", None)  # a changed router may show its own
+        if topk is None:
+            topk = probs.gather(-1, ids)
+            topk = topk / topk.sum(dim=-1, keepdim=True)
         self.record_recomputed(at + "router.topk_norm", topk, topk * router.per_expert_scale[ids], weights)
         self.record(at + "router.topk_weights", weights, weights.shape[-1])
 
     def record_layer_output(self, at, layer, output):
-        residual = self.last(at + "attn.residual") + self.last(at + "ffn.post_norm")
+        residual = self.residuals.pop(at) + self.last(at + "ffn.post_norm")
         self.record_recomputed(at + "ffn.residual", residual, residual * layer.layer_scalar, output)
         self.record(at + "output", output, output.shape[-1])
 
@@ -200,6 +204,17 @@ class Recorder:
         if experts.config._experts_implementation != "grouped_mm":
             raise ValueError(f"experts implementation {experts.config._experts_implementation}: expected grouped_mm")
         experts._apply_gate = apply_gate
+        self.gates.append(original)
+
+    def watch_cache(self, cache):
+        """Records the keys that the model hands to the cache: what the cache makes of them is no tap."""
+        original = cache.update
+
+        def update(keys, values, layer, *args, **kwargs):
+            self.record(f"layers.{layer}.attn.k_rope", keys[0].transpose(0, 1), keys.shape[1], keys.shape[3])
+            return original(keys, values, layer, *args, **kwargs)
+
+        cache.update = update
 
     @contextlib.contextmanager
     def attention_watched(self):
@@ -226,9 +241,7 @@ class Recorder:
     def record_attention(self, module, query, key, probs, scaling):
         """query [1,H,chunk,D]; key [1,G,n,D] and probs [1,H,chunk,n]: the n newest positions, those of the chunk last."""
         at, chunk = f"layers.{module.layer_idx}.attn.", query.shape[2]
-        new_key = key[:, :, -chunk:]
         self.record(at + "q_rope", query[0].transpose(0, 1), query.shape[1], query.shape[3])
-        self.record(at + "k_rope", new_key[0].transpose(0, 1), key.shape[1], key.shape[3])
         if probs is None:  # fused attention holds neither
             return
         all_keys = modeling_gemma4.repeat_kv(key, module.num_key_value_groups)

@@ -13,6 +13,7 @@ typedef struct gemma4_judgement {
     gemma4_activations *engine;
     gemma4_activations *golden;   /* NULL without a case */
     const char *dtype;            /* of the engine's arithmetic */
+    bool without_causes;          /* verdicts only: no counter-model is run */
 } gemma4_judgement;
 
 /* Largest relative RMS at which the reference counts as agreeing with a golden. */

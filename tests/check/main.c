@@ -6,6 +6,7 @@
 #include <unistd.h>
 
 #include "agreement.h"
+#include "explain.h"
 #include "hash.h"
 #include "isolate.h"
 #include "judge.h"
@@ -17,6 +18,7 @@ static const char usage[] =
     "       gemma4-check --model DIR ENGINE.h5   no golden: the reference computes what is expected\n"
     "           [--dtype D] [--json FILE] [--junit FILE] [--require full|layers|logits]\n"
     "       gemma4-check list                    the cases\n"
+    "       gemma4-check explain [CAUSE|--all]   the known mistakes, one of them, or all as Markdown\n"
     "       gemma4-check lint                    are the cases what they say?\n"
     "       gemma4-check agreement               does this build's reference agree with every golden?\n"
     "\n"
@@ -38,8 +40,8 @@ static int write_file(const char *path, void (*write)(FILE *, const void *), con
     char temporary[4096];
     if (!path)
         return 0;
-    if (snprintf(temporary, sizeof temporary, "%s.tmp", path) >= (int)sizeof temporary)
-        return gemma4_fail(error, "%s: path too long", path);
+    if (snprintf(temporary, sizeof temporary, "%s.tmp.%ld", path, (long)getpid()) >= (int)sizeof temporary)
+        return gemma4_fail(error, "%.200s...: path too long", path);
     FILE *f = fopen(temporary, "w");
     if (!f)
         return gemma4_fail(error, "%s: cannot write: %s", temporary, strerror(errno));
@@ -229,6 +231,38 @@ static int command_agreement(gemma4_error *error)
     return failures ? DIVERGES : CONFORMS;
 }
 
+/* The page of one cause, or one line on stderr that says which ids come near. */
+static int explain_cause(const char *id, gemma4_error *error)
+{
+    char *text = NULL;
+    size_t size = 0;
+    FILE *page = open_memstream(&text, &size);
+    int unknown = page ? gemma4_explain(page, id) : -1;
+    if (!page || fclose(page)) {
+        free(text);
+        gemma4_fail(error, "explain: out of memory");
+        return UNUSABLE;
+    }
+    if (unknown)
+        gemma4_fail(error, "explain: %.*s", (int)strcspn(text, "\n"), text);
+    else
+        fputs(text, stdout);
+    free(text);
+    return unknown ? UNUSABLE : CONFORMS;
+}
+
+/* Nothing: the list. An id: its page. --all: spec/causes.md. */
+static int command_explain(const char *what, gemma4_error *error)
+{
+    if (what && strcmp(what, "--all"))
+        return explain_cause(what, error);
+    if (what)
+        gemma4_explain_all_markdown(stdout);
+    else
+        gemma4_explain_list(stdout);
+    return CONFORMS;
+}
+
 static int parse_check(int argc, char **argv, request *r, gemma4_error *error)
 {
     const char *words[2];
@@ -259,6 +293,8 @@ int main(int argc, char **argv)
         status = command_list(&error);
     else if (argc == 2 && !strcmp(argv[1], "lint"))
         status = command_lint(&error);
+    else if ((argc == 2 || argc == 3) && !strcmp(argv[1], "explain"))
+        status = command_explain(argv[2], &error);
     else if (argc == 2 && !strcmp(argv[1], "agreement"))
         status = command_agreement(&error);
     else if (parse_check(argc - 1, argv + 1, &r, &error))

@@ -99,7 +99,7 @@ static int read_golden(gemma4_case *c, const gemma4_node *root, gemma4_error *er
         return gemma4_node_fail(gemma4_node_get(golden, "file"), "the case's id and .h5", error);
     int directory = slash ? (int)(slash - c->path) + 1 : 0;
     if (snprintf(c->golden_path, sizeof c->golden_path, "%.*s%s", directory, c->path, file) >= (int)sizeof c->golden_path)
-        return gemma4_fail(error, "%s: path too long", c->path);
+        return gemma4_fail(error, "%.200s...: path too long", c->path);
     if (gemma4_get_node(root, "oracle", GEMMA4_MAPPING, &oracle, error) || gemma4_node_only_keys(oracle, oracle_keys, error) ||
         gemma4_get_string(oracle, "name", &c->oracle_name, error) || gemma4_get_string(oracle, "version", &c->oracle_version, error) ||
         gemma4_get_string(oracle, "dtype", &c->oracle_dtype, error))
@@ -226,11 +226,11 @@ static int find_checkpoint(gemma4_case *c, gemma4_error *error)
     int n = slash ? (int)(slash - c->path) + 1 : 0;
     char weights[4096 + 32];
     if (snprintf(c->checkpoint_dir, sizeof c->checkpoint_dir, "%.*s../checkpoints/%s", n, c->path, c->checkpoint_name) >= 4096)
-        return gemma4_fail(error, "%s: path too long", c->path);
+        return gemma4_fail(error, "%.200s...: path too long", c->path);
     snprintf(weights, sizeof weights, "%s/model.safetensors", c->checkpoint_dir);
     if (!exists(weights) && snprintf(c->checkpoint_dir, sizeof c->checkpoint_dir, "%.*s../../build/checkpoints/%s", n, c->path,
                                      c->checkpoint_name) >= 4096)
-        return gemma4_fail(error, "%s: path too long", c->path);
+        return gemma4_fail(error, "%.200s...: path too long", c->path);
     return 0;
 }
 

@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "isolate.h"
+#include "thresholds.h"
 
 enum { SECONDS_TO_READ = 60 };
 
@@ -20,10 +21,13 @@ typedef struct block_run {
     size_t draw;
     gemma4_noise noise;
     /* RUN_COUNTER */
-    const gemma4_parameters *parameters;
-    const gemma4_tap *changed;
+    gemma4_parameters parameters;
+    bool changed[GEMMA4_TAP_COUNT]; /* the taps that the parameters compute otherwise */
+    bool planted; /* anything at all */
+    bool inject; /* the block at hand; bridged blocks have nothing to inject */
     gemma4_tap stop;
     real *out;
+    size_t widths[GEMMA4_TAP_COUNT];
     real *values[GEMMA4_TAP_COUNT]; /* this run's own tensors, as its steps read them */
     int32_t *ids;
 } block_run;
@@ -145,30 +149,55 @@ static void keep_difference(block_run *run, const gemma4_tap_event *e, gemma4_re
         }
 }
 
-static int choose_ids(block_run *run, gemma4_tap_event *e)
+double gemma4_replay_near_tie(const gemma4_replay *r, size_t row)
+{
+    return NEAR_TIE_DEVIATIONS * sqrt(2) * r->taps[GEMMA4_TAP_ROUTER_LOGITS].sigma[row];
+}
+
+/* Marks the rows of a counter run whose choice the engine may have made otherwise: its mistake moves the logits, so choices inferred
+ * for the right model do not hold. */
+static void find_counter_ties(block_run *run)
+{
+    gemma4_replay *r = run->replay;
+    size_t K = r->model->config.top_k_experts, E = r->model->config.num_experts;
+    for (size_t t = 0; t < r->T; t++) {
+        const real *logits = run->values[GEMMA4_TAP_ROUTER_LOGITS] + t * E;
+        double smallest_chosen = INFINITY, largest_other = -INFINITY;
+        for (size_t i = 0; i < E; i++) {
+            bool chosen = false;
+            for (size_t k = 0; k < K; k++)
+                chosen = chosen || run->ids[t * K + k] == (int32_t)i;
+            if (chosen)
+                smallest_chosen = fmin(smallest_chosen, (double)logits[i]);
+            else
+                largest_other = fmax(largest_other, (double)logits[i]);
+        }
+        const gemma4_replayed_tap *stored = &r->taps[GEMMA4_TAP_ROUTER_LOGITS];
+        r->counter_open[t] = !r->have_valid_ids[t] && !(stored->engine && stored->have[t]) &&
+                             smallest_chosen - largest_other <= gemma4_replay_near_tie(r, t);
+    }
+}
+
+/* The reference's choice, or the one that is forced, or the engine's. */
+static void choose_ids(block_run *run, gemma4_tap_event *e)
 {
     gemma4_replay *r = run->replay;
     size_t K = r->model->config.top_k_experts, n = r->T * K;
+    bool own = run->kind == RUN_COUNTER && (!run->inject || run->planted);
     if (run->kind == RUN_CLEAN && !r->force_ids)
         memcpy(r->reference_ids, e->ids, n * sizeof *e->ids);
-    if (r->force_ids)
+    if (r->force_ids && !own)
         memcpy(e->ids, r->ids, n * sizeof *e->ids);
     for (size_t t = 0; t < r->T; t++)
-        if (r->have_valid_ids[t])
+        if (r->have_valid_ids[t] && !(run->kind == RUN_COUNTER && !run->inject))
             memcpy(e->ids + t * K, r->engine_ids + t * K, K * sizeof *e->ids);
     if (run->kind == RUN_CLEAN)
         memcpy(r->ids, e->ids, n * sizeof *e->ids);
-    if (run->kind == RUN_COUNTER)
+    if (run->kind == RUN_COUNTER) {
         memcpy(run->ids, e->ids, n * sizeof *e->ids);
-    return 0;
-}
-
-static bool is_changed(const block_run *run, gemma4_tap tap)
-{
-    for (const gemma4_tap *t = run->changed; run->changed && *t != GEMMA4_TAP_COUNT; t++)
-        if (*t == tap)
-            return true;
-    return false;
+        if (run->inject && run->planted)
+            find_counter_ties(run);
+    }
 }
 
 static gemma4_step step_of(const gemma4_replay *r, real *const values[], const int32_t *ids)
@@ -184,18 +213,21 @@ static gemma4_step step_of(const gemma4_replay *r, real *const values[], const i
 static int counter_event(block_run *run, gemma4_tap_event *e, gemma4_error *error)
 {
     gemma4_replay *r = run->replay;
-    if (run->parameters && is_changed(run, e->tap) && !is_keys(e->tap)) {
+    if (run->changed[e->tap] && !is_keys(e->tap)) {
         gemma4_step step = step_of(r, run->values, run->ids);
-        if (gemma4_counter_step(&step, run->parameters, e->tap, e->values, e->ids, error))
+        if (gemma4_counter_step(&step, &run->parameters, e->tap, e->values, e->ids, error))
             return -1;
     }
-    if (e->tap == GEMMA4_TAP_ROUTER_TOPK_IDS)
-        return choose_ids(run, e);
+    if (e->tap == GEMMA4_TAP_ROUTER_TOPK_IDS) {
+        choose_ids(run, e);
+        return 0;
+    }
     if (e->tap == run->stop && run->out)
-        keep(run->out, e, r->taps[e->tap].width, r->T);
-    inject(run, e, &r->taps[e->tap]);
+        keep(run->out, e, run->widths[e->tap], r->T);
+    if (run->inject)
+        inject(run, e, &r->taps[e->tap]);
     if (run->values[e->tap])
-        keep(run->values[e->tap], e, r->taps[e->tap].width, r->T);
+        keep(run->values[e->tap], e, run->widths[e->tap], r->T);
     return 0;
 }
 
@@ -206,14 +238,21 @@ static int replay_hook(void *context, gemma4_tap_event *e, gemma4_error *error)
     gemma4_replayed_tap *t = &r->taps[e->tap];
     if (run->kind == RUN_COUNTER)
         return counter_event(run, e, error);
-    if (e->tap == GEMMA4_TAP_ROUTER_TOPK_IDS)
-        return choose_ids(run, e);
+    if (e->tap == GEMMA4_TAP_ROUTER_TOPK_IDS) {
+        choose_ids(run, e);
+        return 0;
+    }
     if (run->kind == RUN_DRAW)
         perturb(run, e, is_keys(e->tap) ? e->dims[0] * e->dims[1] : t->width);
     if (run->kind == RUN_CLEAN && t->expected)
         keep(t->expected, e, t->width, r->T);
-    if (run->kind == RUN_DRAW && t->draws[run->draw])
+    if (run->kind == RUN_DRAW && t->draws[run->draw]) {
+        /* What is compared has been stored: a dataset narrower than the arithmetic has rounded once more. */
+        const gemma4_tier *stored = t->stored ? gemma4_tier_of(t->stored->stored_dtype) : NULL;
+        if (stored && stored->unit > r->tier->unit)
+            gemma4_noise_storage(&run->noise, GEMMA4_TAP_COUNT, e->values, e->rows * e->dims[0] * e->dims[1], stored->unit);
         keep_difference(run, e, t);
+    }
     inject(run, e, t);
     if (run->kind == RUN_CLEAN && t->values)
         keep(t->values, e, t->width, r->T);
@@ -406,6 +445,10 @@ int gemma4_replay_block(gemma4_replay *r, gemma4_block block, gemma4_error *erro
     r->block_layer = block >= 0 && (size_t)block < layers ? (size_t)block : 0;
     r->input_known = input_is_known(r, block);
     memcpy(r->h_before, r->h, r->T * c->hidden_size * sizeof *r->h);
+    if (r->input_known) {
+        r->known_block = block;
+        memcpy(r->h_known, r->h, r->T * c->hidden_size * sizeof *r->h);
+    }
     for (size_t d = 0; d < GEMMA4_DRAWS; d++)
         memcpy(r->h_draws_before[d], r->h_draws[d], r->T * c->hidden_size * sizeof *r->h);
     if (tap_is_in(GEMMA4_TAP_ROUTER_TOPK_IDS, block, layers) && load_ids(r, error))
@@ -443,35 +486,83 @@ gemma4_step gemma4_replay_step(const gemma4_replay *r)
     return step_of(r, values, r->ids);
 }
 
-int gemma4_replay_counter_run(gemma4_replay *r, const gemma4_parameters *parameters, const gemma4_tap *changed, gemma4_tap stop, real *h,
-                              real *out, gemma4_error *error)
+bool gemma4_planted_in(const gemma4_replay *r, const gemma4_planted *planted, size_t i, gemma4_block block)
 {
-    block_run run = {.replay = r, .kind = RUN_COUNTER, .parameters = parameters, .changed = changed, .stop = stop, .out = out};
     const gemma4_config *c = &r->model->config;
-    int status = 0;
-    run.ids = calloc(r->T * c->top_k_experts, sizeof *run.ids);
-    for (int tap = 0; tap < GEMMA4_TAP_COUNT && !status; tap++)
-        if (tap_is_in((gemma4_tap)tap, r->block, c->num_hidden_layers) && tap != GEMMA4_TAP_ROUTER_TOPK_IDS && !is_keys((gemma4_tap)tap))
-            status = (run.values[tap] = calloc(r->T * r->taps[tap].width, sizeof(real))) ? 0 : gemma4_fail(error, "replay: out of memory");
-    if (!run.ids)
-        status = gemma4_fail(error, "replay: out of memory");
-    if ((size_t)r->block == c->num_hidden_layers && !status) {
-        run.values[GEMMA4_TAP_LAYER_OUTPUT] = malloc(r->T * c->hidden_size * sizeof(real));
-        status = run.values[GEMMA4_TAP_LAYER_OUTPUT] ? 0 : gemma4_fail(error, "replay: out of memory");
-        if (!status)
-            memcpy(run.values[GEMMA4_TAP_LAYER_OUTPUT], h, r->T * c->hidden_size * sizeof(real));
+    bool layer = block >= 0 && (size_t)block < c->num_hidden_layers;
+    int kind = !layer ? GEMMA4_ON_HEAD : c->layers[block].kind == GEMMA4_FULL ? GEMMA4_ON_FULL : GEMMA4_ON_SLIDING;
+    return (planted->models[i]->where & kind) && (planted->only_layer[i] < 0 || planted->only_layer[i] == block);
+}
+
+/* The parameters in force in this block, and the taps that they change. */
+static void plant(block_run *run, const gemma4_planted *planted, gemma4_block block)
+{
+    run->parameters = gemma4_right_parameters();
+    memset(run->changed, 0, sizeof run->changed);
+    for (size_t i = 0; i < planted->count; i++) {
+        if (!gemma4_planted_in(run->replay, planted, i, block))
+            continue;
+        planted->models[i]->change(&run->parameters);
+        for (const gemma4_tap *t = planted->models[i]->taps; *t != GEMMA4_TAP_COUNT; t++)
+            run->changed[*t] = true;
     }
-    if (!status)
-        status = run_block(r, &run, h, error);
+}
+
+static int counter_block(block_run *run, gemma4_block block, real *h, gemma4_error *error)
+{
+    gemma4_replay *r = run->replay;
+    const gemma4_config *c = &r->model->config;
+    size_t layers = c->num_hidden_layers;
+    r->block = block;
+    r->block_layer = block >= 0 && (size_t)block < layers ? (size_t)block : 0;
+    int status = (run->ids = calloc(r->T * c->top_k_experts, sizeof *run->ids)) ? 0 : -1;
+    for (int tap = 0; tap < GEMMA4_TAP_COUNT; tap++) {
+        size_t dims[2] = {1, 1};
+        run->values[tap] = NULL;
+        if (!tap_is_in((gemma4_tap)tap, block, layers))
+            continue;
+        gemma4_tap_dims(c, (gemma4_tap)tap, r->block_layer, r->T, dims);
+        run->widths[tap] = dims[0] * dims[1];
+        if (tap != GEMMA4_TAP_ROUTER_TOPK_IDS && !is_keys((gemma4_tap)tap) && !(run->values[tap] = calloc(r->T * run->widths[tap], sizeof(real))))
+            status = -1;
+    }
+    if ((size_t)block == layers && (run->values[GEMMA4_TAP_LAYER_OUTPUT] = malloc(r->T * c->hidden_size * sizeof(real))))
+        memcpy(run->values[GEMMA4_TAP_LAYER_OUTPUT], h, r->T * c->hidden_size * sizeof(real));
+    status = status ? gemma4_fail(error, "replay: out of memory") : run_block(r, run, h, error);
     for (int tap = 0; tap < GEMMA4_TAP_COUNT; tap++)
-        free(run.values[tap]);
-    free(run.ids);
+        free(run->values[tap]);
+    free(run->ids);
+    return status;
+}
+
+int gemma4_replay_counter_run(gemma4_replay *r, const gemma4_planted *planted, gemma4_tap stop, real *out, gemma4_error *error)
+{
+    gemma4_block last = r->block;
+    size_t last_layer = r->block_layer, n = r->T * r->model->config.hidden_size;
+    block_run run = {.replay = r, .kind = RUN_COUNTER, .stop = GEMMA4_TAP_COUNT, .planted = planted->count > 0};
+    real *h = malloc(n * sizeof *h);
+    memset(r->counter_open, 0, r->T * sizeof *r->counter_open);
+    int status = h ? 0 : gemma4_fail(error, "replay: out of memory");
+    if (h)
+        memcpy(h, r->h_known, n * sizeof *h);
+    for (gemma4_block block = r->known_block; block <= last && !status; block++) {
+        plant(&run, planted, block);
+        if (block == last) {
+            run.stop = stop;
+            run.out = out;
+            run.inject = true;
+        }
+        status = counter_block(&run, block, h, error);
+    }
+    r->block = last;
+    r->block_layer = last_layer;
+    free(h);
     return status;
 }
 
 /* ------------------------------------------------------------------ scores */
 
-gemma4_score gemma4_replay_score(const gemma4_replay *r, gemma4_tap tap, const real *instead)
+gemma4_score gemma4_replay_score(const gemma4_replay *r, gemma4_tap tap, const real *instead, const bool *skip)
 {
     const gemma4_replayed_tap *t = &r->taps[tap];
     const real *expected = instead ? instead : t->expected;
@@ -479,7 +570,7 @@ gemma4_score gemma4_replay_score(const gemma4_replay *r, gemma4_tap tap, const r
     double sum = 0, errors = 0, sizes = 0;
     for (size_t row = 0; t->engine && row < r->T; row++) {
         double error = 0, size = 0;
-        if (!t->have[row])
+        if (!t->have[row] || (skip && skip[row]))
             continue;
         for (size_t i = row * t->width; i < (row + 1) * t->width; i++) {
             if (tap == GEMMA4_TAP_ATTN_SCORES && t->expected[i] == 0 && t->draws[0][i] == 0)
@@ -545,11 +636,13 @@ int gemma4_replay_init(gemma4_replay *r, const gemma4_model *model, gemma4_activ
     ok = (r->chunk_end = calloc(r->T, sizeof *r->chunk_end)) && ok;
     ok = (r->h = calloc(n, sizeof *r->h)) && ok;
     ok = (r->h_before = calloc(n, sizeof *r->h_before)) && ok;
+    ok = (r->h_known = calloc(n, sizeof *r->h_known)) && ok;
     for (size_t d = 0; d < GEMMA4_DRAWS; d++)
         ok = (r->h_draws[d] = calloc(n, sizeof *r->h)) && (r->h_draws_before[d] = calloc(n, sizeof *r->h)) && ok;
     ok = (r->reference_ids = calloc(k, sizeof *r->ids)) && ok;
     ok = (r->ids = calloc(k, sizeof *r->ids)) && ok;
     ok = (r->engine_ids = calloc(k, sizeof *r->ids)) && ok;
+    ok = (r->counter_open = calloc(r->T, sizeof *r->counter_open)) && ok;
     ok = (r->have_ids = calloc(r->T, sizeof *r->have_ids)) && ok;
     ok = (r->have_valid_ids = calloc(r->T, sizeof *r->have_valid_ids)) && ok;
     if (!ok)
@@ -571,10 +664,12 @@ void gemma4_replay_free(gemma4_replay *r)
     free(r->chunk_end);
     free(r->h);
     free(r->h_before);
+    free(r->h_known);
     free(r->reference_ids);
     free(r->ids);
     free(r->engine_ids);
     free(r->have_ids);
+    free(r->counter_open);
     free(r->have_valid_ids);
     gemma4_session_free(r->session);
     *r = (gemma4_replay){0};

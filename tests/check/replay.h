@@ -46,12 +46,15 @@ typedef struct gemma4_replay {
     size_t block_layer; /* of its taps; 0 for embedding and head */
     gemma4_real *h;          /* [T, d] the replayed stream, as the block starts from it / after it */
     gemma4_real *h_before;   /* the same before the block */
+    gemma4_real *h_known;    /* the same before known_block, the last block whose input was wholly injected (-1: the tokens) */
+    gemma4_block known_block;
     gemma4_real *h_draws[GEMMA4_DRAWS], *h_draws_before[GEMMA4_DRAWS];
     gemma4_replayed_tap taps[GEMMA4_TAP_COUNT]; /* of the block at hand */
     /* Expert choices of the layer at hand, [T, K]: the reference's from the engine's inputs, what was used, and the engine's. */
     int32_t *reference_ids, *ids, *engine_ids;
     bool *have_ids;          /* [T] */
     bool *have_valid_ids;    /* [T] and they are K distinct experts */
+    bool *counter_open;      /* [T] positions at which the last counter run's choice of experts was a near-tie that the dump does not settle */
     bool force_ids;          /* runs take `ids` instead of choosing */
     bool input_known;        /* the block's input was injected at every position: nothing is bridged into it */
 } gemma4_replay;
@@ -65,22 +68,34 @@ int gemma4_replay_block(gemma4_replay *replay, gemma4_block block, gemma4_error 
 /* Runs the block at hand again from where it started, with the choices in `ids` where force_ids is set. */
 int gemma4_replay_again(gemma4_replay *replay, gemma4_error *error);
 
-/* Runs the block at hand once more with parameters (NULL: right) in force, injecting as the replay did, from h (updated; [T, d]). Where
- * stop is a tap, out [T, width] receives what the run makes of it before injection. */
-int gemma4_replay_counter_run(gemma4_replay *replay, const gemma4_parameters *parameters, const gemma4_tap *changed, gemma4_tap stop,
-                              gemma4_real *h, gemma4_real *out, gemma4_error *error);
+/* Counter-models planted into a run: up to two, each in all layers that it concerns or in one. count 0: the right model. */
+typedef struct gemma4_planted {
+    const gemma4_counter_model *models[2];
+    int only_layer[2]; /* -1: all */
+    size_t count;
+} gemma4_planted;
+
+/* Does the planted model at index i act in this block? */
+bool gemma4_planted_in(const gemma4_replay *replay, const gemma4_planted *planted, size_t i, gemma4_block block);
+
+/* Runs the blocks from where the stream was last known up to the block at hand once more, with what is planted, and injecting in the
+ * block at hand as the replay did. out [T, width of stop] receives what the run makes of the tap stop before injection. */
+int gemma4_replay_counter_run(gemma4_replay *replay, const gemma4_planted *planted, gemma4_tap stop, gemma4_real *out, gemma4_error *error);
 
 /* The step of the block at hand, for gemma4_counter_step. */
 gemma4_step gemma4_replay_step(const gemma4_replay *replay);
 
 /* The error of values against the yardstick, over the rows that can be compared: sqrt(mean over rows of (rms(row error) / sigma)^2), and
- * the largest row. difference may be NULL: expected and engine are compared; else expected + difference and engine. */
+ * the largest row. instead ([T, width]) takes the place of what was expected; skip ([T]) names rows to leave out. Both may be NULL. */
 typedef struct gemma4_score {
     size_t rows;
     double score, worst; /* in units of the yardstick */
     size_t position;     /* of the worst */
     double relative_rms; /* norm(error) / norm(expected) */
 } gemma4_score;
-gemma4_score gemma4_replay_score(const gemma4_replay *replay, gemma4_tap tap, const gemma4_real *instead);
+gemma4_score gemma4_replay_score(const gemma4_replay *replay, gemma4_tap tap, const gemma4_real *instead, const bool *skip);
+
+/* Two router logits of a row whose difference is below this may change places by rounding. */
+double gemma4_replay_near_tie(const gemma4_replay *replay, size_t row);
 
 #endif

@@ -111,6 +111,38 @@ static void print_routing(FILE *out, const gemma4_routing *routing)
             routing->decisions, routing->faults, routing->excused, routing->inferred, routing->near_ties);
 }
 
+static const gemma4_counter_model *model_of(const gemma4_cause *cause)
+{
+    return gemma4_counter_model_at(cause->model);
+}
+
+/* What first, why, and how sure. */
+static void print_cause(FILE *out, const gemma4_cause *cause)
+{
+    char name[GEMMA4_TAP_NAME_SIZE];
+    gemma4_tap_name(cause->tap, cause->first_layer, name);
+    if (!cause->explained) {
+        fprintf(out, "\nCause unknown: no known mistake explains %s%s%s\n", name, cause->layers[0] ? ", layers " : "", cause->layers);
+        fprintf(out, "  measured       %s\n", cause->description);
+    } else {
+        const gemma4_counter_model *m = model_of(cause);
+        fprintf(out, "\nCause: %s%s%s%s, first at %s%s%s\n", m->id, m->variant[0] ? " (" : "", m->variant, m->variant[0] ? ")" : "", name,
+                cause->layers[0] ? "; layers " : "", cause->layers);
+        fprintf(out, "  wrong          %s\n  right          %s\n", m->wrong, m->right);
+        if (cause->below_bound)
+            fprintf(out, "  evidence       no tap fails by itself; the error holds %.2f +- %.2g of this mistake\n", cause->coefficient, cause->residual);
+        else
+            fprintf(out, "  evidence       explains %zu failing tap%s; coefficient %.4f, what is left is %.2g of honest rounding\n", cause->taps,
+                    cause->taps == 1 ? "" : "s", cause->coefficient, cause->residual);
+        for (size_t i = 0; i < cause->equivalent_count; i++)
+            fprintf(out, "%s%s", i ? ", " : "  fits as well   ", gemma4_counter_model_at(cause->equivalent[i])->id);
+        fprintf(out, "%s  more           gemma4-check explain %s\n", cause->equivalent_count ? "\n" : "", m->id);
+    }
+    if (cause->has_near)
+        fprintf(out, "  runner-up      %s: coefficient %.3g, leaves %.3g times honest rounding\n", gemma4_counter_model_at(cause->near.model)->id,
+                cause->near.coefficient, cause->near.residual);
+}
+
 void gemma4_report_text(FILE *out, const gemma4_report *report)
 {
     fprintf(out, "engine     ");
@@ -133,6 +165,8 @@ void gemma4_report_text(FILE *out, const gemma4_report *report)
     print_routing(out, &report->routing);
     if (report->first_divergence)
         print_first_divergence(out, report);
+    for (size_t i = 0; i < gemma4_cause_count(report->diagnosis); i++)
+        print_cause(out, gemma4_cause_at(report->diagnosis, i));
     fprintf(out, "\n%s\n", report->conforms ? "CONFORMS" : "DOES NOT CONFORM");
 }
 
@@ -256,6 +290,35 @@ static void json_first_divergence(FILE *out, const gemma4_tap_result *r)
     fputs(", \"mode\": \"local\"}", out);
 }
 
+static void json_cause(FILE *out, const gemma4_cause *cause)
+{
+    char name[GEMMA4_TAP_NAME_SIZE];
+    const gemma4_counter_model *m = cause->explained ? model_of(cause) : NULL;
+    fputs("{", out);
+    json_field(out, "id", m ? m->id : NULL);
+    fputs(", ", out);
+    json_field(out, "variant", m && m->variant[0] ? m->variant : NULL);
+    fprintf(out, ", \"tap\": \"%s\", \"layers\": \"%s\", \"explained\": %s, \"taps\": %zu, \"below_bound\": %s, \"coefficient\": ",
+            gemma4_tap_name(cause->tap, cause->first_layer, name), cause->layers, m ? "true" : "false", cause->taps,
+            cause->below_bound ? "true" : "false");
+    json_number(out, m ? cause->coefficient : NAN);
+    fputs(", \"residual\": ", out);
+    json_number(out, m ? cause->residual : NAN);
+    fputs(", \"equivalent\": [", out);
+    for (size_t i = 0; i < cause->equivalent_count; i++)
+        fprintf(out, "%s\"%s\"", i ? ", " : "", gemma4_counter_model_at(cause->equivalent[i])->id);
+    fputs("], ", out);
+    json_field(out, "description", m ? NULL : cause->description);
+    if (cause->has_near) {
+        fprintf(out, ", \"runner_up\": {\"id\": \"%s\", \"coefficient\": ", gemma4_counter_model_at(cause->near.model)->id);
+        json_number(out, cause->near.coefficient);
+        fputs(", \"residual\": ", out);
+        json_number(out, cause->near.residual);
+        fputs("}", out);
+    }
+    fputs("}", out);
+}
+
 void gemma4_report_json(FILE *out, const gemma4_report *report)
 {
     const char *separator = "";
@@ -276,7 +339,12 @@ void gemma4_report_json(FILE *out, const gemma4_report *report)
         }
     fputs("]},\n  \"first_divergence\": ", out);
     json_first_divergence(out, report->first_divergence);
-    fprintf(out, ",\n  \"causes\": [],\n  \"routing\": {\"decisions\": %zu, \"swaps\": %zu, \"excused\": %zu, \"inferred\": %zu, \"faults\": %zu, \"near_ties\": %zu},\n",
+    fputs(",\n  \"causes\": [", out);
+    for (size_t i = 0; i < gemma4_cause_count(report->diagnosis); i++) {
+        fputs(i ? ",\n    " : "\n    ", out);
+        json_cause(out, gemma4_cause_at(report->diagnosis, i));
+    }
+    fprintf(out, "],\n  \"routing\": {\"decisions\": %zu, \"swaps\": %zu, \"excused\": %zu, \"inferred\": %zu, \"faults\": %zu, \"near_ties\": %zu},\n",
             report->routing.decisions, report->routing.swaps, report->routing.excused, report->routing.inferred, report->routing.faults,
             report->routing.near_ties);
     fputs("  \"notes\": [", out);

@@ -5,6 +5,7 @@
 #include <stdio.h>
 
 #include "compare.h"
+#include "diagnose.h"
 #include "routing.h"
 #include "taps.h"
 
@@ -48,6 +49,7 @@ typedef struct gemma4_report {
     const gemma4_tap_result *first_divergence; /* NULL where it conforms */
     gemma4_tap_result *taps;   /* every tap of the model, in dataflow order */
     size_t tap_count;
+    gemma4_diagnosis *diagnosis;
     char notes[8][200];        /* remarks for the user */
     size_t note_count;
 } gemma4_report;

@@ -6,9 +6,6 @@
 
 typedef gemma4_real real;
 
-/* Two logits whose difference is below so many of its standard deviations may change places. */
-#define NEAR_TIE_DEVIATIONS 5
-
 /* The experts of a row by logit, largest first; equals by lower id. */
 static void rank_experts(int32_t *ranked, const real *logits, size_t E)
 {
@@ -18,12 +15,6 @@ static void rank_experts(int32_t *ranked, const real *logits, size_t E)
             ranked[at] = ranked[at - 1];
         ranked[at] = (int32_t)i;
     }
-}
-
-/* What rounding may change in the difference of two logits of this row. */
-static double bound(const gemma4_replay *r, size_t row)
-{
-    return NEAR_TIE_DEVIATIONS * sqrt(2) * r->taps[GEMMA4_TAP_ROUTER_LOGITS].sigma[row];
 }
 
 static bool logits_are_stored(const gemma4_replay *r, size_t row)
@@ -85,7 +76,7 @@ typedef struct inference {
     bool *fits;      /* [T] the tried set is within the bound */
     double *best;    /* [T] error of the best set */
     bool *other;     /* [T] the best set is not the reference's */
-    real *h, *predicted;
+    real *predicted;
 } inference;
 
 static int inference_init(inference *x, const gemma4_replay *r, gemma4_error *error)
@@ -100,7 +91,6 @@ static int inference_init(inference *x, const gemma4_replay *r, gemma4_error *er
     ok = (x->fits = calloc(T, sizeof *x->fits)) && ok;
     ok = (x->best = calloc(T, sizeof *x->best)) && ok;
     ok = (x->other = calloc(T, sizeof *x->other)) && ok;
-    ok = (x->h = calloc(T * c->hidden_size, sizeof *x->h)) && ok;
     ok = (x->predicted = calloc(T * r->taps[x->witness].width, sizeof *x->predicted)) && ok;
     return ok ? 0 : gemma4_fail(error, "replay: out of memory");
 }
@@ -114,7 +104,6 @@ static void inference_free(inference *x)
     free(x->fits);
     free(x->best);
     free(x->other);
-    free(x->h);
     free(x->predicted);
 }
 
@@ -129,7 +118,7 @@ static size_t find_open(inference *x, const gemma4_replay *r)
         int32_t *ranked = x->ranked + t * E;
         rank_experts(ranked, row, E);
         memcpy(x->chosen + t * K, ranked, K * sizeof *ranked);
-        bool near_tie = K < E && (double)row[ranked[K - 1]] - (double)row[ranked[K]] <= bound(r, t);
+        bool near_tie = K < E && (double)row[ranked[K - 1]] - (double)row[ranked[K]] <= gemma4_replay_near_tie(r, t);
         x->open[t] = near_tie && !r->have_ids[t] && !logits_are_stored(r, t) && r->taps[x->witness].have[t];
         x->best[t] = row_error(&r->taps[x->witness], t, r->taps[x->witness].expected);
         open += x->open[t];
@@ -145,14 +134,13 @@ static int try_exchange(inference *x, gemma4_replay *r, const expert_exchange *e
     for (size_t t = 0; t < r->T; t++) {
         memcpy(x->tried + t * K, x->ranked + t * E, K * sizeof *x->tried);
         x->fits[t] = x->open[t] && apply_exchange(exchange, x->tried + t * K, x->ranked + t * E,
-                                                  r->taps[GEMMA4_TAP_ROUTER_LOGITS].values + t * E, bound(r, t), K, E);
+                                                  r->taps[GEMMA4_TAP_ROUTER_LOGITS].values + t * E, gemma4_replay_near_tie(r, t), K, E);
         if (!x->fits[t])
             memcpy(x->tried + t * K, x->ranked + t * E, K * sizeof *x->tried);
     }
     memcpy(r->ids, x->tried, r->T * K * sizeof *r->ids);
-    memcpy(x->h, r->h_before, r->T * c->hidden_size * sizeof *x->h);
     r->force_ids = true;
-    if (gemma4_replay_counter_run(r, NULL, NULL, x->witness, x->h, x->predicted, error))
+    if (gemma4_replay_counter_run(r, &(gemma4_planted){0}, x->witness, x->predicted, error))
         return -1;
     for (size_t t = 0; t < r->T; t++) {
         double error_t = x->fits[t] ? row_error(&r->taps[x->witness], t, x->predicted) : INFINITY;
@@ -197,7 +185,7 @@ static double allowance(const gemma4_replay *r, size_t row, const real *logits, 
 {
     double largest = 0;
     if (!logits_are_stored(r, row))
-        return bound(r, row);
+        return gemma4_replay_near_tie(r, row);
     for (size_t i = 0; i < E; i++)
         largest = fmax(largest, fabs((double)logits[i]));
     /* Stored logits decide, but for ties that rounding makes: of the dataset, or of float32 probabilities. */
@@ -235,7 +223,7 @@ size_t gemma4_routing_judge(const gemma4_replay *r, gemma4_routing *routing)
         const real *logits = r->taps[GEMMA4_TAP_ROUTER_LOGITS].values + t * E;
         double shortfall;
         rank_experts(ranked, logits, E);
-        routing->near_ties += K < E && (double)logits[ranked[K - 1]] - (double)logits[ranked[K]] <= bound(r, t);
+        routing->near_ties += K < E && (double)logits[ranked[K - 1]] - (double)logits[ranked[K]] <= gemma4_replay_near_tie(r, t);
         if (!r->have_ids[t])
             continue;
         routing->decisions++;

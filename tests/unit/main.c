@@ -8,7 +8,7 @@ int main(void)
 {
     static Suite *(*const suites[])(void) = {document_suite, config_suite, safetensors_suite, model_suite, taps_suite, activations_suite,
                                              options_suite, ops_suite, forward_suite, synth_suite, compare_suite,
-                                             case_suite, report_suite, golden_suite, judge_suite, cli_suite};
+                                             case_suite, report_suite, golden_suite, judge_suite, counter_model_suite, cli_suite};
     test_dir(); /* made here, so that it is removed at the end whatever the forked tests do */
     SRunner *runner = srunner_create(NULL);
     for (size_t i = 0; i < sizeof suites / sizeof *suites; i++)

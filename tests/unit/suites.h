@@ -19,6 +19,7 @@ Suite *case_suite(void);
 Suite *report_suite(void);
 Suite *golden_suite(void);
 Suite *judge_suite(void);
+Suite *counter_model_suite(void);
 Suite *cli_suite(void);
 
 #endif

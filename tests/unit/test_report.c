@@ -17,20 +17,21 @@ static bool covered[2];
 static gemma4_report failing_report(void)
 {
     memset(results, 0, sizeof results);
-    results[0] = (gemma4_tap_result){.tap = GEMMA4_TAP_EMBED, .verdict = GEMMA4_PASS, .metric = "relative_rms", .error = 1e-7,
-                                     .tolerance = 2e-5, .metrics = {1e-7, 2e-7, 3, 1, 1}};
-    results[1] = (gemma4_tap_result){.tap = GEMMA4_TAP_ATTN_Q, .layer = 1, .verdict = GEMMA4_NOT_COVERED, .metric = ""};
-    results[2] = (gemma4_tap_result){.tap = GEMMA4_TAP_ATTN_Q_ROPE, .layer = 1, .verdict = GEMMA4_DIVERGES, .metric = "position_rms",
-                                     .error = INFINITY, .tolerance = 6e-5, .metrics = {NAN, INFINITY, 7, -INFINITY, 0.5},
-                                     .position = 7, .worst_position = 7, .worst_index = 12, .worst_engine = -1.5,
+    results[0] = (gemma4_tap_result){.tap = GEMMA4_TAP_EMBED, .verdict = GEMMA4_PASS, .local = {"rms_in_spreads", 0.5, 3, 1},
+                                     .accumulated = {"relative_rms", 1e-7, 2e-5, 3}, .metrics = {1e-7, 2e-7, 3, 1, 1}};
+    results[1] = (gemma4_tap_result){.tap = GEMMA4_TAP_ATTN_Q, .layer = 1, .verdict = GEMMA4_NOT_COVERED, .local = {.metric = ""}};
+    results[2] = (gemma4_tap_result){.tap = GEMMA4_TAP_ATTN_Q_ROPE, .layer = 1, .verdict = GEMMA4_DIVERGES,
+                                     .local = {"worst_position_in_spreads", INFINITY, 6, 7}, .accumulated = {"position_rms", INFINITY, 6e-5, 7},
+                                     .added = INFINITY, .inherited = NAN, .metrics = {NAN, INFINITY, 7, -INFINITY, 0.5},
+                                     .worst_position = 7, .worst_index = 12, .worst_engine = -1.5,
                                      .worst_expected = 0.25, .problem = "3 values are NaN <&\"> or infinite"};
-    results[3] = (gemma4_tap_result){.tap = GEMMA4_TAP_LOGITS, .verdict = GEMMA4_MARGINAL, .metric = "relative_rms", .error = 1.5e-5,
-                                     .tolerance = 2e-5, .metrics = {1.5e-5, 2e-5, 4, 1, 1}};
+    results[3] = (gemma4_tap_result){.tap = GEMMA4_TAP_LOGITS, .verdict = GEMMA4_MARGINAL, .local = {"rms_in_spreads", 2.5, 3, 4},
+                                     .accumulated = {"relative_rms", 1.5e-5, 2e-5, 4}, .metrics = {1.5e-5, 2e-5, 4, 1, 1}};
     covered[0] = false;
     covered[1] = true;
     gemma4_report report = {.level = GEMMA4_LOGITS_LEVEL, .dtype = "float32", .case_id = "my-case", .engine = "an \"engine\"\n\xff",
                             .engine_version = "1.0", .expected_from = "golden", .layers = 2, .positions = 9, .taps_covered = 3,
-                            .taps_of = 66, .layer_covered = covered, .routing = {18, 2, 0, 1, 1}, .first_divergence = &results[2],
+                            .taps_of = 66, .layer_covered = covered, .routing = {.decisions = 18, .swaps = 2, .inferred = 1, .faults = 1}, .first_divergence = &results[2],
                             .taps = results, .tap_count = 4};
     gemma4_report_note(&report, "%d dataset is no tap: %s", 1, "x\\y");
     return report;
@@ -121,8 +122,8 @@ static const struct {
     {"verdict", "FAIL"}, {"level", "logits"}, {"dtype", "float32"}, {"case", "my-case"}, {"engine", "an \"engine\"\n\xef\xbf\xbd"},
     {"engine_version", "1.0"}, {"expected_from", "golden"}, {"coverage/taps", "3"}, {"coverage/of", "66"},
     {"first_divergence/tap", "layers.1.attn.q_rope"}, {"first_divergence/layer", "1"}, {"first_divergence/position", "7"},
-    {"first_divergence/metric", "position_rms"}, {"first_divergence/error", "null"}, {"first_divergence/tolerance", "6e-05"},
-    {"first_divergence/mode", "accumulated"}, {"routing/decisions", "18"}, {"routing/swaps", "2"}, {"routing/excused", "0"},
+    {"first_divergence/metric", "worst_position_in_spreads"}, {"first_divergence/error", "null"}, {"first_divergence/tolerance", "6"},
+    {"first_divergence/mode", "local"}, {"routing/decisions", "18"}, {"routing/swaps", "2"}, {"routing/excused", "0"},
     {"routing/inferred", "1"}, {"routing/faults", "1"},
 };
 
@@ -146,30 +147,39 @@ START_TEST(json_has_the_contract_s_lists)
     ck_assert(layers->kind == GEMMA4_SEQUENCE && layers->count == 1);
     ck_assert_str_eq(layers->items[0].text, "1");
     ck_assert(at(document, "causes")->kind == GEMMA4_SEQUENCE);
-    ck_assert(taps->kind == GEMMA4_SEQUENCE && taps->count == 4);
+    ck_assert(taps->kind == GEMMA4_SEQUENCE && taps->count == 7); /* a local and an accumulated row each, one for what is not covered */
     ck_assert_str_eq(notes->items[0].text, "1 dataset is no tap: x\\y");
     gemma4_document_free(document);
     free(text);
 }
 END_TEST
 
-static const char *const VERDICTS[] = {"PASS", "NOT_COVERED", "FAIL", "MARGINAL"};
+/* The rows of the report's taps: a local one, then an accumulated one, for each that was compared. */
+static const struct {
+    size_t result;
+    const char *tap, *verdict, *mode;
+} ROWS[] = {
+    {0, "embed", "PASS", "local"}, {0, "embed", "PASS", "accumulated"}, {1, "layers.1.attn.q", "NOT_COVERED", NULL},
+    {2, "layers.1.attn.q_rope", "FAIL", "local"}, {2, "layers.1.attn.q_rope", "FAIL", "accumulated"},
+    {3, "logits", "MARGINAL", "local"}, {3, "logits", "PASS", "accumulated"},
+};
 
 START_TEST(every_tap_is_listed_with_its_verdict)
 {
-    static const char *const names[] = {"embed", "layers.1.attn.q", "layers.1.attn.q_rope", "logits"};
     gemma4_report report = failing_report();
     char *text = printed(gemma4_report_json, &report);
     gemma4_document *document = parse(text);
-    const gemma4_node *tap = &at(document, "taps")->items[_i];
-    ck_assert_str_eq(gemma4_node_get(tap, "tap")->text, names[_i]);
-    ck_assert_str_eq(gemma4_node_get(tap, "verdict")->text, VERDICTS[_i]);
-    if (results[_i].verdict != GEMMA4_NOT_COVERED) {
-        ck_assert_str_eq(gemma4_node_get(tap, "metric")->text, results[_i].metric);
-        ck_assert_ptr_nonnull(gemma4_node_get(tap, "error"));
-        ck_assert_ptr_nonnull(gemma4_node_get(tap, "tolerance"));
-        ck_assert_str_eq(gemma4_node_get(tap, "mode")->text, "accumulated");
-        ck_assert_uint_eq(gemma4_node_get(tap, "worst")->count, 4);
+    const gemma4_node *row = &at(document, "taps")->items[_i];
+    ck_assert_str_eq(gemma4_node_get(row, "tap")->text, ROWS[_i].tap);
+    ck_assert_str_eq(gemma4_node_get(row, "verdict")->text, ROWS[_i].verdict);
+    if (ROWS[_i].mode) {
+        const gemma4_tap_result *r = &results[ROWS[_i].result];
+        bool local = !strcmp(ROWS[_i].mode, "local");
+        ck_assert_str_eq(gemma4_node_get(row, "mode")->text, ROWS[_i].mode);
+        ck_assert_str_eq(gemma4_node_get(row, "metric")->text, local ? r->local.metric : r->accumulated.metric);
+        ck_assert_ptr_nonnull(gemma4_node_get(row, "error"));
+        ck_assert_ptr_nonnull(gemma4_node_get(row, "tolerance"));
+        ck_assert_ptr_nonnull(gemma4_node_get(row, local ? "added" : "worst"));
     }
     gemma4_document_free(document);
     free(text);
@@ -184,7 +194,7 @@ START_TEST(what_is_not_finite_is_null)
     char *text = printed(gemma4_report_json, &report);
     gemma4_document *document = parse(text);
     for (size_t i = 0; i < COUNT(keys); i++)
-        ck_assert(gemma4_node_is_null(gemma4_node_get(&at(document, "taps")->items[2], keys[i])));
+        ck_assert(gemma4_node_is_null(gemma4_node_get(&at(document, "taps")->items[4], keys[i])));
     ck_assert_ptr_null(strstr(text, ": inf"));
     ck_assert_ptr_null(strstr(text, ": nan"));
     ck_assert_ptr_null(strstr(text, ": -inf"));
@@ -244,7 +254,7 @@ static const char *const JUNIT[] = {
     "<testsuite name=\"my-case\" tests=\"4\" failures=\"1\" errors=\"0\" skipped=\"1\">",
     "name=\"embed\"/>",
     "name=\"layers.1.attn.q\"><skipped message=",
-    ("name=\"layers.1.attn.q_rope\"><failure type=\"divergence\" message=\"position_rms inf, tolerance 6.0e-05; 3 values are NaN "
+    ("name=\"layers.1.attn.q_rope\"><failure type=\"divergence\" message=\"worst_position_in_spreads inf, tolerance 6; 3 values are NaN "
     "&lt;&amp;&quot;&gt; or infinite\"/></testcase>"),
     "name=\"logits\"/>",
     "  </testsuite>\n</testsuites>\n",
@@ -273,7 +283,7 @@ END_TEST
 static const char *const TEXT[] = {
     "float32, 9 positions, case my-case", "from the golden", "logits: 3 of 66 required taps", "note       1 dataset is no tap",
     "First divergence: layers.1.attn.q_rope", "3 values are NaN", "position 7, index 12: yours -1.5, expected 0.25", "DOES NOT CONFORM",
-    "Routing: 18 decisions, 1 with other experts",
+    "Routing: 18 decisions in the dump, 1 faults",
 };
 
 START_TEST(text_says)
@@ -328,7 +338,7 @@ Suite *report_suite(void)
     tcase_add_loop_test(json, strings_are_escaped, 0, COUNT(STRINGS));
     tcase_add_loop_test(json, json_has_the_contract_s_fields, 0, COUNT(FIELDS));
     tcase_add_test(json, json_has_the_contract_s_lists);
-    tcase_add_loop_test(json, every_tap_is_listed_with_its_verdict, 0, COUNT(VERDICTS));
+    tcase_add_loop_test(json, every_tap_is_listed_with_its_verdict, 0, COUNT(ROWS));
     tcase_add_test(json, what_is_not_finite_is_null);
     tcase_add_test(json, a_passing_report_has_no_divergence);
     tcase_add_test(json, a_divergence_outside_the_layers_has_no_layer);

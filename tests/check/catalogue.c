@@ -1,0 +1,39 @@
+/* The catalogue as one list: its parts, one behind the other. */
+#include "catalogue.h"
+
+#include <assert.h>
+
+static const struct {
+    const gemma4_counter_model *rows;
+    const size_t *count;
+} parts[] = {
+    {catalogue_stream, &catalogue_stream_count},
+    {catalogue_attention, &catalogue_attention_count},
+    {catalogue_ffn, &catalogue_ffn_count},
+};
+enum { PARTS = sizeof parts / sizeof *parts };
+
+size_t gemma4_counter_model_count(void)
+{
+    size_t count = 0;
+    for (size_t i = 0; i < PARTS; i++)
+        count += *parts[i].count;
+    return count;
+}
+
+const gemma4_counter_model *gemma4_counter_model_at(size_t index)
+{
+    for (size_t i = 0; i < PARTS; index -= *parts[i].count, i++)
+        if (index < *parts[i].count)
+            return &parts[i].rows[index];
+    assert(!"an index within the catalogue");
+    return NULL;
+}
+
+bool gemma4_counter_model_acts(const gemma4_counter_model *counter_model, const gemma4_config *config, gemma4_tap tap, size_t layer)
+{
+    int kind = !gemma4_tap_describe(tap)->per_layer              ? GEMMA4_ON_HEAD
+               : config->layers[layer].kind == GEMMA4_SLIDING ? GEMMA4_ON_SLIDING
+                                                              : GEMMA4_ON_FULL;
+    return (counter_model->where & kind) != 0;
+}

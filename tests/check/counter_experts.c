@@ -1,0 +1,377 @@
+/* Counter-models: the dense MLP, the router and the experts. */
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "counter_internal.h"
+#include "ops.h"
+
+typedef gemma4_real real;
+
+/* ------------------------------------------------------- what they share */
+
+static double quick_gelu(double x)
+{
+    return x / (1 + exp(-1.702 * x));
+}
+
+/* The activation of gate, times up. */
+static real activated(gemma4_activation_function act, real gate, real up)
+{
+    double x = (double)gate, y = (double)up;
+    switch (act) {
+    case GEMMA4_GELU_ERF: return (real)(0.5 * x * (1 + erf(x * 0.70710678118654752440)) * y);
+    case GEMMA4_SILU: return (real)(x / (1 + exp(-x)) * y);
+    case GEMMA4_QUICK_GELU: return (real)(quick_gelu(x) * y);
+    case GEMMA4_IDENTITY: return (real)(x * y);
+    case GEMMA4_GPT_OSS: return (real)(quick_gelu(fmin(x, 7)) * (fmax(-7, fmin(y, 7)) + 1));
+    default: return (real)(gemma4_gelu_tanh(x) * y);
+    }
+}
+
+/* A tensor that comes before the tap at hand; NULL with the error's message filled otherwise. */
+static const real *earlier(const counter *m, gemma4_tap tap)
+{
+    if (tap < m->tap)
+        return counter_value(m, tap);
+    gemma4_fail(m->error, "%s: cannot read %s, which comes later", gemma4_tap_describe(m->tap)->name, gemma4_tap_describe(tap)->name);
+    return NULL;
+}
+
+/* A branch's norm: out is (T, d). */
+static int branch_norm(const counter *m, gemma4_branch_input input, gemma4_norm norm, real *out)
+{
+    static const gemma4_tap taps[] = {
+        [GEMMA4_FROM_RESIDUAL] = GEMMA4_TAP_ATTN_RESIDUAL, [GEMMA4_FROM_MLP_NORM] = GEMMA4_TAP_MLP_NORM,
+        [GEMMA4_FROM_MOE_NORM] = GEMMA4_TAP_ATTN_RESIDUAL, [GEMMA4_FROM_MLP_OUT] = GEMMA4_TAP_MLP_OUT,
+        [GEMMA4_FROM_MLP_POST_NORM] = GEMMA4_TAP_MLP_POST_NORM, [GEMMA4_FROM_LAYER_INPUT] = GEMMA4_TAP_LAYER_INPUT,
+    };
+    const real *x = earlier(m, taps[input]);
+    if (!x)
+        return -1;
+    if (input != GEMMA4_FROM_MOE_NORM)
+        return counter_norm(m, norm, x, 1, m->d, out);
+    return counter_norm(m, GEMMA4_NORM_PRE_FFN_2, x, 1, m->d, out) || counter_norm(m, norm, out, 1, m->d, out) ? -1 : 0;
+}
+
+/* --------------------------------------------------------------- dense MLP */
+
+static int mlp_act(const counter *m, real *out)
+{
+    const gemma4_mlp_parameters *p = &m->p->mlp;
+    const real *gate = counter_value(m, p->swapped ? GEMMA4_TAP_MLP_UP : GEMMA4_TAP_MLP_GATE);
+    const real *up = counter_value(m, p->swapped ? GEMMA4_TAP_MLP_GATE : GEMMA4_TAP_MLP_UP);
+    if (!gate || !up)
+        return -1;
+    for (size_t i = 0; i < m->T * m->c->intermediate_size; i++)
+        out[i] = activated(p->act, gate[i], up[i]);
+    return 0;
+}
+
+/* mlp.norm and mlp.act. */
+int counter_mlp(const counter *m, real *out)
+{
+    return m->tap == GEMMA4_TAP_MLP_NORM ? branch_norm(m, m->p->mlp.input, GEMMA4_NORM_PRE_FFN, out) : mlp_act(m, out);
+}
+
+/* ------------------------------------------------------------------ router */
+
+/* unit RMSNorm * router.scale * d^-0.5. */
+static int router_norm(const counter *m, real *out)
+{
+    const gemma4_router_parameters *p = &m->p->router;
+    double root = sqrt((double)m->d);
+    double divisor = p->no_root ? 1 : p->root_twice ? root * root : p->root_bf16 ? 1 / counter_bf16(1 / root) : root;
+    if (branch_norm(m, p->input, GEMMA4_NORM_ROUTER, out))
+        return -1;
+    for (size_t i = 0; i < m->T * m->d; i++) {
+        double scale = p->no_scale_tensor ? 1 : (double)gemma4_weight_at(&m->w->router_scale, i % m->d);
+        out[i] = (real)((double)out[i] * scale / divisor);
+    }
+    return 0;
+}
+
+static void softmax_rows(const counter *m, real *y, const real *x)
+{
+    for (size_t t = 0; t < m->T; t++)
+        gemma4_softmax(y + t * m->c->num_experts, x + t * m->c->num_experts, m->c->num_experts);
+}
+
+/* out holds router.proj's output. */
+static int router_logits(const counter *m, real *out)
+{
+    for (size_t i = 0; m->p->router.bf16_logits && i < m->T * m->c->num_experts; i++)
+        out[i] = (real)counter_bf16((double)out[i]);
+    if (m->p->router.logits_are_probs)
+        softmax_rows(m, out, out);
+    return 0;
+}
+
+static int router_probs(const counter *m, real *out)
+{
+    const real *logits = counter_value(m, GEMMA4_TAP_ROUTER_LOGITS);
+    size_t n = m->T * m->c->num_experts;
+    if (!logits)
+        return -1;
+    if (m->p->router.logits_are_probs)
+        memcpy(out, logits, n * sizeof *out);
+    else if (m->p->router.sigmoid)
+        for (size_t i = 0; i < n; i++)
+            out[i] = (real)(1 / (1 + exp(-(double)logits[i])));
+    else
+        softmax_rows(m, out, logits);
+    return 0;
+}
+
+/* router.topk_ids: the K experts with the largest logits, largest first. */
+int counter_top_k(const counter *m, int32_t *ids)
+{
+    const gemma4_router_parameters *p = &m->p->router;
+    size_t E = m->c->num_experts, K = m->c->top_k_experts;
+    const real *logits = counter_value(m, GEMMA4_TAP_ROUTER_LOGITS);
+    real *row = logits ? counter_memory(m, E, 1, sizeof *row) : NULL;
+    if (!row)
+        return -1;
+    for (size_t t = 0; t < m->T; t++) {
+        for (size_t e = 0; e < E; e++)
+            row[e] = p->ids_smallest ? -logits[t * E + e] : logits[t * E + e];
+        gemma4_top_k(ids + t * K, K, row, E);
+        for (size_t r = 0; p->ids_shifted && r < K; r++)
+            ids[t * K + r] = (int32_t)(((size_t)ids[t * K + r] + 1) % E);
+    }
+    free(row);
+    return 0;
+}
+
+/* The chosen experts, (T, K), each checked to be one. */
+static const int32_t *chosen(const counter *m)
+{
+    const int32_t *ids = m->step->topk_ids;
+    if (!ids) {
+        gemma4_fail(m->error, "%s: cannot be computed without router.topk_ids", gemma4_tap_describe(m->tap)->name);
+        return NULL;
+    }
+    for (size_t i = 0; i < m->T * m->c->top_k_experts; i++)
+        if (ids[i] < 0 || (size_t)ids[i] >= m->c->num_experts) {
+            gemma4_fail(m->error, "router.topk_ids: expected experts below %zu, found %d", m->c->num_experts, ids[i]);
+            return NULL;
+        }
+    return ids;
+}
+
+static double expert_scale(const counter *m, size_t expert)
+{
+    return (double)gemma4_weight_at(&m->w->router_per_expert_scale, expert);
+}
+
+/* A chosen expert's probability, as the normalisation reads it. */
+static double chosen_prob(const counter *m, const real *probs, int32_t id)
+{
+    return (double)probs[id] * (m->p->router.expert_scale_before_normalising ? expert_scale(m, (size_t)id) : 1);
+}
+
+/* One position's probabilities of the chosen experts, divided by their sum: n and ids are (K), probs is (E). */
+static void normalise(const counter *m, const real *probs, const int32_t *ids, real *n)
+{
+    const gemma4_router_parameters *p = &m->p->router;
+    size_t K = m->c->top_k_experts, kept = 0; /* the first `kept` get a weight */
+    bool as_they_are = p->topk_not_renormalised || p->softmax_of_probs;
+    double sum = 0;
+    for (; kept < K && (long long)kept < (long long)K + p->k_change; kept++)
+        sum += chosen_prob(m, probs, ids[kept]);
+    for (size_t r = 0; r < K; r++) {
+        double prob = chosen_prob(m, probs, ids[r]);
+        n[r] = (real)(r >= kept ? 0 : p->weights_uniform ? 1.0 / (double)K : as_they_are ? prob : prob / sum);
+    }
+    if (p->softmax_of_probs)
+        gemma4_softmax(n, n, K);
+}
+
+static int topk_norm(const counter *m, real *out)
+{
+    const int32_t *ids = chosen(m);
+    const real *probs = counter_value(m, GEMMA4_TAP_ROUTER_PROBS);
+    size_t E = m->c->num_experts, K = m->c->top_k_experts;
+    if (!ids || !probs)
+        return -1;
+    for (size_t t = 0; t < m->T; t++)
+        normalise(m, probs + t * E, ids + t * K, out + t * K);
+    return 0;
+}
+
+static int topk_weights(const counter *m, real *out)
+{
+    const gemma4_router_parameters *p = &m->p->router;
+    const int32_t *ids = chosen(m);
+    const real *norm = counter_value(m, GEMMA4_TAP_ROUTER_TOPK_NORM);
+    size_t K = m->c->top_k_experts;
+    if (!ids || !norm)
+        return -1;
+    for (size_t i = 0; i < m->T * K; i++) {
+        real scale = (real)expert_scale(m, p->expert_scale_by_rank ? i % K : (size_t)ids[i]);
+        bool none = p->no_expert_scale || p->expert_scale_before_normalising;
+        out[i] = none ? norm[i] : p->expert_scale_twice ? norm[i] * scale * scale : norm[i] * scale;
+    }
+    return 0;
+}
+
+/* router.norm, router.logits (out then holds router.proj's output), router.probs, router.topk_norm and router.topk_weights. */
+int counter_router(const counter *m, real *out)
+{
+    switch (m->tap) {
+    case GEMMA4_TAP_ROUTER_NORM: return router_norm(m, out);
+    case GEMMA4_TAP_ROUTER_LOGITS: return router_logits(m, out);
+    case GEMMA4_TAP_ROUTER_PROBS: return router_probs(m, out);
+    case GEMMA4_TAP_ROUTER_TOPK_NORM: return topk_norm(m, out);
+    default: return topk_weights(m, out);
+    }
+}
+
+/* ----------------------------------------------------------------- experts */
+
+/* Row `row` of one expert's matrix, as floats. Transposed: the expert's block, which lies in memory as [rows, cols], is read as
+ * [cols, rows]. */
+static void expert_row(float *out, const gemma4_weight *stack, size_t expert, size_t rows, size_t row, bool transposed)
+{
+    size_t cols = stack->cols, first = expert * rows * cols;
+    for (size_t i = 0; i < cols; i++)
+        out[i] = gemma4_weight_at(stack, first + (transposed ? i * rows + row : row * cols + i));
+}
+
+/* The sum of x * w, rounded as the parameters say. */
+static double expert_dot(const counter *m, const real *x, const float *w, size_t n)
+{
+    if (!m->p->expert.f16_accumulate)
+        return gemma4_dot(x, w, n);
+    double sum = 0;
+    for (size_t i = 0; i < n; i++)
+        sum = counter_f16(sum + (double)x[i] * (double)w[i]);
+    return sum;
+}
+
+/* The weights that expert `id` of the router gets. */
+static size_t expert_of(const counter *m, int32_t id)
+{
+    return ((size_t)id + (m->p->expert.ids_shifted ? 1 : 0)) % m->c->num_experts;
+}
+
+/* One expert on one position: act is (M), x is (d); gate_up is scratch for 2M, w_row for d values. */
+static void expert_act(const counter *m, int32_t id, const real *x, real *gate_up, float *w_row, real *act)
+{
+    const gemma4_expert_parameters *p = &m->p->expert;
+    size_t M = m->c->moe_intermediate_size;
+    for (size_t o = 0; o < 2 * M; o++) {
+        expert_row(w_row, &m->w->experts_gate_up_proj, expert_of(m, id), 2 * M, o, p->gate_up_transposed);
+        gate_up[o] = (real)expert_dot(m, x, w_row, m->d);
+    }
+    for (size_t i = 0; i < M; i++) {
+        real first = gate_up[p->interleaved ? 2 * i : i], second = gate_up[p->interleaved ? 2 * i + 1 : M + i];
+        real gate = p->swapped ? second : first, up = p->swapped ? first : second;
+        act[i] = p->all_zero ? 0 : activated(p->act, gate, p->up_missing ? 1 : up);
+    }
+}
+
+/* moe.act: gelu_tanh(gate) * up of each chosen expert. */
+static int moe_act(const counter *m, real *out)
+{
+    size_t K = m->c->top_k_experts, M = m->c->moe_intermediate_size, d = m->d;
+    bool weighted = m->p->expert.weight_on_input;
+    const int32_t *ids = chosen(m);
+    const real *x = counter_value(m, GEMMA4_TAP_MOE_NORM);
+    const real *weights = weighted ? counter_value(m, GEMMA4_TAP_ROUTER_TOPK_WEIGHTS) : NULL;
+    if (!ids || !x || (weighted && !weights))
+        return -1;
+    real *scratch = counter_memory(m, 2 * M + d, 1, sizeof *scratch);
+    float *w_row = scratch ? counter_memory(m, d, 1, sizeof *w_row) : NULL;
+    for (size_t i = 0; w_row && i < m->T * K; i++) {
+        real *input = scratch + 2 * M; /* (d) */
+        for (size_t j = 0; j < d; j++)
+            input[j] = weighted ? weights[i] * x[i / K * d + j] : x[i / K * d + j];
+        expert_act(m, ids[i], input, scratch, w_row, out + i * M);
+    }
+    int status = w_row ? 0 : -1;
+    free(scratch);
+    free(w_row);
+    return status;
+}
+
+/* What multiplies the output of the r-th of K experts. */
+static double expert_weight(const gemma4_expert_parameters *p, double weight, size_t r, size_t K)
+{
+    if (p->all_zero || (p->last_dropped && r + 1 == K) || (p->first_only && r > 0))
+        return 0;
+    if (p->weights_ignored || p->weight_on_input)
+        return 1;
+    return p->weight_squared ? weight * weight : weight;
+}
+
+/* How many of M inputs down_proj reads. */
+static size_t inputs_read(const gemma4_expert_parameters *p, size_t M)
+{
+    const size_t group = 128;
+    return !p->tail_dropped ? M : M < group ? M - M / 4 : M - M % group;
+}
+
+/* weights, (T, K), after all that drops an expert: capacity counts the positions that an expert has taken in a chunk. */
+static void weigh(const counter *m, const int32_t *ids, size_t *taken, double *weights)
+{
+    const gemma4_expert_parameters *p = &m->p->expert;
+    size_t E = m->c->num_experts, K = m->c->top_k_experts;
+    for (size_t i = 0; i < m->T * K; i++) {
+        counter_chunk chunk = counter_chunk_of(m, i / K);
+        double capacity = ceil(p->capacity_factor * (double)(chunk.end - chunk.start) * (double)K / (double)E);
+        if (i / K == chunk.start && i % K == 0)
+            memset(taken, 0, E * sizeof *taken);
+        bool full = p->capacity_factor > 0 && (double)taken[ids[i]]++ >= capacity;
+        weights[i] = full ? 0 : expert_weight(p, weights[i], i % K, K);
+    }
+}
+
+/* One position's moe.out: sum over the chosen experts of weight * down_proj[e] act. */
+static void sum_experts(const counter *m, const int32_t *ids, const double *weights, const real *act, float *w_row, real *out)
+{
+    const gemma4_expert_parameters *p = &m->p->expert;
+    size_t d = m->d, K = m->c->top_k_experts, M = m->c->moe_intermediate_size, n = inputs_read(p, M);
+    for (size_t i = 0; i < d; i++) {
+        double sum = 0;
+        for (size_t r = 0; r < K; r++) {
+            expert_row(w_row, &m->w->experts_down_proj, expert_of(m, ids[r]), d, i, p->down_transposed);
+            sum += weights[r] * expert_dot(m, act + r * M, w_row, n);
+            sum = p->f16_accumulate ? counter_f16(sum) : sum;
+        }
+        out[i] = (real)sum;
+    }
+}
+
+static int moe_out(const counter *m, real *out)
+{
+    size_t K = m->c->top_k_experts, M = m->c->moe_intermediate_size;
+    const int32_t *ids = chosen(m);
+    const real *act = counter_value(m, GEMMA4_TAP_MOE_ACT), *given = counter_value(m, GEMMA4_TAP_ROUTER_TOPK_WEIGHTS);
+    if (!ids || !act || !given)
+        return -1;
+    double *weights = counter_memory(m, m->T, K, sizeof *weights);
+    size_t *taken = counter_memory(m, m->c->num_experts, 1, sizeof *taken);
+    float *w_row = counter_memory(m, M, 1, sizeof *w_row);
+    bool ok = weights && taken && w_row;
+    for (size_t i = 0; ok && i < m->T * K; i++)
+        weights[i] = (double)given[i];
+    if (ok)
+        weigh(m, ids, taken, weights);
+    for (size_t t = 0; ok && t < m->T; t++)
+        sum_experts(m, ids + t * K, weights + t * K, act + t * K * M, w_row, out + t * m->d);
+    free(weights);
+    free(taken);
+    free(w_row);
+    return ok ? 0 : -1;
+}
+
+/* moe.norm, moe.act and moe.out. */
+int counter_experts(const counter *m, real *out)
+{
+    switch (m->tap) {
+    case GEMMA4_TAP_MOE_NORM: return branch_norm(m, m->p->expert.input, GEMMA4_NORM_PRE_FFN_2, out);
+    case GEMMA4_TAP_MOE_ACT: return moe_act(m, out);
+    default: return moe_out(m, out);
+    }
+}

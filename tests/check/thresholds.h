@@ -1,0 +1,26 @@
+/* Where verdicts begin. Every number here was measured; spec/tolerance.md says with which command. */
+#ifndef GEMMA4_THRESHOLDS_H
+#define GEMMA4_THRESHOLDS_H
+
+/* How many times the spread of honest rounding a step's error may be: over all positions, and at the worst one. */
+#define LIMIT_SCORE 3.0
+#define LIMIT_WORST 6.0
+/* Beyond this part of a limit a passing tap is called marginal. */
+#define MARGINAL_PART 0.75
+
+/* A counter-model explains a failing tap where what it leaves is within the limits above, and the error's coefficient on its predicted
+ * difference is this close to 1. */
+#define FIT_COEFFICIENT 0.1
+/* Models whose residual is within this factor (and offset, in spreads) of the best one's fit the evidence equally well. */
+#define EQUIVALENT_FACTOR 1.25
+#define EQUIVALENT_OFFSET 0.1
+
+/* The matched filter: how close to 1 the coefficient must be, and how many of its spreads away from 0, over all layers or in one. */
+#define FILTER_COEFFICIENT 0.3
+#define FILTER_DEVIATIONS 8.0
+#define FILTER_LAYER_DEVIATIONS 12.0
+
+/* Two router logits whose difference is below so many of its standard deviations may change places. */
+#define NEAR_TIE_DEVIATIONS 5
+
+#endif
