@@ -4,11 +4,12 @@
 
 Every run is judged with all taps, with the layers' outputs only and with the logits only. An alarm is a verdict other than PASS or a
 cause that claims to explain something. One line per alarm, then how close the honest runs come to their tolerances, and one
-summary line; exit status 0 only if every run was made and there is no alarm.
+summary line. What planted.py has to know of it goes to worst.json beside the dumps: "dtype tap-set tap": error / tolerance. Exit status 0 only if every run was made and there is no alarm.
 """
 
 import argparse
 import dataclasses
+import json
 import os
 import sys
 
@@ -89,12 +90,15 @@ def alarm(result, error):
 
 
 class Worst:
-    """The largest error / tolerance per declared type and tap set."""
+    """The largest error / tolerance per declared type and tap set, and of each kind of tap."""
 
     def __init__(self):
-        self.rows = {}
+        self.rows, self.taps = {}, {}
 
     def add(self, run, tap_set, declared, result):
+        for row in runs.judged(result):
+            key = f"{declared} {tap_set} {runs.kind(row['tap'])}"
+            self.taps[key] = max(self.taps.get(key, 0.0), runs.margin(row))
         value, tap = runs.worst(result)
         key = (declared, tap_set)
         if value >= self.rows.get(key, (-1.0,))[0]:
@@ -142,6 +146,8 @@ def main():
                 case = os.path.basename(run.manifest_path)[:-len(".yaml")]
                 print(f"ALARM {case} {run.dtype} {run.attention} {run.schedule} {run.variant or '-'} [{tap_set}]: {wrong}", flush=True)
     worst.print()
+    with open(os.path.join(args.out, "worst.json"), "w", encoding="utf-8") as f:
+        json.dump(worst.taps, f, indent=1, sort_keys=True)
     print(f"honest: {len(plan)} runs of right engines, {judgements} verdicts, {alarms} alarms, {named} causes named "
           f"({len(case_paths)} cases, {len(variants.VARIANTS)} variants)")
     sys.exit(0 if plan and judgements == len(plan) * len(tap_sets) and alarms == 0 and named == 0 else 1)

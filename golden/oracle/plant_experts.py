@@ -9,9 +9,16 @@ import seams
 from faults import DECODE, fault
 
 
-class QuickGelu(nn.Module):
-    def forward(self, x):
-        return x * torch.sigmoid(1.702 * x)
+class Activation(nn.Module):
+    """A function as a module, as transformers keeps its activations."""
+
+    def __init__(self, function):
+        super().__init__()
+        self.forward = function
+
+
+def quick_gelu(x):
+    return x * torch.sigmoid(1.702 * x)
 
 
 # --- what the experts and the dense MLP read ----------------------------------------------------------------------------
@@ -74,7 +81,8 @@ def experts_silu_decode(model, layers):
     for layer in layers:
         right, held = layer.experts.act_fn, {}
         layer.experts.register_forward_pre_hook(lambda _m, args, held=held: held.update(rows=args[0].shape[0]))
-        layer.experts.act_fn = lambda x, right=right, held=held: nn.functional.silu(x) if held["rows"] == 1 else right(x)
+        layer.experts.act_fn = Activation(
+            lambda x, right=right, held=held: nn.functional.silu(x) if held["rows"] == 1 else right(x))
 
 
 @fault("experts-gelu-erf", "experts", "moe.act")
@@ -86,7 +94,7 @@ def experts_gelu_erf(model, layers):
 @fault("experts-quick-gelu", "experts", "moe.act")
 def experts_quick_gelu(model, layers):
     for layer in layers:
-        layer.experts.act_fn = QuickGelu()
+        layer.experts.act_fn = Activation(quick_gelu)
 
 
 @fault("experts-act-missing", "experts", "moe.act")
@@ -103,7 +111,7 @@ def replace_gate(layer, act):
 @fault("experts-gptoss-constants", "experts", "moe.act")
 def experts_gptoss_constants(model, layers):
     for layer in layers:
-        replace_gate(layer, lambda gate, up: QuickGelu()(gate.clamp(max=7.0)) * (up.clamp(-7.0, 7.0) + 1))
+        replace_gate(layer, lambda gate, up: quick_gelu(gate.clamp(max=7.0)) * (up.clamp(-7.0, 7.0) + 1))
 
 
 @fault("fused-split-missing-on-host", "experts", "moe.act")
@@ -251,7 +259,7 @@ def mlp_gelu_erf(model, layers):
 @fault("mlp-quick-gelu", "dense", "mlp.act")
 def mlp_quick_gelu(model, layers):
     for layer in layers:
-        layer.mlp.act_fn = QuickGelu()
+        layer.mlp.act_fn = Activation(quick_gelu)
 
 
 @fault("mlp-act-missing", "dense", "mlp.act")
@@ -281,8 +289,11 @@ def layer_scalar_dropped_decode(model, layers):
     """Only on the path that serves one token at a time."""
     for layer in layers:
         scalar = layer.layer_scalar.clone()
-        layer.register_forward_pre_hook(
-            lambda layer, args, scalar=scalar: layer.layer_scalar.copy_(1.0 if args[0].shape[1] == 1 else scalar) and None)
+
+        def load(layer, args, scalar=scalar):
+            layer.layer_scalar.copy_(torch.ones_like(scalar) if args[0].shape[1] == 1 else scalar)
+
+        layer.register_forward_pre_hook(load)
 
 
 @fault("v-norm-missing@decode", "norms", "attn.v_norm", needs=DECODE)

@@ -66,9 +66,12 @@ def window_on_global_too(model, layers):
     replace_masks(model, layers, lambda query, key, begin, end, right: windowed(query, key, window))
 
 
-@fault("attention-not-causal", "masks", "attn.probs", kind=FULL)
+@fault("attention-not-causal", "masks", "attn.probs")
 def attention_not_causal(model, layers):
-    replace_masks(model, layers, lambda query, key, begin, end, right: torch.ones_like(right))
+    seams.keep_all_keys(model)
+    for layer in layers:
+        window = model.config.sliding_window if layer.self_attn.is_sliding else float("inf")
+        seams.replace_mask(layer, lambda query, key, begin, end, window=window: (query - key).abs() < window)
 
 
 @fault("own-position-masked", "masks", "attn.probs")
@@ -110,14 +113,16 @@ def chunked_prefill_mask_discarded(model, layers):
     replace_masks(model, layers, lambda query, key, begin, end, right: torch.ones_like(right) if begin else right)
 
 
-@fault("chunked-prefill-mask-discarded@offset-0", "cache", "attn.probs", kind=FULL, needs=CHUNKS)
+@fault("chunked-prefill-mask-discarded@offset-0", "cache", "attn.probs", needs=CHUNKS)
 def chunked_prefill_mask_offset_zero(model, layers):
-    replace_masks(model, layers, lambda query, key, begin, end, right: causal(query - begin, key))
+    seams.keep_all_keys(model)
+    for layer in layers:
+        seams.replace_mask(layer, lambda query, key, begin, end, layer=layer: right_mask(model, layer, query - begin, key))
 
 
-@fault("chunk-not-causal", "cache", "attn.probs", kind=FULL, needs=CHUNKS)
+@fault("chunk-not-causal", "cache", "attn.probs", needs=CHUNKS)
 def chunk_not_causal(model, layers):
-    replace_masks(model, layers, lambda query, key, begin, end, right: right | (key >= begin))
+    replace_masks(model, layers, lambda query, key, begin, end, right: right | (key > query))
 
 
 @fault("ring-slot-as-position", "cache", "attn.probs", kind=SLIDING, needs=CHUNKS_BEYOND_WINDOW)
@@ -144,7 +149,7 @@ def cache_written_after_read(model, layers):
     replace_masks(model, layers, lambda query, key, begin, end, right: right & ((key < begin) | (key == query) | (begin == 0)))
 
 
-@fault("prefill-kv-never-uploaded", "cache", "attn.probs", needs=CHUNKS)
+@fault("prefill-kv-never-uploaded", "cache", "attn.scores", needs=CHUNKS)
 def prefill_kv_never_uploaded(model, layers):
     acts_in, first = {layer.layer_idx for layer in layers}, {}
 
@@ -160,7 +165,7 @@ def prefill_kv_never_uploaded(model, layers):
     seams.replace_cache_update(model, update)
 
 
-@fault("kv-cache-f16", "cache", "attn.context")
+@fault("kv-cache-f16", "cache", "attn.scores")
 def kv_cache_f16(model, layers):
     acts_in = {layer.layer_idx for layer in layers}
 

@@ -25,7 +25,11 @@ def overwrite(reader, tensor_of, writer, value):
     """Just before `writer` runs, value(x) overwrites in place the tensor x that `reader` was given: aliasing as it happens."""
     held = {}
     reader.register_forward_pre_hook(lambda _m, args: held.update(x=tensor_of(args)))
-    writer.register_forward_pre_hook(lambda _m, _args: held["x"].copy_(value(held["x"])) and None)
+
+    def write(_writer, _args):
+        held["x"].copy_(value(held["x"]))
+
+    writer.register_forward_pre_hook(write)
 
 
 @fault("residual-inplace-alias", "stream", "attn.residual")

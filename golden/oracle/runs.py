@@ -84,6 +84,11 @@ def worst(result):
     return max(((margin(row), row["tap"]) for row in judged(result)), default=(0.0, "none"))
 
 
+def kind(tap):
+    """A tap's name without its layer: layers.5.attn.q_rope -> attn.q_rope."""
+    return tap.split(".", 2)[2] if tap.startswith("layers.") else tap
+
+
 def names(result):
     """The ids of the causes that explain something, best first."""
     return [cause["id"] for cause in result["causes"] if cause["explained"]]

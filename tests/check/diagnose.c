@@ -51,11 +51,21 @@ static bool is_keys(gemma4_tap tap)
     return tap == GEMMA4_TAP_ATTN_SCORES || tap == GEMMA4_TAP_ATTN_PROBS;
 }
 
-/* Mistakes of a float32 engine that an engine of this precision, or one that says so, may make. */
+/* Roundings that are mistakes in a finer precision only: the unit from which on an engine may make them. */
+static const struct {
+    const char *id;
+    double unit;
+} permitted[] = {
+    {"embed-scale-bf16-in-fp32-reference", 0x1p-11}, {"kv-cache-f16", 0x1p-11},          {"ffn-moe-f16-accumulate", 0x1p-11},
+    {"router-low-precision", 0x1p-8},                {"rmsnorm-low-precision-reduce", 0x1p-8}, {"rmsnorm-downcast-before-weight", 0x1p-8},
+};
+
 static bool is_permitted(const gemma4_replay *r, const gemma4_counter_model *m)
 {
-    return (r->kv_unit > 0 && !strcmp(m->id, "kv-cache-f16")) ||
-           (!r->tier->exact_embed_scale && !strcmp(m->id, "embed-scale-bf16-in-fp32-reference"));
+    for (size_t i = 0; i < sizeof permitted / sizeof *permitted; i++)
+        if (!strcmp(m->id, permitted[i].id))
+            return r->tier->unit >= permitted[i].unit || (r->kv_unit > 0 && !strcmp(m->id, "kv-cache-f16"));
+    return false;
 }
 
 /* ------------------------------------------------------------- predictions */
