@@ -181,9 +181,10 @@ def expert_quant_tail(model, layers):
 @fault("ffn-moe-f16-accumulate", "experts", "moe.act")
 def ffn_moe_f16_accumulate(model, layers):
     def dot(rows, weight):
-        total = torch.zeros(rows.shape[0], weight.shape[1])
+        """Each fused multiply-add rounds once, to float16."""
+        total = torch.zeros(rows.shape[0], weight.shape[1], dtype=torch.float64)
         for i in range(rows.shape[1]):
-            total = (total + rows[:, i:i + 1].float() * weight[:, :, i].float()).half().float()
+            total = (total + rows[:, i:i + 1].double() * weight[:, :, i].double()).half().double()
         return total.to(rows.dtype)
 
     for layer in layers:

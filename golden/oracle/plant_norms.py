@@ -56,10 +56,10 @@ def rmsnorm_one_plus_w_qk(model, layers):
 @fault("rmsnorm-low-precision-reduce", "norms", "attn.norm")
 def rmsnorm_low_precision_reduce(model, layers):
     def unit(x, eps):
-        total = torch.zeros_like(x[..., :1])
+        total = torch.zeros_like(x[..., :1], dtype=torch.float64)
         for i in range(x.shape[-1]):
-            total = (total + x[..., i:i + 1] ** 2).bfloat16().float()
-        return x * torch.rsqrt(total / x.shape[-1] + eps)
+            total = (total + x[..., i:i + 1].double() ** 2).bfloat16().double()
+        return x * torch.rsqrt(total.float() / x.shape[-1] + eps)
 
     for norm in norms_of(model, layers):
         replace_norm(norm, unit)

@@ -115,11 +115,8 @@ def rope_angles_bf16(model, layers):
 
 @fault("rope-global-applied-to-local", "rope", "attn.q_rope", kind=SLIDING, needs=KEYS)
 def rope_global_applied_to_local(model, layers):
-    half, full = len(frequencies(model, SLIDING)), len(frequencies(model, FULL))
-    f = torch.zeros(half)
-    pairs = min(half, rotating_pairs(model) * half // full)
-    f[:pairs] = theta(model, FULL) ** (-torch.arange(pairs).float() / half)
-    replace_frequencies(layers, f)
+    """One table of frequencies, the full layers', for both kinds; sliding layers use as much of it as they have pairs."""
+    replace_frequencies(layers, frequencies(model, FULL)[:len(frequencies(model, SLIDING))])
 
 
 @fault("rope-global-applied-to-local@theta", "rope", "attn.q_rope", kind=SLIDING, needs=KEYS)

@@ -10,6 +10,8 @@
 
 typedef gemma4_real real;
 
+#define NO_MODEL GEMMA4_NO_MODEL
+
 /* Running sums of a matched filter: projections of the error, and of every draw of honest noise, on a predicted difference. */
 typedef struct filter {
     double error, size, draws[GEMMA4_DRAWS];
@@ -125,7 +127,12 @@ static int predict(gemma4_diagnosis *d, gemma4_replay *r, const gemma4_planted *
         gemma4_parameters parameters = gemma4_right_parameters();
         gemma4_step step = gemma4_replay_step(r);
         planted->models[0]->change(&parameters);
-        return gemma4_counter_step(&step, &parameters, tap, d->prediction, NULL, error);
+        if (gemma4_counter_step(&step, &parameters, tap, d->prediction, NULL, error))
+            return -1;
+        for (size_t row = 0; row < r->T; row++)
+            if (!gemma4_replay_in_scope(r, planted->scope, row))
+                memcpy(d->prediction + row * t->width, t->expected + row * t->width, t->width * sizeof *d->prediction);
+        return 0;
     }
     return gemma4_replay_counter_run(r, planted, tap, d->prediction, error);
 }
@@ -252,24 +259,109 @@ static void keep_near(gemma4_finding *f, const gemma4_fit *fit)
     f->has_near = true;
 }
 
+typedef enum trial { TRIAL_ERROR = -1, TRIAL_NO_EFFECT, TRIAL_MISS, TRIAL_FIT } trial;
+
+/* What the prediction leaves of the error at a failing tap. */
+static trial score_prediction(gemma4_diagnosis *d, gemma4_replay *r, gemma4_tap tap, gemma4_fit *fit)
+{
+    filter projection = project(d, r, tap);
+    if (projection.size == 0)
+        return TRIAL_NO_EFFECT;
+    gemma4_score left = gemma4_replay_score(r, tap, d->prediction, r->counter_open);
+    /* Positions whose choice of experts is open were left out: half of them must have been judged. */
+    bool judged = left.rows > 0 && 2 * left.rows >= gemma4_replay_score(r, tap, NULL, NULL).rows;
+    fit->coefficient = coefficient(&projection);
+    fit->residual = judged ? left.score : INFINITY;
+    fit->worst = left.worst;
+    bool fits = judged && left.score <= LIMIT_SCORE && left.worst <= LIMIT_WORST && fabs(fit->coefficient - 1) <= FIT_COEFFICIENT;
+    return fits ? TRIAL_FIT : TRIAL_MISS;
+}
+
+/* What planted mistakes leave of the error at a failing tap. */
+static trial try_planted(gemma4_diagnosis *d, gemma4_replay *r, gemma4_tap tap, const gemma4_planted *planted, gemma4_fit *fit, gemma4_error *error)
+{
+    return predict(d, r, planted, tap, error) ? TRIAL_ERROR : score_prediction(d, r, tap, fit);
+}
+
+/* The same on the first few positions only, where whole layers have to be run again: a model that does not fit there does not fit. */
+static trial try_prefix(gemma4_diagnosis *d, gemma4_replay *r, gemma4_tap tap, const gemma4_planted *planted, gemma4_fit *fit, gemma4_error *error)
+{
+    size_t T = r->T;
+    if (r->known_block == r->block || T <= PREFIX_POSITIONS)
+        return TRIAL_FIT;
+    r->T = PREFIX_POSITIONS;
+    trial result = try_planted(d, r, tap, planted, fit, error);
+    r->T = T;
+    return result == TRIAL_NO_EFFECT ? TRIAL_FIT : result; /* it may act later: past the window, in a later chunk */
+}
+
 /* Fits one planted mistake to a failing tap. */
 static int fit_planted(gemma4_diagnosis *d, gemma4_replay *r, gemma4_finding *f, const gemma4_planted *planted, size_t model, gemma4_error *error)
 {
+    gemma4_fit fit = {.model = model, .second = NO_MODEL, .only_layer = planted->only_layer[0], .scope = planted->scope};
     if (!can_show(r, planted, f->tap))
         return 0;
-    if (predict(d, r, planted, f->tap, error))
-        return -1;
-    filter projection = project(d, r, f->tap);
-    if (projection.size == 0)
-        return 0;
-    gemma4_score left = gemma4_replay_score(r, f->tap, d->prediction, r->counter_open);
-    gemma4_fit fit = {.model = model, .only_layer = planted->only_layer[0], .coefficient = coefficient(&projection),
-                      .residual = left.score, .worst = left.worst};
-    if (left.score <= LIMIT_SCORE && left.worst <= LIMIT_WORST && fabs(fit.coefficient - 1) <= FIT_COEFFICIENT)
+    trial result = try_prefix(d, r, f->tap, planted, &fit, error);
+    if (result == TRIAL_FIT)
+        result = try_planted(d, r, f->tap, planted, &fit, error);
+    if (result == TRIAL_FIT)
         keep_fit(f, &fit);
-    else
+    else if (result == TRIAL_MISS)
         keep_near(f, &fit);
+    return result == TRIAL_ERROR ? -1 : 0;
+}
+
+/* --- two mistakes in one bridged block --- */
+
+typedef struct candidate {
+    size_t model;
+    double residual;
+} candidate;
+
+static int by_candidate_residual(const void *a, const void *b)
+{
+    const candidate *x = a, *y = b;
+    return x->residual < y->residual ? -1 : x->residual > y->residual;
+}
+
+/* The models that explain something of the error, best first; *count of them. */
+static int find_candidates(gemma4_diagnosis *d, gemma4_replay *r, gemma4_tap tap, candidate *candidates, size_t *count, gemma4_error *error)
+{
+    double all = gemma4_replay_score(r, tap, NULL, NULL).score;
+    *count = 0;
+    for (size_t model = 0; model < d->models; model++) {
+        gemma4_planted planted = {.models = {gemma4_counter_model_at(model)}, .only_layer = {-1}, .count = 1};
+        gemma4_fit fit;
+        trial result = can_show(r, &planted, tap) ? try_planted(d, r, tap, &planted, &fit, error) : TRIAL_NO_EFFECT;
+        if (result == TRIAL_ERROR)
+            return -1;
+        if (result == TRIAL_MISS && fit.residual < PAIR_IMPROVEMENT * all)
+            candidates[(*count)++] = (candidate){model, fit.residual};
+    }
+    qsort(candidates, *count, sizeof *candidates, by_candidate_residual);
     return 0;
+}
+
+/* Pairs of a good candidate and any other. */
+static int explain_by_pairs(gemma4_diagnosis *d, gemma4_replay *r, gemma4_finding *f, gemma4_error *error)
+{
+    candidate *candidates = calloc(d->models, sizeof *candidates);
+    size_t count = 0;
+    int status = candidates ? find_candidates(d, r, f->tap, candidates, &count, error) : gemma4_fail(error, "diagnosis: out of memory");
+    for (size_t a = 0; a < count && a < PAIR_FIRST && !status; a++)
+        for (size_t b = a + 1; b < count && b < PAIR_SECOND && !status; b++) {
+            gemma4_planted planted = {.models = {gemma4_counter_model_at(candidates[a].model), gemma4_counter_model_at(candidates[b].model)},
+                                      .only_layer = {-1, -1}, .count = 2};
+            gemma4_fit fit = {.model = candidates[a].model, .second = candidates[b].model, .only_layer = -1};
+            trial result = try_prefix(d, r, f->tap, &planted, &fit, error);
+            if (result == TRIAL_FIT)
+                result = try_planted(d, r, f->tap, &planted, &fit, error);
+            status = result == TRIAL_ERROR ? -1 : 0;
+            if (result == TRIAL_FIT)
+                keep_fit(f, &fit);
+        }
+    free(candidates);
+    return status;
 }
 
 /* Expert ids are explained where the model chooses the same sets from the engine's own logits. */
@@ -296,7 +388,7 @@ static int fit_ids(gemma4_diagnosis *d, gemma4_replay *r, gemma4_finding *f, siz
             others += !found;
         }
     free(ids);
-    gemma4_fit fit = {.model = model, .only_layer = -1, .coefficient = decisions ? 1 - (double)others / (double)decisions : 0};
+    gemma4_fit fit = {.model = model, .second = NO_MODEL, .only_layer = -1, .coefficient = decisions ? 1 - (double)others / (double)decisions : 0};
     fit.residual = 1 - fit.coefficient;
     if (!status && decisions && others == 0)
         keep_fit(f, &fit);
@@ -314,22 +406,35 @@ static int explain_ids(gemma4_diagnosis *d, gemma4_replay *r, gemma4_finding *f,
     return 0;
 }
 
-static int explain_tap(gemma4_diagnosis *d, gemma4_replay *r, gemma4_finding *f, gemma4_error *error)
+/* Where several layers were bridged, the mistake may be in one of them only. */
+static int explain_by_one_layer(gemma4_diagnosis *d, gemma4_replay *r, gemma4_finding *f, gemma4_error *error)
 {
-    if (f->tap == GEMMA4_TAP_ROUTER_TOPK_IDS)
-        return explain_ids(d, r, f, error);
-    for (size_t model = 0; model < d->models; model++) {
-        gemma4_planted planted = {.models = {gemma4_counter_model_at(model)}, .only_layer = {-1}, .count = 1};
-        if (fit_planted(d, r, f, &planted, model, error))
-            return -1;
-    }
-    /* Where several layers were bridged, the mistake may be in one of them only. */
-    for (size_t model = 0; model < d->models && f->fit_count == 0 && r->known_block < r->block; model++)
-        for (gemma4_block layer = r->known_block < 0 ? 0 : r->known_block; layer < (gemma4_block)d->model->config.num_hidden_layers && layer <= r->block; layer++) {
+    gemma4_block last = (gemma4_block)d->model->config.num_hidden_layers - 1;
+    for (size_t model = 0; model < d->models; model++)
+        for (gemma4_block layer = r->known_block < 0 ? 0 : r->known_block; layer <= last && layer <= r->block; layer++) {
             gemma4_planted planted = {.models = {gemma4_counter_model_at(model)}, .only_layer = {layer}, .count = 1};
             if (fit_planted(d, r, f, &planted, model, error))
                 return -1;
         }
+    return 0;
+}
+
+static int explain_tap(gemma4_diagnosis *d, gemma4_replay *r, gemma4_finding *f, gemma4_error *error)
+{
+    if (f->tap == GEMMA4_TAP_ROUTER_TOPK_IDS)
+        return explain_ids(d, r, f, error);
+    /* A mistake that is made at some positions only is looked for where none fits all. */
+    size_t scopes = r->chunks > 1 ? GEMMA4_SCOPES : 1;
+    for (size_t scope = GEMMA4_EVERYWHERE; scope < scopes && f->fit_count == 0; scope++)
+        for (size_t model = 0; model < d->models; model++) {
+            gemma4_planted planted = {.models = {gemma4_counter_model_at(model)}, .only_layer = {-1}, .count = 1, .scope = (gemma4_scope)scope};
+            if (fit_planted(d, r, f, &planted, model, error))
+                return -1;
+        }
+    if (r->known_block < r->block && f->fit_count == 0 && explain_by_one_layer(d, r, f, error))
+        return -1;
+    if (r->known_block < r->block && f->fit_count == 0 && explain_by_pairs(d, r, f, error))
+        return -1;
     if (f->fit_count == 0)
         gemma4_describe_error(r, f->tap, f->description, sizeof f->description);
     return 0;
@@ -351,7 +456,8 @@ int gemma4_diagnose_block(gemma4_diagnosis *d, gemma4_replay *r, const bool fail
     for (int tap = 0; tap < GEMMA4_TAP_COUNT; tap++)
         if (failed[tap] && (r->taps[tap].engine || tap == GEMMA4_TAP_ROUTER_TOPK_IDS) && add_finding(d, r, (gemma4_tap)tap, error))
             return -1;
-    for (size_t model = 0; model < d->models; model++)
+    /* Over several bridged layers, the noise has no room for a filter that would be worth its time. */
+    for (size_t model = 0; model < d->models && r->block - r->known_block <= 1; model++)
         if (filter_model(d, r, model, failed, error))
             return -1;
     return 0;
@@ -359,6 +465,7 @@ int gemma4_diagnose_block(gemma4_diagnosis *d, gemma4_replay *r, const bool fail
 
 /* ------------------------------------------------------------------ causes */
 
+/* The fit of a model; of a pair, that of its first. */
 static const gemma4_fit *fit_of(const gemma4_finding *f, size_t model)
 {
     for (size_t i = 0; i < f->fit_count; i++)
@@ -459,7 +566,7 @@ static int take_cause(gemma4_diagnosis *d, bool *done, bool *taken, gemma4_error
         free(in_layer);
         return gemma4_fail(error, "diagnosis: out of memory");
     }
-    *cause = (gemma4_cause){.explained = true, .model = best, .tap = GEMMA4_TAP_COUNT, .taps = most, .residual = best_residual};
+    *cause = (gemma4_cause){.explained = true, .model = best, .second = NO_MODEL, .tap = GEMMA4_TAP_COUNT, .taps = most, .residual = best_residual};
     find_equivalents(d, done, cause, &too_many);
     double coefficients = 0;
     for (size_t i = 0; i < d->finding_count; i++) {
@@ -472,6 +579,8 @@ static int take_cause(gemma4_diagnosis *d, bool *done, bool *taken, gemma4_error
             cause->first_layer = f->layer;
             cause->has_near = f->has_near;
             cause->near = f->near;
+            cause->second = fit->second;
+            cause->scope = fit->scope;
         }
         coefficients += fit->coefficient;
         done[i] = true;
@@ -489,6 +598,15 @@ static int take_cause(gemma4_diagnosis *d, bool *done, bool *taken, gemma4_error
     list_layers(cause->layers, sizeof cause->layers, in_layer, layers);
     free(in_layer);
     *taken = true;
+    if (cause->second != NO_MODEL) { /* two mistakes together: each is a cause */
+        gemma4_cause other = *cause;
+        other.model = cause->second;
+        other.second = cause->model;
+        cause = new_cause(d);
+        if (!cause)
+            return gemma4_fail(error, "diagnosis: out of memory");
+        *cause = other;
+    }
     return 0;
 }
 
@@ -504,7 +622,7 @@ static int take_unexplained(gemma4_diagnosis *d, bool *done, gemma4_error *error
         gemma4_cause *cause = new_cause(d);
         if (!cause)
             break;
-        *cause = (gemma4_cause){.tap = first->tap, .first_layer = first->layer, .has_near = first->has_near, .near = first->near};
+        *cause = (gemma4_cause){.second = NO_MODEL, .tap = first->tap, .first_layer = first->layer, .has_near = first->has_near, .near = first->near};
         snprintf(cause->description, sizeof cause->description, "%s", first->description);
         memset(in_layer, 0, (layers + 1) * sizeof *in_layer);
         for (size_t k = i; k < d->finding_count; k++)
@@ -522,41 +640,71 @@ static int take_unexplained(gemma4_diagnosis *d, bool *done, gemma4_error *error
     return all ? 0 : gemma4_fail(error, "diagnosis: out of memory");
 }
 
-/* A mistake that no tap shows but all layers together do, or one layer by itself. Of several that share their predictions, the most
- * significant one is reported, the others as equivalent. */
-static int take_below_bound(gemma4_diagnosis *d, gemma4_error *error)
+/* The filter by which a model is significant, NULL where by none. */
+static const filter *significant_filter(const filter_state *state)
+{
+    return is_significant(&state->all, FILTER_DEVIATIONS)          ? &state->all
+           : is_significant(&state->best, FILTER_LAYER_DEVIATIONS) ? &state->best
+                                                                   : NULL;
+}
+
+static double significance(const filter *f)
+{
+    return coefficient(f) / coefficient_spread(f);
+}
+
+static bool is_named(const gemma4_diagnosis *d, size_t model)
+{
+    for (size_t i = 0; i < d->cause_count; i++)
+        if (d->causes[i].explained && !strcmp(id_of(d->causes[i].model), id_of(model)))
+            return true;
+    return false;
+}
+
+/* A mistake that no tap shows but all layers together do, or one layer by itself. Of those that enter at one tap the most significant
+ * one is the cause, the others are equivalent to it. done holds the models that are dealt with. */
+static int take_below_bound(gemma4_diagnosis *d, bool *done, bool *taken, gemma4_error *error)
 {
     const filter_state *best = NULL;
-    const filter *best_filter = NULL;
+    *taken = false;
     for (size_t model = 0; model < d->models; model++) {
         const filter_state *state = &d->filters[model];
-        const filter *f = is_significant(&state->all, FILTER_DEVIATIONS)          ? &state->all
-                          : is_significant(&state->best, FILTER_LAYER_DEVIATIONS) ? &state->best
-                                                                                 : NULL;
-        if (f && (!best || coefficient(f) / coefficient_spread(f) > coefficient(best_filter) / coefficient_spread(best_filter))) {
+        const filter *f = done[model] || is_named(d, model) ? NULL : significant_filter(state);
+        if (f && (!best || significance(f) > significance(significant_filter(best))))
             best = state;
-            best_filter = f;
-        }
     }
     if (!best)
         return 0;
+    const filter *f = significant_filter(best);
+    bool everywhere = f == &best->all;
     gemma4_cause *cause = new_cause(d);
     if (!cause)
         return gemma4_fail(error, "diagnosis: out of memory");
-    bool everywhere = best_filter == &best->all;
-    *cause = (gemma4_cause){.explained = true, .model = (size_t)(best - d->filters), .below_bound = true,
+    *cause = (gemma4_cause){.explained = true, .model = (size_t)(best - d->filters), .second = NO_MODEL, .below_bound = true,
                             .tap = everywhere ? best->tap : best->best_tap, .first_layer = everywhere ? best->first_layer : best->best_layer,
-                            .coefficient = coefficient(best_filter), .residual = coefficient_spread(best_filter)};
+                            .coefficient = coefficient(f), .residual = coefficient_spread(f)};
     if (!everywhere)
         snprintf(cause->layers, sizeof cause->layers, "%zu", best->best_layer);
     for (size_t model = 0; model < d->models; model++) {
         const filter_state *state = &d->filters[model];
-        bool other = model != cause->model && strcmp(id_of(model), id_of(cause->model));
-        if (other && (is_significant(&state->all, FILTER_DEVIATIONS) || is_significant(&state->best, FILTER_LAYER_DEVIATIONS)) &&
-            cause->equivalent_count < GEMMA4_MAX_EQUIVALENT)
+        if (done[model] || !significant_filter(state) || state->tap != best->tap)
+            continue;
+        done[model] = true;
+        if (strcmp(id_of(model), id_of(cause->model)) && cause->equivalent_count < GEMMA4_MAX_EQUIVALENT)
             cause->equivalent[cause->equivalent_count++] = model;
     }
+    *taken = true;
     return 0;
+}
+
+static int conclude_below_bound(gemma4_diagnosis *d, gemma4_error *error)
+{
+    bool *done = calloc(d->models, sizeof *done), taken = true;
+    int status = done ? 0 : gemma4_fail(error, "diagnosis: out of memory");
+    while (!status && taken)
+        status = take_below_bound(d, done, &taken, error);
+    free(done);
+    return status;
 }
 
 int gemma4_diagnose_conclude(gemma4_diagnosis *d, gemma4_error *error)
@@ -567,8 +715,8 @@ int gemma4_diagnose_conclude(gemma4_diagnosis *d, gemma4_error *error)
         status = take_cause(d, done, &taken, error);
     if (!status)
         status = take_unexplained(d, done, error);
-    if (!status && d->finding_count == 0)
-        status = take_below_bound(d, error);
+    if (!status)
+        status = conclude_below_bound(d, error);
     free(done);
     return status;
 }

@@ -8,10 +8,14 @@
 
 #include "replay.h"
 
+#define GEMMA4_NO_MODEL ((size_t)-1)
+
 /* How a counter-model fits one tap. */
 typedef struct gemma4_fit {
     size_t model;        /* index in the catalogue */
+    size_t second;       /* of a pair: the other one; GEMMA4_NO_MODEL where one explains it alone */
     int only_layer;      /* -1: planted in all layers that it concerns */
+    gemma4_scope scope;
     double coefficient;  /* of the error on the predicted difference: 1 is the mistake, 0 is none */
     double residual;     /* score of what is left, in spreads of honest rounding */
     double worst;        /* of what is left, at the worst position */
@@ -34,11 +38,13 @@ typedef struct gemma4_finding {
 typedef struct gemma4_cause {
     bool explained;      /* false: no counter-model fits; description says what can be measured */
     size_t model;
+    size_t second;       /* the mistake that explains it together with this one; GEMMA4_NO_MODEL where it does so alone */
     gemma4_tap tap;      /* where it is seen first */
     size_t first_layer;
     size_t taps;         /* how many failing taps it explains */
     char layers[120];    /* "0-4, 6" or "5, 11" */
     double coefficient, residual;
+    gemma4_scope scope;
     bool below_bound;    /* found by the matched filter: no single tap failed */
     size_t equivalent[GEMMA4_MAX_EQUIVALENT], equivalent_count; /* other ids' models that fit as well */
     bool has_near;       /* the runner-up */

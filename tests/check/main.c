@@ -12,11 +12,12 @@
 #include "judge.h"
 #include "lint.h"
 #include "options.h"
+#include "report_html.h"
 
 static const char usage[] =
     "usage: gemma4-check CASE ENGINE.h5          CASE: a manifest's path, or its id under golden/cases\n"
     "       gemma4-check --model DIR ENGINE.h5   no golden: the reference computes what is expected\n"
-    "           [--dtype D] [--json FILE] [--junit FILE] [--require full|layers|logits]\n"
+    "           [--dtype D] [--json FILE] [--junit FILE] [--html FILE] [--require full|layers|logits]\n"
     "       gemma4-check list                    the cases\n"
     "       gemma4-check explain [CAUSE|--all]   the known mistakes, one of them, or all as Markdown\n"
     "       gemma4-check lint                    are the cases what they say?\n"
@@ -24,6 +25,7 @@ static const char usage[] =
     "\n"
     "ENGINE.h5 is an activation file (spec/activations.md), HDF5 or safetensors.\n"
     "--dtype    the engine's arithmetic, where the dump does not say it\n"
+    "--html     a page to read: heat maps, causes, error growth\n"
     "--require  fail where the dump covers less\n"
     "Exit status: 0 conforms, 1 does not, 2 cannot be judged: one line on stderr says why.\n";
 
@@ -31,7 +33,7 @@ enum { CONFORMS = 0, DIVERGES = 1, UNUSABLE = 2 };
 enum { SECONDS_TO_OPEN = 30 }; /* of processor time, for looking through the dump; its values are read later */
 
 typedef struct request {
-    const char *case_name, *model_dir, *engine_path, *dtype, *json, *junit, *require;
+    const char *case_name, *model_dir, *engine_path, *dtype, *json, *junit, *html, *require;
 } request;
 
 /* Writes a report to path under a temporary name first, so that no half-written file is ever there. */
@@ -64,6 +66,11 @@ static void write_junit(FILE *f, const void *report)
     gemma4_report_junit(f, report);
 }
 
+static void write_html(FILE *f, const void *report)
+{
+    gemma4_report_html(f, report);
+}
+
 static void write_json_unusable(FILE *f, const void *message)
 {
     gemma4_report_json_unusable(f, message);
@@ -72,6 +79,11 @@ static void write_json_unusable(FILE *f, const void *message)
 static void write_junit_unusable(FILE *f, const void *message)
 {
     gemma4_report_junit_unusable(f, message);
+}
+
+static void write_html_unusable(FILE *f, const void *message)
+{
+    gemma4_report_html_unusable(f, message);
 }
 
 /* A dump that says which case or checkpoint it is of must be of this one. */
@@ -124,7 +136,8 @@ static int judge_files(const request *r, gemma4_judgement *j, gemma4_report *rep
         gemma4_report_note(report, "--require %s: the dump covers less (%s)", r->require, gemma4_level_name(report->level));
     }
     gemma4_report_text(stdout, report);
-    if (write_file(r->json, write_json, report, error) || write_file(r->junit, write_junit, report, error))
+    if (write_file(r->json, write_json, report, error) || write_file(r->junit, write_junit, report, error) ||
+        write_file(r->html, write_html, report, error))
         return UNUSABLE;
     return report->conforms ? CONFORMS : DIVERGES;
 }
@@ -164,6 +177,7 @@ static int say_unusable(const request *r, const gemma4_error *error)
     fprintf(stderr, "gemma4-check: %s\n", error->message);
     write_file(r->json, write_json_unusable, error->message, &ignored);
     write_file(r->junit, write_junit_unusable, error->message, &ignored);
+    write_file(r->html, write_html_unusable, error->message, &ignored);
     return UNUSABLE;
 }
 
@@ -268,7 +282,7 @@ static int parse_check(int argc, char **argv, request *r, gemma4_error *error)
     const char *words[2];
     size_t count;
     const gemma4_option options[] = {{"--model", &r->model_dir}, {"--dtype", &r->dtype}, {"--json", &r->json}, {"--junit", &r->junit},
-                                     {"--require", &r->require}, {NULL, NULL}};
+                                     {"--html", &r->html}, {"--require", &r->require}, {NULL, NULL}};
     if (gemma4_options_parse(argc, argv, options, words, 2, &count, error))
         return -1;
     if (count != (r->model_dir ? 1 : 2))

@@ -24,6 +24,7 @@ typedef struct block_run {
     gemma4_parameters parameters;
     bool changed[GEMMA4_TAP_COUNT]; /* the taps that the parameters compute otherwise */
     bool planted; /* anything at all */
+    gemma4_scope scope;
     bool inject; /* the block at hand; bridged blocks have nothing to inject */
     gemma4_tap stop;
     real *out;
@@ -174,7 +175,7 @@ static void find_counter_ties(block_run *run)
         }
         const gemma4_replayed_tap *stored = &r->taps[GEMMA4_TAP_ROUTER_LOGITS];
         r->counter_open[t] = !r->have_valid_ids[t] && !(stored->engine && stored->have[t]) &&
-                             smallest_chosen - largest_other <= gemma4_replay_near_tie(r, t);
+                             fabs(smallest_chosen - largest_other) <= gemma4_replay_near_tie(r, t);
     }
 }
 
@@ -209,15 +210,47 @@ static gemma4_step step_of(const gemma4_replay *r, real *const values[], const i
     return step;
 }
 
+const char *gemma4_scope_text(gemma4_scope scope)
+{
+    static const char *const texts[] = {"", "in positions fed one at a time", "in chunks after the first", "in the first chunk"};
+    return texts[scope];
+}
+
+bool gemma4_replay_in_scope(const gemma4_replay *r, gemma4_scope scope, size_t t)
+{
+    switch (scope) {
+    case GEMMA4_DECODE_ONLY: return r->chunk_start[t] > 0 && r->chunk_end[t] - r->chunk_start[t] == 1;
+    case GEMMA4_AFTER_FIRST_CHUNK: return r->chunk_start[t] > 0;
+    case GEMMA4_FIRST_CHUNK_ONLY: return r->chunk_start[t] == 0;
+    default: return true;
+    }
+}
+
+/* Computes an event's tensor with the planted mistakes, at the positions where they are made. */
+static int counter_values(block_run *run, gemma4_tap_event *e, gemma4_error *error)
+{
+    gemma4_replay *r = run->replay;
+    size_t width = run->widths[e->tap], size = e->values ? sizeof *e->values : sizeof *e->ids;
+    char *values = e->values ? (char *)e->values : (char *)e->ids;
+    char *right = malloc(r->T * width * size);
+    gemma4_step step = step_of(r, run->values, run->ids);
+    if (!right)
+        return gemma4_fail(error, "replay: out of memory");
+    memcpy(right, values, r->T * width * size);
+    int status = gemma4_counter_step(&step, &run->parameters, e->tap, e->values, e->ids, error);
+    for (size_t t = 0; t < r->T; t++)
+        if (!gemma4_replay_in_scope(r, run->scope, t))
+            memcpy(values + t * width * size, right + t * width * size, width * size);
+    free(right);
+    return status;
+}
+
 /* A counter-model's own value for a tap takes the place of the run's. */
 static int counter_event(block_run *run, gemma4_tap_event *e, gemma4_error *error)
 {
     gemma4_replay *r = run->replay;
-    if (run->changed[e->tap] && !is_keys(e->tap)) {
-        gemma4_step step = step_of(r, run->values, run->ids);
-        if (gemma4_counter_step(&step, &run->parameters, e->tap, e->values, e->ids, error))
-            return -1;
-    }
+    if (run->changed[e->tap] && !is_keys(e->tap) && counter_values(run, e, error))
+        return -1;
     if (e->tap == GEMMA4_TAP_ROUTER_TOPK_IDS) {
         choose_ids(run, e);
         return 0;
@@ -539,7 +572,7 @@ int gemma4_replay_counter_run(gemma4_replay *r, const gemma4_planted *planted, g
 {
     gemma4_block last = r->block;
     size_t last_layer = r->block_layer, n = r->T * r->model->config.hidden_size;
-    block_run run = {.replay = r, .kind = RUN_COUNTER, .stop = GEMMA4_TAP_COUNT, .planted = planted->count > 0};
+    block_run run = {.replay = r, .kind = RUN_COUNTER, .stop = GEMMA4_TAP_COUNT, .planted = planted->count > 0, .scope = planted->scope};
     real *h = malloc(n * sizeof *h);
     memset(r->counter_open, 0, r->T * sizeof *r->counter_open);
     int status = h ? 0 : gemma4_fail(error, "replay: out of memory");

@@ -68,11 +68,20 @@ int gemma4_replay_block(gemma4_replay *replay, gemma4_block block, gemma4_error 
 /* Runs the block at hand again from where it started, with the choices in `ids` where force_ids is set. */
 int gemma4_replay_again(gemma4_replay *replay, gemma4_error *error);
 
+/* The positions at which a mistake is made: engines have other code for a prompt, for its later chunks, and for single tokens. */
+typedef enum gemma4_scope { GEMMA4_EVERYWHERE, GEMMA4_DECODE_ONLY, GEMMA4_AFTER_FIRST_CHUNK, GEMMA4_FIRST_CHUNK_ONLY, GEMMA4_SCOPES } gemma4_scope;
+
+/* "in positions fed one at a time"; "" for everywhere. */
+const char *gemma4_scope_text(gemma4_scope scope);
+/* Is position t (an index into the case) in that scope of the schedule that the engine was fed? */
+bool gemma4_replay_in_scope(const gemma4_replay *replay, gemma4_scope scope, size_t t);
+
 /* Counter-models planted into a run: up to two, each in all layers that it concerns or in one. count 0: the right model. */
 typedef struct gemma4_planted {
     const gemma4_counter_model *models[2];
     int only_layer[2]; /* -1: all */
     size_t count;
+    gemma4_scope scope;
 } gemma4_planted;
 
 /* Does the planted model at index i act in this block? */

@@ -4,6 +4,8 @@
 #include <stdarg.h>
 #include <string.h>
 
+#include "text.h"
+
 void gemma4_report_note(gemma4_report *report, const char *format, ...)
 {
     const size_t most = sizeof report->notes / sizeof *report->notes;
@@ -128,12 +130,16 @@ static void print_cause(FILE *out, const gemma4_cause *cause)
         const gemma4_counter_model *m = model_of(cause);
         fprintf(out, "\nCause: %s%s%s%s, first at %s%s%s\n", m->id, m->variant[0] ? " (" : "", m->variant, m->variant[0] ? ")" : "", name,
                 cause->layers[0] ? "; layers " : "", cause->layers);
+        if (cause->scope != GEMMA4_EVERYWHERE)
+            fprintf(out, "  only           %s\n", gemma4_scope_text(cause->scope));
         fprintf(out, "  wrong          %s\n  right          %s\n", m->wrong, m->right);
         if (cause->below_bound)
             fprintf(out, "  evidence       no tap fails by itself; the error holds %.2f +- %.2g of this mistake\n", cause->coefficient, cause->residual);
         else
             fprintf(out, "  evidence       explains %zu failing tap%s; coefficient %.4f, what is left is %.2g of honest rounding\n", cause->taps,
                     cause->taps == 1 ? "" : "s", cause->coefficient, cause->residual);
+        if (cause->second != GEMMA4_NO_MODEL)
+            fprintf(out, "  together with  %s\n", gemma4_counter_model_at(cause->second)->id);
         for (size_t i = 0; i < cause->equivalent_count; i++)
             fprintf(out, "%s%s", i ? ", " : "  fits as well   ", gemma4_counter_model_at(cause->equivalent[i])->id);
         fprintf(out, "%s  more           gemma4-check explain %s\n", cause->equivalent_count ? "\n" : "", m->id);
@@ -172,23 +178,11 @@ void gemma4_report_text(FILE *out, const gemma4_report *report)
 
 /* ------------------------------------------------------------------- JSON */
 
-/* The length of the valid UTF-8 sequence at s, or 0. */
-static int utf8_length(const unsigned char *s)
-{
-    int length = s[0] < 0x80 ? 1 : s[0] >= 0xC2 && s[0] < 0xE0 ? 2 : s[0] >= 0xE0 && s[0] < 0xF0 ? 3 : s[0] >= 0xF0 && s[0] < 0xF5 ? 4 : 0;
-    for (int i = 1; i < length; i++)
-        if ((s[i] & 0xC0) != 0x80)
-            return 0;
-    if ((s[0] == 0xE0 && s[1] < 0xA0) || (s[0] == 0xED && s[1] > 0x9F) || (s[0] == 0xF0 && s[1] < 0x90) || (s[0] == 0xF4 && s[1] > 0x8F))
-        return 0; /* overlong, a surrogate, or beyond U+10FFFF */
-    return length;
-}
-
 void gemma4_json_string(FILE *out, const char *text)
 {
     fputc('"', out);
     for (const unsigned char *s = (const unsigned char *)text; *s;) {
-        int length = utf8_length(s);
+        int length = gemma4_utf8_length(s);
         if (length == 0) {
             fputs("\\ufffd", out);
             s++;
@@ -308,6 +302,8 @@ static void json_cause(FILE *out, const gemma4_cause *cause)
     for (size_t i = 0; i < cause->equivalent_count; i++)
         fprintf(out, "%s\"%s\"", i ? ", " : "", gemma4_counter_model_at(cause->equivalent[i])->id);
     fputs("], ", out);
+    json_field(out, "scope", cause->scope == GEMMA4_EVERYWHERE ? NULL : gemma4_scope_text(cause->scope));
+    fputs(", ", out);
     json_field(out, "description", m ? NULL : cause->description);
     if (cause->has_near) {
         fprintf(out, ", \"runner_up\": {\"id\": \"%s\", \"coefficient\": ", gemma4_counter_model_at(cause->near.model)->id);
@@ -369,27 +365,6 @@ void gemma4_report_json_unusable(FILE *out, const char *message)
 
 /* ------------------------------------------------------------------ JUnit */
 
-/* Text inside an XML attribute: escaped, without the characters that XML 1.0 forbids. */
-static void xml_text(FILE *out, const char *text)
-{
-    for (const unsigned char *s = (const unsigned char *)text; *s;) {
-        int length = utf8_length(s);
-        if (*s == '&')
-            fputs("&amp;", out);
-        else if (*s == '<')
-            fputs("&lt;", out);
-        else if (*s == '>')
-            fputs("&gt;", out);
-        else if (*s == '"')
-            fputs("&quot;", out);
-        else if (length == 0 || (*s < 0x20 && *s != '\t' && *s != '\n'))
-            fputc('?', out);
-        else
-            fwrite(s, 1, (size_t)length, out);
-        s += length ? length : 1;
-    }
-}
-
 static void junit_tap(FILE *out, const gemma4_tap_result *r)
 {
     char name[GEMMA4_TAP_NAME_SIZE], text[400];
@@ -400,7 +375,7 @@ static void junit_tap(FILE *out, const gemma4_tap_result *r)
     } else if (r->verdict == GEMMA4_DIVERGES) {
         snprintf(text, sizeof text, "%s %.3g, tolerance %.3g%s%s", r->local.metric, r->local.error, r->local.tolerance, r->problem[0] ? "; " : "", r->problem);
         fputs("><failure type=\"divergence\" message=\"", out);
-        xml_text(out, text);
+        gemma4_xml_text(out, text);
         fputs("\"/></testcase>\n", out);
     } else {
         fputs("/>\n", out);
@@ -415,7 +390,7 @@ void gemma4_report_junit(FILE *out, const gemma4_report *report)
         skipped += report->taps[i].verdict == GEMMA4_NOT_COVERED;
     }
     fputs("<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n<testsuites>\n  <testsuite name=\"", out);
-    xml_text(out, report->case_id ? report->case_id : "gemma4-check");
+    gemma4_xml_text(out, report->case_id ? report->case_id : "gemma4-check");
     fprintf(out, "\" tests=\"%zu\" failures=\"%zu\" errors=\"0\" skipped=\"%zu\">\n", report->tap_count, failures, skipped);
     for (size_t i = 0; i < report->tap_count; i++)
         junit_tap(out, &report->taps[i]);
@@ -426,6 +401,6 @@ void gemma4_report_junit_unusable(FILE *out, const char *message)
 {
     fputs("<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n<testsuites>\n  <testsuite name=\"gemma4-check\" tests=\"1\" failures=\"0\" errors=\"1\" skipped=\"0\">\n"
           "    <testcase classname=\"gemma4\" name=\"input\"><error type=\"unusable\" message=\"", out);
-    xml_text(out, message);
+    gemma4_xml_text(out, message);
     fputs("\"/></testcase>\n  </testsuite>\n</testsuites>\n", out);
 }

@@ -20,6 +20,13 @@
 #define FILTER_DEVIATIONS 8.0
 #define FILTER_LAYER_DEVIATIONS 12.0
 
+/* Where layers have to be run again for every model, the first so many positions decide whether a model can fit at all. */
+#define PREFIX_POSITIONS 4
+/* Pairs: both must leave less than this part of the error by themselves; so many first ones, so many second ones are tried. */
+#define PAIR_IMPROVEMENT 0.99
+#define PAIR_FIRST 6
+#define PAIR_SECOND 60
+
 /* Two router logits whose difference is below so many of its standard deviations may change places. */
 #define NEAR_TIE_DEVIATIONS 5
 

@@ -1,0 +1,40 @@
+#include "text.h"
+
+#include <stdbool.h>
+
+int gemma4_utf8_length(const unsigned char *s)
+{
+    int length = s[0] < 0x80 ? 1 : s[0] >= 0xC2 && s[0] < 0xE0 ? 2 : s[0] >= 0xE0 && s[0] < 0xF0 ? 3 : s[0] >= 0xF0 && s[0] < 0xF5 ? 4 : 0;
+    for (int i = 1; i < length; i++)
+        if ((s[i] & 0xC0) != 0x80)
+            return 0;
+    if ((s[0] == 0xE0 && s[1] < 0xA0) || (s[0] == 0xED && s[1] > 0x9F) || (s[0] == 0xF0 && s[1] < 0x90) || (s[0] == 0xF4 && s[1] > 0x8F))
+        return 0; /* overlong, a surrogate, or beyond U+10FFFF */
+    return length;
+}
+
+/* U+FFFE and U+FFFF are valid UTF-8 and no XML. */
+static bool is_noncharacter(const unsigned char *s)
+{
+    return s[0] == 0xEF && s[1] == 0xBF && s[2] >= 0xBE;
+}
+
+void gemma4_xml_text(FILE *out, const char *text)
+{
+    for (const unsigned char *s = (const unsigned char *)text; *s;) {
+        int length = gemma4_utf8_length(s);
+        if (*s == '&')
+            fputs("&amp;", out);
+        else if (*s == '<')
+            fputs("&lt;", out);
+        else if (*s == '>')
+            fputs("&gt;", out);
+        else if (*s == '"')
+            fputs("&quot;", out);
+        else if (length == 0 || (*s < 0x20 && *s != '\t' && *s != '\n') || is_noncharacter(s))
+            fputc('?', out);
+        else
+            fwrite(s, 1, (size_t)length, out);
+        s += length ? length : 1;
+    }
+}

@@ -1,0 +1,13 @@
+/* Text that may come from a dump, made safe for what it is printed into. */
+#ifndef GEMMA4_TEXT_H
+#define GEMMA4_TEXT_H
+
+#include <stdio.h>
+
+/* The length in bytes of the valid UTF-8 sequence at s, or 0 where there is none. */
+int gemma4_utf8_length(const unsigned char *s);
+/* Text inside XML or HTML, between tags or in a double-quoted attribute: escaped, '?' for invalid UTF-8 and for the characters that
+ * XML 1.0 forbids. */
+void gemma4_xml_text(FILE *out, const char *text);
+
+#endif

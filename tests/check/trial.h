@@ -1,0 +1,34 @@
+/* One judgement of a simulated engine: was the planted mistake detected, located, named? (spec/kill-matrix.md) */
+#ifndef GEMMA4_TRIAL_H
+#define GEMMA4_TRIAL_H
+
+#include "planted_engine.h"
+
+/* What was judged. Plain data: it crosses a process boundary. */
+typedef struct gemma4_trial {
+    bool judged;              /* false: message says why not */
+    bool detected;            /* the engine does not conform */
+    bool below_bound;         /* ... by the matched filter alone */
+    gemma4_tap first_tap;     /* of the divergence that is reported first */
+    size_t first_layer;
+    bool visible;             /* the effect is above twice the largest that an honest engine has there, or it was detected */
+    gemma4_tap expected_tap;  /* where the mistake shows first */
+    size_t expected_layer;
+    double effect;            /* error / tolerance there */
+    double visible_from;      /* twice the honest maximum there */
+    bool first_right, named, named_first_alone, wrong_name;
+    char name[64];            /* the cause that is reported first, "" where none is explained */
+    double worst[GEMMA4_TAP_COUNT]; /* the largest error / tolerance of each kind of tap, over all layers */
+    char message[200];
+} gemma4_trial;
+
+/* Simulates, judges and removes the file, which is written into directory. honest[tap] is the largest error / tolerance of honest
+ * engines in this tier and tap set; NULL: not known, everything counts as visible. without_causes leaves out what names and filters.
+ * Returns -1 only where nothing could be simulated or judged; the message is then also in trial->message. */
+int gemma4_trial_run(const gemma4_simulation *simulation, const double honest[GEMMA4_TAP_COUNT], bool without_causes, const char *directory,
+                     gemma4_trial *trial, gemma4_error *error);
+
+/* A rounding that engines of this tier may make: no mistake of theirs. */
+bool gemma4_trial_is_permitted(const gemma4_counter_model *model, const char *tier);
+
+#endif
