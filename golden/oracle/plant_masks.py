@@ -28,6 +28,20 @@ def replace_masks(model, layers, visible):
             query, key, begin, end, right_mask(model, layer, query, key)))
 
 
+def give_nothing_where_nothing_is_seen(layers):
+    """A query that sees no key gets probabilities of 0; an engine may also get NaN, or a mean of all values."""
+
+    def attention(module, query, key, value, mask, scaling):
+        def softmax(scores):
+            return torch.softmax(scores.float(), dim=-1) * (mask.amax(dim=-1, keepdim=True) == 0)
+
+        key, value = (modeling_gemma4.repeat_kv(t, module.num_key_value_groups) for t in (key, value))
+        return seams.attend(query, key, value, mask, scaling, softmax)
+
+    for layer in layers:
+        seams.replace_attention(layer, attention)
+
+
 # --- masks ------------------------------------------------------------------------------------------------------------------
 
 
@@ -76,22 +90,15 @@ def attention_not_causal(model, layers):
 
 @fault("own-position-masked", "masks", "attn.probs")
 def own_position_masked(model, layers):
-    replace_masks(model, layers, lambda query, key, begin, end, right: right & ((key != query) | (query == 0)))
+    replace_masks(model, layers, lambda query, key, begin, end, right: right & (key != query))
+    give_nothing_where_nothing_is_seen(layers)  # position 0
 
 
 @fault("prefill-mask-capped", "masks", "attn.probs", kind=SLIDING, needs=WINDOW)
 def prefill_mask_capped(model, layers):
-    """Early queries see no key at all; here they get probabilities of 0, where an engine may get NaN."""
     window = model.config.sliding_window
-
-    def attention(module, query, key, value, mask, scaling):
-        key, value = (modeling_gemma4.repeat_kv(t, module.num_key_value_groups) for t in (key, value))
-        softmax = lambda scores: torch.softmax(scores.float(), dim=-1) * (mask.amax(dim=-1, keepdim=True) == 0)
-        return seams.attend(query, key, value, mask, scaling, softmax)
-
-    replace_masks(model, layers, lambda query, key, begin, end, right: causal(query, key) & (key >= end - window) & right)
-    for layer in layers:
-        seams.replace_attention(layer, attention)
+    replace_masks(model, layers, lambda query, key, begin, end, right: right & (key >= end - window))
+    give_nothing_where_nothing_is_seen(layers)  # the early queries
 
 
 # --- cache ------------------------------------------------------------------------------------------------------------------

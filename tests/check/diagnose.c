@@ -151,9 +151,9 @@ static filter project(const gemma4_diagnosis *d, const gemma4_replay *r, gemma4_
         for (size_t i = row * t->width; t->have[row] && i < (row + 1) * t->width; i++) {
             double difference = (double)d->prediction[i] - (double)t->expected[i];
             bool masked = tap == GEMMA4_TAP_ATTN_SCORES && t->expected[i] == 0 && t->draws[0][i] == 0; /* may hold anything */
+            f.values += !masked;
             if (difference == 0 || !isfinite(difference) || masked)
                 continue;
-            f.values++;
             f.size += weight * difference * difference;
             f.error += weight * difference * ((double)t->engine[i] - (double)t->expected[i]);
             for (size_t draw = 0; draw < GEMMA4_DRAWS; draw++)
