@@ -1,0 +1,78 @@
+#include "workers.h"
+
+#include <errno.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+void *gemma4_shared_new(size_t size, gemma4_error *error)
+{
+    void *memory = mmap(NULL, size ? size : 1, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+    if (memory == MAP_FAILED) {
+        gemma4_fail(error, "%zu bytes of shared memory: %s", size, strerror(errno));
+        return NULL;
+    }
+    return memory;
+}
+
+void gemma4_shared_free(void *memory, size_t size)
+{
+    if (memory)
+        munmap(memory, size ? size : 1);
+}
+
+/* One process: takes the next piece until none is left. */
+static void work_on(size_t count, const char *what, void (*work)(void *, size_t), void *context, atomic_size_t *next)
+{
+    for (size_t i; (i = atomic_fetch_add(next, 1)) < count;) {
+        if (isatty(STDERR_FILENO))
+            fprintf(stderr, "\r%s %zu/%zu ", what, i + 1, count);
+        work(context, i);
+    }
+}
+
+/* Waits for `started` children; how many of them did not end well. */
+static size_t wait_for(const pid_t *children, size_t started)
+{
+    size_t bad = 0;
+    for (size_t i = 0; i < started; i++) {
+        int status = 0;
+        pid_t ended;
+        while ((ended = waitpid(children[i], &status, 0)) < 0 && errno == EINTR)
+            ;
+        bad += ended < 0 || !WIFEXITED(status) || WEXITSTATUS(status) != 0;
+    }
+    return bad;
+}
+
+int gemma4_workers_run(size_t count, size_t jobs, const char *what, void (*work)(void *context, size_t i), void *context, gemma4_error *error)
+{
+    enum { MOST_JOBS = 64 };
+    pid_t children[MOST_JOBS];
+    size_t started = 0;
+    atomic_size_t *next = gemma4_shared_new(sizeof *next, error);
+    if (!next)
+        return -1;
+    jobs = jobs < 1 ? 1 : jobs > MOST_JOBS ? MOST_JOBS : jobs;
+    fflush(NULL); /* or the children would print it again */
+    for (; started < jobs; started++) {
+        children[started] = fork();
+        if (children[started] == 0) {
+            work_on(count, what, work, context, next);
+            fflush(NULL);
+            _exit(0);
+        }
+        if (children[started] < 0)
+            break;
+    }
+    size_t bad = wait_for(children, started);
+    if (isatty(STDERR_FILENO))
+        fputc('\n', stderr);
+    gemma4_shared_free(next, sizeof *next);
+    if (started == 0)
+        return gemma4_fail(error, "%s: cannot start a process: %s", what, strerror(errno));
+    return bad ? gemma4_fail(error, "%s: %zu of %zu processes died", what, bad, started) : 0;
+}
