@@ -9,6 +9,8 @@
 #   make check-warnings   gcc and clang, warnings are errors
 #   make honest           transformers in float32, every case, attention and schedule: all must conform   (Python)
 #   make planted          transformers with one planted fault each: all must fail at the right tap         (Python)
+#   make kill-matrix      every known mistake in a simulated engine: detected, located, named? writes spec/kill-matrix.md
+#   make honest-reference simulated honest engines, 20 seeds a tier on every case: no alarm in any
 #   make golden           the goldens and shipped dumps anew, from transformers                            (Python)
 #   make golden-verify    are they what transformers computes?                                             (Python)
 CC       ?= cc
@@ -53,8 +55,12 @@ $(BUILD)/ref/main.o: CPPFLAGS += -DGEMMA4_VERSION='"$(VERSION)"'
 demo: all
 	sh tests/demo.sh $(BUILD)/gemma4-check
 
-check: all $(BUILD)/unit-tests
+# Tests that have passed are not repeated until something that they read changes.
+$(BUILD)/unit-tests.passed: $(BUILD)/unit-tests $(BUILD)/gemma4-ref $(BUILD)/gemma4-check spec/causes.md $(wildcard golden/*/* golden/*/*/*)
 	GEMMA4_BUILD=$(BUILD) $(BUILD)/unit-tests
+	@touch $@
+
+check: all $(BUILD)/unit-tests.passed
 	$(BUILD)/gemma4-check lint
 	$(BUILD)/gemma4-check agreement
 	sh tests/demo.sh $(BUILD)/gemma4-check >$(BUILD)/demo.txt
@@ -62,6 +68,12 @@ check: all $(BUILD)/unit-tests
 
 agreement: all
 	$(BUILD)/gemma4-check agreement
+
+kill-matrix: all
+	$(BUILD)/gemma4-check self-test --out spec/kill-matrix.md
+
+honest-reference: all
+	$(BUILD)/gemma4-check self-test --honest --seeds 20
 
 precision: all
 	$(MAKE) BUILD=$(BUILD)/double CFLAGS="$(CFLAGS) -DGEMMA4_REAL=double" all
@@ -99,5 +111,5 @@ golden-verify: all $(ORACLE)
 clean:
 	rm -rf $(BUILD)
 
-.PHONY: all demo check agreement precision check-sanitizers check-warnings honest planted golden golden-verify clean
+.PHONY: all demo check agreement kill-matrix honest-reference precision check-sanitizers check-warnings honest planted golden golden-verify clean
 -include $(shell find $(BUILD) -name '*.d' 2>/dev/null)

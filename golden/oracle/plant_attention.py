@@ -7,8 +7,6 @@ from transformers.models.gemma4 import modeling_gemma4
 import seams
 from faults import DECODE, FULL, KEYS, SLIDING, fault
 
-SCORES = ("*.attn.scores",)  # taps.py recomputes them from query and key: not what a kernel that goes wrong there holds
-
 
 # --- V ---------------------------------------------------------------------------------------------------------------------
 
@@ -77,28 +75,27 @@ def other_kinds_groups(model, layer):
     return model.config.num_attention_heads // other.num_key_value_groups
 
 
-@fault("global-kv-heads-from-local", "attention", "attn.probs", kind=FULL, needs=KEYS, leaves_out=SCORES,
-       cases=("moe128-prompt", "wide256-prompt"))
+@fault("global-kv-heads-from-local", "attention", "attn.scores", kind=FULL, needs=KEYS, cases=("moe128-prompt", "wide256-prompt"))
 def global_kv_heads_from_local(model, layers):
     for layer in layers:
         groups = other_kinds_groups(model, layer)
         regroup(layer, lambda h, H, G, groups=groups: h // (H // groups) % G)
 
 
-@fault("qk-norm-per-layer-kv-geometry-decode", "cache", "attn.probs", needs=DECODE, leaves_out=SCORES)
+@fault("qk-norm-per-layer-kv-geometry-decode", "cache", "attn.scores", needs=DECODE)
 def qk_norm_per_layer_kv_geometry_decode(model, layers):
     for layer in layers:
         groups = other_kinds_groups(model, layer)
         regroup(layer, lambda h, H, G, groups=groups: h // (H // groups) % G, acts=lambda chunk: chunk == 1)
 
 
-@fault("kv-grouping-modulo", "attention", "attn.probs", leaves_out=SCORES)
+@fault("kv-grouping-modulo", "attention", "attn.scores")
 def kv_grouping_modulo(model, layers):
     for layer in layers:
         regroup(layer, lambda h, H, G: h % G)
 
 
-@fault("kv-grouping-first-head", "attention", "attn.probs", leaves_out=SCORES)
+@fault("kv-grouping-first-head", "attention", "attn.scores")
 def kv_grouping_first_head(model, layers):
     for layer in layers:
         regroup(layer, lambda h, H, G: 0)
@@ -125,7 +122,7 @@ def attn_scale_27b_exception(model, layers):
         layer.self_attn.scaling = (model.config.hidden_size / model.config.num_attention_heads) ** -0.5
 
 
-@fault("attn-softcap-50-inherited", "attention", "attn.probs", needs=KEYS, leaves_out=SCORES)
+@fault("attn-softcap-50-inherited", "attention", "attn.probs", needs=KEYS, leaves_out=("*.attn.scores",))
 def attn_softcap_50_inherited(model, layers):
     for layer in layers:  # eager attention takes a soft-cap
         layer.self_attn.register_forward_pre_hook(
@@ -155,8 +152,8 @@ def flash_hd512_zero(model, layers):
     for layer in layers:
         def attention(module, query, key, value, mask, scaling):
             key, value = (modeling_gemma4.repeat_kv(t, module.num_key_value_groups) for t in (key, value))
-            context, probs = seams.attend(query, key, value, mask, scaling)
-            return torch.zeros_like(context), probs
+            context, *rest = seams.attend(query, key, value, mask, scaling)
+            return torch.zeros_like(context), *rest
 
         seams.replace_attention(layer, attention)
 

@@ -60,21 +60,24 @@ def replace_angles(layer, angles):
 
 
 def replace_attention(layer, attention):
-    """attention(module, query, key, value, mask, scaling) -> (context [1,chunk,H,D], probs), in place of the eager function.
+    """attention(module, query, key, value, mask, scaling) -> (context [1,chunk,H,D], probs, scores), in place of the eager function.
 
-    query is [1,H,chunk,D], key and value [1,G,n,D], mask [1,1,chunk,n], added to the scores."""
-    replace_within(layer.self_attn, "eager_attention_forward",
-                   lambda module, query, key, value, mask, scaling=None, **_: attention(module, query, key, value, mask, scaling))
+    query is [1,H,chunk,D], key and value [1,G,n,D], mask [1,1,chunk,n], added to the scores [1,H,chunk,n]."""
+
+    def forward(module, query, key, value, mask, scaling=None, **_):
+        context, probs, module.own_scores = attention(module, query, key, value, mask, scaling)  # for taps.py
+        return context, probs
+
+    replace_within(layer.self_attn, "eager_attention_forward", forward)
 
 
 def attend(query, key, value, mask, scaling=1.0, softmax=None, matmul=torch.matmul):
-    """Eager attention over as many key heads as query heads; returns (context [1,chunk,H,D], probs [1,H,chunk,n])."""
+    """Eager attention over as many key heads as query heads; returns (context [1,chunk,H,D], probs [1,H,chunk,n], scores)."""
     scores = matmul(query, key.transpose(2, 3)) * scaling
-    if mask is not None:
-        scores = scores + mask
-    probs = softmax(scores) if softmax else torch.softmax(scores, dim=-1, dtype=torch.float32)
+    masked = scores if mask is None else scores + mask
+    probs = softmax(masked) if softmax else torch.softmax(masked, dim=-1, dtype=torch.float32)
     probs = probs.to(query.dtype)
-    return matmul(probs, value).transpose(1, 2).contiguous(), probs
+    return matmul(probs, value).transpose(1, 2).contiguous(), probs, scores
 
 
 def replace_mask(layer, visible):

@@ -244,8 +244,10 @@ class Recorder:
         self.record(at + "q_rope", query[0].transpose(0, 1), query.shape[1], query.shape[3])
         if probs is None:  # fused attention holds neither
             return
-        all_keys = modeling_gemma4.repeat_kv(key, module.num_key_value_groups)
-        scores = torch.matmul(query, all_keys.transpose(2, 3)) * scaling
+        scores = vars(module).pop("own_scores", None)  # a changed model may show its own
+        if scores is None:
+            all_keys = modeling_gemma4.repeat_kv(key, module.num_key_value_groups)
+            scores = torch.matmul(query, all_keys.transpose(2, 3)) * scaling
         for name, square in ("scores", scores), ("probs", probs):
             placed = square.new_zeros(square.shape[1], chunk, self.length)
             placed[:, :, self.end - key.shape[2]:self.end] = square[0]

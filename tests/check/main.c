@@ -12,6 +12,7 @@
 #include "judge.h"
 #include "lint.h"
 #include "options.h"
+#include "selftest.h"
 #include "report_html.h"
 
 static const char usage[] =
@@ -22,6 +23,8 @@ static const char usage[] =
     "       gemma4-check explain [CAUSE|--all]   the known mistakes, one of them, or all as Markdown\n"
     "       gemma4-check lint                    are the cases what they say?\n"
     "       gemma4-check agreement               does this build's reference agree with every golden?\n"
+    "       gemma4-check self-test [--honest]    does it find every known mistake, and none in honest engines?\n"
+    "           [--case ID] [--tier T] [--tap-set all|layers|logits] [--cause ID] [--seeds N] [--jobs N] [--out FILE.md]\n"
     "\n"
     "ENGINE.h5 is an activation file (spec/activations.md), HDF5 or safetensors.\n"
     "--dtype    the engine's arithmetic, where the dump does not say it\n"
@@ -277,6 +280,52 @@ static int command_explain(const char *what, gemma4_error *error)
     return CONFORMS;
 }
 
+static int parse_self_test(int argc, char **argv, gemma4_self_test_options *o, const char **page, gemma4_error *error)
+{
+    const char *seeds = NULL, *jobs = NULL;
+    int64_t seed_count = 0, job_count = 2;
+    size_t count;
+    const gemma4_option options[] = {{"--case", &o->case_id}, {"--tier", &o->tier}, {"--tap-set", &o->tap_set}, {"--cause", &o->cause},
+                                     {"--seeds", &seeds}, {"--jobs", &jobs}, {"--out", page}, {NULL, NULL}};
+    if (gemma4_options_parse(argc, argv, options, NULL, 0, &count, error) || (seeds && gemma4_parse_int(seeds, "--seeds", 1, 1000, &seed_count, error)) ||
+        (jobs && gemma4_parse_int(jobs, "--jobs", 1, 64, &job_count, error)))
+        return -1;
+    o->seeds = (size_t)seed_count;
+    o->jobs = (size_t)job_count;
+    return 0;
+}
+
+static void write_bytes(FILE *f, const void *text)
+{
+    fputs(text, f);
+}
+
+/* The matrix or, with --honest, the honest engines. */
+static int command_self_test(int argc, char **argv, gemma4_error *error)
+{
+    gemma4_self_test_options options = {0};
+    const char *page = NULL;
+    char *text = NULL;
+    size_t size = 0;
+    bool reached = false, honest = argc > 1 && !strcmp(argv[1], "--honest");
+    if (parse_self_test(argc - 1 - honest, argv + 1 + honest, &options, &page, error))
+        return UNUSABLE;
+    if (honest && (page || options.cause)) {
+        gemma4_fail(error, "self-test --honest: takes neither --out nor --cause");
+        return UNUSABLE;
+    }
+    if (honest)
+        return gemma4_self_test_honest(&options, stdout, &reached, error) ? UNUSABLE : reached ? CONFORMS : DIVERGES;
+    FILE *memory = open_memstream(&text, &size);
+    int status = memory ? gemma4_self_test(&options, stdout, memory, &reached, error) : gemma4_fail(error, "self-test: out of memory");
+    if (memory)
+        fclose(memory);
+    if (!status)
+        status = write_file(page, write_bytes, text, error);
+    free(text);
+    return status ? UNUSABLE : reached ? CONFORMS : DIVERGES;
+}
+
 static int parse_check(int argc, char **argv, request *r, gemma4_error *error)
 {
     const char *words[2];
@@ -311,6 +360,8 @@ int main(int argc, char **argv)
         status = command_explain(argv[2], &error);
     else if (argc == 2 && !strcmp(argv[1], "agreement"))
         status = command_agreement(&error);
+    else if (!strcmp(argv[1], "self-test"))
+        status = command_self_test(argc - 1, argv + 1, &error);
     else if (parse_check(argc - 1, argv + 1, &r, &error))
         status = UNUSABLE;
     else

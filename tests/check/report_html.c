@@ -30,7 +30,7 @@ static const char style[] =
     "code,.n{font-family:ui-monospace,SFMono-Regular,Menlo,Consolas,'DejaVu Sans Mono',monospace;font-size:.9em}\n"
     "code,dd,a,p,li,summary{overflow-wrap:anywhere}a{color:var(--link)}\n"
     ".muted{color:var(--muted)}.small{font-size:.875rem}\n"
-    ".banner{border-left:.5rem solid;border-radius:.4rem;padding:1rem 1.25rem;margin:0 0 1rem}.banner p{margin:.5rem 0 0;font-size:1.05rem}\n"
+    ".banner{border-left:.5rem solid;border-radius:.4rem;padding:1rem 1.25rem;margin:0 0 1rem}.banner p{margin:.5rem 0 0;font-size:1.05rem;max-width:none}\n"
     ".banner.pass{background:var(--pass-bg);border-color:var(--pass)}.banner.pass h1{color:var(--pass)}\n"
     ".banner.fail{background:var(--fail-bg);border-color:var(--fail)}.banner.fail h1{color:var(--fail)}\n"
     ".banner.unsure{background:var(--unsure-bg);border-color:var(--unsure)}.banner.unsure h1{color:var(--unsure)}\n"
@@ -52,7 +52,7 @@ static const char style[] =
     "white-space:nowrap;color:var(--fg);width:8.6rem}\n"
     ".heat td{height:1.15rem;padding:0;text-align:center;border-radius:2px;color:var(--glyph);font-weight:700;overflow:hidden}\n"
     ".heat td a{display:block;color:inherit;text-decoration:none}.heat .gap th,.heat .gap td{border-top:.4rem solid var(--bg)}\n"
-    ".first{outline:2px solid var(--fg);outline-offset:-1px}\n"
+    ".heat .first{outline:2px solid var(--fg);outline-offset:1px;border-radius:0}\n"
     ".none{background:repeating-linear-gradient(135deg,var(--hatch) 0 1px,transparent 1px 5px)}\n"
     ".s0{background:var(--s0)}.s1{background:var(--s1)}.s2{background:var(--s2)}.s3{background:var(--s3)}.s4{background:var(--s4)}"
     ".s5{background:var(--s5)}.s6{background:var(--s6)}.s7{background:var(--s7)}.s8{background:var(--s8)}\n"
@@ -71,7 +71,7 @@ static const char style[] =
     ".counts{display:grid;grid-template-columns:max-content max-content minmax(0,1fr);gap:.35rem 1rem;margin:.6rem 0;max-width:72ch}.counts .n{text-align:right;font-weight:700}\n"
     "footer{margin-top:2.5rem;padding-top:.75rem;border-top:1px solid var(--line);color:var(--muted);font-size:.875rem}\n"
     "@media (max-width:600px){main{padding:1rem 1rem 2rem}h1{font-size:1.4rem}.card,.banner{padding:.8rem .9rem}"
-    "dl{grid-template-columns:minmax(0,1fr);gap:0}dd{margin-bottom:.5rem}.counts{grid-template-columns:max-content minmax(0,1fr)}"
+    "dl:not(.facts){grid-template-columns:minmax(0,1fr);gap:0}dl:not(.facts) dd{margin-bottom:.5rem}.facts{column-gap:.8rem}.counts{grid-template-columns:max-content minmax(0,1fr)}"
     ".counts span:nth-child(3n){grid-column:2;margin-bottom:.4rem;color:var(--muted);font-size:.875rem}"
     "svg text{font-size:19px}.heat{font-size:.66rem}.heat th[scope=row],.heat thead th:first-child{width:7.2rem}}\n"
     "@media print{*{print-color-adjust:exact;-webkit-print-color-adjust:exact}body{font-size:11pt}main{max-width:none;padding:0}"
@@ -283,7 +283,7 @@ static void write_headline(FILE *out, const gemma4_report *report)
         write_margin(out, report);
     else
         write_failure(out, report);
-    fputs("</div>\n<dl>\n<dt>Engine</dt><dd><b>", out);
+    fputs("</div>\n<dl class=\"facts\">\n<dt>Engine</dt><dd><b>", out);
     foreign_text(out, report->engine ? report->engine : "(unnamed)");
     fputs("</b> ", out);
     foreign_text(out, report->engine_version ? report->engine_version : "");
@@ -613,12 +613,14 @@ static void write_cell(FILE *out, const gemma4_report *report, const gemma4_tap_
     fputs("</td>", out);
 }
 
-/* A group begins where the part of the name before the dot changes. */
+/* A group begins where the part of the name before the dot changes; the taps outside the layers are one. */
 static bool begins_group(gemma4_tap before, gemma4_tap tap)
 {
-    const char *a = gemma4_tap_describe(before)->name, *b = gemma4_tap_describe(tap)->name;
-    size_t n = strcspn(b, ".");
-    return strcspn(a, ".") != n || strncmp(a, b, n);
+    const gemma4_tap_info *a = gemma4_tap_describe(before), *b = gemma4_tap_describe(tap);
+    size_t n = strcspn(b->name, ".");
+    if (!a->per_layer && !b->per_layer)
+        return false;
+    return strcspn(a->name, ".") != n || strncmp(a->name, b->name, n);
 }
 
 static void write_rows(FILE *out, const gemma4_report *report, bool accumulated)
@@ -657,15 +659,16 @@ static void write_map(FILE *out, const gemma4_report *report, bool accumulated)
     double wide = 9 + 1.75 * (double)report->layers, narrow = 7.3 + 1.1 * (double)report->layers;
     fprintf(out, "<div class=\"map\" style=\"flex-basis:%.1frem;max-width:%.1frem\">\n<h3>%s</h3>\n", wide, 9 + 2.6 * (double)report->layers,
             accumulated ? "With all earlier errors in it" : "Each step on the engine’s own inputs");
-    fputs(accumulated ? "<p class=\"small muted\">Relative RMS of the difference from the expected values. It decides nothing: errors spread.</p>\n"
+    fputs(accumulated ? "<p class=\"small muted\">Relative RMS from the expected values. It decides nothing: errors spread.</p>\n"
                       : "<p class=\"small muted\">The step’s own error / its tolerance. This decides; a cross leads to its numbers.</p>\n", out);
-    write_legend(out, accumulated);
     fprintf(out, "<div class=\"scroll\"><table class=\"heat\" style=\"min-width:%.1frem\">\n<thead><tr><th>layer</th>", narrow);
     for (size_t layer = 0; layer < report->layers; layer++)
         fprintf(out, "<th scope=\"col\">%zu</th>", layer);
     fputs("</tr></thead>\n<tbody>\n", out);
     write_rows(out, report, accumulated);
-    fputs("</tbody>\n</table></div>\n</div>\n", out);
+    fputs("</tbody>\n</table></div>\n", out);
+    write_legend(out, accumulated);
+    fputs("</div>\n", out);
 }
 
 /* The kinds of taps of which the dump holds none. */
@@ -684,7 +687,7 @@ static void write_absent(FILE *out, const gemma4_report *report)
 static void write_maps(FILE *out, const gemma4_report *report)
 {
     fputs("<section>\n<h2>Where: layers and tensors</h2>\n<p>From top to bottom in the order of computation, layers from left to right. "
-          "Hover over a cell for its numbers.</p>\n<div class=\"maps\">\n", out);
+          "Hover over a cell for its numbers; the tables at the end have them all.</p>\n<div class=\"maps\">\n", out);
     write_map(out, report, false);
     write_map(out, report, true);
     fputs("</div>\n", out);

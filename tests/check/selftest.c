@@ -1,5 +1,6 @@
 #include "selftest.h"
 
+#include <dirent.h>
 #include <errno.h>
 #include <math.h>
 #include <stdlib.h>
@@ -90,11 +91,23 @@ static int make_directory(self_test *t, gemma4_error *error)
     return gemma4_fail(error, "self-test: cannot make a temporary directory: %s", strerror(errno));
 }
 
+/* A process that died may have left its file. */
+static void remove_directory(const char *directory)
+{
+    DIR *d = opendir(directory);
+    for (struct dirent *entry; d && (entry = readdir(d));)
+        if (entry->d_name[0] != '.')
+            unlinkat(dirfd(d), entry->d_name, 0);
+    if (d)
+        closedir(d);
+    rmdir(directory);
+}
+
 static void end(self_test *t)
 {
     close_cases(t);
     if (t->directory[0])
-        rmdir(t->directory);
+        remove_directory(t->directory);
 }
 
 static bool is_asked(const self_test *t, const char *tier, gemma4_tap_set set)
@@ -116,6 +129,13 @@ static gemma4_grid_column honest_column(const self_test *t, size_t column)
     return (gemma4_grid_column){.tier = honest_tiers[column / GEMMA4_SET_COUNT], .taps = (gemma4_tap_set)(column % GEMMA4_SET_COUNT)};
 }
 
+/* The matrix always needs the honest errors of its first column: they choose the cases. */
+static bool is_run(const self_test *t, size_t column)
+{
+    const gemma4_grid_column c = honest_column(t, column);
+    return is_asked(t, c.tier, c.taps) || (!t->every_tier && column == 0);
+}
+
 /* The i-th honest run: (seed, case, column), column fastest. */
 static void honest_work(void *context, size_t i)
 {
@@ -126,7 +146,7 @@ static void honest_work(void *context, size_t i)
     const opened_case *c = &t->cases[number];
     gemma4_simulation s = {.the_case = c->the_case, .model = c->model, .tier = column.tier, .stochastic = true, .seed = 1000 + i / columns / t->case_count,
                            .only_layer = {-1, -1}, .taps = column.taps};
-    if (is_asked(t, column.tier, column.taps))
+    if (is_run(t, i % columns))
         gemma4_trial_run(&s, NULL, !t->every_tier, t->directory, &t->honest[i], &error);
 }
 
@@ -152,7 +172,7 @@ static void count_honest(self_test *t, FILE *out, size_t *runs, size_t *alarms, 
         const gemma4_grid_column column = honest_column(t, i % columns);
         const char *id = t->cases[i / columns % t->case_count].the_case->id;
         char tap[GEMMA4_TAP_NAME_SIZE] = "nothing";
-        if (!is_asked(t, column.tier, column.taps))
+        if (!is_run(t, i % columns))
             continue;
         ++*runs;
         *unusable += !trial->judged;

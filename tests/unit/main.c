@@ -1,6 +1,5 @@
 /* Runs every unit test suite, in as many processes as there are processors. Exits with failure where a test failed, where a process
  * died, and where none ran. */
-#include <stdio.h>
 #include <stdlib.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -12,8 +11,9 @@
 static Suite *(*const suites[])(void) = {
     cli_suite,     judge_suite,  golden_suite,      counter_model_suite, activations_suite, forward_suite, model_suite,   document_suite,
     config_suite,  safetensors_suite, synth_suite, ops_suite,       case_suite,    report_suite, taps_suite,  options_suite, compare_suite,
+    selftest_suite,
 };
-enum { SUITES = sizeof suites / sizeof *suites, MOST_PROCESSES = 8 };
+enum { SUITES = sizeof suites / sizeof *suites, MOST_PROCESSES = 8, SECONDS_AT_MOST = 1800 };
 
 /* Process `part` of `parts`: every parts-th suite. */
 static int run_part(size_t part, size_t parts)
@@ -26,6 +26,9 @@ static int run_part(size_t part, size_t parts)
         else
             runner = srunner_create(suites[i]());
     }
+    /* This process is the isolation: a fork for every test would cost more than the tests (CK_FORK=yes forks all the same). */
+    srunner_set_fork_status(runner, getenv("CK_FORK") ? CK_FORK_GETENV : CK_NOFORK);
+    alarm(SECONDS_AT_MOST);
     srunner_run_all(runner, CK_NORMAL);
     int run = srunner_ntests_run(runner), failed = srunner_ntests_failed(runner);
     bool chosen = getenv("CK_RUN_SUITE") || getenv("CK_RUN_CASE"); /* then another process may have them all */

@@ -21,5 +21,6 @@ Suite *golden_suite(void);
 Suite *judge_suite(void);
 Suite *counter_model_suite(void);
 Suite *cli_suite(void);
+Suite *selftest_suite(void);
 
 #endif

@@ -110,8 +110,9 @@ static bool exists(const char *name)
 
 /* --- the directory --- */
 
-/* The tokens of the case tiny-prompt. */
-#define TOKENS "2,197,214,34,153,23,76,115,13,151,249,242"
+/* The tokens of the cases tiny-one-token, the quickest, and tiny-prompt. */
+#define TOKENS "2"
+#define PROMPT "2,197,214,34,153,23,76,115,13,151,249,242"
 
 static const char *const MAKE_DUMPS[][10] = {
     {"dump", "--model", "model", "--tokens", TOKENS, "--out", "good.h5", NULL},
@@ -123,8 +124,8 @@ static const char *const MAKE_DUMPS[][10] = {
 static void write_zeros(const gemma4_model *model, const gemma4_case *c, const char *name, const char *attribute, const char *text)
 {
     gemma4_error error = {""};
-    gemma4_real zeros[12 * 64] = {0};
-    gemma4_tap_event event = {.tap = GEMMA4_TAP_EMBED, .rows = 12, .rank = 1, .dims = {64, 1}, .values = zeros};
+    gemma4_real zeros[64] = {0};
+    gemma4_tap_event event = {.tap = GEMMA4_TAP_EMBED, .rows = 1, .rank = 1, .dims = {64, 1}, .values = zeros};
     gemma4_activations_writer *w =
         gemma4_activations_create(test_join(work, name), &model->config, c->tokens, c->token_count, 0, "float32", &error);
     ck_assert_msg(w != NULL, "%s", error.message);
@@ -171,7 +172,7 @@ static void write_hostile_files(void)
     test_write_text(test_join(work, "empty.h5"), "");
     test_write_text(test_join(work, "json.h5"), "{\"tokens\": [2, 197]}");
     test_write(test_join(work, "garbage.h5"), garbage, sizeof garbage - 1);
-    write_part("half.h5", "good.h5", 200000);
+    write_part("half.h5", "good.h5", 50000);
     write_part("start.h5", "good.h5", 100);
     test_write_text(test_join(work, "bad.yaml"), "format: gemma4-case\nversion: 7\n");
     ck_assert_int_eq(mkdir(test_join(work, "folder"), 0777), 0);
@@ -183,7 +184,7 @@ static void set_up(void)
 {
     gemma4_error error = {""};
     find_programs();
-    gemma4_case *c = gemma4_case_open("tiny-prompt", &error);
+    gemma4_case *c = gemma4_case_open("tiny-one-token", &error);
     ck_assert_msg(c != NULL && gemma4_case_provide_checkpoint(c, &error) == 0, "%s", error.message);
     gemma4_model *model = gemma4_model_open(c->checkpoint_dir, &error);
     ck_assert_msg(model != NULL, "%s", error.message);
@@ -246,15 +247,15 @@ static const struct {
     {REF, {"synth", "--preset", "tiny", "--seed", "-1", "--out", "x"}, "--seed: expected an integer"},
     {REF, {"synth", "--preset", "tiny", "--seed", "1", "--out", "x", "--layers", "0"}, "--layers: expected an integer from 1"},
     {REF, {"synth", "--preset", "tiny", "--seed", "1", "--out", "x", "--shards", "13"}, "expected 1 to 12 shards, found 13"},
-    {CHECK, {"tiny-prompt"}, "expected CASE ENGINE.h5"},
-    {CHECK, {"tiny-prompt", "good.h5", "good.h5"}, "unexpected argument 'good.h5'"},
+    {CHECK, {"tiny-one-token"}, "expected CASE ENGINE.h5"},
+    {CHECK, {"tiny-one-token", "good.h5", "good.h5"}, "unexpected argument 'good.h5'"},
     {CHECK, {MODEL}, "expected CASE ENGINE.h5"},
-    {CHECK, {MODEL, "tiny-prompt", "good.h5"}, "expected CASE ENGINE.h5"},
-    {CHECK, {"tiny-prompt", "good.h5", "--jsno", "x"}, "unknown option '--jsno'"},
-    {CHECK, {"tiny-prompt", "good.h5", "--json"}, "option '--json' needs a value"},
-    {CHECK, {"tiny-prompt", "good.h5", "--require", "everything"}, "--require: expected full, layers or logits, found 'everything'"},
-    {CHECK, {"tiny-prompt", "good.h5", "--require", "partial"}, "--require: expected full, layers or logits, found 'partial'"},
-    {CHECK, {"tiny-prompt", "good.h5", "--dtype", "q9_9"}, "dtype: expected one of float32"},
+    {CHECK, {MODEL, "tiny-one-token", "good.h5"}, "expected CASE ENGINE.h5"},
+    {CHECK, {"tiny-one-token", "good.h5", "--jsno", "x"}, "unknown option '--jsno'"},
+    {CHECK, {"tiny-one-token", "good.h5", "--json"}, "option '--json' needs a value"},
+    {CHECK, {"tiny-one-token", "good.h5", "--require", "everything"}, "--require: expected full, layers or logits, found 'everything'"},
+    {CHECK, {"tiny-one-token", "good.h5", "--require", "partial"}, "--require: expected full, layers or logits, found 'partial'"},
+    {CHECK, {"tiny-one-token", "good.h5", "--dtype", "q9_9"}, "dtype: expected one of float32"},
     /* models and outputs */
     {REF, {"run", "--model", "missing", "--tokens", "2"}, "missing/config.json: No such file"},
     {REF, {"run", "--model", "good.h5", "--tokens", "2"}, "good.h5/config.json: Not a directory"},
@@ -271,27 +272,27 @@ static const struct {
     {CHECK, {"./good.h5", "good.h5"}, "good.h5"},
     {CHECK, {"./folder", "good.h5"}, "folder: expected a regular file"},
     {CHECK, {"--model", "missing", "good.h5"}, "missing/config.json: No such file"},
-    {CHECK, {"tiny-prompt", "missing.h5"}, "missing.h5: "},
-    {CHECK, {"tiny-prompt", ""}, "No such file"},
-    {CHECK, {"tiny-prompt", "folder.h5"}, "folder.h5: "},
-    {CHECK, {"tiny-prompt", "empty.h5"}, "empty.h5: "},
-    {CHECK, {"tiny-prompt", "json.h5"}, "json.h5: "},
-    {CHECK, {"tiny-prompt", "garbage.h5"}, "garbage.h5: "},
-    {CHECK, {"tiny-prompt", "half.h5"}, "half.h5: "},
-    {CHECK, {"tiny-prompt", "start.h5"}, "start.h5: "},
-    {CHECK, {"tiny-prompt", "model/model.safetensors"}, "model.safetensors: "},
-    {CHECK, {"tiny-prompt", "/dev/null"}, "/dev/null: "},
+    {CHECK, {"tiny-one-token", "missing.h5"}, "missing.h5: "},
+    {CHECK, {"tiny-one-token", ""}, "No such file"},
+    {CHECK, {"tiny-one-token", "folder.h5"}, "folder.h5: "},
+    {CHECK, {"tiny-one-token", "empty.h5"}, "empty.h5: "},
+    {CHECK, {"tiny-one-token", "json.h5"}, "json.h5: "},
+    {CHECK, {"tiny-one-token", "garbage.h5"}, "garbage.h5: "},
+    {CHECK, {"tiny-one-token", "half.h5"}, "half.h5: "},
+    {CHECK, {"tiny-one-token", "start.h5"}, "start.h5: "},
+    {CHECK, {"tiny-one-token", "model/model.safetensors"}, "model.safetensors: "},
+    {CHECK, {"tiny-one-token", "/dev/null"}, "/dev/null: "},
     {CHECK, {MODEL, "half.h5"}, "half.h5: "},
-    {CHECK, {"tiny-prompt", "no-dtype.h5"}, "no-dtype.h5: attribute dtype: expected the engine's arithmetic"},
-    {CHECK, {"tiny-prompt", "odd-dtype.h5"}, "dtype: expected one of float32, float64, bfloat16, float16, q8_0, q4_0, found 'q9_9'"},
+    {CHECK, {"tiny-one-token", "no-dtype.h5"}, "no-dtype.h5: attribute dtype: expected the engine's arithmetic"},
+    {CHECK, {"tiny-one-token", "odd-dtype.h5"}, "dtype: expected one of float32, float64, bfloat16, float16, q8_0, q4_0, found 'q9_9'"},
     {CHECK, {MODEL, "odd-dtype.h5"}, "dtype: expected one of float32, float64, bfloat16, float16, q8_0, q4_0, found 'q9_9'"},
-    {CHECK, {"tiny-prompt", "other-case.h5"}, "attribute case: expected 'tiny-prompt', found 'tiny-far'"},
-    {CHECK, {"tiny-prompt", "other-checkpoint.h5"}, "attribute checkpoint_sha256: expected 58fe7c7f"},
-    {CHECK, {"tiny-prompt", "short.h5"}, "tokens: expected the 12 of case tiny-prompt, found 2"},
-    {CHECK, {"tiny-far", "good.h5"}, "tokens: expected the 24 of case tiny-far, found 12"},
-    {CHECK, {"moe128-prompt", "good.h5"}, "found 12"},
-    {CHECK, {"tiny-prompt", "good.h5", "--json", "missing/r.json"}, "missing/r.json"},
-    {CHECK, {"tiny-prompt", "good.h5", "--junit", "folder"}, "folder: cannot write"},
+    {CHECK, {"tiny-one-token", "other-case.h5"}, "attribute case: expected 'tiny-one-token', found 'tiny-far'"},
+    {CHECK, {"tiny-one-token", "other-checkpoint.h5"}, "attribute checkpoint_sha256: expected 58fe7c7f"},
+    {CHECK, {"tiny-one-token", "short.h5"}, "tokens: expected the 1 of case tiny-one-token, found 2"},
+    {CHECK, {"tiny-far", "good.h5"}, "tokens: expected the 24 of case tiny-far, found 1"},
+    {CHECK, {"moe128-prompt", "good.h5"}, "found 1"},
+    {CHECK, {"tiny-one-token", "good.h5", "--json", "missing/r.json"}, "missing/r.json"},
+    {CHECK, {"tiny-one-token", "good.h5", "--junit", "folder"}, "folder: cannot write"},
 };
 
 START_TEST(one_line_says_what_is_wrong)
@@ -330,14 +331,14 @@ static const struct {
     {REF, {"run", MODEL, "--tokens", "2,3", "--decode", "3"}, ","},
     {REF, {"run", MODEL, "--tokens=2,3,4", "--schedule=2,1", "--first-position=262141", "--cpu=scalar"}, "next token"},
     {CHECK, {"--help"}, "usage: gemma4-check"},
-    {CHECK, {"list"}, "tiny-prompt"},
+    {CHECK, {"list"}, "tiny-one-token"},
     {CHECK, {"lint"}, " 0 problems"},
-    {CHECK, {"tiny-prompt", "good.h5"}, "\nCONFORMS\n"},
-    {CHECK, {"golden/cases/tiny-prompt.yaml", "good.h5", "--require", "full"}, "\nCONFORMS\n"},
+    {CHECK, {"tiny-one-token", "good.h5"}, "\nCONFORMS\n"},
+    {CHECK, {"golden/cases/tiny-one-token.yaml", "good.h5", "--require", "full"}, "\nCONFORMS\n"},
     {CHECK, {MODEL, "good.h5", "--require=full"}, "from the reference"},
     {CHECK, {MODEL, "short.h5"}, "\nCONFORMS\n"},
-    {CHECK, {"tiny-prompt", "logits.h5", "--require", "logits"}, "coverage   logits: 1 of "},
-    {CHECK, {"tiny-prompt", "golden/cases/tiny-prompt.h5", "--require", "full"}, "\nCONFORMS\n"},
+    {CHECK, {"tiny-one-token", "logits.h5", "--require", "logits"}, "coverage   logits: 1 of "},
+    {CHECK, {"tiny-one-token", "golden/cases/tiny-one-token.h5", "--require", "full"}, "\nCONFORMS\n"},
 };
 
 START_TEST(good_command_lines_succeed_in_silence)
@@ -353,12 +354,12 @@ static const struct {
     const char *args[8];
     const char *output;
 } DIVERGING[] = {
-    {{"tiny-prompt", "wrong.h5"}, "First divergence: embed"},
+    {{"tiny-one-token", "wrong.h5"}, "First divergence: embed"},
     {{MODEL, "wrong.h5"}, "First divergence: embed"},
-    {{"tiny-prompt", "no-dtype.h5", "--dtype", "float32"}, "First divergence: embed"},
-    {{"tiny-prompt", "odd-dtype.h5", "--dtype", "float32"}, "First divergence: embed"},
-    {{"tiny-prompt", "logits.h5", "--require", "layers"}, "--require layers: the dump covers less (logits)"},
-    {{"tiny-prompt", "logits.h5", "--require", "full"}, "--require full: the dump covers less (logits)"},
+    {{"tiny-one-token", "no-dtype.h5", "--dtype", "float32"}, "First divergence: embed"},
+    {{"tiny-one-token", "odd-dtype.h5", "--dtype", "float32"}, "First divergence: embed"},
+    {{"tiny-one-token", "logits.h5", "--require", "layers"}, "--require layers: the dump covers less (logits)"},
+    {{"tiny-one-token", "logits.h5", "--require", "full"}, "--require full: the dump covers less (logits)"},
 };
 
 START_TEST(what_does_not_conform_is_status_1)
@@ -414,7 +415,7 @@ END_TEST
 /* Decoding a token at a time is another schedule, not another result. */
 START_TEST(a_dump_by_any_schedule_conforms)
 {
-    const char *const dump[] = {"dump", MODEL, "--tokens", TOKENS, "--out", "chunked.h5", "--schedule", "5,1,1,4,1", NULL};
+    const char *const dump[] = {"dump", MODEL, "--tokens", PROMPT, "--out", "chunked.h5", "--schedule", "5,1,1,4,1", NULL};
     const char *const check[] = {"tiny-prompt", "chunked.h5", "--require", "full", NULL};
     assert_succeeds(REF, dump);
     assert_succeeds(CHECK, check);
@@ -438,7 +439,7 @@ static const struct {
 START_TEST(json_and_junit_are_written_whatever_the_verdict)
 {
     char *json = test_join(test_fresh_dir(), "r.json"), *junit = test_join(test_fresh_dir(), "r.xml"), text[2048];
-    const char *const args[] = {"tiny-prompt", REPORTS[_i].dump, "--json", json, "--junit", junit, NULL};
+    const char *const args[] = {"tiny-one-token", REPORTS[_i].dump, "--json", json, "--junit", junit, NULL};
     gemma4_error error = {""};
     outcome o = run(CHECK, args);
     ck_assert_int_eq(o.status, REPORTS[_i].status);
@@ -455,7 +456,7 @@ END_TEST
 START_TEST(an_older_report_is_replaced)
 {
     char *json = test_join(test_fresh_dir(), "r.json"), text[64];
-    const char *const args[] = {"tiny-prompt", "empty.h5", "--json", json, NULL};
+    const char *const args[] = {"tiny-one-token", "empty.h5", "--json", json, NULL};
     test_write_text(json, "{\"verdict\": \"PASS\"}");
     ck_assert_int_eq(run(CHECK, args).status, 2);
     read_text(json, text, sizeof text);
