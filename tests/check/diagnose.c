@@ -141,25 +141,34 @@ static int predict(gemma4_diagnosis *d, gemma4_replay *r, const gemma4_planted *
 
 /* ----------------------------------------------------------------- filters */
 
-/* Projects the error and the draws on the predicted difference, each row in units of its spread. */
+/* The variance of honest noise in one value: what the draws had there, and a part of the row's, since six draws may all be small by
+ * chance. Rounding is in proportion to each value, so small values weigh much more than the row's spread would let them. */
+static double noise_variance(const gemma4_replayed_tap *t, size_t row, size_t i)
+{
+    double sum = 0;
+    for (size_t draw = 0; draw < GEMMA4_DRAWS; draw++)
+        sum += (double)t->draws[draw][i] * (double)t->draws[draw][i];
+    return sum / GEMMA4_DRAWS + FILTER_ROW_PART * t->sigma[row] * t->sigma[row];
+}
+
+/* Projects the error and the draws on the predicted difference, each value weighed by its noise. */
 static filter project(const gemma4_diagnosis *d, const gemma4_replay *r, gemma4_tap tap)
 {
     const gemma4_replayed_tap *t = &r->taps[tap];
     filter f = {0};
-    for (size_t row = 0; row < r->T; row++) {
-        double weight = 1 / (t->sigma[row] * t->sigma[row]);
+    for (size_t row = 0; row < r->T; row++)
         for (size_t i = row * t->width; t->have[row] && i < (row + 1) * t->width; i++) {
             double difference = (double)d->prediction[i] - (double)t->expected[i];
             bool masked = tap == GEMMA4_TAP_ATTN_SCORES && t->expected[i] == 0 && t->draws[0][i] == 0; /* may hold anything */
             f.values += !masked;
             if (difference == 0 || !isfinite(difference) || masked)
                 continue;
-            f.size += weight * difference * difference;
-            f.error += weight * difference * ((double)t->engine[i] - (double)t->expected[i]);
+            double weighed = difference / noise_variance(t, row, i);
+            f.size += weighed * difference;
+            f.error += weighed * ((double)t->engine[i] - (double)t->expected[i]);
             for (size_t draw = 0; draw < GEMMA4_DRAWS; draw++)
-                f.draws[draw] += weight * difference * (double)t->draws[draw][i];
+                f.draws[draw] += weighed * (double)t->draws[draw][i];
         }
-    }
     return f;
 }
 

@@ -602,7 +602,7 @@ gemma4_score gemma4_replay_score(const gemma4_replay *r, gemma4_tap tap, const r
     gemma4_score s = {.worst = -1};
     double sum = 0, errors = 0, sizes = 0;
     for (size_t row = 0; t->engine && row < r->T; row++) {
-        double error = 0, size = 0;
+        double error = 0, size = 0, expected_size = 0;
         if (!t->have[row] || (skip && skip[row]))
             continue;
         for (size_t i = row * t->width; i < (row + 1) * t->width; i++) {
@@ -611,8 +611,11 @@ gemma4_score gemma4_replay_score(const gemma4_replay *r, gemma4_tap tap, const r
             double e = (double)t->engine[i] - (double)expected[i];
             error += e * e;
             size += (double)expected[i] * (double)expected[i];
+            expected_size += (double)t->expected[i] * (double)t->expected[i];
         }
-        double relative = sqrt(error / (double)t->width) / t->sigma[row];
+        /* What takes the place of the expected values has the rounding of its own size. */
+        double larger = instead && size > expected_size && expected_size > 0 ? sqrt(size / expected_size) : 1;
+        double relative = sqrt(error / (double)t->width) / (t->sigma[row] * larger);
         s.rows++;
         sum += relative * relative;
         errors += error;

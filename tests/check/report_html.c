@@ -1,6 +1,7 @@
 #include "report_html.h"
 
 #include <math.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "counter_model.h"
@@ -13,12 +14,12 @@ static const char style[] =
     ":root{color-scheme:light dark;--bg:#fff;--fg:#1b1f24;--muted:#59636e;--line:#d5dbe1;--panel:#f5f7f9;--link:#0a58ca;"
     "--pass:#0b5cad;--fail:#a8360a;--unsure:#6b5200;--pass-bg:#e8f1fb;--fail-bg:#fdeee6;--unsure-bg:#fbf3d9;"
     "--s0:#edf4fb;--s1:#d0e3f5;--s2:#a5cbec;--s3:#74aedd;--s4:#3f7fc1;--s5:#c8500f;--s6:#a33a0a;--s7:#7c2405;--s8:#4f0f02;"
-    "--a0:#f6f2fa;--a1:#e9e1f2;--a2:#d8caea;--a3:#c3aedd;--a4:#a98ccb;--a5:#8d68b7;--a6:#71499f;--a7:#553080;--a8:#381659;"
+    "--from:97%;--by:-80%;--whole:#71499f;"
     "--glyph:#fff;--hatch:#c3cad1}\n"
     "@media screen and (prefers-color-scheme:dark){:root{--bg:#0f1318;--fg:#e4e8ec;--muted:#98a3ae;--line:#2c343d;--panel:#171d24;"
     "--link:#7db4ff;--pass:#7db8f5;--fail:#ffab73;--unsure:#e9c95c;--pass-bg:#122234;--fail-bg:#33190b;--unsure-bg:#2c2507;"
     "--s0:#182431;--s1:#1d3349;--s2:#244768;--s3:#2d5c8a;--s4:#4382c2;--s5:#e0883a;--s6:#f0a55f;--s7:#f8c58e;--s8:#ffe7cc;"
-    "--a0:#1c1726;--a1:#271e38;--a2:#34284c;--a3:#453663;--a4:#5b4980;--a5:#77639f;--a6:#9985bd;--a7:#bfaeda;--a8:#e8def5;"
+    "--from:12%;--by:80%;--whole:#a48fca;"
     "--glyph:#10151a;--hatch:#46515c}}\n"
     "*{box-sizing:border-box}\n"
     "body{margin:0;background:var(--bg);color:var(--fg);font:16px/1.5 system-ui,-apple-system,'Segoe UI',Roboto,'Helvetica Neue',sans-serif}\n"
@@ -56,17 +57,17 @@ static const char style[] =
     ".none{background:repeating-linear-gradient(135deg,var(--hatch) 0 1px,transparent 1px 5px)}\n"
     ".s0{background:var(--s0)}.s1{background:var(--s1)}.s2{background:var(--s2)}.s3{background:var(--s3)}.s4{background:var(--s4)}"
     ".s5{background:var(--s5)}.s6{background:var(--s6)}.s7{background:var(--s7)}.s8{background:var(--s8)}\n"
-    ".a0{background:var(--a0)}.a1{background:var(--a1)}.a2{background:var(--a2)}.a3{background:var(--a3)}.a4{background:var(--a4)}"
-    ".a5{background:var(--a5)}.a6{background:var(--a6)}.a7{background:var(--a7)}.a8{background:var(--a8)}\n"
-    ".legend{display:flex;flex-wrap:wrap;gap:.1rem .9rem;margin:.4rem 0 .6rem;font-size:.8rem;color:var(--muted)}\n"
-    ".legend i{display:inline-block;width:1.3rem;height:.95rem;line-height:.95rem;vertical-align:-.15rem;margin-right:.3rem;border-radius:2px;"
+    ".a{background:hsl(268 38% calc(var(--from) + var(--by) * var(--v)))}\n"
+    ".legend{display:flex;flex-wrap:wrap;gap:.1rem .9rem;margin:.4rem 0 .6rem;max-width:none;font-size:.8rem;color:var(--muted)}\n"
+    ".legend i{display:inline-block;width:1.3rem;height:.95rem;line-height:.95rem;vertical-align:middle;margin-right:.3rem;border-radius:2px;"
     "border:1px solid var(--line);text-align:center;font-style:normal;font-weight:700;font-size:.7rem;color:var(--glyph)}\n"
     "svg{display:block;width:100%;max-width:52rem;height:auto}svg text{font-size:12px;fill:var(--muted)}\n"
     ".grid{stroke:var(--line);stroke-width:1}.hit{fill:var(--fail-bg)}.whole,.step{fill:none;stroke-width:2.5;stroke-linejoin:round}\n"
-    ".whole{stroke:var(--a6)}.step{stroke:var(--s5);stroke-dasharray:6 4}.dot{fill:var(--a6)}.box{fill:var(--s5)}\n"
+    ".whole{stroke:var(--whole)}.step{stroke:var(--s5);stroke-dasharray:6 4}.dot{fill:var(--whole)}.box{fill:var(--s5)}\n"
     ".list{border-collapse:collapse;font-size:.85rem}.list th,.list td{padding:.2rem .7rem;text-align:right;white-space:nowrap;border-bottom:1px solid var(--line)}\n"
     ".list th{color:var(--muted);font-weight:600;vertical-align:bottom}.list td:first-child,.list th:first-child,.list .l{text-align:left}\n"
     ".list .bad td{background:var(--fail-bg)}.list .wide{white-space:normal;min-width:16rem}.list :target td,tr:target td{outline:2px solid var(--fail)}\n"
+    "@media screen and (min-width:601px){.list td:first-child{position:sticky;left:0;background:var(--bg)}.list .bad td:first-child{background:var(--fail-bg)}}\n"
     "details{margin:.75rem 0}summary{cursor:pointer;font-weight:600;padding:.3rem 0}.fail-text{color:var(--fail);font-weight:700}\n"
     ".counts{display:grid;grid-template-columns:max-content max-content minmax(0,1fr);gap:.35rem 1rem;margin:.6rem 0;max-width:72ch}.counts .n{text-align:right;font-weight:700}\n"
     "footer{margin-top:2.5rem;padding-top:.75rem;border-top:1px solid var(--line);color:var(--muted);font-size:.875rem}\n"
@@ -95,19 +96,12 @@ static digits nonfinite(double value)
 static digits short_number(double value)
 {
     digits d;
-    int exponent;
-    double size = fabs(value);
     if (!isfinite(value))
         return nonfinite(value);
-    if (size == 0 || (size >= 1e-3 && size < 999.5)) {
-        snprintf(d.text, sizeof d.text, "%.3g", value);
-        return d;
-    }
-    char mantissa[32];
-    snprintf(mantissa, sizeof mantissa, "%.2e", value);
-    sscanf(strchr(mantissa, 'e') + 1, "%d", &exponent);
-    *strchr(mantissa, 'e') = '\0';
-    snprintf(d.text, sizeof d.text, "%.20se%d", mantissa, exponent);
+    snprintf(d.text, sizeof d.text, "%.3g", value);
+    char *exponent = strchr(d.text, 'e');
+    if (exponent)
+        snprintf(exponent, 8, "e%ld", strtol(exponent + 1, NULL, 10));
     return d;
 }
 
@@ -227,7 +221,7 @@ static void end(FILE *out)
           "</main>\n</body>\n</html>\n", out);
 }
 
-/* How sure a pass is: the step that comes closest to its tolerance. */
+/* How much a pass is worth: the step that comes closest to its tolerance, and what was not judged. */
 static void write_margin(FILE *out, const gemma4_report *report)
 {
     const gemma4_tap_result *worst = NULL;
@@ -235,11 +229,13 @@ static void write_margin(FILE *out, const gemma4_report *report)
         if (report->taps[i].verdict != GEMMA4_NOT_COVERED && is_worse(&report->taps[i], worst))
             worst = &report->taps[i];
     fprintf(out, "<p>Every step that the dump shows is what honest rounding in %s explains.", report->dtype);
-    if (worst && has_numbers(worst)) {
+    if (worst && has_numbers(worst) && worst->local.error != 0) {
         fputs(" Closest to its tolerance: ", out);
         tap_code(out, worst->tap, worst->layer);
         fprintf(out, ", at %s of it.", short_number(part_of_tolerance(worst)).text);
     }
+    if (report->level != GEMMA4_FULL_LEVEL)
+        fprintf(out, " It shows %zu of %zu required tensors; the others have not passed.", report->taps_covered, report->taps_of);
     fputs("</p>\n", out);
 }
 
@@ -541,28 +537,29 @@ static void write_next(FILE *out, const gemma4_report *report)
 /* ----------------------------------------------------------------- heat maps */
 
 enum { SHADES = 9, FIRST_FAILING_SHADE = 5 };
-/* Upper ends of the shades. Of an error as a part of its tolerance, and of an accumulated relative RMS. */
-static const double local_ends[SHADES] = {0.1, 0.25, 0.5, MARGINAL_PART, 1, 10, 1e3, 1e6, INFINITY};
-static const char *const local_legend[SHADES] = {"≤ 0.1", "0.25", "0.5", "0.75", "1: marginal", "FAIL: up to 10", "1e3", "1e6", "more"};
-static const double accumulated_ends[SHADES] = {1e-7, 1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1, INFINITY};
-static const char *const accumulated_legend[SHADES] = {"≤ 1e-7", "1e-6", "1e-5", "1e-4", "1e-3", "0.01", "0.1", "1", "more"};
-
-/* NAN has the last one. */
-static int shade_of(double value, const double ends[SHADES])
-{
-    int shade = 0;
-    while (shade + 1 < SHADES && !(value <= ends[shade]))
-        shade++;
-    return shade;
-}
+/* Upper ends of the shades of an error as a part of its tolerance. */
+static const double shade_ends[SHADES] = {0.1, 0.25, 0.5, MARGINAL_PART, 1, 10, 1e3, 1e6, INFINITY};
+static const char *const shade_legend[SHADES] = {"≤ 0.1", "0.25", "0.5", "0.75", "1: marginal", "FAIL: up to 10", "1e3", "1e6", "more"};
+/* Decades of an accumulated relative RMS, from the palest to the deepest colour. */
+enum { LOWEST_DECADE = -8, HIGHEST_DECADE = 0 };
 
 static int local_shade(const gemma4_tap_result *r)
 {
-    int shade = shade_of(part_of_tolerance(r), local_ends);
+    double part = part_of_tolerance(r);
+    int shade = 0;
+    while (shade + 1 < SHADES && !(part <= shade_ends[shade]))
+        shade++;
     bool failed = r->verdict == GEMMA4_DIVERGES;
     if (failed != (shade >= FIRST_FAILING_SHADE)) /* NaN, where the error says nothing */
         shade = failed ? SHADES - 1 : FIRST_FAILING_SHADE - 1;
     return shade;
+}
+
+/* 0 to 1 on the scale of decades; NAN has the deepest colour. */
+static double depth(double relative_rms)
+{
+    double part = (log10(relative_rms) - LOWEST_DECADE) / (HIGHEST_DECADE - LOWEST_DECADE);
+    return relative_rms == 0 || part < 0 ? 0 : part <= 1 ? part : 1;
 }
 
 static const char *verdict_glyph(gemma4_verdict verdict)
@@ -596,7 +593,7 @@ static void write_cell(FILE *out, const gemma4_report *report, const gemma4_tap_
     if (empty)
         fputs("<td class=\"none\"", out);
     else if (accumulated)
-        fprintf(out, "<td class=\"a%d\"", shade_of(r->metrics.relative_rms, accumulated_ends));
+        fprintf(out, "<td class=\"a\" style=\"--v:%.3f\"", depth(r->metrics.relative_rms));
     else
         fprintf(out, "<td class=\"s%d%s\"", local_shade(r), r == report->first_divergence ? " first" : "");
     if (span > 1)
@@ -623,6 +620,15 @@ static bool begins_group(gemma4_tap before, gemma4_tap tap)
     return strcspn(a->name, ".") != n || strncmp(a->name, b->name, n);
 }
 
+/* Columns of the maps: none where the dump holds nothing of any layer. */
+static size_t map_layers(const gemma4_report *report)
+{
+    for (size_t layer = 0; layer < report->layers; layer++)
+        if (report->layer_covered[layer])
+            return report->layers;
+    return 0;
+}
+
 static void write_rows(FILE *out, const gemma4_report *report, bool accumulated)
 {
     gemma4_tap before = GEMMA4_TAP_COUNT;
@@ -637,7 +643,7 @@ static void write_rows(FILE *out, const gemma4_report *report, bool accumulated)
             for (size_t layer = 0; layer < report->layers; layer++)
                 write_cell(out, report, result_of(report, tap, layer), accumulated, 1);
         else
-            write_cell(out, report, result_of(report, tap, 0), accumulated, report->layers);
+            write_cell(out, report, result_of(report, tap, 0), accumulated, map_layers(report));
         fputs("</tr>\n", out);
         before = tap;
     }
@@ -646,42 +652,47 @@ static void write_rows(FILE *out, const gemma4_report *report, bool accumulated)
 static void write_legend(FILE *out, bool accumulated)
 {
     fputs("<p class=\"legend\">", out);
-    for (int i = 0; i < SHADES; i++)
-        fprintf(out, "<span><i class=\"%c%d\">%s</i>%s</span>", accumulated ? 'a' : 's', i,
-                accumulated ? "" : i >= FIRST_FAILING_SHADE ? "✕" : i == FIRST_FAILING_SHADE - 1 ? "!" : "",
-                accumulated ? accumulated_legend[i] : local_legend[i]);
+    for (int i = 0; !accumulated && i < SHADES; i++)
+        fprintf(out, "<span><i class=\"s%d\">%s</i>%s</span>", i, i >= FIRST_FAILING_SHADE ? "✕" : i == FIRST_FAILING_SHADE - 1 ? "!" : "",
+                shade_legend[i]);
+    for (int decade = LOWEST_DECADE; accumulated && decade <= HIGHEST_DECADE; decade++)
+        fprintf(out, "<span><i class=\"a\" style=\"--v:%.3f\"></i>%s</span>", depth(pow(10, decade)), short_number(pow(10, decade)).text);
     fprintf(out, "<span><i class=\"none\"></i>%s</span></p>\n", accumulated ? "not in the dump, or no number" : "not in the dump");
 }
 
 static void write_map(FILE *out, const gemma4_report *report, bool accumulated)
 {
     /* Wide enough for two digits a layer; two maps stand side by side where there is room. */
-    double wide = 9 + 1.75 * (double)report->layers, narrow = 7.3 + 1.1 * (double)report->layers;
-    fprintf(out, "<div class=\"map\" style=\"flex-basis:%.1frem;max-width:%.1frem\">\n<h3>%s</h3>\n", wide, 9 + 2.6 * (double)report->layers,
+    double layers = fmax((double)map_layers(report), 12), wide = 9 + 1.75 * layers, narrow = 7.3 + 1.1 * layers, widest = 9 + 2.6 * layers;
+    fprintf(out, "<div class=\"map\" style=\"flex-basis:%.1frem;max-width:%.1frem\">\n<h3>%s</h3>\n", wide, widest,
             accumulated ? "With all earlier errors in it" : "Each step on the engine’s own inputs");
     fputs(accumulated ? "<p class=\"small muted\">Relative RMS from the expected values. It decides nothing: errors spread.</p>\n"
                       : "<p class=\"small muted\">The step’s own error / its tolerance. This decides; a cross leads to its numbers.</p>\n", out);
-    fprintf(out, "<div class=\"scroll\"><table class=\"heat\" style=\"min-width:%.1frem\">\n<thead><tr><th>layer</th>", narrow);
-    for (size_t layer = 0; layer < report->layers; layer++)
+    fprintf(out, "<div class=\"scroll\"><table class=\"heat\" style=\"min-width:%.1frem\">\n<thead><tr><th>%s</th>", narrow, map_layers(report) ? "layer" : "");
+    for (size_t layer = 0; layer < map_layers(report); layer++)
         fprintf(out, "<th scope=\"col\">%zu</th>", layer);
-    fputs("</tr></thead>\n<tbody>\n", out);
+    fputs(map_layers(report) ? "</tr></thead>\n<tbody>\n" : "<th></th></tr></thead>\n<tbody>\n", out);
     write_rows(out, report, accumulated);
     fputs("</tbody>\n</table></div>\n", out);
     write_legend(out, accumulated);
     fputs("</div>\n", out);
 }
 
-/* The kinds of taps of which the dump holds none. */
+/* The kinds of taps of which the dump holds none: by name, or by number where the list would be long. */
 static void write_absent(FILE *out, const gemma4_report *report)
 {
-    size_t absent = 0;
-    for (int tap = 0; tap < GEMMA4_TAP_COUNT; tap++) {
+    enum { MOST_NAMES = 8 };
+    size_t absent = 0, named = 0;
+    for (int tap = 0; tap < GEMMA4_TAP_COUNT; tap++)
+        absent += summarize(report, (gemma4_tap)tap).covered == 0;
+    if (absent > MOST_NAMES)
+        fprintf(out, "<p class=\"small muted\">Of %zu kinds of tensors the dump holds none: “Coverage” below lists them.</p>\n", absent);
+    for (int tap = 0; tap < GEMMA4_TAP_COUNT && absent <= MOST_NAMES; tap++) {
         const gemma4_tap_info *info = gemma4_tap_describe((gemma4_tap)tap);
-        if (summarize(report, (gemma4_tap)tap).covered)
-            continue;
-        fprintf(out, "%s%s%s", absent++ ? ", " : "<p class=\"small muted\">Not in the dump at all: ", info->name, info->optional ? " (optional)" : "");
+        if (summarize(report, (gemma4_tap)tap).covered == 0)
+            fprintf(out, "%s%s%s", named++ ? ", " : "<p class=\"small muted\">Not in the dump at all: ", info->name, info->optional ? " (optional)" : "");
     }
-    fputs(absent ? ".</p>\n" : "", out);
+    fputs(named ? ".</p>\n" : "", out);
 }
 
 static void write_maps(FILE *out, const gemma4_report *report)
@@ -917,7 +928,7 @@ static void write_all_taps(FILE *out, const gemma4_report *report)
     size_t compared = 0;
     for (size_t i = 0; i < report->tap_count; i++)
         compared += report->taps[i].verdict != GEMMA4_NOT_COVERED;
-    fprintf(out, "<details>\n<summary>All %zu compared tensors</summary>\n<p class=\"small muted\">Error and tolerance are of the step on the "
+    fprintf(out, "<details>\n<summary>Every compared tensor: %zu</summary>\n<p class=\"small muted\">Error and tolerance are of the step on the "
                  "engine’s own inputs, in spreads of honest rounding; added, inherited and accumulated are relative RMS.</p>\n"
                  "<div class=\"scroll\"><table class=\"list\">\n<thead><tr><th>tensor</th><th class=\"l\">verdict</th><th>error</th>"
                  "<th>tolerance</th><th class=\"l\">over</th><th>position</th><th>added</th><th>inherited</th><th>accumulated</th>"

@@ -10,7 +10,7 @@
 /* The slowest first, so that dealing them out in turn balances. */
 static Suite *(*const suites[])(void) = {
     cli_suite,     judge_suite,  golden_suite,      counter_model_suite, activations_suite, forward_suite, model_suite,   document_suite,
-    config_suite,  safetensors_suite, synth_suite, ops_suite,       case_suite,    report_suite, taps_suite,  options_suite, compare_suite,
+    config_suite,  safetensors_suite, synth_suite, ops_suite,       case_suite,    report_suite, report_html_suite, taps_suite,  options_suite, compare_suite,
     selftest_suite,
 };
 enum { SUITES = sizeof suites / sizeof *suites, MOST_PROCESSES = 8, SECONDS_AT_MOST = 1800 };
