@@ -43,9 +43,8 @@ def write_activations(path, taps, attributes, rows=None, compress=True):
             if rows is not None and name not in ("tokens", "positions"):
                 array = array[np.asarray(rows)]
                 dataset_attributes["rows"] = np.asarray(rows, dtype=np.int32)
-            dataset = file.create_dataset(
-                name.replace(".", "/"), data=array, track_times=False,
-                **({"chunks": chunk_shape(array), "shuffle": True, "compression": "gzip", "compression_opts": 9} if compress else {}))
+            filters = dict(chunks=chunk_shape(array), shuffle=True, compression="gzip", compression_opts=9) if compress else {}
+            dataset = file.create_dataset(name.replace(".", "/"), data=array, track_times=False, **filters)
             for key, value in dataset_attributes.items():
                 dataset.attrs[key] = value
 

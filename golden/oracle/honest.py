@@ -2,9 +2,10 @@
 
     python honest.py --check ../../build/gemma4-check [--case ID] [--dtype D] [--variant NAME] [--tap-set all] [--jobs 2]
 
-Every run is judged with all taps, with the layers' outputs only and with the logits only. An alarm is a verdict other than PASS or a
+Every run is judged with all taps, with the layers' outputs only and with the logits only. An alarm is a verdict other than PASS, or a
 cause that claims to explain something. One line per alarm, then how close the honest runs come to their tolerances, and one
-summary line. What planted.py has to know of it goes to worst.json beside the dumps: "dtype tap-set tap": error / tolerance. Exit status 0 only if every run was made and there is no alarm.
+summary line; exit status 0 only if every run was made and there is no alarm. What planted.py has to know goes to worst.json
+beside the dumps: {"dtype tap-set tap": error / tolerance}, each the largest of all runs.
 """
 
 import argparse

@@ -85,6 +85,19 @@ static double uniform(gemma4_noise *noise)
     return ((double)(next(noise) >> 11) + 0.5) * 0x1p-52 - 1.0;
 }
 
+/* Stores a perturbed value: rounded up or down at random, with the chances that keep its mean. To nearest, most perturbations of a float32
+ * value below one unit in the last place would be lost. */
+static gemma4_real stored(gemma4_noise *noise, double value)
+{
+    gemma4_real nearest = (gemma4_real)value;
+    double rest = value - (double)nearest;
+    if (rest == 0 || !isfinite(value))
+        return nearest;
+    gemma4_real other = sizeof nearest == sizeof(float) ? (gemma4_real)nextafterf((float)nearest, rest > 0 ? INFINITY : -INFINITY) : nearest;
+    double gap = fabs((double)other - (double)nearest);
+    return gap > 0 && (uniform(noise) + 1) / 2 * gap < fabs(rest) ? other : nearest;
+}
+
 gemma4_noise gemma4_noise_new(const gemma4_tier *tier, uint64_t draw)
 {
     gemma4_noise noise = {.tier = tier, .state = draw * 0xD1342543DE82EF95u + 0x2545F4914F6CDD1Du};
@@ -114,7 +127,7 @@ void gemma4_noise_step(gemma4_noise *noise, gemma4_tap tap, gemma4_real *values,
         if (r.product)
             additive = rms(x, n) * sqrt(3) * hypot(UNIT_FLOAT32 * sqrt((double)(length + 1) / 6), noise->tier->matmul_input);
         for (size_t i = 0; i < n; i++)
-            x[i] = (gemma4_real)((double)x[i] * (1 + common + element * uniform(noise)) + additive * uniform(noise));
+            x[i] = stored(noise, (double)x[i] * (1 + common + element * uniform(noise)) + additive * uniform(noise));
     }
 }
 
@@ -123,7 +136,7 @@ void gemma4_noise_storage(gemma4_noise *noise, gemma4_tap tap, gemma4_real *valu
     if (tap == GEMMA4_TAP_ATTN_K_ROPE || tap == GEMMA4_TAP_ATTN_V_NORM)
         unit = hypot(unit, noise->kv_unit);
     for (size_t i = 0; i < n; i++)
-        values[i] = (gemma4_real)((double)values[i] * (1 + unit * uniform(noise)));
+        values[i] = stored(noise, (double)values[i] * (1 + unit * uniform(noise)));
 }
 
 void gemma4_noise_angle(gemma4_noise *noise, gemma4_real *values, size_t rows, size_t heads, size_t D, size_t pairs, double theta,
@@ -142,8 +155,8 @@ void gemma4_noise_angle(gemma4_noise *noise, gemma4_real *values, size_t rows, s
             for (size_t h = 0; h < heads; h++) {
                 gemma4_real *x = values + (row * heads + h) * D;
                 double a = (double)x[j], b = (double)x[j + D / 2];
-                x[j] = (gemma4_real)(a * c - b * s);
-                x[j + D / 2] = (gemma4_real)(b * c + a * s);
+                x[j] = stored(noise, a * c - b * s);
+                x[j + D / 2] = stored(noise, b * c + a * s);
             }
         }
     }

@@ -437,8 +437,9 @@ static void measure_sigma(const gemma4_replay *r, gemma4_replayed_tap *t)
         for (size_t i = row * t->width; i < (row + 1) * t->width; i++)
             size += (double)t->expected[i] * (double)t->expected[i];
         double typical = relative * sqrt(size / (double)t->width);
-        /* At least half of the typical row's, and never below one rounding of the smallest float that matters here. */
-        t->sigma[row] = fmax(fmax(t->sigma[row], typical / 2), 1e-30);
+        /* At least half of the typical row's, and a good part of one rounding: the few values of a router's row may all be spared by chance. */
+        double rounding = 0.3 * r->tier->unit * sqrt(size / (double)t->width);
+        t->sigma[row] = fmax(fmax(t->sigma[row], typical / 2), fmax(rounding, 1e-30));
     }
 }
 
@@ -492,8 +493,8 @@ int gemma4_replay_block(gemma4_replay *r, gemma4_block block, gemma4_error *erro
     block_run clean = {.replay = r, .kind = RUN_CLEAN};
     if (run_block(r, &clean, r->h, error))
         return -1;
-    /* Where nothing is bridged into the block, experts are those of the clean run: a flip is judged as a flip, not as noise. */
-    r->force_ids = r->input_known && tap_is_in(GEMMA4_TAP_ROUTER_TOPK_IDS, block, layers);
+    /* Where no layer is bridged into the block, experts are those of the clean run: a flip is judged as a flip, not as noise. */
+    r->force_ids = (r->input_known || block == 0) && tap_is_in(GEMMA4_TAP_ROUTER_TOPK_IDS, block, layers);
     return run_draws(r, error);
 }
 

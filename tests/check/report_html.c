@@ -74,7 +74,7 @@ static const char style[] =
     "@media (max-width:600px){main{padding:1rem 1rem 2rem}h1{font-size:1.4rem}.card,.banner{padding:.8rem .9rem}"
     "dl:not(.facts){grid-template-columns:minmax(0,1fr);gap:0}dl:not(.facts) dd{margin-bottom:.5rem}.facts{column-gap:.8rem}.counts{grid-template-columns:max-content minmax(0,1fr)}"
     ".counts span:nth-child(3n){grid-column:2;margin-bottom:.4rem;color:var(--muted);font-size:.875rem}"
-    "svg text{font-size:19px}.heat{font-size:.66rem}.heat th[scope=row],.heat thead th:first-child{width:7.2rem}}\n"
+    "svg text{font-size:21px}.heat{font-size:.66rem}.heat th[scope=row],.heat thead th:first-child{width:7.2rem}}\n"
     "@media print{*{print-color-adjust:exact;-webkit-print-color-adjust:exact}body{font-size:11pt}main{max-width:none;padding:0}"
     ".scroll{overflow:visible}h2{break-after:avoid}.map,svg{break-inside:avoid}}\n";
 
@@ -239,6 +239,32 @@ static void write_margin(FILE *out, const gemma4_report *report)
     fputs("</p>\n", out);
 }
 
+/* The cause of the first divergence; NULL where none is listed. */
+static const gemma4_cause *first_cause(const gemma4_report *report)
+{
+    const gemma4_tap_result *first = report->first_divergence;
+    for (size_t i = 0; first && i < gemma4_cause_count(report->diagnosis); i++) {
+        const gemma4_cause *cause = gemma4_cause_at(report->diagnosis, i);
+        if (cause->tap == first->tap && (cause->first_layer == first->layer || !gemma4_tap_describe(first->tap)->per_layer))
+            return cause;
+    }
+    return NULL;
+}
+
+/* The other causes, by name. */
+static void write_other_causes(FILE *out, const gemma4_report *report)
+{
+    size_t named = 0;
+    for (size_t i = 0; i < gemma4_cause_count(report->diagnosis); i++) {
+        const gemma4_cause *cause = gemma4_cause_at(report->diagnosis, i);
+        if (!cause->explained || cause == first_cause(report))
+            continue;
+        fputs(named++ ? ", <code>" : ". Later: <code>", out);
+        gemma4_xml_text(out, gemma4_counter_model_at(cause->model)->id);
+        fputs("</code>", out);
+    }
+}
+
 static void write_failure(FILE *out, const gemma4_report *report)
 {
     size_t failed = 0, compared = 0;
@@ -252,12 +278,15 @@ static void write_failure(FILE *out, const gemma4_report *report)
     }
     fputs("<p>First at ", out);
     tap_code(out, report->first_divergence->tap, report->first_divergence->layer);
-    const gemma4_cause *cause = gemma4_cause_count(report->diagnosis) ? gemma4_cause_at(report->diagnosis, 0) : NULL;
+    const gemma4_cause *cause = first_cause(report);
     if (cause && cause->explained) {
         fputs(". Cause: <code>", out);
         gemma4_xml_text(out, gemma4_counter_model_at(cause->model)->id);
         fputs("</code>", out);
+    } else {
+        fputs(": no known mistake explains it", out);
     }
+    write_other_causes(out, report);
     fprintf(out, ". %zu of %zu compared tensors fail%s on the engine’s own inputs.</p>\n", failed, compared, failed == 1 ? "s" : "");
 }
 
@@ -454,7 +483,9 @@ void gemma4_report_html_cause(FILE *out, const gemma4_cause *cause)
     if (m)
         model_name(out, m);
     else
-        fputs("Unknown: no known mistake explains this", out);
+        fputs("No known mistake explains ", out);
+    if (!m)
+        tap_code(out, cause->tap, cause->first_layer);
     fputs("</h3>\n", out);
     write_layers(out, cause);
     if (m)
@@ -477,14 +508,24 @@ void gemma4_report_html_cause(FILE *out, const gemma4_cause *cause)
     fputs("</dl>\n</article>\n", out);
 }
 
+/* That of the first divergence first. */
 static void write_causes(FILE *out, const gemma4_report *report)
 {
-    size_t causes = gemma4_cause_count(report->diagnosis);
+    const gemma4_cause *first = first_cause(report);
+    size_t causes = gemma4_cause_count(report->diagnosis), known = 0;
     if (causes == 0)
         return;
-    fprintf(out, "<section>\n<h2>Why: %zu cause%s</h2>\n", causes, plural(causes));
     for (size_t i = 0; i < causes; i++)
-        gemma4_report_html_cause(out, gemma4_cause_at(report->diagnosis, i));
+        known += gemma4_cause_at(report->diagnosis, i)->explained;
+    fprintf(out, "<section>\n<h2>Why: %zu known mistake%s", known, plural(known));
+    if (known < causes)
+        fprintf(out, ", %zu unexplained", causes - known);
+    fputs("</h2>\n", out);
+    if (first)
+        gemma4_report_html_cause(out, first);
+    for (size_t i = 0; i < causes; i++)
+        if (gemma4_cause_at(report->diagnosis, i) != first)
+            gemma4_report_html_cause(out, gemma4_cause_at(report->diagnosis, i));
     fputs("</section>\n", out);
 }
 
@@ -512,8 +553,8 @@ static void next_after_failure(FILE *out, const gemma4_report *report)
         fputs("<li>Dump what <code>--require</code> asks for; the coverage below lists what is missing.</li>\n", out);
         return;
     }
-    if (causes)
-        next_of_cause(out, report, gemma4_cause_at(report->diagnosis, 0));
+    if (first_cause(report))
+        next_of_cause(out, report, first_cause(report));
     else
         fputs("<li>Compare your code of the step that diverges first with spec/model.md.</li>\n", out);
     if (causes > 1)
@@ -708,7 +749,7 @@ static void write_maps(FILE *out, const gemma4_report *report)
 
 /* -------------------------------------------------------------- error growth */
 
-enum { CHART_WIDTH = 760, CHART_HEIGHT = 300, CHART_LEFT = 64, CHART_RIGHT = 16, CHART_TOP = 16, CHART_BOTTOM = 40 };
+enum { CHART_WIDTH = 700, CHART_HEIGHT = 380, CHART_LEFT = 64, CHART_RIGHT = 16, CHART_TOP = 16, CHART_BOTTOM = 56 };
 
 typedef struct chart {
     const gemma4_report *report;
@@ -781,7 +822,7 @@ static void write_axes(FILE *out, const chart *c)
                 CHART_LEFT, CHART_WIDTH - CHART_RIGHT, y, y, CHART_LEFT - 6, y + 5, decade == 0 ? "" : "1e", decade == 0 ? 1 : decade);
     }
     for (size_t layer = 0; layer < layers; layer += label)
-        fprintf(out, "<text x=\"%.1f\" y=\"%d\" text-anchor=\"middle\">%zu</text>\n", chart_x(c, layer), CHART_HEIGHT - CHART_BOTTOM + 20, layer);
+        fprintf(out, "<text x=\"%.1f\" y=\"%d\" text-anchor=\"middle\">%zu</text>\n", chart_x(c, layer), CHART_HEIGHT - CHART_BOTTOM + 24, layer);
 }
 
 /* A line, broken where a layer has no value, and a mark at each value. */
@@ -827,7 +868,7 @@ static void write_growth(FILE *out, const gemma4_report *report)
     write_line(out, &c, false);
     write_line(out, &c, true);
     fprintf(out, "<text x=\"%d\" y=\"%d\" text-anchor=\"middle\">layer</text>\n</svg>\n</section>\n", (CHART_LEFT + CHART_WIDTH - CHART_RIGHT) / 2,
-            CHART_HEIGHT - 2);
+            CHART_HEIGHT - 6);
 }
 
 /* ------------------------------------------------------------------- routing */

@@ -158,7 +158,7 @@ int gemma4_routing_infer(gemma4_replay *r, gemma4_routing *routing, gemma4_error
     inference x = {.witness = witness(r)};
     size_t open = 0, others = 0;
     int status = 0;
-    if (x.witness == GEMMA4_TAP_COUNT || !r->input_known)
+    if (x.witness == GEMMA4_TAP_COUNT || (!r->input_known && r->block > 0))
         return 0;
     if (inference_init(&x, r, error))
         status = -1;

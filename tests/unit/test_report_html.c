@@ -408,7 +408,7 @@ START_TEST(an_unknown_cause_says_what_is_measured)
     snprintf(cause.description, sizeof cause.description, "%s", HOSTILE);
     char *text = cause_page(cause);
     assert_page(text);
-    assert_has(text, "no known mistake explains this");
+    assert_has(text, "No known mistake explains <code>layers.5.attn.q_rope</code>");
     assert_has(text, "&lt;script&gt;");
     assert_has(text, "Runner-up");
     assert_lacks(text, "wrong</b>");
@@ -434,6 +434,7 @@ START_TEST(a_wrong_engine_s_page_names_its_mistake)
     assert_page(text);
     assert_has(text, "<p class=\"where\"><code>layers.5.attn.q_rope</code></p>");
     assert_has(text, "<h3><code>rope-pairing-contiguous</code>");
+    assert_has(text, "Cause: <code>rope-pairing-contiguous</code>. 4 of 412 compared tensors fail");
     ck_assert_uint_eq(occurrences(text, "<article"), 1);
     free(text);
     gemma4_report_free(&report);
