@@ -16,6 +16,7 @@ typedef gemma4_real real;
 /* Running sums of a matched filter: projections of the error, and of every draw of honest noise, on a predicted difference. */
 typedef struct filter {
     double error, size, draws[GEMMA4_DRAWS];
+    double in_spreads; /* mean square of the predicted difference, in units of the rows' spreads, times values */
     size_t values;
 } filter;
 
@@ -151,13 +152,13 @@ static double noise_variance(const gemma4_replayed_tap *t, size_t row, size_t i)
     return sum / GEMMA4_DRAWS + FILTER_ROW_PART * t->sigma[row] * t->sigma[row];
 }
 
-/* Projects the error and the draws on the predicted difference, each value weighed by its noise. */
-static filter project(const gemma4_diagnosis *d, const gemma4_replay *r, gemma4_tap tap)
+/* Projects the error and the draws on the predicted difference, each value weighed by its noise; skip names rows to leave out. */
+static filter project(const gemma4_diagnosis *d, const gemma4_replay *r, gemma4_tap tap, const bool *skip)
 {
     const gemma4_replayed_tap *t = &r->taps[tap];
     filter f = {0};
     for (size_t row = 0; row < r->T; row++)
-        for (size_t i = row * t->width; t->have[row] && i < (row + 1) * t->width; i++) {
+        for (size_t i = row * t->width; t->have[row] && !(skip && skip[row]) && i < (row + 1) * t->width; i++) {
             double difference = (double)d->prediction[i] - (double)t->expected[i];
             bool masked = tap == GEMMA4_TAP_ATTN_SCORES && t->expected[i] == 0 && t->draws[0][i] == 0; /* may hold anything */
             f.values += !masked;
@@ -165,6 +166,7 @@ static filter project(const gemma4_diagnosis *d, const gemma4_replay *r, gemma4_
                 continue;
             double weighed = difference / noise_variance(t, row, i);
             f.size += weighed * difference;
+            f.in_spreads += difference * difference / (t->sigma[row] * t->sigma[row]);
             f.error += weighed * ((double)t->engine[i] - (double)t->expected[i]);
             for (size_t draw = 0; draw < GEMMA4_DRAWS; draw++)
                 f.draws[draw] += weighed * (double)t->draws[draw][i];
@@ -228,10 +230,10 @@ static int filter_model(gemma4_diagnosis *d, gemma4_replay *r, size_t model, con
             continue;
         if (predict(d, r, &planted, taps[i], error))
             return -1;
-        filter f = project(d, r, taps[i]);
+        filter f = project(d, r, taps[i], NULL);
         /* A float32 engine's noise is as small as the reference's own rounding, which its error and any prediction share: only a
          * difference above it means anything. */
-        if (r->tier->unit > UNIT_FLOAT32 || f.size > (double)f.values)
+        if (r->tier->unit > UNIT_FLOAT32 || f.in_spreads > FILTER_FLOAT32_SPREADS * (double)f.values)
             add_filter(&block, &f);
     }
     if (block.size == 0)
@@ -276,26 +278,94 @@ static void keep_near(gemma4_finding *f, const gemma4_fit *fit)
 
 typedef enum trial { TRIAL_ERROR = -1, TRIAL_NO_EFFECT, TRIAL_MISS, TRIAL_FIT } trial;
 
-/* What the prediction leaves of the error at a failing tap. */
-static trial score_prediction(gemma4_diagnosis *d, gemma4_replay *r, gemma4_tap tap, gemma4_fit *fit)
+/* Can positions differ from a prediction because rounding chose other experts? Where the dump settles neither choice nor logits, in a
+ * precision in which near-ties are common. */
+static bool flips_are_possible(const gemma4_replay *r, gemma4_tap tap)
 {
-    filter projection = project(d, r, tap);
+    return r->tier->unit > UNIT_FLOAT32 && tap >= GEMMA4_TAP_MOE_OUT && !r->taps[GEMMA4_TAP_ROUTER_LOGITS].engine && !r->have_valid_ids[0];
+}
+
+static int by_value(const void *a, const void *b)
+{
+    double x = *(const double *)a, y = *(const double *)b;
+    return x < y ? -1 : x > y;
+}
+
+/* Marks the rows that a prediction fits worst, all but FLIP_ROWS of them. */
+static int skip_flips(const gemma4_diagnosis *d, const gemma4_replay *r, gemma4_tap tap, bool *skip)
+{
+    const gemma4_replayed_tap *t = &r->taps[tap];
+    double *errors = calloc(2 * r->T, sizeof *errors);
+    size_t rows = 0;
+    for (size_t row = 0; errors && row < r->T; row++) {
+        for (size_t i = row * t->width; t->have[row] && i < (row + 1) * t->width; i++) {
+            double e = (double)t->engine[i] - (double)d->prediction[i];
+            errors[row] += e * e;
+        }
+        errors[row] /= t->sigma[row] * t->sigma[row];
+        if (t->have[row])
+            errors[r->T + rows++] = errors[row];
+    }
+    if (!errors)
+        return -1;
+    qsort(errors + r->T, rows, sizeof *errors, by_value);
+    double limit = rows ? errors[r->T + (size_t)(FLIP_ROWS * (double)(rows - 1))] : 0;
+    for (size_t row = 0; row < r->T; row++)
+        skip[row] = errors[row] > limit;
+    free(errors);
+    return 0;
+}
+
+/* What the prediction leaves of the error, but for rows in skip. */
+static trial score_rows(gemma4_diagnosis *d, gemma4_replay *r, gemma4_tap tap, const bool *skip, double limit_part, gemma4_fit *fit)
+{
+    filter projection = project(d, r, tap, skip);
     if (projection.size == 0)
         return TRIAL_NO_EFFECT;
-    gemma4_score left = gemma4_replay_score(r, tap, d->prediction, r->counter_open);
+    gemma4_score left = gemma4_replay_score(r, tap, d->prediction, skip);
+    gemma4_score all = gemma4_replay_score(r, tap, NULL, skip);
     /* Positions whose choice of experts is open were left out: half of them must have been judged. */
     bool judged = left.rows > 0 && 2 * left.rows >= gemma4_replay_score(r, tap, NULL, NULL).rows;
     fit->coefficient = coefficient(&projection);
     fit->residual = judged ? left.score : INFINITY;
     fit->worst = left.worst;
-    bool fits = judged && left.score <= LIMIT_SCORE && left.worst <= LIMIT_WORST && fabs(fit->coefficient - 1) <= FIT_COEFFICIENT;
+    bool fits = judged && left.score <= limit_part * LIMIT_SCORE && left.worst <= limit_part * LIMIT_WORST &&
+                fabs(fit->coefficient - 1) <= FIT_COEFFICIENT;
+    /* Of rows that were chosen because they fit, more is asked: without the mistake they must not fit. */
+    if (limit_part < 1)
+        fits = fits && all.score >= FLIP_IMPROVEMENT * left.score;
     return fits ? TRIAL_FIT : TRIAL_MISS;
+}
+
+/* What the prediction leaves of the error at a failing tap. */
+static trial score_prediction(gemma4_diagnosis *d, gemma4_replay *r, gemma4_tap tap, gemma4_fit *fit)
+{
+    trial result = score_rows(d, r, tap, r->counter_open, 1, fit);
+    if (result != TRIAL_MISS || !flips_are_possible(r, tap))
+        return result;
+    bool *skip = calloc(r->T, sizeof *skip);
+    gemma4_fit part = *fit;
+    if (!skip || skip_flips(d, r, tap, skip)) {
+        free(skip);
+        return TRIAL_ERROR;
+    }
+    if (score_rows(d, r, tap, skip, FLIP_LIMIT_PART, &part) == TRIAL_FIT) {
+        *fit = part;
+        result = TRIAL_FIT;
+    }
+    free(skip);
+    return result;
 }
 
 /* What planted mistakes leave of the error at a failing tap. */
 static trial try_planted(gemma4_diagnosis *d, gemma4_replay *r, gemma4_tap tap, const gemma4_planted *planted, gemma4_fit *fit, gemma4_error *error)
 {
-    return predict(d, r, planted, tap, error) ? TRIAL_ERROR : score_prediction(d, r, tap, fit);
+    if (predict(d, r, planted, tap, error))
+        return TRIAL_ERROR;
+    trial result = score_prediction(d, r, tap, fit);
+    if (result == TRIAL_ERROR)
+        gemma4_fail(error, "diagnosis: out of memory");
+    return result;
 }
 
 /* The same on the first few positions only, where whole layers have to be run again: a model that does not fit there does not fit. */

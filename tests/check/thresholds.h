@@ -22,9 +22,16 @@
 /* The part of the row's variance that is added to each value's own. Measured on a bfloat16 erf GELU in case tiny-prompt: 1 gives 3 spreads, 0.1
  * gives 10, 0.01 gives 25. */
 #define FILTER_ROW_PART 0.01
+/* In float32: the mean square that a predicted difference must have, in spreads. */
+#define FILTER_FLOAT32_SPREADS 4.0
 
 /* Where layers have to be run again for every model, the first so many positions decide whether a model can fit at all. */
 #define PREFIX_POSITIONS 4
+/* Where rounding may have flipped experts that the dump does not show, a model may fit this part of the positions only; within this part of
+ * the limits, and leaving at most 1 / FLIP_IMPROVEMENT of what the right model leaves there. */
+#define FLIP_ROWS 0.6
+#define FLIP_LIMIT_PART 0.5
+#define FLIP_IMPROVEMENT 2.0
 /* Pairs: both must leave less than this part of the error by themselves; so many first ones, so many second ones are tried. */
 #define PAIR_IMPROVEMENT 0.99
 #define PAIR_FIRST 6
