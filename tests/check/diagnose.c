@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "describe.h"
+#include "rows.h"
 #include "thresholds.h"
 
 typedef gemma4_real real;
@@ -51,11 +52,6 @@ static bool contains(const gemma4_tap *taps, gemma4_tap tap)
     return false;
 }
 
-static bool is_keys(gemma4_tap tap)
-{
-    return tap == GEMMA4_TAP_ATTN_SCORES || tap == GEMMA4_TAP_ATTN_PROBS;
-}
-
 /* Roundings that are mistakes in a finer precision only: the unit from which on an engine may make them. */
 static const struct {
     const char *id;
@@ -83,7 +79,7 @@ static bool is_one_step(const gemma4_replay *r, const gemma4_counter_model *m, g
         return false;
     for (const gemma4_tap *t = m->taps; *t < tap; t++) {
         const gemma4_replayed_tap *before = &r->taps[*t];
-        if (is_keys(*t))
+        if (gemma4_tap_is_keys(*t))
             continue;
         if (!before->engine && *t != GEMMA4_TAP_ROUTER_TOPK_IDS)
             return false;
@@ -108,7 +104,7 @@ static bool can_show(const gemma4_replay *r, const gemma4_planted *planted, gemm
     if (contains(m->taps, tap))
         return true;
     for (const gemma4_tap *t = m->taps; *t != GEMMA4_TAP_COUNT && *t < tap; t++)
-        if (!r->taps[*t].engine && !is_keys(*t))
+        if (!r->taps[*t].engine && !gemma4_tap_is_keys(*t))
             return true;
     return false;
 }

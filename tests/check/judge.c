@@ -5,15 +5,13 @@
 #include <string.h>
 
 #include "forward.h"
-#include "isolate.h"
 #include "thresholds.h"
 #include "routing.h"
+#include "rows.h"
 
 /* Accumulated comparisons do not decide; without a case's rows they are shown against these (spec/numerics.md). */
 #define DEFAULT_RELATIVE_RMS 2e-5
 #define DEFAULT_POSITION_RMS 6e-5
-
-enum { SECONDS_TO_READ = 60 }; /* of processor time, for one tensor's rows; a corrupt file may keep libhdf5 busy for ever */
 
 /* Everything that is known of one tap while the reference runs. */
 typedef struct tap_state {
@@ -41,41 +39,6 @@ static size_t slot_of(const judge *g, gemma4_tap tap, size_t layer)
     if (tap <= GEMMA4_TAP_LAYER_OUTPUT)
         return GEMMA4_TAP_LAYER_INPUT + layer * per_layer + (size_t)(tap - GEMMA4_TAP_LAYER_INPUT);
     return GEMMA4_TAP_LAYER_INPUT + g->config->num_hidden_layers * per_layer + (size_t)(tap - GEMMA4_TAP_LAYER_OUTPUT - 1);
-}
-
-/* Taps whose rows are in the order of topk_ids. */
-static bool in_id_order(gemma4_tap tap)
-{
-    return tap == GEMMA4_TAP_ROUTER_TOPK_NORM || tap == GEMMA4_TAP_ROUTER_TOPK_WEIGHTS || tap == GEMMA4_TAP_MOE_ACT;
-}
-
-/* ----------------------------------------------------------- reading rows */
-
-/* Reads those of the positions [first, first + rows) that the file holds; have[i] says which. Runs of consecutive
- * positions are read at once. Exactly one of values and ids is given, [rows, width]. */
-static int read_positions(gemma4_activations *file, const gemma4_activation *a, size_t first, size_t rows, size_t width, float *values,
-                          int32_t *ids, bool *have, gemma4_error *error)
-{
-    memset(have, 0, rows * sizeof *have);
-    for (size_t i = 0, run; i < a->rows; i += run) {
-        size_t position = a->row_index[i];
-        for (run = 1; i + run < a->rows && a->row_index[i + run] == position + run; run++)
-            ;
-        size_t from = position > first ? position : first;
-        size_t to = position + run < first + rows ? position + run : first + rows;
-        if (from >= to)
-            continue;
-        size_t stored = i + (from - position), at = (from - first) * width;
-        gemma4_limit_processor_time(SECONDS_TO_READ);
-        int status = values ? gemma4_activations_read(file, a, stored, to - from, values + at, error)
-                            : gemma4_activations_read_ids(file, a, stored, to - from, ids + at, error);
-        gemma4_limit_processor_time(0);
-        if (status)
-            return -1;
-        for (size_t p = from; p < to; p++)
-            have[p - first] = true;
-    }
-    return 0;
 }
 
 /* ------------------------------------------------------------ comparisons */
@@ -109,9 +72,9 @@ static void add_row(const judge *g, gemma4_comparison *c, const gemma4_tap_event
                     const int32_t *engine_ids, const float *expected, const int32_t *expected_ids)
 {
     size_t K = g->config->top_k_experts;
-    if (in_id_order(event->tap))
+    if (gemma4_tap_in_id_order(event->tap))
         add_aligned(c, t, engine, engine_ids + t * K, expected, expected_ids + t * K, K, width / K);
-    else if (event->tap == GEMMA4_TAP_ATTN_SCORES || event->tap == GEMMA4_TAP_ATTN_PROBS)
+    else if (gemma4_tap_is_keys(event->tap))
         add_keys(c, event, g->T, engine, expected);
     else
         gemma4_comparison_add(c, t, 0, engine, expected, width);
@@ -120,7 +83,7 @@ static void add_row(const judge *g, gemma4_comparison *c, const gemma4_tap_event
 /* The event's values as floats, [rows, width]; scores and probabilities spread out to all T keys. */
 static void reference_values(const gemma4_tap_event *event, size_t T, float *out)
 {
-    if (event->tap != GEMMA4_TAP_ATTN_SCORES && event->tap != GEMMA4_TAP_ATTN_PROBS) {
+    if (!gemma4_tap_is_keys(event->tap)) {
         for (size_t i = 0; i < event->rows * event->dims[0] * event->dims[1]; i++)
             out[i] = (float)event->values[i];
         return;
@@ -137,7 +100,7 @@ static int apply_golden(judge *g, tap_state *state, const gemma4_tap_event *even
 {
     if (!state->golden)
         return 0;
-    if (read_positions(g->j->golden, state->golden, event->row, event->rows, width, rows, NULL, have, error))
+    if (gemma4_read_positions(g->j->golden, state->golden, event->row, event->rows, width, rows, NULL, have, error))
         return -1;
     for (size_t i = 0; i < event->rows; i++)
         if (have[i]) {
@@ -153,12 +116,12 @@ static int compare_engine(judge *g, tap_state *state, const gemma4_tap_event *ev
 {
     if (!state->engine)
         return 0;
-    if (read_positions(g->j->engine, state->engine, event->row, event->rows, width, rows, NULL, have, error))
+    if (gemma4_read_positions(g->j->engine, state->engine, event->row, event->rows, width, rows, NULL, have, error))
         return -1;
     for (size_t i = 0; i < event->rows; i++) {
         size_t t = event->row + i;
         /* Values in the order of ids that the dump does not hold are not covered. */
-        bool comparable = have[i] && !(in_id_order(event->tap) && g->engine_ids[t * g->config->top_k_experts] < 0);
+        bool comparable = have[i] && !(gemma4_tap_in_id_order(event->tap) && g->engine_ids[t * g->config->top_k_experts] < 0);
         if (comparable)
             add_row(g, &state->against_expected, event, t, width, rows + i * width, g->engine_ids, expected + i * width, g->expected_ids);
     }
@@ -221,7 +184,7 @@ static int compare_ids(judge *g, tap_state *state, const gemma4_tap_event *event
     memcpy(g->expected_ids, event->ids, n * sizeof *event->ids);
     int status = 0;
     if (state->golden)
-        status = read_positions(g->j->golden, state->golden, 0, g->T, K, NULL, g->expected_ids, have, error);
+        status = gemma4_read_positions(g->j->golden, state->golden, 0, g->T, K, NULL, g->expected_ids, have, error);
     for (size_t t = 0; !status && t < g->T; t++) {
         if (!valid_ids(g->expected_ids + t * K, K, E) || ids_missing(g->expected_ids + t * K, g->reference_ids + t * K, K)) {
             char name[GEMMA4_TAP_NAME_SIZE];
@@ -232,7 +195,7 @@ static int compare_ids(judge *g, tap_state *state, const gemma4_tap_event *event
     for (size_t i = 0; i < n; i++)
         g->engine_ids[i] = -1;
     if (!status && state->engine)
-        status = read_positions(g->j->engine, state->engine, 0, g->T, K, NULL, g->engine_ids, have, error);
+        status = gemma4_read_positions(g->j->engine, state->engine, 0, g->T, K, NULL, g->engine_ids, have, error);
     for (size_t t = 0; !status && state->engine && t < g->T; t++) {
         int32_t *ids = g->engine_ids + t * K;
         if (!have[t])
@@ -324,7 +287,7 @@ static void conclude_local_reals(const judge *g, const gemma4_replay *replay, co
     r->local.tolerance = by_worst ? LIMIT_WORST : LIMIT_SCORE;
     r->local.position = s.position;
     r->added = s.relative_rms;
-    r->inherited = in_id_order(r->tap) ? NAN : inherited_error(g, state, &replay->taps[r->tap]);
+    r->inherited = gemma4_tap_in_id_order(r->tap) ? NAN : inherited_error(g, state, &replay->taps[r->tap]);
     r->verdict = verdict_of(r->local.error, r->local.tolerance);
     if (c->nonfinite) {
         r->local.position = c->nonfinite_position;

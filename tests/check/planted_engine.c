@@ -1,4 +1,5 @@
 #include "planted_engine.h"
+#include "rows.h"
 
 #include <math.h>
 #include <stdio.h>
@@ -34,11 +35,6 @@ const char *gemma4_tap_set_name(gemma4_tap_set set)
 {
     static const char *const names[GEMMA4_SET_COUNT] = {"all", "layers", "logits"};
     return set < GEMMA4_SET_COUNT ? names[set] : "?";
-}
-
-static bool is_keys(gemma4_tap tap)
-{
-    return tap == GEMMA4_TAP_ATTN_SCORES || tap == GEMMA4_TAP_ATTN_PROBS;
 }
 
 /* --------------------------------------------------------------- rounding */
@@ -173,7 +169,7 @@ static int show(void *context, gemma4_tap_event *event, gemma4_error *error)
 {
     engine *e = context;
     bool changed = is_changed(e, event->tap, event->layer);
-    if (is_keys(event->tap)) {
+    if (gemma4_tap_is_keys(event->tap)) {
         if (changed)
             return 0;
         round_event(e, event);

@@ -4,10 +4,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "isolate.h"
+#include "rows.h"
 #include "thresholds.h"
-
-enum { SECONDS_TO_READ = 60 };
 
 typedef gemma4_real real;
 
@@ -32,16 +30,6 @@ typedef struct block_run {
     real *values[GEMMA4_TAP_COUNT]; /* this run's own tensors, as its steps read them */
     int32_t *ids;
 } block_run;
-
-static bool is_keys(gemma4_tap tap)
-{
-    return tap == GEMMA4_TAP_ATTN_SCORES || tap == GEMMA4_TAP_ATTN_PROBS;
-}
-
-static bool in_id_order(gemma4_tap tap)
-{
-    return tap == GEMMA4_TAP_ROUTER_TOPK_NORM || tap == GEMMA4_TAP_ROUTER_TOPK_WEIGHTS || tap == GEMMA4_TAP_MOE_ACT;
-}
 
 /* How many heads a row of this tap consists of, where norms and rotations work per head. */
 static size_t heads_of(const gemma4_replay *r, gemma4_tap tap)
@@ -79,7 +67,7 @@ static void perturb(block_run *run, gemma4_tap_event *e, size_t width)
 {
     gemma4_replay *r = run->replay;
     const gemma4_layer_config *lc = &r->model->config.layers[r->block_layer];
-    gemma4_noise_step(&run->noise, e->tap, e->values, e->rows, width, is_keys(e->tap) ? e->dims[0] : heads_of(r, e->tap), products_of(r, e->tap));
+    gemma4_noise_step(&run->noise, e->tap, e->values, e->rows, width, gemma4_tap_is_keys(e->tap) ? e->dims[0] : heads_of(r, e->tap), products_of(r, e->tap));
     if (e->tap == GEMMA4_TAP_ATTN_Q_ROPE || e->tap == GEMMA4_TAP_ATTN_K_ROPE)
         gemma4_noise_angle(&run->noise, e->values, e->rows, heads_of(r, e->tap), lc->head_dim, lc->rope_pairs, lc->rope_theta,
                            r->first_position + e->row, run->draw * 1000003 + r->block_layer);
@@ -102,9 +90,9 @@ static void inject(block_run *run, gemma4_tap_event *e, const gemma4_replayed_ta
         return;
     for (size_t i = 0; i < e->rows; i++) {
         size_t row = e->row + i;
-        if (!t->have[row] || (in_id_order(e->tap) && !r->have_valid_ids[row]))
+        if (!t->have[row] || (gemma4_tap_in_id_order(e->tap) && !r->have_valid_ids[row]))
             continue;
-        if (is_keys(e->tap)) {
+        if (gemma4_tap_is_keys(e->tap)) {
             for (size_t h = 0; h < e->dims[0]; h++)
                 for (size_t j = 0; j < e->dims[1]; j++)
                     e->values[h * e->dims[1] + j] = (real)t->engine[row * t->width + h * r->T + e->first_key + j];
@@ -123,7 +111,7 @@ static void inject(block_run *run, gemma4_tap_event *e, const gemma4_replayed_ta
 /* Copies an event's rows to [T, width], spreading scores and probabilities out to all T keys. */
 static void keep(real *to, const gemma4_tap_event *e, size_t width, size_t T)
 {
-    if (!is_keys(e->tap)) {
+    if (!gemma4_tap_is_keys(e->tap)) {
         memcpy(to + e->row * width, e->values, e->rows * width * sizeof *to);
         return;
     }
@@ -138,7 +126,7 @@ static void keep_difference(block_run *run, const gemma4_tap_event *e, gemma4_re
 {
     size_t T = run->replay->T;
     float *difference = t->draws[run->draw];
-    if (!is_keys(e->tap)) {
+    if (!gemma4_tap_is_keys(e->tap)) {
         for (size_t i = 0; i < e->rows * t->width; i++)
             difference[e->row * t->width + i] = (float)(e->values[i] - t->expected[e->row * t->width + i]);
         return;
@@ -249,7 +237,7 @@ static int counter_values(block_run *run, gemma4_tap_event *e, gemma4_error *err
 static int counter_event(block_run *run, gemma4_tap_event *e, gemma4_error *error)
 {
     gemma4_replay *r = run->replay;
-    if (run->changed[e->tap] && !is_keys(e->tap) && counter_values(run, e, error))
+    if (run->changed[e->tap] && !gemma4_tap_is_keys(e->tap) && counter_values(run, e, error))
         return -1;
     if (e->tap == GEMMA4_TAP_ROUTER_TOPK_IDS) {
         choose_ids(run, e);
@@ -276,7 +264,7 @@ static int replay_hook(void *context, gemma4_tap_event *e, gemma4_error *error)
         return 0;
     }
     if (run->kind == RUN_DRAW)
-        perturb(run, e, is_keys(e->tap) ? e->dims[0] * e->dims[1] : t->width);
+        perturb(run, e, gemma4_tap_is_keys(e->tap) ? e->dims[0] * e->dims[1] : t->width);
     if (run->kind == RUN_CLEAN && t->expected)
         keep(t->expected, e, t->width, r->T);
     if (run->kind == RUN_DRAW && t->draws[run->draw]) {
@@ -316,25 +304,6 @@ static void free_tap(gemma4_replayed_tap *t)
     memset(t, 0, sizeof *t);
 }
 
-/* Reads all rows of a stored tap that the dump holds into [T, width]. */
-static int read_rows(gemma4_replay *r, const gemma4_activation *a, size_t width, float *values, int32_t *ids, bool *stored_row, gemma4_error *error)
-{
-    for (size_t i = 0, n; i < a->rows; i += n) {
-        size_t position = a->row_index[i];
-        for (n = 1; i + n < a->rows && a->row_index[i + n] == position + n; n++)
-            ;
-        gemma4_limit_processor_time(SECONDS_TO_READ);
-        int status = values ? gemma4_activations_read(r->engine, a, i, n, values + position * width, error)
-                            : gemma4_activations_read_ids(r->engine, a, i, n, ids + position * width, error);
-        gemma4_limit_processor_time(0);
-        if (status)
-            return -1;
-        for (size_t j = 0; j < n; j++)
-            stored_row[position + j] = true;
-    }
-    return 0;
-}
-
 static int load_tap(gemma4_replay *r, gemma4_tap tap, gemma4_error *error)
 {
     gemma4_replayed_tap *t = &r->taps[tap];
@@ -343,7 +312,7 @@ static int load_tap(gemma4_replay *r, gemma4_tap tap, gemma4_error *error)
     gemma4_tap_dims(&r->model->config, tap, r->block_layer, T, dims);
     t->width = dims[0] * dims[1];
     bool stored = a && a->usable;
-    if (!is_keys(tap) || stored) { /* scores are large: kept only where they are compared */
+    if (!gemma4_tap_is_keys(tap) || stored) { /* scores are large: kept only where they are compared */
         t->expected = calloc(T * t->width, sizeof *t->expected);
         t->values = calloc(T * t->width, sizeof *t->values);
         if (!t->expected || !t->values)
@@ -365,14 +334,14 @@ static int load_tap(gemma4_replay *r, gemma4_tap tap, gemma4_error *error)
     if (!stored)
         return 0;
     t->stored = a;
-    if (read_rows(r, a, t->width, t->engine, NULL, t->stored_row, error))
+    if (gemma4_read_positions(r->engine, a, 0, T, t->width, t->engine, NULL, t->stored_row, error))
         return -1;
     for (size_t row = 0; row < T; row++) {
-        bool finite = t->stored_row[row] && !(in_id_order(tap) && !r->have_valid_ids[row]);
-        for (size_t i = 0; finite && !is_keys(tap) && i < t->width; i++)
+        bool finite = t->stored_row[row] && !(gemma4_tap_in_id_order(tap) && !r->have_valid_ids[row]);
+        for (size_t i = 0; finite && !gemma4_tap_is_keys(tap) && i < t->width; i++)
             finite = isfinite(t->engine[row * t->width + i]);
         /* Masked scores may hold anything: only the visible ones must be finite. */
-        for (size_t i = 0; finite && is_keys(tap) && i < t->width; i++)
+        for (size_t i = 0; finite && gemma4_tap_is_keys(tap) && i < t->width; i++)
             finite = isfinite(t->engine[row * t->width + i]) || (tap == GEMMA4_TAP_ATTN_SCORES && i % T > row);
         t->have[row] = finite;
     }
@@ -390,7 +359,7 @@ static int load_ids(gemma4_replay *r, gemma4_error *error)
     r->force_ids = false;
     if (!a || !a->usable)
         return 0;
-    if (read_rows(r, a, K, NULL, r->engine_ids, r->have_ids, error))
+    if (gemma4_read_positions(r->engine, a, 0, r->T, K, NULL, r->engine_ids, r->have_ids, error))
         return -1;
     for (size_t t = 0; t < r->T; t++) {
         bool valid = r->have_ids[t];
@@ -557,7 +526,7 @@ static int counter_block(block_run *run, gemma4_block block, real *h, gemma4_err
             continue;
         gemma4_tap_dims(c, (gemma4_tap)tap, r->block_layer, r->T, dims);
         run->widths[tap] = dims[0] * dims[1];
-        if (tap != GEMMA4_TAP_ROUTER_TOPK_IDS && !is_keys((gemma4_tap)tap) && !(run->values[tap] = calloc(r->T * run->widths[tap], sizeof(real))))
+        if (tap != GEMMA4_TAP_ROUTER_TOPK_IDS && !gemma4_tap_is_keys((gemma4_tap)tap) && !(run->values[tap] = calloc(r->T * run->widths[tap], sizeof(real))))
             status = -1;
     }
     if ((size_t)block == layers && (run->values[GEMMA4_TAP_LAYER_OUTPUT] = malloc(r->T * c->hidden_size * sizeof(real))))

@@ -84,7 +84,7 @@ static int open_cases(self_test *t, const char *const *ids, size_t count, gemma4
 
 static int make_directory(self_test *t, gemma4_error *error)
 {
-    snprintf(t->directory, sizeof t->directory, "/tmp/gemma4-self-test-XXXXXX");
+    snprintf(t->directory, sizeof t->directory, "%s/gemma4-self-test-XXXXXX", getenv("TMPDIR") ? getenv("TMPDIR") : P_tmpdir);
     if (mkdtemp(t->directory))
         return 0;
     t->directory[0] = '\0';
