@@ -368,7 +368,11 @@ static trial try_planted(gemma4_diagnosis *d, gemma4_replay *r, gemma4_tap tap, 
 static trial try_prefix(gemma4_diagnosis *d, gemma4_replay *r, gemma4_tap tap, const gemma4_planted *planted, gemma4_fit *fit, gemma4_error *error)
 {
     size_t T = r->T;
-    if (r->known_block == r->block || T <= PREFIX_POSITIONS)
+    /* A wrong mask may let the first positions see later ones. */
+    bool sees_later = false;
+    for (size_t i = 0; i < planted->count; i++)
+        sees_later = sees_later || !strcmp(planted->models[i]->section, "masks") || !strcmp(planted->models[i]->section, "cache");
+    if (r->known_block == r->block || T <= PREFIX_POSITIONS || sees_later)
         return TRIAL_FIT;
     r->T = PREFIX_POSITIONS;
     trial result = try_planted(d, r, tap, planted, fit, error);

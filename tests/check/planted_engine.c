@@ -1,5 +1,4 @@
 #include "planted_engine.h"
-#include "rows.h"
 
 #include <math.h>
 #include <stdio.h>
@@ -8,6 +7,7 @@
 
 #include "activations.h"
 #include "forward.h"
+#include "rows.h"
 
 typedef gemma4_real real;
 
