@@ -7,8 +7,10 @@
 #   make precision        the reference's own rounding error, against a float64 build of the same source
 #   make check-sanitizers the tests under AddressSanitizer and UndefinedBehaviorSanitizer
 #   make check-warnings   gcc and clang, warnings are errors
-#   make honest           transformers in float32, every case, attention and schedule: all must conform   (Python)
-#   make planted          transformers with one planted fault each: all must fail at the right tap         (Python)
+#   make honest           right engines, many kinds, every case: all must conform                          (Python)
+#   make planted          transformers with one planted fault each: found at the right tap, and named      (Python)
+#   make uncatalogued     faults that are in no catalogue: found at the right tap, not named               (Python)
+#   make pairs            two faults at once: both found                                                   (Python)
 #   make kill-matrix      every known mistake in a simulated engine: detected, located, named? writes spec/kill-matrix.md
 #   make honest-reference simulated honest engines, 20 seeds a tier on every case: no alarm in any
 #   make golden           the goldens and shipped dumps anew, from transformers                            (Python)
@@ -101,6 +103,12 @@ honest: all $(ORACLE)
 planted: all $(ORACLE)
 	$(ORACLE) golden/oracle/planted.py --check $(BUILD)/gemma4-check
 
+uncatalogued: all $(ORACLE)
+	$(ORACLE) golden/oracle/uncatalogued.py --check $(BUILD)/gemma4-check
+
+pairs: all $(ORACLE)
+	$(ORACLE) golden/oracle/pairs.py --check $(BUILD)/gemma4-check
+
 golden: all $(ORACLE)
 	$(ORACLE) golden/oracle/make_golden.py
 	$(ORACLE) golden/oracle/make_dumps.py
@@ -111,5 +119,5 @@ golden-verify: all $(ORACLE)
 clean:
 	rm -rf $(BUILD)
 
-.PHONY: all demo check agreement kill-matrix honest-reference precision check-sanitizers check-warnings honest planted golden golden-verify clean
+.PHONY: all demo check agreement precision check-sanitizers check-warnings honest planted uncatalogued pairs golden golden-verify kill-matrix honest-reference clean
 -include $(shell find $(BUILD) -name '*.d' 2>/dev/null)
