@@ -353,6 +353,49 @@ static trial score_prediction(gemma4_diagnosis *d, gemma4_replay *r, gemma4_tap 
     return result;
 }
 
+/* The spread that honest rounding has in the model with the mistake: a wrong model may amplify noise more than the right one. The wider
+ * of both, for each row. NULL when out of memory or where a run fails. */
+static double *planted_spread(gemma4_diagnosis *d, gemma4_replay *r, gemma4_tap tap, const gemma4_planted *planted, gemma4_error *error)
+{
+    const gemma4_replayed_tap *t = &r->taps[tap];
+    size_t n = r->T * t->width;
+    double *sigma = calloc(r->T, sizeof *sigma);
+    real *perturbed = malloc(n * sizeof *perturbed);
+    gemma4_planted with_noise = *planted;
+    int status = sigma && perturbed ? 0 : gemma4_fail(error, "diagnosis: out of memory");
+    for (with_noise.draw = 1; with_noise.draw <= PLANTED_DRAWS && !status; with_noise.draw++) {
+        status = gemma4_replay_counter_run(r, &with_noise, tap, perturbed, error);
+        for (size_t i = 0; i < n && !status; i++) {
+            double e = (double)perturbed[i] - (double)d->prediction[i];
+            sigma[i / t->width] += e * e / (double)(t->width * PLANTED_DRAWS);
+        }
+    }
+    for (size_t row = 0; row < r->T && !status; row++)
+        sigma[row] = fmax(sqrt(sigma[row]), t->sigma[row]);
+    free(perturbed);
+    if (status) {
+        free(sigma);
+        return NULL;
+    }
+    return sigma;
+}
+
+/* A prediction that leaves next to nothing of the error, but more than the right model's noise, is measured against its own noise. */
+static trial retry_with_spread(gemma4_diagnosis *d, gemma4_replay *r, gemma4_tap tap, const gemma4_planted *planted, gemma4_fit *fit, gemma4_error *error)
+{
+    double effect = gemma4_replay_score(r, tap, NULL, NULL).score;
+    if (!(fabs(fit->coefficient - 1) <= FIT_COEFFICIENT && fit->residual <= NEAR_PART * effect))
+        return TRIAL_MISS;
+    double *own = r->taps[tap].sigma, *wider = planted_spread(d, r, tap, planted, error);
+    if (!wider)
+        return TRIAL_ERROR;
+    r->taps[tap].sigma = wider;
+    trial result = score_rows(d, r, tap, r->counter_open, 1, fit);
+    r->taps[tap].sigma = own;
+    free(wider);
+    return result;
+}
+
 /* What planted mistakes leave of the error at a failing tap. */
 static trial try_planted(gemma4_diagnosis *d, gemma4_replay *r, gemma4_tap tap, const gemma4_planted *planted, gemma4_fit *fit, gemma4_error *error)
 {
@@ -361,7 +404,7 @@ static trial try_planted(gemma4_diagnosis *d, gemma4_replay *r, gemma4_tap tap, 
     trial result = score_prediction(d, r, tap, fit);
     if (result == TRIAL_ERROR)
         gemma4_fail(error, "diagnosis: out of memory");
-    return result;
+    return result == TRIAL_MISS ? retry_with_spread(d, r, tap, planted, fit, error) : result;
 }
 
 /* The same on the first few positions only, where whole layers have to be run again: a model that does not fit there does not fit. */

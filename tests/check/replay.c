@@ -15,7 +15,8 @@ typedef enum run_kind { RUN_CLEAN, RUN_DRAW, RUN_COUNTER } run_kind;
 typedef struct block_run {
     gemma4_replay *replay;
     run_kind kind;
-    /* RUN_DRAW */
+    /* RUN_DRAW, and perturbed RUN_COUNTER */
+    bool perturbed;
     size_t draw;
     gemma4_noise noise;
     /* RUN_COUNTER */
@@ -96,14 +97,14 @@ static void inject(block_run *run, gemma4_tap_event *e, const gemma4_replayed_ta
             for (size_t h = 0; h < e->dims[0]; h++)
                 for (size_t j = 0; j < e->dims[1]; j++)
                     e->values[h * e->dims[1] + j] = (real)t->engine[row * t->width + h * r->T + e->first_key + j];
-            if (run->kind == RUN_DRAW)
+            if (run->perturbed)
                 gemma4_noise_storage(&run->noise, e->tap, e->values, e->dims[0] * e->dims[1], storage_unit(r, t->stored));
             continue;
         }
         real *values = e->values + i * t->width;
         for (size_t j = 0; j < t->width; j++)
             values[j] = (real)t->engine[row * t->width + j];
-        if (run->kind == RUN_DRAW)
+        if (run->perturbed)
             gemma4_noise_storage(&run->noise, e->tap, values, t->width, storage_unit(r, t->stored));
     }
 }
@@ -239,6 +240,8 @@ static int counter_event(block_run *run, gemma4_tap_event *e, gemma4_error *erro
     gemma4_replay *r = run->replay;
     if (run->changed[e->tap] && !gemma4_tap_is_keys(e->tap) && counter_values(run, e, error))
         return -1;
+    if (run->perturbed && e->values)
+        perturb(run, e, gemma4_tap_is_keys(e->tap) ? e->dims[0] * e->dims[1] : run->widths[e->tap]);
     if (e->tap == GEMMA4_TAP_ROUTER_TOPK_IDS) {
         choose_ids(run, e);
         return 0;
@@ -415,7 +418,7 @@ static void measure_sigma(const gemma4_replay *r, gemma4_replayed_tap *t)
 static int run_draws(gemma4_replay *r, gemma4_error *error)
 {
     for (size_t d = 0; d < GEMMA4_DRAWS; d++) {
-        block_run run = {.replay = r, .kind = RUN_DRAW, .draw = d,
+        block_run run = {.replay = r, .kind = RUN_DRAW, .perturbed = true, .draw = d,
                    .noise = gemma4_noise_new(r->tier, (uint64_t)d * 4096 + (uint64_t)(r->block + 1))};
         run.noise.kv_unit = r->kv_unit;
         if (run_block(r, &run, r->h_draws[d], error))
@@ -542,7 +545,8 @@ int gemma4_replay_counter_run(gemma4_replay *r, const gemma4_planted *planted, g
 {
     gemma4_block last = r->block;
     size_t last_layer = r->block_layer, n = r->T * r->model->config.hidden_size;
-    block_run run = {.replay = r, .kind = RUN_COUNTER, .stop = GEMMA4_TAP_COUNT, .planted = planted->count > 0, .scope = planted->scope};
+    block_run run = {.replay = r, .kind = RUN_COUNTER, .stop = GEMMA4_TAP_COUNT, .planted = planted->count > 0, .scope = planted->scope,
+                     .perturbed = planted->draw > 0, .draw = planted->draw};
     real *h = malloc(n * sizeof *h);
     memset(r->counter_open, 0, r->T * sizeof *r->counter_open);
     int status = h ? 0 : gemma4_fail(error, "replay: out of memory");
@@ -550,6 +554,8 @@ int gemma4_replay_counter_run(gemma4_replay *r, const gemma4_planted *planted, g
         memcpy(h, r->h_known, n * sizeof *h);
     for (gemma4_block block = r->known_block; block <= last && !status; block++) {
         plant(&run, planted, block);
+        run.noise = gemma4_noise_new(r->tier, (uint64_t)(GEMMA4_DRAWS + planted->draw) * 4096 + (uint64_t)(block + 1));
+        run.noise.kv_unit = r->kv_unit;
         if (block == last) {
             run.stop = stop;
             run.out = out;

@@ -82,6 +82,7 @@ typedef struct gemma4_planted {
     int only_layer[2]; /* -1: all */
     size_t count;
     gemma4_scope scope;
+    size_t draw; /* 0: exact; else every step is perturbed besides, by this stream of perturbations */
 } gemma4_planted;
 
 /* Does the planted model at index i act in this block? */

@@ -136,6 +136,18 @@ static bool is_run(const self_test *t, size_t column)
     return is_asked(t, c.tier, c.taps) || (!t->every_tier && column == 0);
 }
 
+/* Are --tier and --tap-set such that there is something to run? */
+static int check_asked(const self_test *t, gemma4_error *error)
+{
+    for (size_t column = 0; column < honest_columns(t); column++) {
+        const gemma4_grid_column c = honest_column(t, column);
+        if (is_asked(t, c.tier, c.taps))
+            return 0;
+    }
+    return gemma4_fail(error, "--tier %s --tap-set %s: expected tiers and tap sets that the self-test has (spec/kill-matrix.md), found none",
+                       t->options->tier ? t->options->tier : "any", t->options->tap_set ? t->options->tap_set : "any");
+}
+
 /* The i-th honest run: (seed, case, column), column fastest. */
 static void honest_work(void *context, size_t i)
 {
@@ -144,8 +156,8 @@ static void honest_work(void *context, size_t i)
     size_t columns = honest_columns(t), number = i / columns % t->case_count;
     const gemma4_grid_column column = honest_column(t, i % columns);
     const opened_case *c = &t->cases[number];
-    gemma4_simulation s = {.the_case = c->the_case, .model = c->model, .tier = column.tier, .stochastic = true, .seed = 1000 + i / columns / t->case_count,
-                           .only_layer = {-1, -1}, .taps = column.taps};
+    gemma4_simulation s = {.the_case = c->the_case, .model = c->model, .tier = column.tier, .stochastic = true,
+                           .seed = 1000 + i / columns / t->case_count, .only_layer = {-1, -1}, .taps = column.taps};
     if (is_run(t, i % columns))
         gemma4_trial_run(&s, NULL, !t->every_tier, t->directory, &t->honest[i], &error);
 }
@@ -216,15 +228,17 @@ int gemma4_self_test_honest(const gemma4_self_test_options *options, FILE *out, 
     self_test t = {.options = options, .every_tier = true, .seeds = options->seeds ? options->seeds : SEEDS_ALONE};
     size_t runs, alarms, unusable;
     *reached = false;
-    int status = open_all_cases(&t, error) || make_directory(&t, error) || run_honest(&t, error) ? -1 : 0;
+    int status = check_asked(&t, error) || open_all_cases(&t, error) || make_directory(&t, error) || run_honest(&t, error) ? -1 : 0;
     if (!status) {
         count_honest(&t, out, &runs, &alarms, &unusable);
         for (size_t column = 0; column < honest_columns(&t); column++) {
             gemma4_grid_column c = honest_column(&t, column);
             if (is_asked(&t, c.tier, c.taps))
-                fprintf(out, "%-9s %-6s worst error / tolerance %.3f\n", c.tier, gemma4_tap_set_name(c.taps), honest_worst(&t, column, GEMMA4_TAP_COUNT));
+                fprintf(out, "%-9s %-6s worst error / tolerance %.3f\n", c.tier, gemma4_tap_set_name(c.taps),
+                        honest_worst(&t, column, GEMMA4_TAP_COUNT));
         }
-        fprintf(out, "honest reference: %zu runs (%zu cases, %zu seeds), %zu alarms, %zu unusable\n", runs, t.case_count, t.seeds, alarms, unusable);
+        fprintf(out, "honest reference: %zu runs (%zu cases, %zu seeds a tier and tap set), %zu alarms, %zu unusable\n", runs, t.case_count,
+                t.seeds, alarms, unusable);
         *reached = runs > 0 && alarms == 0 && unusable == 0;
     }
     gemma4_shared_free(t.honest, honest_count(&t) * sizeof *t.honest);
@@ -335,7 +349,8 @@ static bool summarise(FILE *out, const gemma4_matrix *matrix, size_t unusable)
         wrong += r.wrong;
         reached = reached && (!matrix->asked[column] || r.reached);
     }
-    fprintf(out, "kill matrix: %zu judgements, %zu visible, %zu detected, %zu named, %zu wrong names; %zu honest runs, %zu alarms; %zu unusable: %s\n",
+    fprintf(out,
+            "kill matrix: %zu judgements, %zu visible, %zu detected, %zu named, %zu wrong names; %zu honest runs, %zu alarms; %zu unusable: %s\n",
             judged, visible, detected, named, wrong, matrix->honest_runs, matrix->honest_alarms, unusable,
             reached && judged ? "all rates reached" : "rates not reached");
     return reached && judged > 0;
@@ -368,6 +383,8 @@ static int prepare(self_test *t, FILE *out, gemma4_error *error)
     size_t unusable;
     if (t->options->cause && !cause_exists(t->options->cause))
         return gemma4_fail(error, "--cause: expected an id of the catalogue (gemma4-check explain), found '%s'", t->options->cause);
+    if (check_asked(t, error))
+        return -1;
     for (size_t column = 0; column < GEMMA4_GRID_COLUMNS; column++)
         matrix->asked[column] = is_asked(t, gemma4_grid[column].tier, gemma4_grid[column].taps);
     if (open_cases(t, gemma4_matrix_cases, GEMMA4_MATRIX_CASES, error) || make_directory(t, error) || run_honest(t, error))

@@ -67,8 +67,8 @@ static void print_rates(FILE *out, const gemma4_matrix *matrix)
         print_share(out, r.invisible, r.judged, g->invisible < 1 ? g->invisible : 0);
         fprintf(out, " %zu |\n", r.permitted);
     }
-    fprintf(out, "\n\"of\" is what is required: at least, of the visible ones; for the invisible ones, at most, of those judged; at most %g %% wrong names.\n"
-                 "Honest runs beside: %zu, of which %zu raised an alarm.\n",
+    fprintf(out, "\n\"of\" is what is required: at least, of the visible ones; for the invisible ones, at most, of those judged; at most\n"
+                 "%g %% wrong names. Honest runs beside: %zu, of which %zu raised an alarm.\n",
             100 * GEMMA4_LARGEST_SHARE_OF_WRONG_NAMES, matrix->honest_runs, matrix->honest_alarms);
 }
 
@@ -79,7 +79,12 @@ static void print_cell(FILE *out, const gemma4_trial *trial, bool permitted)
         fputs(permitted ? " permitted |" : trial->message[0] ? " unusable |" : " |", out);
         return;
     }
-    fputs(!trial->visible ? " invisible" : !trial->detected ? " missed" : trial->wrong_name ? " wrong name" : trial->named ? " named" : " detected", out);
+    fputs(!trial->visible     ? " invisible"
+          : !trial->detected  ? " missed"
+          : trial->wrong_name ? " wrong name"
+          : trial->named      ? " named"
+                              : " detected",
+          out);
     if (trial->detected && !trial->first_right)
         fputs(", late", out);
     if (trial->below_bound)

@@ -11,6 +11,9 @@
 /* A counter-model explains a failing tap where what it leaves is within the limits above, and the error's coefficient on its predicted
  * difference is this close to 1. */
 #define FIT_COEFFICIENT 0.1
+/* A model that leaves at most this part of the error is measured against the spread that rounding has in it, over so many perturbed runs. */
+#define NEAR_PART 0.05
+#define PLANTED_DRAWS 3
 /* Models whose residual is within this factor (and offset, in spreads) of the best one's fit the evidence equally well. */
 #define EQUIVALENT_FACTOR 1.25
 #define EQUIVALENT_OFFSET 0.1

@@ -24,10 +24,10 @@ void gemma4_shared_free(void *memory, size_t size)
         munmap(memory, size ? size : 1);
 }
 
-/* One process: takes the next piece until none is left. */
-static void work_on(size_t count, const char *what, void (*work)(void *, size_t), void *context, atomic_size_t *next)
+/* One process: takes the next piece until none is left, or nobody waits for it any more. */
+static void work_on(size_t count, const char *what, void (*work)(void *, size_t), void *context, pid_t parent, atomic_size_t *next)
 {
-    for (size_t i; (i = atomic_fetch_add(next, 1)) < count;) {
+    for (size_t i; (i = atomic_fetch_add(next, 1)) < count && getppid() == parent;) {
         if (isatty(STDERR_FILENO))
             fprintf(stderr, "\r%s %zu/%zu ", what, i + 1, count);
         work(context, i);
@@ -52,6 +52,7 @@ int gemma4_workers_run(size_t count, size_t jobs, const char *what, void (*work)
 {
     enum { MOST_JOBS = 64 };
     pid_t children[MOST_JOBS];
+    pid_t parent = getpid();
     size_t started = 0;
     atomic_size_t *next = gemma4_shared_new(sizeof *next, error);
     if (!next)
@@ -61,7 +62,7 @@ int gemma4_workers_run(size_t count, size_t jobs, const char *what, void (*work)
     for (; started < jobs; started++) {
         children[started] = fork();
         if (children[started] == 0) {
-            work_on(count, what, work, context, next);
+            work_on(count, what, work, context, parent, next);
             fflush(NULL);
             _exit(0);
         }
