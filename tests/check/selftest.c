@@ -254,19 +254,26 @@ static gemma4_simulation planted_simulation(const opened_case *c, const gemma4_c
                                .only_layer = {-1, -1}, .taps = column->taps};
 }
 
-/* The first case on which the mistake is visible in float32 with all taps; the last one where it is so on none. trial receives that
- * judgement. */
-static size_t choose_case(const self_test *t, const gemma4_counter_model *model, gemma4_trial *trial)
+/* The first case on which the mistake's effect is visible in float32 with all taps; where it is so on none, the one with the largest
+ * effect. */
+static size_t choose_case(const self_test *t, const gemma4_counter_model *model)
 {
-    size_t i = 0;
-    for (; i < t->case_count; i++) {
+    size_t best = 0;
+    double largest = -1;
+    for (size_t i = 0; i < t->case_count; i++) {
         gemma4_error error = {""};
+        gemma4_trial trial;
         gemma4_simulation s = planted_simulation(&t->cases[i], model, &gemma4_grid[0]);
-        gemma4_trial_run(&s, t->matrix->honest[0], false, t->directory, trial, &error);
-        if (trial->visible)
+        if (gemma4_trial_run(&s, t->matrix->honest[0], true, t->directory, &trial, &error))
+            return i; /* the judgement that follows says what is wrong */
+        if (trial.effect > trial.visible_from)
             return i;
+        if (trial.effect > largest) {
+            best = i;
+            largest = trial.effect;
+        }
     }
-    return i - 1;
+    return best;
 }
 
 /* The i-th counter-model: all its judgements. */
@@ -277,8 +284,7 @@ static void matrix_work(void *context, size_t i)
     gemma4_matrix_row *row = &t->rows[i];
     if (t->options->cause && strcmp(t->options->cause, model->id))
         return;
-    gemma4_trial first;
-    size_t number = choose_case(t, model, &first);
+    size_t number = choose_case(t, model);
     for (size_t column = 0; column < GEMMA4_GRID_COLUMNS; column++) {
         const gemma4_grid_column *g = &gemma4_grid[column];
         gemma4_error error = {""};
@@ -286,10 +292,7 @@ static void matrix_work(void *context, size_t i)
         if (!t->matrix->asked[column] || row->permitted[column])
             continue;
         gemma4_simulation s = planted_simulation(&t->cases[number], model, g);
-        if (column == 0)
-            row->trials[0] = first;
-        else
-            gemma4_trial_run(&s, t->matrix->honest[column], false, t->directory, &row->trials[column], &error);
+        gemma4_trial_run(&s, t->matrix->honest[column], false, t->directory, &row->trials[column], &error);
     }
     for (int k = 0; k < GEMMA4_MATRIX_CASES; k++)
         if (!strcmp(gemma4_matrix_cases[k], t->cases[number].the_case->id))
