@@ -2,6 +2,7 @@
 
 import math
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -181,11 +182,12 @@ def expert_quant_tail(model, layers):
 @fault("ffn-moe-f16-accumulate", "experts", "moe.act")
 def ffn_moe_f16_accumulate(model, layers):
     def dot(rows, weight):
-        """Each fused multiply-add rounds once, to float16."""
-        total = torch.zeros(rows.shape[0], weight.shape[1], dtype=torch.float64)
-        for i in range(rows.shape[1]):
-            total = (total + rows[:, i:i + 1].double() * weight[:, :, i].double()).half().double()
-        return total.to(rows.dtype)
+        """Each fused multiply-add rounds once, to float16: in numpy, as torch goes from float64 to float16 by way of float32."""
+        x, w = rows.double().numpy(), weight.double().numpy()
+        total = np.zeros(w.shape[:2])
+        for i in range(x.shape[1]):
+            total = (total + x[:, i:i + 1] * w[:, :, i]).astype(np.float16).astype(np.float64)
+        return torch.from_numpy(total).to(rows.dtype)
 
     for layer in layers:
         seams.replace_experts(layer, gate_up=lambda experts, rows, ids: dot(rows, experts.gate_up_proj[ids]),

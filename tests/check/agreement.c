@@ -35,7 +35,7 @@ static void print_row(FILE *out, const char *id, const gemma4_report *report)
 /* Judges the golden as if it were an engine's dump: what matters here is what the judge finds out about the reference. */
 static int agree(FILE *out, const char *id, double *worst, size_t *taps, gemma4_error *error)
 {
-    gemma4_judgement j = {.dtype = "float32", .without_causes = true};
+    gemma4_judgement j = {.dtype = "float32", .reference_only = true};
     gemma4_report report = {0};
     gemma4_case *c = gemma4_case_open(id, error);
     gemma4_model *model = NULL;

@@ -17,8 +17,6 @@ typedef gemma4_real real;
 /* Running sums of a matched filter: projections of the error, and of every draw of honest noise, on a predicted difference. */
 typedef struct filter {
     double error, size, draws[GEMMA4_DRAWS];
-    double in_spreads; /* mean square of the predicted difference, in units of the rows' spreads, times values */
-    size_t values;
 } filter;
 
 /* Everything the filter has seen of one counter-model. */
@@ -157,12 +155,10 @@ static filter project(const gemma4_diagnosis *d, const gemma4_replay *r, gemma4_
         for (size_t i = row * t->width; t->have[row] && !(skip && skip[row]) && i < (row + 1) * t->width; i++) {
             double difference = (double)d->prediction[i] - (double)t->expected[i];
             bool masked = tap == GEMMA4_TAP_ATTN_SCORES && t->expected[i] == 0 && t->draws[0][i] == 0; /* may hold anything */
-            f.values += !masked;
             if (difference == 0 || !isfinite(difference) || masked)
                 continue;
             double weighed = difference / noise_variance(t, row, i);
             f.size += weighed * difference;
-            f.in_spreads += difference * difference / (t->sigma[row] * t->sigma[row]);
             f.error += weighed * ((double)t->engine[i] - (double)t->expected[i]);
             for (size_t draw = 0; draw < GEMMA4_DRAWS; draw++)
                 f.draws[draw] += weighed * (double)t->draws[draw][i];
@@ -227,10 +223,7 @@ static int filter_model(gemma4_diagnosis *d, gemma4_replay *r, size_t model, con
         if (predict(d, r, &planted, taps[i], error))
             return -1;
         filter f = project(d, r, taps[i], NULL);
-        /* A float32 engine's noise is as small as the reference's own rounding, which its error and any prediction share: only a
-         * difference above it means anything. */
-        if (r->tier->unit > UNIT_FLOAT32 || f.in_spreads > FILTER_FLOAT32_SPREADS * (double)f.values)
-            add_filter(&block, &f);
+        add_filter(&block, &f);
     }
     if (block.size == 0)
         return 0;
@@ -584,8 +577,10 @@ int gemma4_diagnose_block(gemma4_diagnosis *d, gemma4_replay *r, const bool fail
     for (int tap = 0; tap < GEMMA4_TAP_COUNT; tap++)
         if (failed[tap] && (r->taps[tap].engine || tap == GEMMA4_TAP_ROUTER_TOPK_IDS) && add_finding(d, r, (gemma4_tap)tap, error))
             return -1;
-    /* Over several bridged layers, the noise has no room for a filter that would be worth its time. */
-    for (size_t model = 0; model < d->models && r->block - r->known_block <= 1; model++)
+    /* A float32 engine's noise is as small as the reference's own rounding, which its error and every prediction share: a filter would find
+     * that. Over several bridged layers, noise leaves no room for one that would be worth its time. */
+    bool worthwhile = r->tier->unit > UNIT_FLOAT32 && r->block - r->known_block <= 1;
+    for (size_t model = 0; model < d->models && worthwhile; model++)
         if (filter_model(d, r, model, failed, error))
             return -1;
     return 0;

@@ -426,7 +426,7 @@ static int conclude(judge *g, gemma4_error *error)
         if (r->verdict == GEMMA4_DIVERGES && !report->first_divergence)
             report->first_divergence = r;
     }
-    if (compared == 0)
+    if (compared == 0 && !g->j->reference_only)
         return gemma4_fail(error, "nothing in the dump can be compared");
     if (gemma4_diagnose_conclude(report->diagnosis, error))
         return -1;
@@ -522,6 +522,17 @@ static int run_reference(judge *g, gemma4_session *session, gemma4_block block, 
     return gemma4_forward_head(session, g->T, g->T, h, NULL, error);
 }
 
+/* Replays one block, gives its taps their verdicts, and looks for the causes of those that fail. */
+static int judge_block(judge *g, gemma4_replay *replay, gemma4_block block, gemma4_routing *routing, gemma4_error *error)
+{
+    bool failed[GEMMA4_TAP_COUNT];
+    bool layer = block >= 0 && block < (gemma4_block)g->config->num_hidden_layers;
+    if (gemma4_replay_block(replay, block, error) || (layer && gemma4_routing_infer(replay, routing, error)))
+        return -1;
+    conclude_block(g, replay, routing, failed);
+    return g->j->without_causes ? 0 : gemma4_diagnose_block(g->report->diagnosis, replay, failed, error);
+}
+
 /* The reference and the replay side by side, a block at a time. */
 static int run_blocks(judge *g, gemma4_error *error)
 {
@@ -540,15 +551,9 @@ static int run_blocks(judge *g, gemma4_error *error)
     if (!session)
         status = -1;
     for (gemma4_block block = -1; block <= last && !status; block++) {
-        status = run_reference(g, session, block, replay.tokens, h, error) || gemma4_replay_block(&replay, block, error);
-        if (!status && block >= 0 && block < last)
-            status = gemma4_routing_infer(&replay, &routing, error);
-        if (!status) {
-            bool failed[GEMMA4_TAP_COUNT];
-            conclude_block(g, &replay, &routing, failed);
-            if (!j->without_causes)
-                status = gemma4_diagnose_block(g->report->diagnosis, &replay, failed, error);
-        }
+        status = run_reference(g, session, block, replay.tokens, h, error);
+        if (!status && !j->reference_only)
+            status = judge_block(g, &replay, block, &routing, error);
     }
     g->report->routing = routing;
     free(h);

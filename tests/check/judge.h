@@ -14,6 +14,7 @@ typedef struct gemma4_judgement {
     gemma4_activations *golden;   /* NULL without a case */
     const char *dtype;            /* of the engine's arithmetic */
     bool without_causes;          /* verdicts only: no counter-model is run */
+    bool reference_only;          /* not even verdicts: only the reference is compared with the golden */
 } gemma4_judgement;
 
 /* Largest relative RMS at which the reference counts as agreeing with a golden. */

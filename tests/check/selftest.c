@@ -266,7 +266,7 @@ static size_t choose_case(const self_test *t, const gemma4_counter_model *model)
         gemma4_simulation s = planted_simulation(&t->cases[i], model, &gemma4_grid[0]);
         if (gemma4_trial_run(&s, t->matrix->honest[0], true, t->directory, &trial, &error))
             return i; /* the judgement that follows says what is wrong */
-        if (trial.effect > trial.visible_from)
+        if (trial.shows)
             return i;
         if (trial.effect > largest) {
             best = i;

@@ -25,8 +25,6 @@
 /* The part of the row's variance that is added to each value's own. Measured on a bfloat16 erf GELU in case tiny-prompt: 1 gives 3 spreads, 0.1
  * gives 10, 0.01 gives 25. */
 #define FILTER_ROW_PART 0.01
-/* In float32: the mean square that a predicted difference must have, in spreads. */
-#define FILTER_FLOAT32_SPREADS 4.0
 
 /* Where layers have to be run again for every model, the first so many positions decide whether a model can fit at all. */
 #define PREFIX_POSITIONS 4

@@ -108,15 +108,15 @@ static bool enters_at(const gemma4_simulation *s, const gemma4_tap_result *r)
 /* The first tap at which it enters and fails; where it fails nowhere, at which its effect is visible; else the first at all. */
 static void find_expected(const gemma4_simulation *s, const gemma4_report *report, const double *ratios, const double *honest, gemma4_trial *trial)
 {
-    int best = 0;
-    trial->expected_tap = GEMMA4_TAP_COUNT;
-    for (size_t i = 0; i < report->tap_count && best < 3; i++) {
+    enum { NOTHING, ENTERS, SHOWS, FAILS } best = NOTHING;
+    for (size_t i = 0; i < report->tap_count; i++) {
         const gemma4_tap_result *r = &report->taps[i];
         if (r->verdict == GEMMA4_NOT_COVERED || !enters_at(s, r))
             continue;
         double from = honest ? 2 * honest[r->tap] : 0;
-        int rank = ratios[i] > 1 && ratios[i] > from ? 3 : ratios[i] > from ? 2 : 1;
-        if (rank <= best)
+        int rank = ratios[i] > 1 ? FAILS : ratios[i] > from ? SHOWS : ENTERS;
+        trial->shows = trial->shows || ratios[i] > from;
+        if (rank <= (int)best)
             continue;
         best = rank;
         trial->expected_tap = r->tap;
@@ -124,7 +124,7 @@ static void find_expected(const gemma4_simulation *s, const gemma4_report *repor
         trial->effect = ratios[i];
         trial->visible_from = from;
     }
-    trial->visible = best >= 2 || trial->detected;
+    trial->visible = trial->shows || trial->detected;
 }
 
 /* ------------------------------------------------------------------ names */

@@ -11,8 +11,9 @@ typedef struct gemma4_trial {
     bool below_bound;         /* ... by the matched filter alone */
     gemma4_tap first_tap;     /* of the divergence that is reported first */
     size_t first_layer;
-    bool visible;             /* the effect is above twice the largest that an honest engine has there, or it was detected */
-    gemma4_tap expected_tap;  /* where the mistake shows first */
+    bool shows;               /* somewhere the effect is above twice the largest error that an honest engine has there */
+    bool visible;             /* so it is, or it was detected */
+    gemma4_tap expected_tap;  /* where the mistake enters and fails first, or shows first */
     size_t expected_layer;
     double effect;            /* error / tolerance there */
     double visible_from;      /* twice the honest maximum there */
