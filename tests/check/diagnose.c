@@ -572,10 +572,20 @@ static int add_finding(gemma4_diagnosis *d, gemma4_replay *r, gemma4_tap tap, ge
     return explain_tap(d, r, f, error);
 }
 
+/* Is there anything to explain? A tap of which no row is finite says so itself. */
+static bool has_rows(const gemma4_replay *r, gemma4_tap tap)
+{
+    const gemma4_replayed_tap *t = &r->taps[tap];
+    for (size_t row = 0; t->engine && row < r->T; row++)
+        if (t->have[row])
+            return true;
+    return tap == GEMMA4_TAP_ROUTER_TOPK_IDS;
+}
+
 int gemma4_diagnose_block(gemma4_diagnosis *d, gemma4_replay *r, const bool failed[GEMMA4_TAP_COUNT], gemma4_error *error)
 {
     for (int tap = 0; tap < GEMMA4_TAP_COUNT; tap++)
-        if (failed[tap] && (r->taps[tap].engine || tap == GEMMA4_TAP_ROUTER_TOPK_IDS) && add_finding(d, r, (gemma4_tap)tap, error))
+        if (failed[tap] && has_rows(r, (gemma4_tap)tap) && add_finding(d, r, (gemma4_tap)tap, error))
             return -1;
     /* A float32 engine's noise is as small as the reference's own rounding, which its error and every prediction share: a filter would find
      * that. Over several bridged layers, noise leaves no room for one that would be worth its time. */
