@@ -323,6 +323,7 @@ gemma4_matrix_rates gemma4_matrix_rates_of(const gemma4_matrix *matrix, size_t c
         r.detected += trial->detected;
         r.first += trial->detected && trial->first_right;
         r.named += trial->named;
+        r.itself += trial->named_itself;
         r.wrong += trial->wrong_name;
     }
     r.reached = at_least(r.detected, r.visible, g->detected) && at_least(r.first, r.visible, g->first) && at_least(r.named, r.visible, g->named) &&

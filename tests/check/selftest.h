@@ -44,7 +44,7 @@ typedef struct gemma4_matrix {
 
 /* The counts of a column. */
 typedef struct gemma4_matrix_rates {
-    size_t judged, visible, detected, first, named, wrong, invisible, permitted;
+    size_t judged, visible, detected, first, named, itself, wrong, invisible, permitted;
     bool reached; /* all that the grid asks for */
 } gemma4_matrix_rates;
 

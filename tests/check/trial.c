@@ -134,20 +134,36 @@ static bool has_id(size_t model, const char *id)
     return !strcmp(gemma4_counter_model_at(model)->id, id);
 }
 
+/* Whether a cause is one that was planted, or lists one as equivalent. */
+static bool is_planted(const gemma4_simulation *s, const gemma4_cause *cause, bool *itself)
+{
+    bool planted = false;
+    *itself = false;
+    for (size_t i = 0; i < 2 && s->planted[i]; i++) {
+        *itself = *itself || has_id(cause->model, s->planted[i]->id);
+        for (size_t k = 0; k < cause->equivalent_count; k++)
+            planted = planted || has_id(cause->equivalent[k], s->planted[i]->id);
+    }
+    return planted || *itself;
+}
+
+/* The first cause is the name; any other one that was not planted is wrong all the same. */
 static void find_name(const gemma4_simulation *s, const gemma4_report *report, gemma4_trial *trial)
 {
-    const gemma4_cause *cause = gemma4_cause_count(report->diagnosis) ? gemma4_cause_at(report->diagnosis, 0) : NULL;
-    if (!cause || !cause->explained)
-        return;
-    snprintf(trial->name, sizeof trial->name, "%s", gemma4_counter_model_at(cause->model)->id);
-    trial->below_bound = cause->below_bound;
-    for (size_t i = 0; i < 2 && s->planted[i]; i++) {
-        trial->named_first_alone = trial->named_first_alone || has_id(cause->model, s->planted[i]->id);
-        trial->named = trial->named || has_id(cause->model, s->planted[i]->id);
-        for (size_t k = 0; k < cause->equivalent_count; k++)
-            trial->named = trial->named || has_id(cause->equivalent[k], s->planted[i]->id);
+    for (size_t i = 0; i < gemma4_cause_count(report->diagnosis); i++) {
+        const gemma4_cause *cause = gemma4_cause_at(report->diagnosis, i);
+        bool itself, planted = cause->explained && is_planted(s, cause, &itself);
+        if (!cause->explained)
+            continue;
+        if (i == 0) {
+            trial->below_bound = cause->below_bound;
+            trial->named = planted;
+            trial->named_itself = itself;
+        }
+        if (i == 0 || (!planted && !trial->wrong_name))
+            snprintf(trial->name, sizeof trial->name, "%s", gemma4_counter_model_at(cause->model)->id);
+        trial->wrong_name = trial->wrong_name || !planted;
     }
-    trial->wrong_name = !trial->named;
 }
 
 static void conclude(const gemma4_simulation *s, const gemma4_report *report, const double *ratios, const double *honest, gemma4_trial *trial)

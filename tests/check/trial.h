@@ -17,8 +17,11 @@ typedef struct gemma4_trial {
     size_t expected_layer;
     double effect;            /* error / tolerance there */
     double visible_from;      /* twice the honest maximum there */
-    bool first_right, named, named_first_alone, wrong_name;
-    char name[64];            /* the cause that is reported first, "" where none is explained */
+    bool first_right;
+    bool named;               /* the first cause is the mistake, or lists it as equivalent */
+    bool named_itself;        /* ... is the mistake */
+    bool wrong_name;          /* any cause is explained by what is neither it nor equivalent to it */
+    char name[64];            /* that wrong cause, or else the first one; "" where none is explained */
     double worst[GEMMA4_TAP_COUNT]; /* the largest error / tolerance of each kind of tap, over all layers */
     char message[200];
 } gemma4_trial;
