@@ -67,7 +67,7 @@ int gemma4_parse_ints(const char *text, const char *what, int64_t low, int64_t h
     if (!*values)
         return gemma4_fail(error, "%s: out of memory", what);
     for (const char *rest = text;; rest++) {
-        int64_t n;
+        int64_t n = 0;
         if (read_int(&rest, what, low, high, &n, error))
             break;
         (*values)[(*count)++] = (int32_t)n;

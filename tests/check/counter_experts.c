@@ -233,9 +233,12 @@ int counter_router(const counter *m, real *out)
  * [cols, rows]. */
 static void expert_row(float *out, const gemma4_weight *stack, size_t expert, size_t rows, size_t row, bool transposed)
 {
-    size_t cols = stack->cols, first = expert * rows * cols;
-    for (size_t i = 0; i < cols; i++)
-        out[i] = gemma4_weight_at(stack, first + (transposed ? i * rows + row : row * cols + i));
+    if (!transposed) {
+        gemma4_weight_row(out, stack, expert * rows + row);
+        return;
+    }
+    for (size_t i = 0; i < stack->cols; i++)
+        out[i] = gemma4_weight_at(stack, expert * rows * stack->cols + i * rows + row);
 }
 
 /* The sum of x * w, rounded as the parameters say. */

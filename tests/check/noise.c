@@ -86,16 +86,18 @@ static double uniform(gemma4_noise *noise)
 }
 
 /* Stores a perturbed value: rounded up or down at random, with the chances that keep its mean. To nearest, most perturbations of a float32
- * value below one unit in the last place would be lost. */
+ * value below one unit in the last place would be lost. A double has 29 bits of significand more than a float: a random number is added to
+ * them, then they are cut off. */
 static gemma4_real stored(gemma4_noise *noise, double value)
 {
-    gemma4_real nearest = (gemma4_real)value;
-    double rest = value - (double)nearest;
-    if (rest == 0 || !isfinite(value))
-        return nearest;
-    gemma4_real other = sizeof nearest == sizeof(float) ? (gemma4_real)nextafterf((float)nearest, rest > 0 ? INFINITY : -INFINITY) : nearest;
-    double gap = fabs((double)other - (double)nearest);
-    return gap > 0 && (uniform(noise) + 1) / 2 * gap < fabs(rest) ? other : nearest;
+    const uint64_t beyond_float = ((uint64_t)1 << 29) - 1;
+    uint64_t bits;
+    if (sizeof(gemma4_real) != sizeof(float) || !isfinite(value))
+        return (gemma4_real)value;
+    memcpy(&bits, &value, sizeof bits);
+    bits = (bits + (next(noise) & beyond_float)) & ~beyond_float;
+    memcpy(&value, &bits, sizeof value);
+    return (gemma4_real)value;
 }
 
 gemma4_noise gemma4_noise_new(const gemma4_tier *tier, uint64_t draw)

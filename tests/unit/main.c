@@ -7,33 +7,37 @@
 #include "suites.h"
 #include "support.h"
 
-/* The slowest first, so that dealing them out in turn balances. */
+/* The slowest first: a process takes the next one when it is done with one. */
 static Suite *(*const suites[])(void) = {
-    cli_suite,     judge_suite,  golden_suite,      counter_model_suite, activations_suite, forward_suite, model_suite,   document_suite,
-    config_suite,  safetensors_suite, synth_suite, ops_suite,       case_suite,    report_suite, report_html_suite, taps_suite,  options_suite, compare_suite,
-    selftest_suite,
+    judge_suite, cli_suite,         counter_model_suite, activations_suite, forward_suite, golden_suite,      selftest_suite,
+    document_suite, synth_suite,    safetensors_suite,   report_html_suite, case_suite,    config_suite,      model_suite,
+    ops_suite,   report_suite,      taps_suite,          options_suite,     compare_suite,
 };
 enum { SUITES = sizeof suites / sizeof *suites, MOST_PROCESSES = 8, SECONDS_AT_MOST = 1800 };
 
-/* Process `part` of `parts`: every parts-th suite. */
-static int run_part(size_t part, size_t parts)
+/* Runs one suite, without forks: this process is the isolation, and a fork for every test would cost more than the tests
+ * (CK_FORK=yes forks all the same). Returns whether all passed, and one at least ran. */
+static bool passes(Suite *suite)
 {
-    test_dir(); /* made here, so that it is removed at the end whatever the forked tests do */
-    SRunner *runner = NULL;
-    for (size_t i = part; i < SUITES; i += parts) {
-        if (runner)
-            srunner_add_suite(runner, suites[i]());
-        else
-            runner = srunner_create(suites[i]());
-    }
-    /* This process is the isolation: a fork for every test would cost more than the tests (CK_FORK=yes forks all the same). */
+    SRunner *runner = srunner_create(suite);
     srunner_set_fork_status(runner, getenv("CK_FORK") ? CK_FORK_GETENV : CK_NOFORK);
-    alarm(SECONDS_AT_MOST);
     srunner_run_all(runner, CK_NORMAL);
     int run = srunner_ntests_run(runner), failed = srunner_ntests_failed(runner);
-    bool chosen = getenv("CK_RUN_SUITE") || getenv("CK_RUN_CASE"); /* then another process may have them all */
+    bool chosen = getenv("CK_RUN_SUITE") || getenv("CK_RUN_CASE"); /* then there may be none of them in this suite */
     srunner_free(runner);
-    return failed == 0 && (run > 0 || chosen) ? EXIT_SUCCESS : EXIT_FAILURE;
+    return failed == 0 && (run > 0 || chosen);
+}
+
+/* One process: runs the suites whose numbers it takes from the queue, until that is empty. */
+static int run_queue(int queue)
+{
+    bool good = true;
+    unsigned char next;
+    test_dir(); /* made here, so that it is removed at the end whatever the forked tests do */
+    alarm(SECONDS_AT_MOST);
+    while (read(queue, &next, 1) == 1)
+        good = passes(suites[next]()) && good;
+    return good ? EXIT_SUCCESS : EXIT_FAILURE;
 }
 
 int main(void)
@@ -41,10 +45,17 @@ int main(void)
     long processors = sysconf(_SC_NPROCESSORS_ONLN);
     size_t parts = processors < 1 ? 1 : processors > MOST_PROCESSES ? MOST_PROCESSES : (size_t)processors;
     size_t bad = 0, started = 0;
+    unsigned char numbers[SUITES];
+    int queue[2];
+    for (size_t i = 0; i < SUITES; i++)
+        numbers[i] = (unsigned char)i;
+    if (pipe(queue) || write(queue[1], numbers, SUITES) != SUITES)
+        return EXIT_FAILURE;
+    close(queue[1]);
     for (; started < parts; started++) {
         pid_t child = fork();
         if (child == 0)
-            return run_part(started, parts);
+            return run_queue(queue[0]);
         if (child < 0)
             break;
     }

@@ -165,7 +165,7 @@ static void write_values(FILE *file, const test_tensor *tensor, uint64_t seed)
         state = state * 6364136223846793005u + 1442695040888963407u;
         unsigned half = 0x3c00u | (unsigned)(state >> 54);
         unsigned char bytes[2] = {(unsigned char)half, (unsigned char)(half >> 8)};
-        ck_assert_uint_eq(fwrite(bytes, 1, 2, file), 2);
+        ASSERT_EACH(fwrite(bytes, 1, 2, file) == 2, "%s: cannot be written", tensor->name);
     }
 }
 

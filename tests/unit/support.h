@@ -18,6 +18,13 @@
         ck_assert_msg(strchr((error)->message, '\n') == NULL, "message \"%s\" is not one line", (error)->message); \
     } while (0)
 
+/* ck_assert_msg for the inside of long loops: Check notes every assertion that it passes in a pipe, which took a third of the suites' time. */
+#define ASSERT_EACH(condition, ...)          \
+    do {                                     \
+        if (!(condition))                    \
+            ck_abort_msg(__VA_ARGS__);       \
+    } while (0)
+
 /* A temporary directory, removed with all it holds when the program ends. Under Check's fork mode, every test has its own
  * (main.c calls this first, and the children make theirs inside the parent's: a test that fails leaves nothing). */
 const char *test_dir(void);

@@ -405,7 +405,7 @@ static void check_text(const char *id, const char *text, bool may_be_empty)
 {
     ck_assert_msg(may_be_empty || text[0] != '\0', "%s: an empty text", id);
     for (const char *c = text; *c != '\0'; c++)
-        ck_assert_msg(*c >= ' ' && *c <= '~' && !strchr("|<`", *c), "%s: \"%s\" is not plain ASCII", id, text);
+        ASSERT_EACH(*c >= ' ' && *c <= '~' && !strchr("|<`", *c), "%s: \"%s\" is not plain ASCII", id, text);
 }
 
 static void check_urls(const gemma4_counter_model *entry)
@@ -450,7 +450,7 @@ static void check_entry(size_t index)
                       entry->id);
     for (size_t i = 0; i < index; i++) {
         const gemma4_counter_model *other = gemma4_counter_model_at(i);
-        ck_assert_msg(strcmp(entry->id, other->id) || strcmp(entry->variant, other->variant), "%s (%s): twice", entry->id, entry->variant);
+        ASSERT_EACH(strcmp(entry->id, other->id) || strcmp(entry->variant, other->variant), "%s (%s): twice", entry->id, entry->variant);
     }
 }
 

@@ -119,8 +119,7 @@ START_TEST(large_mapping)
         char key[32];
         int64_t value = -1;
         sprintf(key, "key.%d", i);
-        ck_assert_int_eq(gemma4_get_int(gemma4_document_root(document), key, 0, COUNT, &value, NULL), 0);
-        ck_assert_int_eq(value, i);
+        ASSERT_EACH(gemma4_get_int(gemma4_document_root(document), key, 0, COUNT, &value, NULL) == 0 && value == i, "%s: %d", key, (int)value);
     }
     gemma4_document_free(document);
     free(text);

@@ -117,10 +117,10 @@ static void assert_same_rows(const record *a, const record *b, size_t first, siz
     for (int tap = 0; tap < GEMMA4_TAP_COUNT; tap++)
         for (size_t layer = 0; layer < (gemma4_tap_describe((gemma4_tap)tap)->per_layer ? LAYERS : 1); layer++)
             for (size_t t = first; t < end; t++) {
-                ck_assert_msg(a->row[tap][layer][t] != 0, "%s, row %zu: never shown",
-                              gemma4_tap_name((gemma4_tap)tap, layer, name), t);
-                ck_assert_msg(a->row[tap][layer][t] == b->row[tap][layer][t], "%s, row %zu: other bits",
-                              gemma4_tap_name((gemma4_tap)tap, layer, name), t);
+                ASSERT_EACH(a->row[tap][layer][t] != 0, "%s, row %zu: never shown",
+                            gemma4_tap_name((gemma4_tap)tap, layer, name), t);
+                ASSERT_EACH(a->row[tap][layer][t] == b->row[tap][layer][t], "%s, row %zu: other bits",
+                            gemma4_tap_name((gemma4_tap)tap, layer, name), t);
             }
 }
 

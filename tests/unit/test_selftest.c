@@ -71,7 +71,7 @@ static void assert_representable(const char *tier, float value)
     int exponent;
     frexpf(value, &exponent);
     float scaled = ldexpf(value, (!strcmp(tier, "bfloat16") ? 8 : 11) - exponent);
-    ck_assert_msg(scaled == rintf(scaled), "%s: %.9g", tier, (double)value);
+    ASSERT_EACH(scaled == rintf(scaled), "%s: %.9g", tier, (double)value);
 }
 
 static const char *const NARROW[] = {"bfloat16", "float16"};
