@@ -2,6 +2,7 @@
 #include "catalogue.h"
 
 #include <assert.h>
+#include <string.h>
 
 static const struct {
     const gemma4_counter_model *rows;
@@ -28,6 +29,24 @@ const gemma4_counter_model *gemma4_counter_model_at(size_t index)
             return &parts[i].rows[index];
     assert(!"an index within the catalogue");
     return NULL;
+}
+
+/* The unit from which on each of these is an honest rounding. */
+static const struct {
+    const char *id;
+    double unit;
+} permitted[] = {
+    {"embed-scale-bf16-in-fp32-reference", 0x1p-11}, {"kv-cache-f16", 0x1p-11},
+    {"ffn-moe-f16-accumulate", 0x1p-11},             {"router-low-precision", 0x1p-8},
+    {"rmsnorm-low-precision-reduce", 0x1p-8},        {"rmsnorm-downcast-before-weight", 0x1p-8},
+};
+
+bool gemma4_counter_model_is_permitted(const gemma4_counter_model *counter_model, double unit)
+{
+    for (size_t i = 0; i < sizeof permitted / sizeof *permitted; i++)
+        if (!strcmp(counter_model->id, permitted[i].id))
+            return unit >= permitted[i].unit;
+    return false;
 }
 
 bool gemma4_counter_model_acts(const gemma4_counter_model *counter_model, const gemma4_config *config, gemma4_tap tap, size_t layer)

@@ -107,6 +107,11 @@ gemma4_noise gemma4_noise_new(const gemma4_tier *tier, uint64_t draw)
     return noise;
 }
 
+bool gemma4_noise_toss(gemma4_noise *noise)
+{
+    return next(noise) >> 63;
+}
+
 static double rms(const gemma4_real *values, size_t n)
 {
     double sum = 0;

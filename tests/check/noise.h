@@ -31,6 +31,9 @@ typedef struct gemma4_noise {
 /* draw selects one of many independent streams. */
 gemma4_noise gemma4_noise_new(const gemma4_tier *tier, uint64_t draw);
 
+/* A coin. */
+bool gemma4_noise_toss(gemma4_noise *noise);
+
 /* Perturbs rows x width values of a tap, just computed from exact inputs, as the step's own roundings would. length is the number of
  * products in each of its sums (0 where it has none). heads splits a row where a norm or a rotation works per head (1 elsewhere). */
 void gemma4_noise_step(gemma4_noise *noise, gemma4_tap tap, gemma4_real *values, size_t rows, size_t width, size_t heads, size_t length);

@@ -144,6 +144,58 @@ double gemma4_replay_near_tie(const gemma4_replay *r, size_t row)
     return NEAR_TIE_DEVIATIONS * sqrt(2) * r->taps[GEMMA4_TAP_ROUTER_LOGITS].sigma[row];
 }
 
+/* The smallest logit among the chosen, and the largest of the others; their places in ids and among the experts. */
+typedef struct boundary {
+    size_t chosen;
+    int32_t other;
+    double gap; /* between the two */
+} boundary;
+
+static boundary find_boundary(const real *logits, const int32_t *ids, size_t K, size_t E)
+{
+    boundary b = {0};
+    double smallest_chosen = INFINITY, largest_other = -INFINITY;
+    for (size_t i = 0; i < E; i++) {
+        size_t k = 0;
+        while (k < K && ids[k] != (int32_t)i)
+            k++;
+        if (k < K && (double)logits[i] < smallest_chosen) {
+            smallest_chosen = (double)logits[i];
+            b.chosen = k;
+        } else if (k == K && (double)logits[i] > largest_other) {
+            largest_other = (double)logits[i];
+            b.other = (int32_t)i;
+        }
+    }
+    b.gap = fabs(smallest_chosen - largest_other);
+    return b;
+}
+
+/* Keeps the router's logits of a clean run, and of a draw behind them. */
+static void keep_router_logits(block_run *run, const gemma4_tap_event *e)
+{
+    gemma4_replay *r = run->replay;
+    size_t E = r->model->config.num_experts;
+    if (e->tap == GEMMA4_TAP_ROUTER_LOGITS)
+        memcpy(r->router_logits + (run->kind == RUN_DRAW ? r->T * E : 0) + e->row * E, e->values, e->rows * E * sizeof *e->values);
+}
+
+/* A coin decides each row's last place where rounding could. */
+static void toss_near_ties(block_run *run, int32_t *ids)
+{
+    gemma4_replay *r = run->replay;
+    size_t K = r->model->config.top_k_experts, E = r->model->config.num_experts;
+    for (size_t t = 0; t < r->T; t++) {
+        const real *clean = r->router_logits + t * E, *draw = clean + r->T * E;
+        double sum = 0;
+        for (size_t i = 0; i < E; i++)
+            sum += ((double)draw[i] - (double)clean[i]) * ((double)draw[i] - (double)clean[i]);
+        boundary b = find_boundary(draw, ids + t * K, K, E);
+        if (b.gap <= NEAR_TIE_DEVIATIONS * sqrt(2 * sum / (double)E) && gemma4_noise_toss(&run->noise))
+            ids[t * K + b.chosen] = b.other;
+    }
+}
+
 /* Marks the rows of a counter run whose choice the engine may have made otherwise: its mistake moves the logits, so choices inferred
  * for the right model do not hold. */
 static void find_counter_ties(block_run *run)
@@ -152,19 +204,9 @@ static void find_counter_ties(block_run *run)
     size_t K = r->model->config.top_k_experts, E = r->model->config.num_experts;
     for (size_t t = 0; t < r->T; t++) {
         const real *logits = run->values[GEMMA4_TAP_ROUTER_LOGITS] + t * E;
-        double smallest_chosen = INFINITY, largest_other = -INFINITY;
-        for (size_t i = 0; i < E; i++) {
-            bool chosen = false;
-            for (size_t k = 0; k < K; k++)
-                chosen = chosen || run->ids[t * K + k] == (int32_t)i;
-            if (chosen)
-                smallest_chosen = fmin(smallest_chosen, (double)logits[i]);
-            else
-                largest_other = fmax(largest_other, (double)logits[i]);
-        }
         const gemma4_replayed_tap *stored = &r->taps[GEMMA4_TAP_ROUTER_LOGITS];
         r->counter_open[t] = !r->have_valid_ids[t] && !(stored->engine && stored->have[t]) &&
-                             fabs(smallest_chosen - largest_other) <= gemma4_replay_near_tie(r, t);
+                             find_boundary(logits, run->ids + t * K, K, E).gap <= gemma4_replay_near_tie(r, t);
     }
 }
 
@@ -178,6 +220,8 @@ static void choose_ids(block_run *run, gemma4_tap_event *e)
         memcpy(r->reference_ids, e->ids, n * sizeof *e->ids);
     if (r->force_ids && !own)
         memcpy(e->ids, r->ids, n * sizeof *e->ids);
+    else if (run->kind == RUN_DRAW)
+        toss_near_ties(run, e->ids);
     for (size_t t = 0; t < r->T; t++)
         if (r->have_valid_ids[t] && !(run->kind == RUN_COUNTER && !run->inject))
             memcpy(e->ids + t * K, r->engine_ids + t * K, K * sizeof *e->ids);
@@ -278,6 +322,7 @@ static int replay_hook(void *context, gemma4_tap_event *e, gemma4_error *error)
         keep_difference(run, e, t);
     }
     inject(run, e, t);
+    keep_router_logits(run, e);
     if (run->kind == RUN_CLEAN && t->values)
         keep(t->values, e, t->width, r->T);
     return 0;
@@ -409,9 +454,11 @@ static void measure_sigma(const gemma4_replay *r, gemma4_replayed_tap *t)
         for (size_t i = row * t->width; i < (row + 1) * t->width; i++)
             size += (double)t->expected[i] * (double)t->expected[i];
         double typical = relative * sqrt(size / (double)t->width);
-        /* At least half of the typical row's, and a good part of one rounding: the few values of a router's row may all be spared by chance. */
+        /* At least half of the typical row's, and a good part of one rounding: the few values of a router's row may all be spared by chance. Over
+         * several bridged layers all of it: an engine's flips need not be in the rows where those of the draws are. */
         double rounding = 0.3 * r->tier->unit * sqrt(size / (double)t->width);
-        t->sigma[row] = fmax(fmax(t->sigma[row], typical / 2), fmax(rounding, 1e-30));
+        double least = r->known_block < r->block - 1 ? typical : typical / 2;
+        t->sigma[row] = fmax(fmax(t->sigma[row], least), fmax(rounding, 1e-30));
     }
 }
 
@@ -490,6 +537,35 @@ gemma4_step gemma4_replay_step(const gemma4_replay *r)
     if ((size_t)r->block == r->model->config.num_hidden_layers)
         values[GEMMA4_TAP_LAYER_OUTPUT] = r->h;
     return step_of(r, values, r->ids);
+}
+
+int gemma4_replay_perturbed_step(const gemma4_replay *r, gemma4_step *step, gemma4_error *error)
+{
+    gemma4_noise noise = gemma4_noise_new(r->tier, (uint64_t)(r->block + 1));
+    *step = gemma4_replay_step(r);
+    const real *stored[GEMMA4_TAP_COUNT];
+    memcpy(stored, step->values, sizeof stored);
+    memset(step->values, 0, sizeof step->values);
+    for (int tap = 0; tap < GEMMA4_TAP_COUNT; tap++) {
+        const gemma4_replayed_tap *t = &r->taps[tap];
+        size_t n = r->T * (tap == GEMMA4_TAP_LAYER_OUTPUT ? r->model->config.hidden_size : t->width);
+        real *copy = stored[tap] ? malloc(n * sizeof *copy) : NULL;
+        if (stored[tap] && !copy)
+            return gemma4_fail(error, "replay: out of memory");
+        if (!copy)
+            continue;
+        memcpy(copy, stored[tap], n * sizeof *copy);
+        if (t->engine)
+            gemma4_noise_storage(&noise, (gemma4_tap)tap, copy, n, storage_unit(r, t->stored));
+        step->values[tap] = copy;
+    }
+    return 0;
+}
+
+void gemma4_replay_step_free(gemma4_step *step)
+{
+    for (int tap = 0; tap < GEMMA4_TAP_COUNT; tap++)
+        free((void *)step->values[tap]);
 }
 
 bool gemma4_planted_in(const gemma4_replay *r, const gemma4_planted *planted, size_t i, gemma4_block block)
@@ -654,6 +730,7 @@ int gemma4_replay_init(gemma4_replay *r, const gemma4_model *model, gemma4_activ
     ok = (r->reference_ids = calloc(k, sizeof *r->ids)) && ok;
     ok = (r->ids = calloc(k, sizeof *r->ids)) && ok;
     ok = (r->engine_ids = calloc(k, sizeof *r->ids)) && ok;
+    ok = (r->router_logits = calloc(2 * r->T * c->num_experts, sizeof *r->router_logits)) && ok;
     ok = (r->counter_open = calloc(r->T, sizeof *r->counter_open)) && ok;
     ok = (r->have_ids = calloc(r->T, sizeof *r->have_ids)) && ok;
     ok = (r->have_valid_ids = calloc(r->T, sizeof *r->have_valid_ids)) && ok;
@@ -683,6 +760,7 @@ void gemma4_replay_free(gemma4_replay *r)
     free(r->have_ids);
     free(r->counter_open);
     free(r->have_valid_ids);
+    free(r->router_logits);
     gemma4_session_free(r->session);
     *r = (gemma4_replay){0};
 }

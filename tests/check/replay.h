@@ -56,6 +56,7 @@ typedef struct gemma4_replay {
     bool *have_valid_ids;    /* [T] and they are K distinct experts */
     bool *counter_open;      /* [T] positions at which the last counter run's choice of experts was a near-tie that the dump does not settle */
     bool force_ids;          /* runs take `ids` instead of choosing */
+    gemma4_real *router_logits; /* [2, T, E] of the clean run, and of the draw at hand */
     bool input_known;        /* the block's input was injected at every position: nothing is bridged into it */
 } gemma4_replay;
 
@@ -94,6 +95,10 @@ int gemma4_replay_counter_run(gemma4_replay *replay, const gemma4_planted *plant
 
 /* The step of the block at hand, for gemma4_counter_step. */
 gemma4_step gemma4_replay_step(const gemma4_replay *replay);
+/* The same where every injected tensor is perturbed within the rounding of its storage, as it may have been before. step->values are then
+ * copies, to be freed by gemma4_replay_step_free whatever is returned. */
+int gemma4_replay_perturbed_step(const gemma4_replay *replay, gemma4_step *step, gemma4_error *error);
+void gemma4_replay_step_free(gemma4_step *step);
 
 /* The error of values against the yardstick, over the rows that can be compared: sqrt(mean over rows of (rms(row error) / sigma)^2), and
  * the largest row. instead ([T, width]) takes the place of what was expected; skip ([T]) names rows to leave out. Both may be NULL. */

@@ -7,6 +7,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "noise.h"
 #include "workers.h"
 
 const gemma4_grid_column gemma4_grid[GEMMA4_GRID_COLUMNS] = {
@@ -288,7 +289,7 @@ static void matrix_work(void *context, size_t i)
     for (size_t column = 0; column < GEMMA4_GRID_COLUMNS; column++) {
         const gemma4_grid_column *g = &gemma4_grid[column];
         gemma4_error error = {""};
-        row->permitted[column] = gemma4_trial_is_permitted(model, g->tier);
+        row->permitted[column] = gemma4_counter_model_is_permitted(model, gemma4_tier_of(g->tier)->unit);
         if (!t->matrix->asked[column] || row->permitted[column])
             continue;
         gemma4_simulation s = planted_simulation(&t->cases[number], model, g);

@@ -7,25 +7,6 @@
 #include <unistd.h>
 
 #include "judge.h"
-#include "noise.h"
-
-/* The same list as in diagnose.c: the unit of the tier from which on an engine may round so. */
-static const struct {
-    const char *id;
-    double unit;
-} permitted[] = {
-    {"embed-scale-bf16-in-fp32-reference", 0x1p-11}, {"kv-cache-f16", 0x1p-11},          {"ffn-moe-f16-accumulate", 0x1p-11},
-    {"router-low-precision", 0x1p-8},                {"rmsnorm-low-precision-reduce", 0x1p-8}, {"rmsnorm-downcast-before-weight", 0x1p-8},
-};
-
-bool gemma4_trial_is_permitted(const gemma4_counter_model *model, const char *tier)
-{
-    const gemma4_tier *t = gemma4_tier_of(tier);
-    for (size_t i = 0; t && i < sizeof permitted / sizeof *permitted; i++)
-        if (!strcmp(model->id, permitted[i].id))
-            return t->unit >= permitted[i].unit;
-    return false;
-}
 
 /* --------------------------------------------------------------- judging */
 

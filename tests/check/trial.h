@@ -32,7 +32,4 @@ typedef struct gemma4_trial {
 int gemma4_trial_run(const gemma4_simulation *simulation, const double honest[GEMMA4_TAP_COUNT], bool without_causes, const char *directory,
                      gemma4_trial *trial, gemma4_error *error);
 
-/* A rounding that engines of this tier may make: no mistake of theirs. */
-bool gemma4_trial_is_permitted(const gemma4_counter_model *model, const char *tier);
-
 #endif
