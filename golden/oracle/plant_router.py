@@ -59,6 +59,12 @@ def router_root_twice(model, layers):
         layer.router.scalar_root_size = layer.router.scalar_root_size ** 2
 
 
+@fault("router-root-size-bf16", "router", "router.norm", cases=("uneven96-prompt",))
+def router_root_rounded(model, layers):
+    for layer in layers:
+        layer.router.scalar_root_size = float(torch.tensor(layer.router.scalar_root_size).to(torch.bfloat16))
+
+
 @fault("branch-reads-layer-input@router", "router", "router.norm")
 def branch_reads_layer_input_router(model, layers):
     for layer in layers:

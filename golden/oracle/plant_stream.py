@@ -18,6 +18,12 @@ def embed_scale_twice(model, layers):
     model.model.embed_tokens.embed_scale.pow_(2)
 
 
+@fault("embed-scale-bf16-in-fp32-reference", "embedding", "embed", cases=("uneven96-prompt",))
+def embed_scale_rounded(model, layers):
+    scale = model.model.embed_tokens.embed_scale
+    scale.copy_(scale.to(torch.bfloat16))
+
+
 # --- residual additions -------------------------------------------------------------------------------------------------
 
 

@@ -29,8 +29,8 @@ import taps
 
 # Cases and schedules that can show a fault; faults of the same need take turns among them.
 RUNS = {
-    faults.ALWAYS: [("tiny-prompt", "whole"), ("moe128-prompt", "whole"), ("wide256-prompt", "whole")],
-    faults.KEYS: [("tiny-prompt", "whole"), ("moe128-prompt", "whole"), ("wide256-prompt", "whole")],
+    faults.ALWAYS: [("tiny-prompt", "whole"), ("moe128-prompt", "whole"), ("wide256-prompt", "whole"), ("uneven96-prompt", "whole")],
+    faults.KEYS: [("tiny-prompt", "whole"), ("moe128-prompt", "whole"), ("wide256-prompt", "whole"), ("uneven96-prompt", "whole")],
     faults.WINDOW: [("tiny-window-crossings", "whole"), ("moe128-prompt", "whole"), ("wide256-prompt", "whole")],
     faults.CHUNKS: [("tiny-chunks", "chunks"), ("moe128-decode", "chunks")],
     faults.CHUNKS_BEYOND_WINDOW: [("tiny-chunks", "chunks")],

@@ -21,6 +21,7 @@ const gemma4_grid_column gemma4_grid[GEMMA4_GRID_COLUMNS] = {
 /* A mistake is planted on the first of them that shows it. */
 const char *const gemma4_matrix_cases[GEMMA4_MATRIX_CASES] = {
     "tiny-prompt", "tiny-chunks", "tiny-window-crossings", "moe128-prompt", "wide256-prompt", "tiny-far", "tiny-decode",
+    "uneven96-prompt",
 };
 
 static const char *const honest_tiers[] = {"float32", "bfloat16", "float16"};

@@ -21,7 +21,7 @@ typedef struct gemma4_grid_column {
     double invisible;              /* largest share; 1: not required */
 } gemma4_grid_column;
 
-enum { GEMMA4_GRID_COLUMNS = 5, GEMMA4_MATRIX_CASES = 7 };
+enum { GEMMA4_GRID_COLUMNS = 5, GEMMA4_MATRIX_CASES = 8 };
 extern const gemma4_grid_column gemma4_grid[GEMMA4_GRID_COLUMNS];
 extern const char *const gemma4_matrix_cases[GEMMA4_MATRIX_CASES];
 #define GEMMA4_LARGEST_SHARE_OF_WRONG_NAMES 0.02
