@@ -9,6 +9,8 @@
 
 typedef gemma4_real real;
 
+#define UNIT_FLOAT32 0x1p-24
+
 /* What the hook is to do in one run of a block. */
 typedef enum run_kind { RUN_CLEAN, RUN_DRAW, RUN_COUNTER } run_kind;
 
@@ -680,6 +682,39 @@ gemma4_score gemma4_replay_score(const gemma4_replay *r, gemma4_tap tap, const r
     s.score = s.rows ? sqrt(sum / (double)s.rows) : 0;
     s.relative_rms = errors == 0 ? 0 : sqrt(errors / sizes);
     return s;
+}
+
+gemma4_bias gemma4_replay_bias(const gemma4_replay *r, gemma4_tap tap)
+{
+    const gemma4_replayed_tap *t = &r->taps[tap];
+    gemma4_bias bias = {0};
+    double variance = 0;
+    size_t rows = 0;
+    for (size_t row = 0; t->engine && row < r->T; row++) {
+        double size = 0, engine = 0, draws[GEMMA4_DRAWS] = {0};
+        for (size_t i = row * t->width; t->have[row] && i < (row + 1) * t->width; i++) {
+            double expected = (double)t->expected[i];
+            size += expected * expected;
+            engine += expected * ((double)t->engine[i] - expected);
+            for (size_t d = 0; d < GEMMA4_DRAWS; d++)
+                draws[d] += expected * (double)t->draws[d][i];
+        }
+        if (size == 0)
+            continue;
+        rows++;
+        bias.part += engine / size;
+        for (size_t d = 0; d < GEMMA4_DRAWS; d++)
+            variance += draws[d] / size * (draws[d] / size) / GEMMA4_DRAWS;
+    }
+    if (rows < BIAS_ROWS)
+        return (gemma4_bias){0};
+    bias.part /= (double)rows;
+    /* At least what a rounding that all rows share may do: of the root of the hidden size; of other constants; in float32, of a root or an
+     * exponential. */
+    double shared = tap == GEMMA4_TAP_EMBED || tap == GEMMA4_TAP_ROUTER_NORM ? BIAS_ROOT : BIAS_SHARED;
+    double spread = fmax(sqrt(variance) / (double)rows, fmax(shared * r->tier->unit, UNIT_FLOAT32));
+    bias.in_spreads = fabs(bias.part) / spread;
+    return bias;
 }
 
 /* ------------------------------------------------------------------ set-up */

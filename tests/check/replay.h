@@ -110,6 +110,13 @@ typedef struct gemma4_score {
 } gemma4_score;
 gemma4_score gemma4_replay_score(const gemma4_replay *replay, gemma4_tap tap, const gemma4_real *instead, const bool *skip);
 
+/* How much too large the rows are on average, as a part of what was expected: rounding scales a row up or down, but not all rows alike. */
+typedef struct gemma4_bias {
+    double part;       /* -0.002: 0.2 % too small */
+    double in_spreads; /* its size in units of what it is in the perturbed runs; 0 where there are too few rows to say */
+} gemma4_bias;
+gemma4_bias gemma4_replay_bias(const gemma4_replay *replay, gemma4_tap tap);
+
 /* Two router logits of a row whose difference is below this may change places by rounding. */
 double gemma4_replay_near_tie(const gemma4_replay *replay, size_t row);
 

@@ -169,6 +169,7 @@ static const gemma4_tap_result *result_of(const gemma4_report *report, gemma4_ta
 static const char *metric_words(const char *metric)
 {
     static const char *const words[][2] = {{"rms_in_spreads", "all positions"}, {"worst_position_in_spreads", "worst position"},
+                                           {"bias_in_spreads", "all positions alike"},
                                            {"expert_sets", "expert sets"}, {"matched_filter", "matched filter"}};
     for (size_t i = 0; i < sizeof words / sizeof *words; i++)
         if (!strcmp(metric, words[i][0]))

@@ -5,6 +5,12 @@
 /* How many times the spread of honest rounding a step's error may be: over all positions, and at the worst one. */
 #define LIMIT_SCORE 3.0
 #define LIMIT_WORST 6.0
+/* How many times the spread of honest rounding the mean over at least so many rows may be too large or too small, and the least spread: a part of
+ * the tier's unit, for roundings that all rows share, and more where the root of the hidden size, rounded once, is a factor. */
+#define LIMIT_BIAS 4.0
+#define BIAS_ROWS 4
+#define BIAS_SHARED 0.1
+#define BIAS_ROOT 0.5
 /* Beyond this part of a limit a passing tap is called marginal. */
 #define MARGINAL_PART 0.75
 

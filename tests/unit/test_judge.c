@@ -442,6 +442,39 @@ START_TEST(a_mistake_is_found_without_a_golden_too)
 }
 END_TEST
 
+/* --- what rounding may do to one position, but not to all --- */
+
+static void a_third_of_a_percent_too_large(gemma4_tap_event *event)
+{
+    scale(event, 0, event->rows * width_of(event), 1.0033f);
+}
+
+/* Every other position is as much too small: no position differs from those of the biased engine in size of its error. */
+static void a_third_of_a_percent_either_way(gemma4_tap_event *event)
+{
+    for (size_t t = 0; t < event->rows; t++)
+        scale(event, t * width_of(event), width_of(event), t % 2 ? 1.0033f : 1 / 1.0033f);
+}
+
+START_TEST(a_bias_of_all_positions_is_a_divergence)
+{
+    const engine biased = {.tap = GEMMA4_TAP_ATTN_OUT, .layer = 3, .mutate = a_third_of_a_percent_too_large, .store = "bfloat16"};
+    judged j = judge(run(&biased), true, "bfloat16");
+    ck_assert_int_eq(j.status, 0);
+    assert_diverges_at(&j, GEMMA4_TAP_ATTN_OUT, 3);
+    ck_assert_str_eq(j.report.first_divergence->local.metric, "bias_in_spreads");
+    ck_assert_msg(strstr(j.report.first_divergence->problem, "all positions together are 0.3") != NULL, "%s", j.report.first_divergence->problem);
+    release(&j);
+
+    engine honest = biased;
+    honest.mutate = a_third_of_a_percent_either_way;
+    j = judge(run(&honest), true, "bfloat16");
+    ck_assert_int_eq(j.status, 0);
+    assert_conforms(&j);
+    release(&j);
+}
+END_TEST
+
 /* --- dumps that contradict the config --- */
 
 /* router.logits of a model of 15 experts: the last of the 16 is missing in every row. */
@@ -640,6 +673,7 @@ Suite *judge_suite(void)
     tcase_add_test(honest, a_full_dump_is_full_coverage);
     tcase_add_loop_test(wrong, a_mistake_is_found_where_it_was_made, 0, COUNT(WRONG));
     tcase_add_loop_test(wrong, a_mistake_is_found_without_a_golden_too, 0, COUNT(WRONG) / 3);
+    tcase_add_test(wrong, a_bias_of_all_positions_is_a_divergence);
     tcase_add_test(wrong, a_wrong_shape_is_a_failure_at_its_tap);
     tcase_add_loop_test(partial, a_partial_dump_covers_what_it_holds, 0, COUNT(PARTIAL));
     tcase_add_test(partial, a_partial_dump_can_diverge);
