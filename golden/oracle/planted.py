@@ -110,8 +110,9 @@ def expected_first(first, tap_set):
     return "layers.0.output" if first == "embed" else "logits"
 
 
-def is_named(cause_id, causes):
-    return bool(causes) and causes[0]["explained"] and cause_id in (causes[0]["id"], *causes[0].get("equivalent", []))
+def is_it(cause, cause_id):
+    """Is this cause the planted mistake, or does it list it as equivalent?"""
+    return cause_id in (cause["id"], *cause.get("equivalent", []))
 
 
 @dataclasses.dataclass
@@ -136,8 +137,8 @@ def judge(planting, tap_set, expected, result, honest):
     j = Judgement(planting, tap_set)
     j.detected = result["status"] == 1
     j.first = found == expected
-    j.named = is_named(cause_id, causes)
-    j.wrong = bool(causes) and not j.named
+    j.named = bool(causes) and is_it(causes[0], cause_id)
+    j.wrong = any(not is_it(cause, cause_id) for cause in causes)
     margin, tap = runs.worst(result)
     j.size = f"{margin:.3g} at {tap}"
     j.visible = j.detected or any(

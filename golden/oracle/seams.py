@@ -124,8 +124,8 @@ def replace_cache_update(model, update):
 # --- matrix products ----------------------------------------------------------------------------------------------------
 
 
-def replace_matmul(model, matmul):
-    """matmul(a [...,n,k], b [...,k,m]) computes every matrix product of the model: projections, attention, experts, head."""
+def replace_matmul(model, matmul, in_attention=True):
+    """matmul(a [...,n,k], b [...,k,m]) computes every matrix product of the model: projections, experts, head and, if so, attention."""
     for module in model.modules():
         if isinstance(module, nn.Linear):
             module.forward = types.MethodType(lambda linear, x: matmul(x, linear.weight.t()), module)
@@ -135,7 +135,8 @@ def replace_matmul(model, matmul):
         return attend(query, key, value, mask, scaling, matmul=matmul)
 
     for layer in model.model.layers:
-        replace_attention(layer, attention)
+        if in_attention:
+            replace_attention(layer, attention)
         replace_experts(layer, matmul)
 
 

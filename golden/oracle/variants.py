@@ -66,6 +66,14 @@ def matmul_in_float64(a, b):
     return (a.double() @ b.double()).to(a.dtype)
 
 
+def matmul_of_8_bit_blocks(a, b):
+    """What engines of block-quantised weights do to the other factor: 8 bits, one scale for each 32 values of a row."""
+    blocks = a.float().reshape(*a.shape[:-1], -1, 32)
+    step = blocks.abs().amax(dim=-1, keepdim=True) / 127
+    quantised = torch.where(step > 0, (blocks / step.clamp_min(1e-30)).round() * step, 0.0)
+    return (quantised.reshape(a.shape) @ b.float()).to(a.dtype)
+
+
 def kv_cache_f16(model):
     def make_cache():
         cache = DynamicCache(config=model.config)
@@ -105,13 +113,14 @@ def embed_scale_exact(model):
         lambda table, ids: (table.weight[ids].float() * table.scalar_embed_scale).to(table.weight.dtype), embed)
 
 
-def with_matmul(matmul):
-    return lambda model: seams.replace_matmul(model, matmul)
+def with_matmul(matmul, **where):
+    return lambda model: seams.replace_matmul(model, matmul, **where)
 
 
 VARIANTS = {
     "norms-in-dtype": Variant(norms_rounded_at_every_step, ("bfloat16", "float16")),
     "bf16-inputs": Variant(with_matmul(matmul_of_bf16), ("float32",), {"dtype": "bfloat16"}),
+    "8-bit-inputs": Variant(with_matmul(matmul_of_8_bit_blocks, in_attention=False), ("float32", "float16"), {"dtype": "q8_0"}),
     "stored-bf16": Variant(unchanged, ("float32",), stored=torch.bfloat16),
     "stored-f16": Variant(unchanged, ("float32",), stored=torch.float16),
     "kv-cache-f16": Variant(kv_cache_f16, ("float32", "bfloat16"), {"kv_dtype": "float16"}),

@@ -12,7 +12,7 @@
 typedef struct gemma4_tier {
     const char *name;
     double unit;         /* largest relative error of one rounding to nearest */
-    double matmul_input; /* beyond that: RMS error of a matrix product's input, relative to its row's RMS (block-quantised activations) */
+    bool block_inputs;   /* beyond that, what a weight matrix multiplies is quantised to 8 bits in blocks */
     bool exact_embed_scale; /* sqrt(d) must be exact: in narrower types it may be rounded to them */
     bool weights_only;   /* the weights are quantised: judged sharply only against their dequantised values */
 } gemma4_tier;
@@ -39,6 +39,9 @@ bool gemma4_noise_toss(gemma4_noise *noise);
 void gemma4_noise_step(gemma4_noise *noise, gemma4_tap tap, gemma4_real *values, size_t rows, size_t width, size_t heads, size_t length);
 /* Perturbs values that were injected from a dump: one storage rounding of unit, and of the cache's type where the tap is cached. */
 void gemma4_noise_storage(gemma4_noise *noise, gemma4_tap tap, gemma4_real *values, size_t n, double unit);
+/* In tiers whose engines quantise what a weight matrix multiplies: perturbs rows x width values of such a tap as its next reader would see
+ * them. Elsewhere, does nothing. */
+void gemma4_noise_blocks(gemma4_noise *noise, gemma4_tap tap, gemma4_real *values, size_t rows, size_t width);
 /* Perturbs the angle of each rotating pair as an engine that rounds it elsewhere would: x is (rows, heads, D) after rotation. */
 void gemma4_noise_angle(gemma4_noise *noise, gemma4_real *values, size_t rows, size_t heads, size_t D, size_t pairs, double theta,
                         size_t first_position, uint64_t key);

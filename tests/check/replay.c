@@ -296,6 +296,8 @@ static int counter_event(block_run *run, gemma4_tap_event *e, gemma4_error *erro
         keep(run->out, e, run->widths[e->tap], r->T);
     if (run->inject)
         inject(run, e, &r->taps[e->tap]);
+    if (run->perturbed && e->values)
+        gemma4_noise_blocks(&run->noise, e->tap, e->values, e->rows, run->widths[e->tap]);
     if (run->values[e->tap])
         keep(run->values[e->tap], e, run->widths[e->tap], r->T);
     return 0;
@@ -324,6 +326,8 @@ static int replay_hook(void *context, gemma4_tap_event *e, gemma4_error *error)
         keep_difference(run, e, t);
     }
     inject(run, e, t);
+    if (run->kind == RUN_DRAW)
+        gemma4_noise_blocks(&run->noise, e->tap, e->values, e->rows, t->width);
     keep_router_logits(run, e);
     if (run->kind == RUN_CLEAN && t->values)
         keep(t->values, e, t->width, r->T);
@@ -688,7 +692,7 @@ gemma4_bias gemma4_replay_bias(const gemma4_replay *r, gemma4_tap tap)
 {
     const gemma4_replayed_tap *t = &r->taps[tap];
     gemma4_bias bias = {0};
-    double variance = 0;
+    double variance = 0, means[GEMMA4_DRAWS] = {0}, of_means = 0;
     size_t rows = 0;
     for (size_t row = 0; t->engine && row < r->T; row++) {
         double size = 0, engine = 0, draws[GEMMA4_DRAWS] = {0};
@@ -703,16 +707,21 @@ gemma4_bias gemma4_replay_bias(const gemma4_replay *r, gemma4_tap tap)
             continue;
         rows++;
         bias.part += engine / size;
-        for (size_t d = 0; d < GEMMA4_DRAWS; d++)
+        for (size_t d = 0; d < GEMMA4_DRAWS; d++) {
             variance += draws[d] / size * (draws[d] / size) / GEMMA4_DRAWS;
+            means[d] += draws[d] / size;
+        }
     }
     if (rows < BIAS_ROWS)
         return (gemma4_bias){0};
     bias.part /= (double)rows;
+    /* Rows share errors (of a cached value that all of them read), and six draws may be close by chance: the larger of both estimates. */
+    for (size_t d = 0; d < GEMMA4_DRAWS; d++)
+        of_means += means[d] * means[d] / GEMMA4_DRAWS;
     /* At least what a rounding that all rows share may do: of the root of the hidden size; of other constants; in float32, of a root or an
      * exponential. */
     double shared = tap == GEMMA4_TAP_EMBED || tap == GEMMA4_TAP_ROUTER_NORM ? BIAS_ROOT : BIAS_SHARED;
-    double spread = fmax(sqrt(variance) / (double)rows, fmax(shared * r->tier->unit, UNIT_FLOAT32));
+    double spread = fmax(sqrt(fmax(variance, of_means)) / (double)rows, fmax(shared * r->tier->unit, UNIT_FLOAT32));
     bias.in_spreads = fabs(bias.part) / spread;
     return bias;
 }
