@@ -546,13 +546,26 @@ static int judge_block(judge *g, gemma4_replay *replay, gemma4_block block, gemm
     return g->j->without_causes ? 0 : gemma4_diagnose_block(g->report->diagnosis, replay, failed, error);
 }
 
+/* The last block of which the dump holds anything: those behind it need no replay. */
+static gemma4_block last_block_held(const judge *g)
+{
+    gemma4_block last = -1, layers = (gemma4_block)g->config->num_hidden_layers;
+    for (size_t i = 0; i < g->report->tap_count; i++) {
+        const gemma4_tap_result *r = &g->report->taps[i];
+        gemma4_block block = r->tap == GEMMA4_TAP_EMBED ? -1 : gemma4_tap_describe(r->tap)->per_layer ? (gemma4_block)r->layer : layers;
+        if (g->states[i].engine && block > last)
+            last = block;
+    }
+    return last;
+}
+
 /* The reference and the replay side by side, a block at a time. */
 static int run_blocks(judge *g, gemma4_error *error)
 {
     const gemma4_judgement *j = g->j;
     gemma4_replay replay;
     gemma4_routing routing = {0};
-    gemma4_block last = (gemma4_block)g->config->num_hidden_layers;
+    gemma4_block last = (gemma4_block)g->config->num_hidden_layers, last_held = last_block_held(g);
     g->report->diagnosis = gemma4_diagnosis_new(j->model, error);
     if (!g->report->diagnosis)
         return -1;
@@ -565,7 +578,7 @@ static int run_blocks(judge *g, gemma4_error *error)
         status = -1;
     for (gemma4_block block = -1; block <= last && !status; block++) {
         status = run_reference(g, session, block, replay.tokens, h, error);
-        if (!status && !j->reference_only)
+        if (!status && !j->reference_only && block <= last_held)
             status = judge_block(g, &replay, block, &routing, error);
     }
     g->report->routing = routing;
