@@ -34,7 +34,17 @@ LDLIBS   += $(shell pkg-config --libs $(PACKAGES)) -lm
 COMPILE   = $(CC) $(CPPFLAGS) $(LANGUAGE) $(WARNINGS) $(WERROR) $(CFLAGS) $(SANITIZE)
 LINK      = $(CC) $(SANITIZE) $(LDFLAGS)
 
-LIBRARY = $(patsubst %.c,$(BUILD)/%.o,$(filter-out ref/main.c,$(wildcard ref/*.c)))
+# SIMD twins (spec/twins.md): only their files get -m flags and OpenMP. TWINS= builds none.
+MACHINE   := $(shell $(CC) -dumpmachine)
+TWINS     ?= $(if $(findstring x86_64,$(MACHINE)),avx2 avx512,$(if $(findstring aarch64,$(MACHINE)),neon))
+TWIN_avx2   = -mavx2 -mfma -mf16c
+TWIN_avx512 = $(TWIN_avx2) -mavx512f -mavx512dq -mavx512bw -mavx512vl
+# Threads, where the compiler has its OpenMP library.
+OPENMP    := $(shell echo 'int main(void) { return 0; }' | $(CC) -fopenmp -x c -o /dev/null - 2>/dev/null && echo -fopenmp)
+CPPFLAGS  += $(TWINS:%=-DGEMMA4_TWIN_%)
+LDLIBS    += $(if $(TWINS),$(OPENMP))
+
+LIBRARY = $(patsubst %.c,$(BUILD)/%.o,$(filter-out ref/main.c ref/ops_%.c,$(wildcard ref/*.c)) $(TWINS:%=ref/ops_%.c))
 CHECKER = $(patsubst %.c,$(BUILD)/%.o,$(filter-out tests/check/main.c,$(wildcard tests/check/*.c)))
 UNIT    = $(patsubst %.c,$(BUILD)/%.o,$(wildcard tests/unit/*.c))
 
@@ -52,6 +62,10 @@ $(BUILD)/unit-tests: $(UNIT) $(CHECKER) $(LIBRARY)
 $(BUILD)/%.o: %.c
 	@mkdir -p $(@D)
 	$(COMPILE) -c -o $@ $<
+
+$(BUILD)/ref/ops_%.o: ref/ops_%.c
+	@mkdir -p $(@D)
+	$(COMPILE) $(TWIN_$*) $(or $(OPENMP),-Wno-unknown-pragmas) -c -o $@ $<
 
 $(BUILD)/ref/main.o: CPPFLAGS += -DGEMMA4_VERSION='"$(VERSION)"'
 
@@ -82,7 +96,7 @@ honest-reference: all
 	@exit $$(cat $(BUILD)/$@.status)
 
 precision: all
-	$(MAKE) BUILD=$(BUILD)/double CFLAGS="$(CFLAGS) -DGEMMA4_REAL=double" all
+	$(MAKE) BUILD=$(BUILD)/double CFLAGS="$(CFLAGS) -DGEMMA4_REAL=double" TWINS= all
 	sh tests/precision.sh $(BUILD)
 
 check-sanitizers:

@@ -84,6 +84,12 @@ double gemma4_dot(const real *x, const float *w, size_t n)
     return (sum[0] + sum[1]) + (sum[2] + sum[3]);
 }
 
+size_t gemma4_scratch(size_t cols, size_t slots)
+{
+    (void)slots;
+    return cols; /* one row of a weight */
+}
+
 void gemma4_matmul(real *y, const real *x, const gemma4_weight *w, size_t T, float *w_row)
 {
     for (size_t o = 0; o < w->rows; o++) {
@@ -170,6 +176,38 @@ void gemma4_softcap(real *x, size_t n, double cap)
         x[i] = (real)(cap * tanh((double)x[i] / cap));
 }
 
+void gemma4_experts_act(real *act, const real *x, const gemma4_weight *gate_up_proj, const int32_t *ids, size_t T, size_t K, size_t M,
+                        float *w_row)
+{
+    size_t d = gate_up_proj->cols;
+    for (size_t t = 0; t < T; t++)
+        for (size_t r = 0; r < K; r++) {
+            size_t first_row = (size_t)ids[t * K + r] * 2 * M; /* the expert's M gate rows, then its M up rows */
+            for (size_t m = 0; m < M; m++) {
+                gemma4_weight_row(w_row, gate_up_proj, first_row + m);
+                real gate = (real)gemma4_dot(x + t * d, w_row, d);
+                gemma4_weight_row(w_row, gate_up_proj, first_row + M + m);
+                real up = (real)gemma4_dot(x + t * d, w_row, d);
+                gemma4_geglu(act + (t * K + r) * M + m, &gate, &up, 1);
+            }
+        }
+}
+
+void gemma4_experts_out(real *y, const real *act, const gemma4_weight *down_proj, const int32_t *ids, const real *weights, size_t T, size_t K,
+                        size_t d, float *w_row)
+{
+    size_t M = down_proj->cols;
+    for (size_t t = 0; t < T; t++)
+        for (size_t i = 0; i < d; i++) {
+            double sum = 0;
+            for (size_t r = 0; r < K; r++) {
+                gemma4_weight_row(w_row, down_proj, (size_t)ids[t * K + r] * d + i);
+                sum += (double)weights[t * K + r] * gemma4_dot(act + (t * K + r) * M, w_row, M);
+            }
+            y[t * d + i] = (real)sum;
+        }
+}
+
 static void add(real *y, const real *a, const real *b, size_t n)
 {
     for (size_t i = 0; i < n; i++)
@@ -195,8 +233,10 @@ struct gemma4_session {
     size_t capacity;
     size_t length;    /* positions seen before the chunk at hand */
     kv_cache *caches; /* one a layer */
+    gemma4_ops ops; /* the scalar ones, or their twins */
     gemma4_tap_hook hook;
     void *hook_context;
+    bool hide_probs; /* from the hook */
     int failed; /* a tap's hook has failed */
     gemma4_error *error;
 };
@@ -216,10 +256,9 @@ typedef struct activations {
     real *router_probs; /* (T, E) */
     int32_t *expert_ids;  /* (T, K) */
     real *expert_weights; /* (T, K) */
-    real *expert_gate_up; /* (2M) of one expert and one position */
     real *expert_act;   /* (T, K, M) */
     real *moe;          /* (T, d) expert branch */
-    float *w_row;       /* one row of any weight matrix */
+    float *scratch;     /* of the operators: one row of any weight matrix */
 } activations;
 
 /* Shows the chunk's rows [first_row, first_row + rows) of a tensor to the hook. A hook that fails stops the forward pass at
@@ -269,6 +308,13 @@ static void attention(gemma4_session *s, size_t layer, activations *a, size_t T)
     const gemma4_layer_config *lc = &c->layers[layer];
     const kv_cache *cache = &s->caches[layer];
     size_t H = c->num_attention_heads, G = lc->num_key_value_heads, D = lc->head_dim;
+
+    if (s->ops.attention && (!s->hook || s->hide_probs)) { /* a twin, where nobody wants to see scores */
+        size_t window = lc->kind == GEMMA4_SLIDING ? c->sliding_window : SIZE_MAX;
+        gemma4_keys keys = {G, D, s->length, cache->slots, window, cache->k, cache->v, a->k, a->v};
+        s->ops.attention(a->context, a->q, &keys, T, H);
+        return;
+    }
 
     for (size_t t = 0; t < T; t++) {
         size_t query = s->length + t; /* position in the session */
@@ -323,9 +369,9 @@ static void remember(kv_cache *cache, const activations *a, size_t first, size_t
 }
 
 /* What router.proj reads: unit RMSNorm of the residual, times router.scale, times d^-0.5. */
-static void router_norm(real *y, const real *h, const gemma4_weight *scale, size_t T, size_t d, double eps)
+static void router_norm(const gemma4_ops *ops, real *y, const real *h, const gemma4_weight *scale, size_t T, size_t d, double eps)
 {
-    gemma4_rmsnorm(y, h, NULL, T, d, eps);
+    ops->rmsnorm(y, h, NULL, T, d, eps);
     for (size_t t = 0; t < T; t++)
         for (size_t i = 0; i < d; i++)
             y[t * d + i] = (real)((double)y[t * d + i] * (double)gemma4_weight_at(scale, i) / sqrt((double)d));
@@ -341,33 +387,6 @@ static void normalise_top_k(real *weights, const real *probs, const int32_t *ids
         for (size_t r = 0; r < K; r++)
             weights[t * K + r] = (real)((double)probs[t * E + (size_t)ids[t * K + r]] / sum);
     }
-}
-
-/* act = gelu_tanh(gate) * up of each chosen expert, with [gate; up] = gate_up_proj[e] x: M gate rows come first. */
-static void experts_act(activations *a, const gemma4_weight *gate_up_proj, size_t T, size_t K, size_t M)
-{
-    size_t d = gate_up_proj->cols;
-    for (size_t t = 0; t < T; t++)
-        for (size_t r = 0; r < K; r++) {
-            gemma4_weight expert = gemma4_weight_rows(gate_up_proj, (size_t)a->expert_ids[t * K + r] * 2 * M, 2 * M);
-            gemma4_matmul(a->expert_gate_up, a->x + t * d, &expert, 1, a->w_row);
-            gemma4_geglu(a->expert_act + (t * K + r) * M, a->expert_gate_up, a->expert_gate_up + M, M);
-        }
-}
-
-/* moe = sum over the chosen experts of weight * down_proj[e] act. */
-static void experts_out(activations *a, const gemma4_weight *down_proj, size_t T, size_t K, size_t d)
-{
-    size_t M = down_proj->cols;
-    for (size_t t = 0; t < T; t++)
-        for (size_t i = 0; i < d; i++) {
-            double sum = 0;
-            for (size_t r = 0; r < K; r++) {
-                gemma4_weight_row(a->w_row, down_proj, (size_t)a->expert_ids[t * K + r] * d + i);
-                sum += (double)a->expert_weights[t * K + r] * gemma4_dot(a->expert_act + (t * K + r) * M, a->w_row, M);
-            }
-            a->moe[t * d + i] = (real)sum;
-        }
 }
 
 /* ----------------------------------------------------------------- memory */
@@ -391,7 +410,7 @@ static size_t max(size_t a, size_t b)
 static void activations_free(activations *a)
 {
     void *all[] = {a->x,     a->q,      a->k,           a->v,          a->probs,          a->context,        a->attn,       a->gate, a->up, a->mlp,
-                   a->router, a->logits, a->router_probs, a->expert_ids, a->expert_weights, a->expert_gate_up, a->expert_act, a->moe,  a->w_row};
+                   a->router, a->logits, a->router_probs, a->expert_ids, a->expert_weights, a->expert_act, a->moe, a->scratch};
     for (size_t i = 0; i < sizeof all / sizeof *all; i++)
         free(all[i]);
 }
@@ -419,10 +438,9 @@ static int activations_new(activations *a, const gemma4_session *s, size_t layer
     a->router_probs = reals(T, E, sizeof(real), &ok);
     a->expert_ids = reals(T, K, sizeof(int32_t), &ok);
     a->expert_weights = reals(T, K, sizeof(real), &ok);
-    a->expert_gate_up = reals(2, M, sizeof(real), &ok);
     a->expert_act = reals(T, K * M, sizeof(real), &ok);
     a->moe = reals(T, d, sizeof(real), &ok);
-    a->w_row = reals(1, max(max(d, q_width), max(F, M)), sizeof(float), &ok);
+    a->scratch = reals(s->ops.scratch(max(max(d, q_width), max(F, M)), T * K), 1, sizeof(float), &ok);
     if (!ok) {
         activations_free(a);
         return gemma4_fail(error, "chunk of %zu positions: out of memory", T);
@@ -446,55 +464,55 @@ static void decoder_layer(gemma4_session *s, size_t l, real *h, activations *a, 
     tap(s, GEMMA4_TAP_LAYER_INPUT, l, T, h);
 
     /* Attention: projections, per-head norms, RoPE on q and k. V is never rotated, and its norm has no weight. */
-    gemma4_rmsnorm(a->x, h, &w->input_layernorm, T, d, eps);
+    s->ops.rmsnorm(a->x, h, &w->input_layernorm, T, d, eps);
     tap(s, GEMMA4_TAP_ATTN_NORM, l, T, a->x);
-    gemma4_matmul(a->q, a->x, &w->q_proj, T, a->w_row);
+    s->ops.matmul(a->q, a->x, &w->q_proj, T, a->scratch);
     tap(s, GEMMA4_TAP_ATTN_Q, l, T, a->q);
-    gemma4_matmul(a->k, a->x, &w->k_proj, T, a->w_row);
+    s->ops.matmul(a->k, a->x, &w->k_proj, T, a->scratch);
     tap(s, GEMMA4_TAP_ATTN_K, l, T, a->k);
     if (lc->v_is_k) /* V is the raw k_proj output: taken here, before k_norm and RoPE */
         memcpy(a->v, a->k, T * G * D * sizeof(real));
     else
-        gemma4_matmul(a->v, a->x, &w->v_proj, T, a->w_row);
+        s->ops.matmul(a->v, a->x, &w->v_proj, T, a->scratch);
     tap(s, GEMMA4_TAP_ATTN_V, l, T, a->v);
-    gemma4_rmsnorm(a->q, a->q, &w->q_norm, T * H, D, eps);
+    s->ops.rmsnorm(a->q, a->q, &w->q_norm, T * H, D, eps);
     tap(s, GEMMA4_TAP_ATTN_Q_NORM, l, T, a->q);
-    gemma4_rmsnorm(a->k, a->k, &w->k_norm, T * G, D, eps);
+    s->ops.rmsnorm(a->k, a->k, &w->k_norm, T * G, D, eps);
     tap(s, GEMMA4_TAP_ATTN_K_NORM, l, T, a->k);
-    gemma4_rmsnorm(a->v, a->v, NULL, T * G, D, eps);
+    s->ops.rmsnorm(a->v, a->v, NULL, T * G, D, eps);
     tap(s, GEMMA4_TAP_ATTN_V_NORM, l, T, a->v);
-    gemma4_rope(a->q, T, H, D, lc->rope_pairs, lc->rope_theta, position);
+    s->ops.rope(a->q, T, H, D, lc->rope_pairs, lc->rope_theta, position);
     tap(s, GEMMA4_TAP_ATTN_Q_ROPE, l, T, a->q);
-    gemma4_rope(a->k, T, G, D, lc->rope_pairs, lc->rope_theta, position);
+    s->ops.rope(a->k, T, G, D, lc->rope_pairs, lc->rope_theta, position);
     tap(s, GEMMA4_TAP_ATTN_K_ROPE, l, T, a->k);
     attention(s, l, a, T);
     tap(s, GEMMA4_TAP_ATTN_CONTEXT, l, T, a->context);
     remember(&s->caches[l], a, s->length, T, G * D);
-    gemma4_matmul(a->attn, a->context, &w->o_proj, T, a->w_row);
+    s->ops.matmul(a->attn, a->context, &w->o_proj, T, a->scratch);
     tap(s, GEMMA4_TAP_ATTN_OUT, l, T, a->attn);
-    gemma4_rmsnorm(a->attn, a->attn, &w->post_attention_layernorm, T, d, eps);
+    s->ops.rmsnorm(a->attn, a->attn, &w->post_attention_layernorm, T, d, eps);
     tap(s, GEMMA4_TAP_ATTN_POST_NORM, l, T, a->attn);
     add(h, h, a->attn, T * d);
     tap(s, GEMMA4_TAP_ATTN_RESIDUAL, l, T, h);
 
     /* Dense MLP. It, the router and the experts all read the same residual h. */
-    gemma4_rmsnorm(a->x, h, &w->pre_feedforward_layernorm, T, d, eps);
+    s->ops.rmsnorm(a->x, h, &w->pre_feedforward_layernorm, T, d, eps);
     tap(s, GEMMA4_TAP_MLP_NORM, l, T, a->x);
-    gemma4_matmul(a->gate, a->x, &w->gate_proj, T, a->w_row);
+    s->ops.matmul(a->gate, a->x, &w->gate_proj, T, a->scratch);
     tap(s, GEMMA4_TAP_MLP_GATE, l, T, a->gate);
-    gemma4_matmul(a->up, a->x, &w->up_proj, T, a->w_row);
+    s->ops.matmul(a->up, a->x, &w->up_proj, T, a->scratch);
     tap(s, GEMMA4_TAP_MLP_UP, l, T, a->up);
-    gemma4_geglu(a->gate, a->gate, a->up, T * F);
+    s->ops.geglu(a->gate, a->gate, a->up, T * F);
     tap(s, GEMMA4_TAP_MLP_ACT, l, T, a->gate);
-    gemma4_matmul(a->mlp, a->gate, &w->down_proj, T, a->w_row);
+    s->ops.matmul(a->mlp, a->gate, &w->down_proj, T, a->scratch);
     tap(s, GEMMA4_TAP_MLP_OUT, l, T, a->mlp);
-    gemma4_rmsnorm(a->mlp, a->mlp, &w->post_feedforward_layernorm_1, T, d, eps);
+    s->ops.rmsnorm(a->mlp, a->mlp, &w->post_feedforward_layernorm_1, T, d, eps);
     tap(s, GEMMA4_TAP_MLP_POST_NORM, l, T, a->mlp);
 
     /* Router: its own norm of the raw residual, softmax over all experts, the best K, renormalised, scaled per expert. */
-    router_norm(a->router, h, &w->router_scale, T, d, eps);
+    router_norm(&s->ops, a->router, h, &w->router_scale, T, d, eps);
     tap(s, GEMMA4_TAP_ROUTER_NORM, l, T, a->router);
-    gemma4_matmul(a->logits, a->router, &w->router_proj, T, a->w_row);
+    s->ops.matmul(a->logits, a->router, &w->router_proj, T, a->scratch);
     tap(s, GEMMA4_TAP_ROUTER_LOGITS, l, T, a->logits);
     for (size_t t = 0; t < T; t++)
         gemma4_softmax(a->router_probs + t * E, a->logits + t * E, E);
@@ -509,19 +527,19 @@ static void decoder_layer(gemma4_session *s, size_t l, real *h, activations *a, 
     tap(s, GEMMA4_TAP_ROUTER_TOPK_WEIGHTS, l, T, a->expert_weights);
 
     /* Experts. */
-    gemma4_rmsnorm(a->x, h, &w->pre_feedforward_layernorm_2, T, d, eps);
+    s->ops.rmsnorm(a->x, h, &w->pre_feedforward_layernorm_2, T, d, eps);
     tap(s, GEMMA4_TAP_MOE_NORM, l, T, a->x);
-    experts_act(a, &w->experts_gate_up_proj, T, K, M);
+    s->ops.experts_act(a->expert_act, a->x, &w->experts_gate_up_proj, a->expert_ids, T, K, M, a->scratch);
     tap(s, GEMMA4_TAP_MOE_ACT, l, T, a->expert_act);
-    experts_out(a, &w->experts_down_proj, T, K, d);
+    s->ops.experts_out(a->moe, a->expert_act, &w->experts_down_proj, a->expert_ids, a->expert_weights, T, K, d, a->scratch);
     tap(s, GEMMA4_TAP_MOE_OUT, l, T, a->moe);
-    gemma4_rmsnorm(a->moe, a->moe, &w->post_feedforward_layernorm_2, T, d, eps);
+    s->ops.rmsnorm(a->moe, a->moe, &w->post_feedforward_layernorm_2, T, d, eps);
     tap(s, GEMMA4_TAP_MOE_POST_NORM, l, T, a->moe);
 
     /* Both branches, their common norm, the residual, and the layer's scalar on the whole stream. */
     add(a->x, a->mlp, a->moe, T * d);
     tap(s, GEMMA4_TAP_FFN_SUM, l, T, a->x);
-    gemma4_rmsnorm(a->x, a->x, &w->post_feedforward_layernorm, T, d, eps);
+    s->ops.rmsnorm(a->x, a->x, &w->post_feedforward_layernorm, T, d, eps);
     tap(s, GEMMA4_TAP_FFN_POST_NORM, l, T, a->x);
     add(h, h, a->x, T * d);
     tap(s, GEMMA4_TAP_FFN_RESIDUAL, l, T, h);
@@ -531,17 +549,17 @@ static void decoder_layer(gemma4_session *s, size_t l, real *h, activations *a, 
 }
 
 /* The final norm and the tied LM head of the chunk's last `rows` positions: x is (rows, d), logits is (rows, V). */
-static void head(gemma4_session *s, const real *h, real *x, real *logits, float *w_row, size_t T, size_t rows)
+static void head(gemma4_session *s, const real *h, real *x, real *logits, float *scratch, size_t T, size_t rows)
 {
     const gemma4_config *c = &s->model->config;
     size_t d = c->hidden_size, V = c->vocab_size, first = T - rows;
 
-    gemma4_rmsnorm(x, h + first * d, &s->model->norm, rows, d, c->rms_norm_eps);
+    s->ops.rmsnorm(x, h + first * d, &s->model->norm, rows, d, c->rms_norm_eps);
     tap_rows(s, GEMMA4_TAP_FINAL_NORM, 0, first, rows, x, NULL);
-    gemma4_matmul(logits, x, &s->model->embed_tokens, rows, w_row);
+    s->ops.matmul(logits, x, &s->model->embed_tokens, rows, scratch);
     tap_rows(s, GEMMA4_TAP_LOGITS_RAW, 0, first, rows, logits, NULL);
     if (c->final_logit_softcapping > 0)
-        gemma4_softcap(logits, rows * V, c->final_logit_softcapping);
+        s->ops.softcap(logits, rows * V, c->final_logit_softcapping);
     tap_rows(s, GEMMA4_TAP_LOGITS, 0, first, rows, logits, NULL);
 }
 
@@ -589,15 +607,15 @@ int gemma4_forward_head(gemma4_session *session, size_t T, size_t rows, const re
     if (rows == 0)
         return 0;
     real *x = reals(rows, c->hidden_size, sizeof(real), &ok);
-    float *w_row = reals(1, c->hidden_size, sizeof(float), &ok);
+    float *scratch = reals(session->ops.scratch(c->hidden_size, 0), 1, sizeof(float), &ok);
     real *own = logits ? NULL : reals(rows, c->vocab_size, sizeof(real), &ok);
     session->error = error;
     if (ok)
-        head(session, h, x, logits ? logits : own, w_row, T, rows);
+        head(session, h, x, logits ? logits : own, scratch, T, rows);
     else
         gemma4_fail(error, "logits of %zu positions: out of memory", rows);
     free(x);
-    free(w_row);
+    free(scratch);
     free(own);
     return !ok || session->failed ? -1 : 0;
 }
@@ -645,6 +663,7 @@ gemma4_session *gemma4_session_new(const gemma4_model *model, size_t first_posit
         s->first_position = first_position;
         s->capacity = capacity;
         s->caches = caches;
+        s->ops = gemma4_ops_for(GEMMA4_CPU_SCALAR);
     }
     if (!ok) {
         gemma4_session_free(s);
@@ -670,6 +689,16 @@ void gemma4_session_set_hook(gemma4_session *session, gemma4_tap_hook hook, void
 {
     session->hook = hook;
     session->hook_context = context;
+}
+
+void gemma4_session_set_ops(gemma4_session *session, const gemma4_ops *ops)
+{
+    session->ops = ops ? *ops : gemma4_ops_for(GEMMA4_CPU_SCALAR);
+}
+
+void gemma4_session_show_probs(gemma4_session *session, bool show)
+{
+    session->hide_probs = !show;
 }
 
 size_t gemma4_session_length(const gemma4_session *session)

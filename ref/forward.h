@@ -16,6 +16,14 @@ void gemma4_session_free(gemma4_session *session);
 
 /* hook is called after every step of every later gemma4_forward; NULL for none. */
 void gemma4_session_set_hook(gemma4_session *session, gemma4_tap_hook hook, void *context);
+/* Uses these operators (a copy of the table) from now on; NULL for the scalar ones, which is what a session begins
+ * with. A twin's results are within its bounds (spec/twins.md), do not depend on the number of threads, and may depend in their last
+ * bits on how a sequence is cut into chunks. */
+typedef struct gemma4_ops gemma4_ops;
+void gemma4_session_set_ops(gemma4_session *session, const gemma4_ops *ops);
+/* Whether the hook is shown attn.scores and attn.probs (it is at first). Without them a twin's attention may run, which never holds
+ * them all. */
+void gemma4_session_show_probs(gemma4_session *session, bool show);
 /* How many positions the session has seen. */
 size_t gemma4_session_length(const gemma4_session *session);
 

@@ -7,6 +7,7 @@
 #include "activations.h"
 #include "facts.h"
 #include "forward.h"
+#include "ops.h"
 #include "options.h"
 #include "synth.h"
 
@@ -16,8 +17,9 @@
 
 static const char usage[] =
     "usage: gemma4-ref run   --model DIR --tokens 2,17,... [--decode N] [--schedule 32,1,1,...] [--first-position P]\n"
+    "                        [--cpu scalar|avx2|avx512|neon|auto]\n"
     "       gemma4-ref dump  --model DIR --tokens 2,17,... --out FILE.h5 [--taps all|GLOB] [--schedule 32,1,1,...]\n"
-    "                        [--first-position P] [--dtype float32|float64|float16|bfloat16]\n"
+    "                        [--first-position P] [--dtype float32|float64|float16|bfloat16] [--cpu ...]\n"
     "       gemma4-ref facts [--model DIR]\n"
     "       gemma4-ref synth --preset tiny|moe128|wide256|uneven96|26b-a4b --seed S --out DIR [--layers N] [--vocab N] [--shards N]\n"
     "       gemma4-ref --version\n"
@@ -26,6 +28,8 @@ static const char usage[] =
     "dump    writes every tensor of the forward pass (spec/taps.md); --dtype is the type they are stored in\n"
     "facts   dimensions, parameters, KV cache, context; without --model those of the published 26B-A4B\n"
     "synth   writes a synthetic checkpoint in the published layout (spec/synth.md)\n"
+    "--cpu   which operators (spec/twins.md): scalar is the reference and the default, auto the fastest twin of this machine; where the\n"
+    "        option is absent, the environment variable GEMMA4_CPU says it. OMP_NUM_THREADS sets a twin's threads\n"
     "Exit status: 0 done, 2 anything else, with one line on stderr that says what and where.\n";
 
 /* What run and dump share: a model, tokens, and how to feed them. */
@@ -51,8 +55,10 @@ static int job_open(job *j, size_t extra, gemma4_error *error)
 {
     if (!j->model_dir || !j->tokens_text)
         return gemma4_fail(error, "command line: option '%s' is required", j->model_dir ? "--tokens" : "--model");
-    if (j->cpu && strcmp(j->cpu, "scalar"))
-        return gemma4_fail(error, "--cpu: expected scalar, the only one in this build, found '%s'", j->cpu);
+    const char *cpu = j->cpu ? j->cpu : getenv("GEMMA4_CPU");
+    unsigned mask = GEMMA4_CPU_SCALAR;
+    if (cpu && gemma4_cpu_parse(cpu, j->cpu ? "--cpu" : "GEMMA4_CPU", &mask, error))
+        return -1;
     j->model = gemma4_model_open(j->model_dir, error);
     if (!j->model)
         return -1;
@@ -72,7 +78,11 @@ static int job_open(job *j, size_t extra, gemma4_error *error)
             return gemma4_fail(error, "--schedule: expected chunks that add up to %zu tokens, found %zu", j->token_count, sum);
     }
     j->session = gemma4_session_new(j->model, (size_t)j->first_position, j->token_count + extra, error);
-    return j->session ? 0 : -1;
+    if (!j->session)
+        return -1;
+    gemma4_ops ops = gemma4_ops_for(mask);
+    gemma4_session_set_ops(j->session, &ops);
+    return 0;
 }
 
 /* Feeds the tokens by the schedule. Logits of every position go to the hook where all_logits, else the last position's
@@ -158,14 +168,28 @@ typedef struct dump {
     size_t written;
 } dump;
 
+static bool wants(const dump *d, gemma4_tap tap, size_t layer)
+{
+    char name[GEMMA4_TAP_NAME_SIZE];
+    return !d->glob || !fnmatch(d->glob, gemma4_tap_name(tap, layer, name), 0);
+}
+
 static int dump_tap(void *context, gemma4_tap_event *event, gemma4_error *error)
 {
     dump *d = context;
-    char name[GEMMA4_TAP_NAME_SIZE];
-    if (d->glob && fnmatch(d->glob, gemma4_tap_name(event->tap, event->layer, name), 0))
+    if (!wants(d, event->tap, event->layer))
         return 0;
     d->written++;
     return gemma4_activations_write(d->writer, event, error);
+}
+
+/* A dump without scores and probabilities lets a twin's attention run. */
+static bool wants_probs(const dump *d, const gemma4_config *c)
+{
+    bool wanted = false;
+    for (size_t l = 0; l < c->num_hidden_layers && !wanted; l++)
+        wanted = wants(d, GEMMA4_TAP_ATTN_SCORES, l) || wants(d, GEMMA4_TAP_ATTN_PROBS, l);
+    return wanted;
 }
 
 /* Says where the activations come from; the dtype is that of the arithmetic, not of the storage. */
@@ -206,6 +230,7 @@ static int command_dump(int argc, char **argv, gemma4_error *error)
     }
     if (!status) {
         gemma4_session_set_hook(j.session, dump_tap, &d);
+        gemma4_session_show_probs(j.session, wants_probs(&d, &j.model->config));
         status = job_prefill(&j, 1, NULL, error);
     }
     if (!status && d.written == 0)

@@ -1,9 +1,13 @@
 /* The operators of the forward pass, one by one (spec/model.md, "Operators"). T is a number of positions; every operator
  * works on T rows at once and gives each row the same bits whatever T is. Sums and transcendental functions are evaluated in
- * double and rounded once, when the result is stored. Outputs may not overlap inputs unless the comment says so. */
+ * double and rounded once, when the result is stored. Outputs may not overlap inputs unless the comment says so.
+ *
+ * The few that take the time have SIMD twins (spec/twins.md): the same prototype, a suffix that names the instruction set, results
+ * within a derived bound of the scalar's. A table of function pointers, gemma4_ops, says which ones a session uses. */
 #ifndef GEMMA4_OPS_H
 #define GEMMA4_OPS_H
 
+#include "forward.h" /* gemma4_ops */
 #include "model.h"
 #include "taps.h"
 
@@ -16,22 +20,96 @@ gemma4_weight gemma4_weight_rows(const gemma4_weight *w, size_t first_row, size_
 
 /* Sum of x[i] * w[i]. */
 double gemma4_dot(const gemma4_real *x, const float *w, size_t n);
-/* y = W x for each row: y is (T, rows), x is (T, cols), w is [rows, cols]. w_row is scratch for cols floats. */
-void gemma4_matmul(gemma4_real *y, const gemma4_real *x, const gemma4_weight *w, size_t T, float *w_row);
-/* y = x / sqrt(mean(x^2) + eps) * w for each of T rows of n; no weight where w is NULL. y may be x. */
-void gemma4_rmsnorm(gemma4_real *y, const gemma4_real *x, const gemma4_weight *w, size_t T, size_t n, double eps);
-/* Rotates, in place, the pairs (j, j + D/2) for j < pairs of each head: x is (T, heads, D), row t at position
- * first_position + t. The angle is rounded to float, as the published definition does (spec/model.md, "RoPE"). */
-void gemma4_rope(gemma4_real *x, size_t T, size_t heads, size_t D, size_t pairs, double theta, size_t first_position);
 /* y = exp(x) / sum(exp(x)) over n values. y may be x. */
 void gemma4_softmax(gemma4_real *y, const gemma4_real *x, size_t n);
 /* The tanh approximation of GELU. */
 double gemma4_gelu_tanh(double x);
-/* y = gelu_tanh(gate) * up over n values. y may be gate or up. */
-void gemma4_geglu(gemma4_real *y, const gemma4_real *gate, const gemma4_real *up, size_t n);
 /* ids is (k): the indices of the k largest of n values, largest first; of equals the lower index first. */
 void gemma4_top_k(int32_t *ids, size_t k, const gemma4_real *values, size_t n);
+
+/* --- the operators that have twins: each prototype is written once, as a macro of the function's name --- */
+
+/* How many floats of scratch the operators below need: for matrices of at most cols columns and, in the experts' two, T * K slots. */
+#define GEMMA4_SCRATCH(name) size_t(name)(size_t cols, size_t slots)
+/* y = W x for each row: y is (T, rows), x is (T, cols), w is [rows, cols]. */
+#define GEMMA4_MATMUL(name) void(name)(gemma4_real *y, const gemma4_real *x, const gemma4_weight *w, size_t T, float *scratch)
+/* y = x / sqrt(mean(x^2) + eps) * w for each of T rows of n; no weight where w is NULL. y may be x. */
+#define GEMMA4_RMSNORM(name) \
+    void(name)(gemma4_real *y, const gemma4_real *x, const gemma4_weight *w, size_t T, size_t n, double eps)
+/* Rotates, in place, the pairs (j, j + D/2) for j < pairs of each head: x is (T, heads, D), row t at position
+ * first_position + t. The angle is rounded to float, as the published definition does (spec/model.md, "RoPE"). */
+#define GEMMA4_ROPE(name) \
+    void(name)(gemma4_real *x, size_t T, size_t heads, size_t D, size_t pairs, double theta, size_t first_position)
+/* y = gelu_tanh(gate) * up over n values. y may be gate or up. */
+#define GEMMA4_GEGLU(name) void(name)(gemma4_real *y, const gemma4_real *gate, const gemma4_real *up, size_t n)
+/* act = gelu_tanh(gate) * up for the chosen experts of each position, with [gate; up] = gate_up_proj[e] x, M gate rows first.
+ * act is (T, K, M), x is (T, d), gate_up_proj is [E*2M, d], ids is (T, K). */
+#define GEMMA4_EXPERTS_ACT(name)                                                                                                  \
+    void(name)(gemma4_real *act, const gemma4_real *x, const gemma4_weight *gate_up_proj, const int32_t *ids, size_t T, size_t K, \
+               size_t M, float *scratch)
+/* y = sum over the chosen experts of weight * down_proj[e] act. y is (T, d), act is (T, K, M), down_proj is [E*d, M], ids
+ * and weights are (T, K). */
+#define GEMMA4_EXPERTS_OUT(name)                                                                                  \
+    void(name)(gemma4_real *y, const gemma4_real *act, const gemma4_weight *down_proj, const int32_t *ids,        \
+               const gemma4_real *weights, size_t T, size_t K, size_t d, float *scratch)
 /* cap * tanh(x / cap), in place, over n values. */
-void gemma4_softcap(gemma4_real *x, size_t n, double cap);
+#define GEMMA4_SOFTCAP(name) void(name)(gemma4_real *x, size_t n, double cap)
+
+/* The keys and values that a chunk's queries see. */
+typedef struct gemma4_keys {
+    size_t G, D;                         /* KV heads, head dim */
+    size_t past;                         /* positions before the chunk: position i of them lies in slot i % slots of the cache */
+    size_t slots;
+    size_t window;                       /* how many keys a query sees at most, its own included; SIZE_MAX on full layers */
+    const gemma4_real *past_k, *past_v;  /* (slots, G, D) */
+    const gemma4_real *chunk_k, *chunk_v; /* (T, G, D): of the positions past, past + 1, ... */
+} gemma4_keys;
+/* context = softmax(q k^T) v for every query over the keys that it sees: context and q are (T, H, D). No key outside a
+ * sliding layer's window is touched. */
+#define GEMMA4_ATTENTION(name) \
+    void(name)(gemma4_real *context, const gemma4_real *q, const gemma4_keys *keys, size_t T, size_t H)
+
+/* Declares all of one instruction set: GEMMA4_OPS_DECLARE(_avx2) declares gemma4_matmul_avx2 and so on. */
+#define GEMMA4_OPS_DECLARE(suffix)               \
+    GEMMA4_SCRATCH(gemma4_scratch##suffix);         \
+    GEMMA4_MATMUL(gemma4_matmul##suffix);           \
+    GEMMA4_RMSNORM(gemma4_rmsnorm##suffix);         \
+    GEMMA4_ROPE(gemma4_rope##suffix);               \
+    GEMMA4_GEGLU(gemma4_geglu##suffix);             \
+    GEMMA4_EXPERTS_ACT(gemma4_experts_act##suffix); \
+    GEMMA4_EXPERTS_OUT(gemma4_experts_out##suffix); \
+    GEMMA4_SOFTCAP(gemma4_softcap##suffix)
+GEMMA4_OPS_DECLARE(); /* the scalar ones have no suffix: they are the reference */
+GEMMA4_OPS_DECLARE(_avx2);
+GEMMA4_OPS_DECLARE(_avx512);
+GEMMA4_OPS_DECLARE(_neon);
+GEMMA4_ATTENTION(gemma4_attention_avx2);
+GEMMA4_ATTENTION(gemma4_attention_avx512);
+GEMMA4_ATTENTION(gemma4_attention_neon);
+
+struct gemma4_ops {
+    const char *name; /* "scalar", "avx2", "avx512", "neon" */
+    GEMMA4_SCRATCH(*scratch);
+    GEMMA4_MATMUL(*matmul);
+    GEMMA4_RMSNORM(*rmsnorm);
+    GEMMA4_ROPE(*rope);
+    GEMMA4_GEGLU(*geglu);
+    GEMMA4_EXPERTS_ACT(*experts_act);
+    GEMMA4_EXPERTS_OUT(*experts_out);
+    GEMMA4_SOFTCAP(*softcap);
+    GEMMA4_ATTENTION(*attention); /* NULL in the scalar table: its attention shows scores and probabilities (ref/forward.c) */
+};
+
+/* --- which instruction sets --- */
+
+enum { GEMMA4_CPU_SCALAR = 0, GEMMA4_CPU_AVX2 = 1, GEMMA4_CPU_AVX512 = 2, GEMMA4_CPU_NEON = 4, GEMMA4_CPU_ALL = 7 };
+
+/* What this build has a twin for, and processor and operating system allow. */
+unsigned gemma4_cpu_detect(void);
+/* The operators for a mask of instruction sets, all of them detected: the best one of the mask wins, slot by slot. */
+gemma4_ops gemma4_ops_for(unsigned mask);
+/* "scalar", "avx2", "avx512", "neon" (each with those below it) or "auto" (all that was detected). what names the option in the
+ * message. An unknown name, and an instruction set that this machine lacks, are errors. */
+int gemma4_cpu_parse(const char *text, const char *what, unsigned *mask, gemma4_error *error);
 
 #endif

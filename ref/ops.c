@@ -1,0 +1,86 @@
+/* Which operators run: the scalar ones, or the twins of an instruction set that this machine has (spec/twins.md). */
+#include "ops.h"
+
+#include <string.h>
+
+#if defined(__x86_64__)
+#include <cpuid.h>
+#endif
+
+/* The Makefile defines GEMMA4_TWIN_... for every twin that it compiles. */
+unsigned gemma4_cpu_detect(void)
+{
+    unsigned found = GEMMA4_CPU_SCALAR;
+#if defined(GEMMA4_TWIN_avx2) || defined(GEMMA4_TWIN_avx512)
+    /* __builtin_cpu_supports asks xgetbv as well whether the operating system saves these registers. It does not know F16C. */
+    unsigned a, b, c = 0, d;
+    bool f16c = __get_cpuid(1, &a, &b, &c, &d) && (c & bit_F16C);
+    bool avx2 = f16c && __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
+#endif
+#ifdef GEMMA4_TWIN_avx2
+    if (avx2)
+        found |= GEMMA4_CPU_AVX2;
+#endif
+#ifdef GEMMA4_TWIN_avx512
+    if (avx2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512bw") &&
+        __builtin_cpu_supports("avx512vl"))
+        found |= GEMMA4_CPU_AVX512;
+#endif
+#ifdef GEMMA4_TWIN_neon
+    found |= GEMMA4_CPU_NEON; /* part of every AArch64 */
+#endif
+    return found;
+}
+
+/* Every slot of one instruction set. */
+#define OPS(set)                                                                                                                \
+    (gemma4_ops)                                                                                                                \
+    {                                                                                                                           \
+        #set, gemma4_scratch_##set, gemma4_matmul_##set, gemma4_rmsnorm_##set, gemma4_rope_##set, gemma4_geglu_##set,           \
+            gemma4_experts_act_##set, gemma4_experts_out_##set, gemma4_softcap_##set, gemma4_attention_##set                    \
+    }
+
+gemma4_ops gemma4_ops_for(unsigned mask)
+{
+    gemma4_ops ops = {"scalar",           gemma4_scratch,     gemma4_matmul,  gemma4_rmsnorm, gemma4_rope, gemma4_geglu,
+                      gemma4_experts_act, gemma4_experts_out, gemma4_softcap, NULL};
+    (void)mask;
+#ifdef GEMMA4_TWIN_neon
+    if (mask & GEMMA4_CPU_NEON)
+        ops = OPS(neon);
+#endif
+#ifdef GEMMA4_TWIN_avx2
+    if (!(mask & GEMMA4_CPU_AVX2))
+        return ops;
+    ops = OPS(avx2);
+#endif
+#ifdef GEMMA4_TWIN_avx512
+    if (!(mask & GEMMA4_CPU_AVX512))
+        return ops;
+    ops = OPS(avx512);
+#endif
+    return ops;
+}
+
+int gemma4_cpu_parse(const char *text, const char *what, unsigned *mask, gemma4_error *error)
+{
+    static const struct {
+        const char *name;
+        unsigned mask;
+    } sets[] = {{"scalar", GEMMA4_CPU_SCALAR},
+                {"avx2", GEMMA4_CPU_AVX2},
+                {"avx512", GEMMA4_CPU_AVX2 | GEMMA4_CPU_AVX512},
+                {"neon", GEMMA4_CPU_NEON}};
+    unsigned found = gemma4_cpu_detect();
+    if (!strcmp(text, "auto")) {
+        *mask = found;
+        return 0;
+    }
+    for (size_t i = 0; i < sizeof sets / sizeof *sets; i++) {
+        if (strcmp(text, sets[i].name))
+            continue;
+        *mask = sets[i].mask;
+        return (sets[i].mask & ~found) ? gemma4_fail(error, "%s: expected an instruction set of this machine and build, found %s", what, text) : 0;
+    }
+    return gemma4_fail(error, "%s: expected scalar, avx2, avx512, neon or auto, found '%.40s'", what, text);
+}

@@ -1,0 +1,744 @@
+/* The operators that have twins (ref/ops.h), written once in the vocabulary of a simd_*.h. ops_avx2.c, ops_avx512.c and ops_neon.c
+ * each include this file behind their vocabulary; TWIN(name) gives a name the suffix of the instruction set. spec/twins.md explains
+ * the blocking and derives the error bounds.
+ *
+ * Activations are float; weights are read as they lie in the file and widened in registers. Two matrix products, by how often a
+ * weight is used:
+ *   few rows of x   (decode, small experts): a lane is a column. The weights stream through once, at the speed of memory.
+ *   many rows of x  (prefill): a lane is a row of W. A panel of 2 * LANES rows is widened and transposed once, into the second-level
+ *                   cache, and multiplied with all rows of x, a tile of up to TILE_ROWS at a time.
+ *
+ * Threads take panels or blocks of rows from a queue. Each output value is computed by one thread in one order, so results do
+ * not depend on how many there are. */
+#include <math.h>
+#include <stdbool.h>
+#include <string.h>
+
+#ifdef _OPENMP
+#include <omp.h>
+#endif
+
+#include "ops.h"
+
+enum {
+    PANEL = 2 * LANES, /* rows of W in a panel */
+    K_BLOCK = 512,     /* columns whose products one register sums up; the blocks' sums are added in a tile */
+    FEW = 4,           /* rows of x that share one pass over weights in the product for few */
+    DOT_ROWS = 4,      /* rows of W side by side in the product for few */
+    DOT_BLOCK = 64,    /* rows of W that a thread takes at a time there */
+    QUERIES = 16,      /* attention: query rows that share a block of keys */
+    KEYS = 2 * LANES,  /* attention: keys of a block */
+    ELEMENTWISE = 16384, /* values from which on threads pay in element-wise operators */
+};
+
+static int thread_count(void)
+{
+#ifdef _OPENMP
+    return omp_get_max_threads();
+#else
+    return 1;
+#endif
+}
+
+static int this_thread(void)
+{
+#ifdef _OPENMP
+    return omp_get_thread_num();
+#else
+    return 0;
+#endif
+}
+
+static inline size_t least(size_t a, size_t b)
+{
+    return a < b ? a : b;
+}
+
+static inline size_t most(size_t a, size_t b)
+{
+    return a > b ? a : b;
+}
+
+/* -------------------------------------------------------- loads and tails */
+
+/* The first n < LANES values at p, then zeros; and its inverse. Nothing behind them is touched. */
+INLINE vec vec_load_n(const float *p, size_t n)
+{
+    float lanes[LANES] = {0};
+    memcpy(lanes, p, n * sizeof *p);
+    return vec_load(lanes);
+}
+
+INLINE void vec_store_n(float *p, vec a, size_t n)
+{
+    float lanes[LANES];
+    vec_store(lanes, a);
+    memcpy(p, lanes, n * sizeof *p);
+}
+
+INLINE size_t element_size(gemma4_dtype dtype)
+{
+    return dtype == GEMMA4_F32 ? 4 : 2;
+}
+
+/* LANES weights from element k on of the row at w, as floats. */
+INLINE vec weights_load(const void *w, gemma4_dtype dtype, size_t k)
+{
+    if (dtype == GEMMA4_BF16)
+        return vec_load_bf16((const uint16_t *)w + k);
+    if (dtype == GEMMA4_F16)
+        return vec_load_f16((const uint16_t *)w + k);
+    return vec_load((const float *)w + k);
+}
+
+/* The same for the last n < LANES weights of a row: zeros follow. */
+INLINE vec weights_load_n(const void *w, gemma4_dtype dtype, size_t k, size_t n)
+{
+    float lanes[LANES] = {0}; /* large enough for either size; zero is zero in all three types */
+    memcpy(lanes, (const char *)w + k * element_size(dtype), n * element_size(dtype));
+    return weights_load(lanes, dtype, 0);
+}
+
+static const char *weight_row(const gemma4_weight *w, size_t row)
+{
+    return (const char *)w->data + row * w->cols * element_size(w->dtype);
+}
+
+/* ----------------------------------------------------- elementary functions */
+
+/* e^x, within 2 units in the last place: x = n ln 2 + r with |r| <= ln 2 / 2, e^r by a polynomial, times 2^n. Beyond the range of
+ * floats 0 and infinity, as it should be. NaN stays NaN: the clamps' second operand is x. */
+INLINE vec vec_exp(vec x)
+{
+    x = vec_max(vec_set1(-105.0f), vec_min(vec_set1(89.5f), x));
+    vec n = vec_round(vec_mul(x, vec_set1(1.44269504088896f)));
+    vec r = vec_fma(n, vec_set1(-0.693359375f), x); /* ln 2 in two parts; the first has so few bits that n times it is exact */
+    r = vec_fma(n, vec_set1(2.12194440054691e-4f), r);
+    vec p = vec_set1(1.989939244e-4f); /* (e^r - 1 - r) / r^2, fitted in Chebyshev points */
+    p = vec_fma(p, r, vec_set1(1.393373322e-3f));
+    p = vec_fma(p, r, vec_set1(8.333298341e-3f));
+    p = vec_fma(p, r, vec_set1(4.166646417e-2f));
+    p = vec_fma(p, r, vec_set1(1.666666672e-1f));
+    p = vec_fma(p, r, vec_set1(0.5f));
+    p = vec_fma(p, vec_mul(r, r), r);
+    return vec_scale(vec_add(p, vec_set1(1.0f)), n);
+}
+
+/* tanh x: by a polynomial where |x| < 0.625, else 1 - 2 / (e^2|x| + 1) with the sign of x. */
+INLINE vec vec_tanh(vec x)
+{
+    vec size = vec_abs(x), square = vec_mul(x, x);
+    vec p = vec_set1(2.272704917e-3f); /* (tanh(x)/x - 1) / x^2 in powers of x^2 */
+    p = vec_fma(p, square, vec_set1(-8.326402316e-3f));
+    p = vec_fma(p, square, vec_set1(2.176363370e-2f));
+    p = vec_fma(p, square, vec_set1(-5.395862422e-2f));
+    p = vec_fma(p, square, vec_set1(1.333330097e-1f));
+    p = vec_fma(p, square, vec_set1(-3.333333316e-1f));
+    vec small = vec_fma(vec_mul(p, square), x, x);
+    vec large = vec_sub(vec_set1(1.0f), vec_div(vec_set1(2.0f), vec_add(vec_exp(vec_add(size, size)), vec_set1(1.0f))));
+    return vec_if_less(size, vec_set1(0.625f), small, vec_copysign(large, x));
+}
+
+/* gelu_tanh(gate) * up. As 0.5 (1 + tanh z) = 1 / (1 + e^-2z), nothing cancels: accurate in both tails. */
+INLINE vec vec_geglu(vec gate, vec up)
+{
+    const vec linear = vec_set1(-1.59576912160573f), cubic = vec_set1(-0.0713548162726f); /* -2 sqrt(2/pi), and times 0.044715 */
+    vec exponent = vec_mul(gate, vec_fma(vec_mul(gate, gate), cubic, linear));
+    return vec_mul(vec_div(gate, vec_add(vec_set1(1.0f), vec_exp(exponent))), up);
+}
+
+/* --------------------------------------------------- products of few rows */
+
+/* y[n][r] = sum over k of w_r[k] * x_n[k], for R <= DOT_ROWS rows of weights and N <= FEW rows of x. A lane sums every LANES-th column. */
+INLINE void dot_tile(float *const *y, size_t first, const char *const *w, gemma4_dtype dtype, const float *const *x, size_t cols, size_t R,
+                     size_t N)
+{
+    vec sum[DOT_ROWS][FEW];
+    size_t k = 0, ahead = R * cols * element_size(dtype); /* the same place in the rows that come next */
+    for (size_t r = 0; r < R; r++)
+        for (size_t n = 0; n < N; n++)
+            sum[r][n] = vec_set1(0);
+    for (; k + LANES <= cols; k += LANES) {
+        vec x_n[FEW];
+        for (size_t n = 0; n < N; n++)
+            x_n[n] = vec_load(x[n] + k);
+        for (size_t r = 0; r < R; r++) {
+            vec w_r = weights_load(w[r], dtype, k);
+            __builtin_prefetch(w[r] + k * element_size(dtype) + ahead, 0, 2);
+            for (size_t n = 0; n < N; n++)
+                sum[r][n] = vec_fma(w_r, x_n[n], sum[r][n]);
+        }
+    }
+    for (size_t r = 0; r < R && k < cols; r++) {
+        vec w_r = weights_load_n(w[r], dtype, k, cols - k);
+        for (size_t n = 0; n < N; n++)
+            sum[r][n] = vec_fma(w_r, vec_load_n(x[n] + k, cols - k), sum[r][n]);
+    }
+    for (size_t r = 0; r < R; r++)
+        for (size_t n = 0; n < N; n++)
+            y[n][first + r] = vec_sum(sum[r][n]);
+}
+
+/* One function for each number of rows, so that the compiler keeps the sums in registers. */
+INLINE void dot_typed(float *const *y, size_t first, const char *const *w, gemma4_dtype dtype, const float *const *x, size_t cols, size_t R,
+                      size_t N)
+{
+    switch (N) {
+    case 1: dot_tile(y, first, w, dtype, x, cols, R, 1); break;
+    case 2: dot_tile(y, first, w, dtype, x, cols, R, 2); break;
+    case 3: dot_tile(y, first, w, dtype, x, cols, R, 3); break;
+    default: dot_tile(y, first, w, dtype, x, cols, R, 4); break;
+    }
+}
+
+/* y[n][first ... first + R - 1] for R <= DOT_ROWS rows of weights that lie anywhere, and N <= FEW rows of x. */
+static void dot(float *const *y, size_t first, const char *const *w, gemma4_dtype dtype, const float *const *x, size_t cols, size_t R,
+                size_t N)
+{
+    if (R < DOT_ROWS) { /* the last rows, one by one */
+        for (size_t r = 0; r < R; r++)
+            switch (dtype) {
+            case GEMMA4_BF16: dot_typed(y, first + r, w + r, GEMMA4_BF16, x, cols, 1, N); break;
+            case GEMMA4_F16: dot_typed(y, first + r, w + r, GEMMA4_F16, x, cols, 1, N); break;
+            default: dot_typed(y, first + r, w + r, GEMMA4_F32, x, cols, 1, N); break;
+            }
+        return;
+    }
+    switch (dtype) {
+    case GEMMA4_BF16: dot_typed(y, first, w, GEMMA4_BF16, x, cols, DOT_ROWS, N); break;
+    case GEMMA4_F16: dot_typed(y, first, w, GEMMA4_F16, x, cols, DOT_ROWS, N); break;
+    default: dot_typed(y, first, w, GEMMA4_F32, x, cols, DOT_ROWS, N); break;
+    }
+}
+
+/* y[n][i] for the rows first_row + i of w, i < rows. */
+static void dot_rows(float *const *y, const gemma4_weight *w, size_t first_row, size_t rows, const float *const *x, size_t N)
+{
+    for (size_t i = 0; i < rows; i += DOT_ROWS) {
+        const char *w_i[DOT_ROWS];
+        size_t R = least(DOT_ROWS, rows - i);
+        for (size_t r = 0; r < R; r++)
+            w_i[r] = weight_row(w, first_row + i + r);
+        dot(y, i, w_i, w->dtype, x, w->cols, R, N);
+    }
+}
+
+/* -------------------------------------------------- products of many rows */
+
+/* Half a panel: rows first_row ... first_row + rows - 1 <= LANES of w, transposed. Column k of row r goes to
+ * half[k * PANEL + r]; lanes without a row become 0. */
+static void pack_half(float *half, const gemma4_weight *w, size_t first_row, size_t rows)
+{
+    size_t k = 0, cols = w->cols;
+    vec v[LANES];
+    if (rows == LANES && w->dtype == GEMMA4_BF16) /* two columns in each lane: half the work of transposing */
+        for (; k + 2 * LANES <= cols; k += 2 * LANES) {
+            for (size_t r = 0; r < LANES; r++)
+                v[r] = vec_load_pairs((const uint16_t *)weight_row(w, first_row + r) + k);
+            vec_transpose(v);
+            for (size_t j = 0; j < LANES; j++) {
+                vec_store(half + (k + 2 * j) * PANEL, vec_even_bf16(v[j]));
+                vec_store(half + (k + 2 * j + 1) * PANEL, vec_odd_bf16(v[j]));
+            }
+        }
+    if (rows == LANES)
+        for (; k + LANES <= cols; k += LANES) {
+            for (size_t r = 0; r < LANES; r++)
+                v[r] = weights_load(weight_row(w, first_row + r), w->dtype, k);
+            vec_transpose(v);
+            for (size_t j = 0; j < LANES; j++)
+                vec_store(half + (k + j) * PANEL, v[j]);
+        }
+    for (; k < cols; k++)
+        for (size_t r = 0; r < LANES; r++)
+            half[k * PANEL + r] = r < rows ? gemma4_weight_at(w, (first_row + r) * cols + k) : 0;
+}
+
+/* c += x panel over n columns from first_k on, for N <= TILE_ROWS rows of x: c is (N, PANEL), panel is (n, PANEL). Every sum stays in a
+ * register; each weight loaded is used N times. */
+INLINE void tile_block(float *c, const float *panel, const float *const *x, size_t first_k, size_t n, size_t N)
+{
+    vec sum[TILE_ROWS][2];
+    for (size_t t = 0; t < N; t++)
+        sum[t][0] = sum[t][1] = vec_set1(0);
+    for (size_t k = 0; k < n; k++) {
+        vec w_0 = vec_load(panel + k * PANEL), w_1 = vec_load(panel + k * PANEL + LANES);
+        for (size_t t = 0; t < N; t++) {
+            vec x_t = vec_set1(x[t][first_k + k]);
+            sum[t][0] = vec_fma(x_t, w_0, sum[t][0]);
+            sum[t][1] = vec_fma(x_t, w_1, sum[t][1]);
+        }
+    }
+    for (size_t t = 0; t < N; t++) {
+        vec_store(c + t * PANEL, vec_add(vec_load(c + t * PANEL), sum[t][0]));
+        vec_store(c + t * PANEL + LANES, vec_add(vec_load(c + t * PANEL + LANES), sum[t][1]));
+    }
+}
+
+/* c = x panel over all columns: c is (N, PANEL). */
+static void tile(float *c, const float *panel, const float *const *x, size_t cols, size_t N)
+{
+    memset(c, 0, N * PANEL * sizeof *c);
+    for (size_t k = 0; k < cols; k += K_BLOCK) {
+        const float *block = panel + k * PANEL;
+        size_t n = least(K_BLOCK, cols - k);
+        switch (N) { /* one function for each, so that the compiler keeps the sums in registers */
+        case 1: tile_block(c, block, x, k, n, 1); break;
+        case 2: tile_block(c, block, x, k, n, 2); break;
+        case 3: tile_block(c, block, x, k, n, 3); break;
+        case 4: tile_block(c, block, x, k, n, 4); break;
+        case 5: tile_block(c, block, x, k, n, 5); break;
+        case 6: tile_block(c, block, x, k, n, 6); break;
+#if TWIN_TILE_ROWS > 6
+        case 7: tile_block(c, block, x, k, n, 7); break;
+        case 8: tile_block(c, block, x, k, n, 8); break;
+        case 9: tile_block(c, block, x, k, n, 9); break;
+        case 10: tile_block(c, block, x, k, n, 10); break;
+        case 11: tile_block(c, block, x, k, n, 11); break;
+        case 12: tile_block(c, block, x, k, n, 12); break;
+#endif
+#if TWIN_TILE_ROWS > 12
+        case 13: tile_block(c, block, x, k, n, 13); break;
+        case 14: tile_block(c, block, x, k, n, 14); break;
+#endif
+        default: break;
+        }
+    }
+}
+
+/* How many of `left` rows the next tile takes: all tiles of a product are about equally high, for a low one wastes registers. */
+static size_t tile_rows(size_t left)
+{
+    size_t tiles = (left + TILE_ROWS - 1) / TILE_ROWS;
+    return (left + tiles - 1) / tiles;
+}
+
+/* ---------------------------------------------------------------- scratch */
+
+/* First the experts' slots (order, and where each group begins), then a panel for each thread. */
+enum { ALIGNMENT = 64 };
+
+static size_t panel_floats(size_t cols)
+{
+    return (cols * PANEL + ALIGNMENT - 1) / ALIGNMENT * ALIGNMENT;
+}
+
+GEMMA4_SCRATCH(TWIN(gemma4_scratch))
+{
+    return 2 * slots + 1 + ALIGNMENT + (size_t)thread_count() * panel_floats(cols);
+}
+
+static float *thread_panel(float *scratch, size_t slots, size_t cols)
+{
+    uintptr_t first = ((uintptr_t)(scratch + 2 * slots + 1) + ALIGNMENT - 1) / ALIGNMENT * ALIGNMENT;
+    return (float *)first + (size_t)this_thread() * panel_floats(cols);
+}
+
+/* ----------------------------------------------------------------- matmul */
+
+static void matmul_few(float *y, const float *x, const gemma4_weight *w, size_t T)
+{
+    size_t blocks = (w->rows + DOT_BLOCK - 1) / DOT_BLOCK;
+#pragma omp parallel for schedule(dynamic)
+    for (size_t b = 0; b < blocks; b++)
+        for (size_t t = 0; t < T; t += FEW) {
+            const float *x_t[FEW];
+            float *y_t[FEW];
+            size_t first = b * DOT_BLOCK, N = least(FEW, T - t);
+            for (size_t n = 0; n < N; n++) {
+                x_t[n] = x + (t + n) * w->cols;
+                y_t[n] = y + (t + n) * w->rows + first;
+            }
+            dot_rows(y_t, w, first, least(DOT_BLOCK, w->rows - first), x_t, N);
+        }
+}
+
+static void matmul_many(float *y, const float *x, const gemma4_weight *w, size_t T, float *scratch)
+{
+    size_t panels = (w->rows + PANEL - 1) / PANEL;
+#pragma omp parallel for schedule(dynamic)
+    for (size_t p = 0; p < panels; p++) {
+        float *panel = thread_panel(scratch, 0, w->cols);
+        float c[TILE_ROWS * PANEL];
+        size_t first = p * PANEL, rows = least(PANEL, w->rows - first);
+        pack_half(panel, w, first, least(LANES, rows));
+        pack_half(panel + LANES, w, first + LANES, rows - least(LANES, rows));
+        for (size_t t = 0, N; t < T; t += N) {
+            const float *x_t[TILE_ROWS];
+            N = tile_rows(T - t);
+            for (size_t n = 0; n < N; n++)
+                x_t[n] = x + (t + n) * w->cols;
+            tile(c, panel, x_t, w->cols, N);
+            for (size_t n = 0; n < N; n++)
+                memcpy(y + (t + n) * w->rows + first, c + n * PANEL, rows * sizeof *c);
+        }
+    }
+}
+
+GEMMA4_MATMUL(TWIN(gemma4_matmul))
+{
+    if (T <= FEW)
+        matmul_few(y, x, w, T);
+    else
+        matmul_many(y, x, w, T, scratch);
+}
+
+/* ---------------------------------------------------------------- experts */
+
+/* The chosen (position, rank) slots t * K + r, sorted by expert: group g is order[first[g] ... first[g + 1] - 1], slots of
+ * one expert in ascending order. An expert that nobody chose has no group: its weights are not read. */
+typedef struct grouping {
+    int32_t *order; /* (slots) */
+    int32_t *first; /* (groups + 1) */
+    size_t groups;
+} grouping;
+
+static grouping group_by_expert(const int32_t *ids, size_t slots, float *scratch)
+{
+    grouping g = {(int32_t *)scratch, (int32_t *)scratch + slots, 0};
+    size_t placed = 0;
+    g.first[0] = 0;
+    for (size_t s = 0; s < slots; s++) {
+        size_t earlier = 0;
+        while (ids[earlier] != ids[s])
+            earlier++;
+        if (earlier < s)
+            continue; /* placed with the first slot of this expert */
+        for (size_t other = s; other < slots; other++)
+            if (ids[other] == ids[s])
+                g.order[placed++] = (int32_t)other;
+        g.first[++g.groups] = (int32_t)placed;
+    }
+    return g;
+}
+
+/* Lanes m ... m + LANES - 1 of the act of up to TILE_ROWS slots; products is (N, PANEL): gates, then ups. */
+static void store_act(float *act, const float *products, const int32_t *slots, size_t N, size_t M, size_t m)
+{
+    for (size_t n = 0; n < N; n++) {
+        vec a = vec_geglu(vec_load(products + n * PANEL), vec_load(products + n * PANEL + LANES));
+        float *out = act + (size_t)slots[n] * M + m;
+        if (m + LANES <= M)
+            vec_store(out, a);
+        else
+            vec_store_n(out, a, M - m);
+    }
+}
+
+/* One panel is LANES gate rows and the LANES up rows that belong to them, so that act is made where both products stand. */
+static void experts_act_panel(float *act, const float *x, const gemma4_weight *w, size_t expert_row, const int32_t *slots, size_t count, size_t K,
+                              size_t M, size_t m, float *panel)
+{
+    size_t rows = least(LANES, M - m);
+    float c[TILE_ROWS * PANEL] = {0};
+    if (count > FEW) {
+        pack_half(panel, w, expert_row + m, rows);
+        pack_half(panel + LANES, w, expert_row + M + m, rows);
+    }
+    for (size_t s = 0, N; s < count; s += N) {
+        const float *x_n[TILE_ROWS];
+        float *gate[FEW], *up[FEW];
+        N = count > FEW ? tile_rows(count - s) : count;
+        for (size_t n = 0; n < N; n++)
+            x_n[n] = x + (size_t)slots[s + n] / K * w->cols;
+        if (count > FEW) {
+            tile(c, panel, x_n, w->cols, N);
+        } else {
+            for (size_t n = 0; n < N; n++) {
+                gate[n] = c + n * PANEL;
+                up[n] = c + n * PANEL + LANES;
+            }
+            dot_rows(gate, w, expert_row + m, rows, x_n, N);
+            dot_rows(up, w, expert_row + M + m, rows, x_n, N);
+        }
+        store_act(act, c, slots + s, N, M, m);
+    }
+}
+
+GEMMA4_EXPERTS_ACT(TWIN(gemma4_experts_act))
+{
+    grouping g = group_by_expert(ids, T * K, scratch);
+    size_t parts = (M + DOT_BLOCK - 1) / DOT_BLOCK; /* of an expert's rows: one part is one piece of work */
+#pragma omp parallel for schedule(dynamic)
+    for (size_t work = 0; work < g.groups * parts; work++) {
+        const int32_t *slots = g.order + g.first[work / parts];
+        size_t count = (size_t)(g.first[work / parts + 1] - g.first[work / parts]);
+        size_t first = work % parts * DOT_BLOCK, end = least(M, first + DOT_BLOCK);
+        float *panel = thread_panel(scratch, T * K, gate_up_proj->cols);
+        for (size_t m = first; m < end; m += LANES)
+            experts_act_panel(act, x, gate_up_proj, (size_t)ids[slots[0]] * 2 * M, slots, count, K, M, m, panel);
+    }
+}
+
+/* y += weight * down_proj[e] act for one panel of y's columns and the slots of one expert. */
+static void experts_out_panel(float *y, const float *act, const gemma4_weight *w, size_t expert_row, const int32_t *slots, const float *weights,
+                              size_t count, size_t K, size_t d, size_t first, float *panel)
+{
+    size_t M = w->cols, rows = least(PANEL, d - first);
+    float c[TILE_ROWS * PANEL];
+    if (count > FEW) {
+        pack_half(panel, w, expert_row + first, least(LANES, rows));
+        pack_half(panel + LANES, w, expert_row + first + LANES, rows - least(LANES, rows));
+    }
+    for (size_t s = 0, N; s < count; s += N) {
+        const float *act_n[TILE_ROWS];
+        float *c_n[FEW];
+        N = count > FEW ? tile_rows(count - s) : count;
+        for (size_t n = 0; n < N; n++)
+            act_n[n] = act + (size_t)slots[s + n] * M;
+        if (count > FEW) {
+            tile(c, panel, act_n, M, N);
+        } else {
+            for (size_t n = 0; n < N; n++)
+                c_n[n] = c + n * PANEL;
+            dot_rows(c_n, w, expert_row + first, rows, act_n, N);
+        }
+        for (size_t n = 0; n < N; n++) {
+            float *y_n = y + (size_t)slots[s + n] / K * d + first, weight = weights[slots[s + n]];
+            for (size_t i = 0; i < rows; i++)
+                y_n[i] += weight * c[n * PANEL + i];
+        }
+    }
+}
+
+/* A thread owns columns of y, and adds the experts in the order in which the chunk first chose them. */
+GEMMA4_EXPERTS_OUT(TWIN(gemma4_experts_out))
+{
+    grouping g = group_by_expert(ids, T * K, scratch);
+    size_t parts = (d + DOT_BLOCK - 1) / DOT_BLOCK;
+#pragma omp parallel for schedule(dynamic)
+    for (size_t part = 0; part < parts; part++) {
+        size_t first = part * DOT_BLOCK, end = least(d, first + DOT_BLOCK);
+        float *panel = thread_panel(scratch, T * K, down_proj->cols);
+        for (size_t t = 0; t < T; t++)
+            memset(y + t * d + first, 0, (end - first) * sizeof *y);
+        for (size_t e = 0; e < g.groups; e++) {
+            const int32_t *slots = g.order + g.first[e];
+            for (size_t i = first; i < end; i += PANEL)
+                experts_out_panel(y, act, down_proj, (size_t)ids[slots[0]] * d, slots, weights, (size_t)(g.first[e + 1] - g.first[e]), K, d,
+                                  i, panel);
+        }
+    }
+}
+
+/* ----------------------------------------------------------- element-wise */
+
+/* The sum of squares of n values: four sums side by side. */
+static float sum_of_squares(const float *x, size_t n)
+{
+    vec sum[4] = {vec_set1(0), vec_set1(0), vec_set1(0), vec_set1(0)};
+    size_t i = 0;
+    for (; i + 4 * LANES <= n; i += 4 * LANES)
+        for (size_t j = 0; j < 4; j++)
+            sum[j] = vec_fma(vec_load(x + i + j * LANES), vec_load(x + i + j * LANES), sum[j]);
+    for (; i < n; i += LANES) {
+        vec v = i + LANES <= n ? vec_load(x + i) : vec_load_n(x + i, n - i);
+        sum[0] = vec_fma(v, v, sum[0]);
+    }
+    return vec_sum(vec_add(vec_add(sum[0], sum[1]), vec_add(sum[2], sum[3])));
+}
+
+GEMMA4_RMSNORM(TWIN(gemma4_rmsnorm))
+{
+#pragma omp parallel for schedule(static) if (T > 1 && T * n >= ELEMENTWISE)
+    for (size_t t = 0; t < T; t++) {
+        const float *x_t = x + t * n;
+        float *y_t = y + t * n;
+        vec scale = vec_set1((float)(1.0 / sqrt((double)sum_of_squares(x_t, n) / (double)n + eps)));
+        size_t i = 0;
+        for (; i + LANES <= n; i += LANES) {
+            vec scaled = vec_mul(vec_load(x_t + i), scale);
+            vec_store(y_t + i, w ? vec_mul(scaled, weights_load(w->data, w->dtype, i)) : scaled);
+        }
+        if (i < n) {
+            vec scaled = vec_mul(vec_load_n(x_t + i, n - i), scale);
+            vec_store_n(y_t + i, w ? vec_mul(scaled, weights_load_n(w->data, w->dtype, i, n - i)) : scaled, n - i);
+        }
+    }
+}
+
+/* Rotates n pairs of one head, (a[j], b[j]) by the angle whose cosine and sine are c[j] and s[j]. */
+static void rotate(float *a, float *b, const float *c, const float *s, size_t n)
+{
+    size_t j = 0;
+    for (; j + LANES <= n; j += LANES) {
+        vec a_j = vec_load(a + j), b_j = vec_load(b + j), c_j = vec_load(c + j), s_j = vec_load(s + j);
+        vec_store(a + j, vec_sub(vec_mul(a_j, c_j), vec_mul(b_j, s_j)));
+        vec_store(b + j, vec_fma(a_j, s_j, vec_mul(b_j, c_j)));
+    }
+    for (; j < n; j++) {
+        float a_j = a[j], b_j = b[j];
+        a[j] = a_j * c[j] - b_j * s[j];
+        b[j] = b_j * c[j] + a_j * s[j];
+    }
+}
+
+GEMMA4_ROPE(TWIN(gemma4_rope))
+{
+    enum { PAIRS = 64 };
+    for (size_t first = 0; first < pairs; first += PAIRS) {
+        size_t n = least(PAIRS, pairs - first);
+        float frequency[PAIRS]; /* as in the scalar: every step that the definition rounds is rounded */
+        for (size_t j = 0; j < n; j++)
+            frequency[j] = 1.0f / (float)pow(theta, (double)((float)(2 * (first + j)) / (float)D));
+#pragma omp parallel for schedule(static) if (T > 1)
+        for (size_t t = 0; t < T; t++) {
+            float c[PAIRS], s[PAIRS];
+            for (size_t j = 0; j < n; j++) {
+                double angle = (double)((float)(first_position + t) * frequency[j]);
+                c[j] = (float)cos(angle);
+                s[j] = (float)sin(angle);
+            }
+            for (size_t h = 0; h < heads; h++) {
+                float *x_th = x + (t * heads + h) * D + first;
+                rotate(x_th, x_th + D / 2, c, s, n);
+            }
+        }
+    }
+}
+
+GEMMA4_GEGLU(TWIN(gemma4_geglu))
+{
+    size_t whole = n / LANES * LANES;
+#pragma omp parallel for schedule(static) if (n >= ELEMENTWISE)
+    for (size_t i = 0; i < whole; i += LANES)
+        vec_store(y + i, vec_geglu(vec_load(gate + i), vec_load(up + i)));
+    if (whole < n)
+        vec_store_n(y + whole, vec_geglu(vec_load_n(gate + whole, n - whole), vec_load_n(up + whole, n - whole)), n - whole);
+}
+
+GEMMA4_SOFTCAP(TWIN(gemma4_softcap))
+{
+    size_t whole = n / LANES * LANES;
+    vec c = vec_set1((float)cap);
+#pragma omp parallel for schedule(static) if (n >= ELEMENTWISE)
+    for (size_t i = 0; i < whole; i += LANES)
+        vec_store(x + i, vec_mul(c, vec_tanh(vec_div(vec_load(x + i), c))));
+    if (whole < n)
+        vec_store_n(x + whole, vec_mul(c, vec_tanh(vec_div(vec_load_n(x + whole, n - whole), c))), n - whole);
+}
+
+/* -------------------------------------------------------------- attention */
+
+/* One query row on its way over the blocks of keys: the largest score so far, the sum of e^(score - largest), and in its row of
+ * context the values weighted by the same. A larger score rescales all of them by e^(old - new) ("running softmax"). */
+typedef struct query {
+    const float *q;     /* (D) */
+    float *context;     /* (D) */
+    size_t first, end;  /* the keys that it sees */
+    float largest, sum;
+} query;
+
+/* The scores of one block become weights: score[j] counts for lo <= j < hi, the other lanes become 0. Returns the factor for what was
+ * summed before. */
+static float soften(query *row, float *score, size_t lo, size_t hi)
+{
+    for (size_t j = 0; j < KEYS; j++)
+        if (j < lo || j >= hi)
+            score[j] = -INFINITY;
+    vec s_0 = vec_load(score), s_1 = vec_load(score + LANES);
+    float lanes[LANES], largest = row->largest;
+    vec_store(lanes, vec_max(s_0, s_1));
+    for (size_t j = 0; j < LANES; j++)
+        largest = lanes[j] > largest ? lanes[j] : largest;
+    vec p_0 = vec_exp(vec_sub(s_0, vec_set1(largest))), p_1 = vec_exp(vec_sub(s_1, vec_set1(largest)));
+    vec_store(lanes, vec_exp(vec_set1(row->largest - largest)));
+    float factor = row->largest == largest ? 1 : lanes[0];
+    vec_store(score, p_0);
+    vec_store(score + LANES, p_1);
+    row->sum = row->sum * factor + vec_sum(vec_add(p_0, p_1));
+    row->largest = largest;
+    return factor;
+}
+
+/* context = context * factor + sum over lo <= j < hi of p[j] v_j, for N <= FEW query rows. */
+INLINE void weigh_values(query *row, const float *factor, const float (*p)[KEYS], const float *const *v, size_t lo, size_t hi, size_t D, size_t N)
+{
+    for (size_t i = 0; i < D; i += 2 * LANES) {
+        vec sum[FEW][2];
+        size_t n_0 = least(LANES, D - i), n_1 = least(LANES, D - i - n_0);
+        for (size_t n = 0; n < N; n++) {
+            float *c = row[n].context + i;
+            sum[n][0] = vec_mul(n_0 == LANES ? vec_load(c) : vec_load_n(c, n_0), vec_set1(factor[n]));
+            sum[n][1] = vec_mul(n_1 == LANES ? vec_load(c + LANES) : vec_load_n(c + n_0, n_1), vec_set1(factor[n]));
+        }
+        for (size_t j = lo; j < hi; j++) {
+            const float *v_j = v[j] + i;
+            vec v_0 = n_0 == LANES ? vec_load(v_j) : vec_load_n(v_j, n_0);
+            vec v_1 = n_1 == LANES ? vec_load(v_j + LANES) : vec_load_n(v_j + n_0, n_1);
+            for (size_t n = 0; n < N; n++) {
+                sum[n][0] = vec_fma(vec_set1(p[n][j]), v_0, sum[n][0]);
+                sum[n][1] = vec_fma(vec_set1(p[n][j]), v_1, sum[n][1]);
+            }
+        }
+        for (size_t n = 0; n < N; n++) {
+            vec_store_n(row[n].context + i, sum[n][0], n_0);
+            vec_store_n(row[n].context + i + n_0, sum[n][1], n_1);
+        }
+    }
+}
+
+/* One block: keys k_j and values v_j of the positions key ... key + n - 1, for FEW query rows or the last of them. */
+static void attend_block(query *row, size_t N, const float *const *k, const float *const *v, size_t key, size_t n, size_t D)
+{
+    float p[FEW][KEYS], factor[FEW], *p_n[FEW];
+    const float *q_n[FEW];
+    size_t lo[FEW], hi[FEW];
+    bool alike = N == FEW;
+    for (size_t i = 0; i < N; i++) {
+        p_n[i] = p[i];
+        q_n[i] = row[i].q;
+        lo[i] = most(row[i].first, key) - key;
+        hi[i] = most(least(row[i].end, key + n), key) - key;
+        alike = alike && lo[i] == lo[0] && hi[i] == hi[0];
+    }
+    for (size_t j = 0; j < n; j += DOT_ROWS)
+        dot(p_n, j, (const char *const *)(k + j), GEMMA4_F32, q_n, D, least(DOT_ROWS, n - j), N);
+    for (size_t i = 0; i < N; i++)
+        if (lo[i] < hi[i])
+            factor[i] = soften(&row[i], p[i], lo[i], hi[i]);
+    if (alike && lo[0] < hi[0]) {
+        weigh_values(row, factor, (const float(*)[KEYS])p, v, lo[0], hi[0], D, FEW);
+        return;
+    }
+    for (size_t i = 0; i < N; i++) /* at the edges of the mask rows see different keys */
+        if (lo[i] < hi[i])
+            weigh_values(row + i, factor + i, (const float(*)[KEYS])(p + i), v, lo[i], hi[i], D, 1);
+}
+
+/* Query rows first ... first + count - 1 of KV head g: row i is head i % shared of position i / shared, of the `shared` query heads
+ * that read this KV head. */
+static void attend(float *context, const float *q, const gemma4_keys *s, size_t H, size_t g, size_t first, size_t count)
+{
+    query rows[QUERIES] = {{0}};
+    size_t D = s->D, width = s->G * D, shared = H / s->G;
+    for (size_t i = 0; i < count; i++) {
+        size_t t = (first + i) / shared, at = (t * H + g * shared + (first + i) % shared) * D, end = s->past + t + 1;
+        rows[i] = (query){q + at, context + at, end > s->window ? end - s->window : 0, end, -INFINITY, 0};
+        memset(context + at, 0, D * sizeof *context);
+    }
+    for (size_t key = rows[0].first; key < rows[count - 1].end; key += KEYS) {
+        const float *k[KEYS], *v[KEYS];
+        size_t n = least(KEYS, rows[count - 1].end - key);
+        for (size_t j = 0; j < n; j++) {
+            size_t position = key + j, slot = position < s->past ? position % s->slots : position - s->past;
+            k[j] = (position < s->past ? s->past_k : s->chunk_k) + slot * width + g * D;
+            v[j] = (position < s->past ? s->past_v : s->chunk_v) + slot * width + g * D;
+        }
+        for (size_t i = 0; i < count; i += FEW)
+            attend_block(rows + i, least(FEW, count - i), k, v, key, n, D);
+    }
+    for (size_t i = 0; i < count; i++)
+        for (size_t j = 0; j < D; j++)
+            rows[i].context[j] /= rows[i].sum;
+}
+
+GEMMA4_ATTENTION(TWIN(gemma4_attention))
+{
+    size_t rows = T * (H / keys->G), blocks = (rows + QUERIES - 1) / QUERIES;
+#pragma omp parallel for schedule(dynamic)
+    for (size_t work = 0; work < blocks * keys->G; work++) {
+        size_t first = work / keys->G * QUERIES;
+        attend(context, q, keys, H, work % keys->G, first, least(QUERIES, rows - first));
+    }
+}
