@@ -31,7 +31,7 @@ WARNINGS  = -Wall -Wextra -Wshadow -Wstrict-prototypes -Wmissing-prototypes -Wvl
 PACKAGES  = hdf5 yaml-0.1 libcrypto
 CPPFLAGS += -Iref -Itests/check -MMD -MP $(shell pkg-config --cflags $(PACKAGES))
 LDLIBS   += $(shell pkg-config --libs $(PACKAGES)) -lm
-COMPILE   = $(CC) $(CPPFLAGS) $(LANGUAGE) $(WARNINGS) $(WERROR) $(CFLAGS) $(SANITIZE)
+COMPILE   = $(CC) $(CPPFLAGS) $(LANGUAGE) $(WARNINGS) $(WERROR) $(CFLAGS) $(TWIN_FLAGS) $(SANITIZE)
 LINK      = $(CC) $(SANITIZE) $(LDFLAGS)
 
 # SIMD twins (spec/twins.md): only their files get -m flags and OpenMP. TWINS= builds none.
@@ -46,6 +46,7 @@ LDLIBS    += $(if $(TWINS),$(OPENMP))
 
 LIBRARY = $(patsubst %.c,$(BUILD)/%.o,$(filter-out ref/main.c ref/ops_%.c,$(wildcard ref/*.c)) $(TWINS:%=ref/ops_%.c))
 CHECKER = $(patsubst %.c,$(BUILD)/%.o,$(filter-out tests/check/main.c,$(wildcard tests/check/*.c)))
+BENCH   = $(patsubst %.c,$(BUILD)/%.o,tests/bench/main.c $(TWINS:%=tests/bench/peak_%.c))
 UNIT    = $(patsubst %.c,$(BUILD)/%.o,$(wildcard tests/unit/*.c))
 
 all: $(BUILD)/gemma4-ref $(BUILD)/gemma4-check
@@ -59,13 +60,15 @@ $(BUILD)/gemma4-check: $(BUILD)/tests/check/main.o $(CHECKER) $(LIBRARY)
 $(BUILD)/unit-tests: $(UNIT) $(CHECKER) $(LIBRARY)
 	$(LINK) -o $@ $^ $(LDLIBS) $(shell pkg-config --libs check)
 
+$(BUILD)/gemma4-bench: $(BENCH) $(LIBRARY)
+	$(LINK) -o $@ $^ $(LDLIBS)
+
 $(BUILD)/%.o: %.c
 	@mkdir -p $(@D)
 	$(COMPILE) -c -o $@ $<
 
-$(BUILD)/ref/ops_%.o: ref/ops_%.c
-	@mkdir -p $(@D)
-	$(COMPILE) $(TWIN_$*) $(or $(OPENMP),-Wno-unknown-pragmas) -c -o $@ $<
+# ops_avx2.c and peak_avx2.c get TWIN_avx2, and so on.
+$(BUILD)/ref/ops_%.o $(BUILD)/tests/bench/%.o: TWIN_FLAGS = $(TWIN_$(lastword $(subst _, ,$(notdir $*)))) $(or $(OPENMP),-Wno-unknown-pragmas)
 
 $(BUILD)/ref/main.o: CPPFLAGS += -DGEMMA4_VERSION='"$(VERSION)"'
 

@@ -84,9 +84,9 @@ double gemma4_dot(const real *x, const float *w, size_t n)
     return (sum[0] + sum[1]) + (sum[2] + sum[3]);
 }
 
-size_t gemma4_scratch(size_t cols, size_t slots)
+size_t gemma4_scratch(size_t cols, size_t T, size_t K)
 {
-    (void)slots;
+    (void)T, (void)K;
     return cols; /* one row of a weight */
 }
 
@@ -440,7 +440,7 @@ static int activations_new(activations *a, const gemma4_session *s, size_t layer
     a->expert_weights = reals(T, K, sizeof(real), &ok);
     a->expert_act = reals(T, K * M, sizeof(real), &ok);
     a->moe = reals(T, d, sizeof(real), &ok);
-    a->scratch = reals(s->ops.scratch(max(max(d, q_width), max(F, M)), T * K), 1, sizeof(float), &ok);
+    a->scratch = reals(s->ops.scratch(max(max(d, q_width), max(F, M)), T, K), 1, sizeof(float), &ok);
     if (!ok) {
         activations_free(a);
         return gemma4_fail(error, "chunk of %zu positions: out of memory", T);
@@ -607,7 +607,7 @@ int gemma4_forward_head(gemma4_session *session, size_t T, size_t rows, const re
     if (rows == 0)
         return 0;
     real *x = reals(rows, c->hidden_size, sizeof(real), &ok);
-    float *scratch = reals(session->ops.scratch(c->hidden_size, 0), 1, sizeof(float), &ok);
+    float *scratch = reals(session->ops.scratch(c->hidden_size, rows, 0), 1, sizeof(float), &ok);
     real *own = logits ? NULL : reals(rows, c->vocab_size, sizeof(real), &ok);
     session->error = error;
     if (ok)

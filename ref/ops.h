@@ -29,8 +29,8 @@ void gemma4_top_k(int32_t *ids, size_t k, const gemma4_real *values, size_t n);
 
 /* --- the operators that have twins: each prototype is written once, as a macro of the function's name --- */
 
-/* How many floats of scratch the operators below need: for matrices of at most cols columns and, in the experts' two, T * K slots. */
-#define GEMMA4_SCRATCH(name) size_t(name)(size_t cols, size_t slots)
+/* How many floats of scratch the operators below need, for T positions and matrices of at most cols columns. */
+#define GEMMA4_SCRATCH(name) size_t(name)(size_t cols, size_t T, size_t K)
 /* y = W x for each row: y is (T, rows), x is (T, cols), w is [rows, cols]. */
 #define GEMMA4_MATMUL(name) void(name)(gemma4_real *y, const gemma4_real *x, const gemma4_weight *w, size_t T, float *scratch)
 /* y = x / sqrt(mean(x^2) + eps) * w for each of T rows of n; no weight where w is NULL. y may be x. */

@@ -22,14 +22,23 @@
 
 enum {
     PANEL = 2 * LANES, /* rows of W in a panel */
-    K_BLOCK = 512,     /* columns whose products one register sums up; the blocks' sums are added in a tile */
-    FEW = 4,           /* rows of x that share one pass over weights in the product for few */
-    DOT_ROWS = 4,      /* rows of W side by side in the product for few */
+    K_BLOCK = 704,     /* columns whose products one register sums up; the blocks' sums are added in a tile */
+    FEW = 8,           /* rows of x that share one pass over weights in the product for few */
     DOT_BLOCK = 64,    /* rows of W that a thread takes at a time there */
+    OUT_BLOCK = 128,   /* columns of y that a thread takes at a time in the experts' second product */
+    DOT_SUMS = TWIN_DOT_SUMS, /* registers for sums in dot_tile: R * N * U at most */
+    QUERY_TILE = 4,    /* attention: query rows that are multiplied with ROWS_FOR_4 keys at a time */
     QUERIES = 16,      /* attention: query rows that share a block of keys */
     KEYS = 2 * LANES,  /* attention: keys of a block */
     ELEMENTWISE = 16384, /* values from which on threads pay in element-wise operators */
 };
+
+/* Before loops over registers: an array of vectors stays in registers only where every index is a constant. */
+#ifdef __clang__
+#define UNROLL _Pragma("unroll")
+#else
+#define UNROLL _Pragma("GCC unroll 16")
+#endif
 
 static int thread_count(void)
 {
@@ -149,77 +158,109 @@ INLINE vec vec_geglu(vec gate, vec up)
 
 /* --------------------------------------------------- products of few rows */
 
-/* y[n][r] = sum over k of w_r[k] * x_n[k], for R <= DOT_ROWS rows of weights and N <= FEW rows of x. A lane sums every LANES-th column. */
+/* y[n][first + r] = sum over k of w_r[k] * x_n[k], for R rows of weights and N rows of x. Each product has U sums of LANES
+ * lanes, which take turns with the vectors of columns: more of them hide the latency of the multiply-add. */
 INLINE void dot_tile(float *const *y, size_t first, const char *const *w, gemma4_dtype dtype, const float *const *x, size_t cols, size_t R,
-                     size_t N)
+                     size_t N, size_t U)
 {
-    vec sum[DOT_ROWS][FEW];
-    size_t k = 0, ahead = R * cols * element_size(dtype); /* the same place in the rows that come next */
-    for (size_t r = 0; r < R; r++)
-        for (size_t n = 0; n < N; n++)
-            sum[r][n] = vec_set1(0);
-    for (; k + LANES <= cols; k += LANES) {
-        vec x_n[FEW];
-        for (size_t n = 0; n < N; n++)
-            x_n[n] = vec_load(x[n] + k);
-        for (size_t r = 0; r < R; r++) {
-            vec w_r = weights_load(w[r], dtype, k);
-            __builtin_prefetch(w[r] + k * element_size(dtype) + ahead, 0, 2);
-            for (size_t n = 0; n < N; n++)
-                sum[r][n] = vec_fma(w_r, x_n[n], sum[r][n]);
+    vec sum[DOT_SUMS];
+    size_t k = 0;
+    UNROLL
+    for (size_t i = 0; i < R * N * U; i++)
+        sum[i] = vec_set1(0);
+    for (; k + U * LANES <= cols; k += U * LANES)
+        UNROLL
+        for (size_t u = 0; u < U; u++) {
+            vec w_r[DOT_SUMS];
+            UNROLL
+            for (size_t r = 0; r < R; r++)
+                w_r[r] = weights_load(w[r], dtype, k + u * LANES);
+            UNROLL
+            for (size_t r = 0; r < R && R > 1; r++) /* into the second-level cache: the same place in the rows that come next */
+                __builtin_prefetch(w[r] + (R * cols + k) * element_size(dtype), 0, 2);
+            UNROLL
+            for (size_t n = 0; n < N; n++) {
+                vec x_n = vec_load(x[n] + k + u * LANES);
+                UNROLL
+                for (size_t r = 0; r < R; r++)
+                    sum[(u * R + r) * N + n] = vec_fma(w_r[r], x_n, sum[(u * R + r) * N + n]);
+            }
         }
-    }
-    for (size_t r = 0; r < R && k < cols; r++) {
-        vec w_r = weights_load_n(w[r], dtype, k, cols - k);
-        for (size_t n = 0; n < N; n++)
-            sum[r][n] = vec_fma(w_r, vec_load_n(x[n] + k, cols - k), sum[r][n]);
-    }
+    for (; k < cols; k += LANES) /* what is left: whole vectors, then a part of one */
+        UNROLL
+        for (size_t r = 0; r < R; r++) {
+            size_t left = least(LANES, cols - k);
+            vec w_r = left == LANES ? weights_load(w[r], dtype, k) : weights_load_n(w[r], dtype, k, left);
+            UNROLL
+            for (size_t n = 0; n < N; n++)
+                sum[r * N + n] = vec_fma(w_r, left == LANES ? vec_load(x[n] + k) : vec_load_n(x[n] + k, left), sum[r * N + n]);
+        }
+    UNROLL
     for (size_t r = 0; r < R; r++)
-        for (size_t n = 0; n < N; n++)
-            y[n][first + r] = vec_sum(sum[r][n]);
+        UNROLL
+        for (size_t n = 0; n < N; n++) {
+            vec total = sum[r * N + n];
+            UNROLL
+            for (size_t u = 1; u < U; u++)
+                total = vec_add(total, sum[(u * R + r) * N + n]);
+            y[n][first + r] = vec_sum(total);
+        }
 }
 
-/* One function for each number of rows, so that the compiler keeps the sums in registers. */
-INLINE void dot_typed(float *const *y, size_t first, const char *const *w, gemma4_dtype dtype, const float *const *x, size_t cols, size_t R,
-                      size_t N)
+/* The rows of weights that N rows of x are multiplied with at a time. A single x stays in the first-level cache: one row of weights is one
+ * stream through memory, which the hardware's prefetchers follow better than several. Several x do not stay there: each vector
+ * of them loaded is used for as many rows of weights as there are registers for sums. */
+enum { ROWS_FOR_1 = 1, ROWS_FOR_4 = DOT_SUMS / 4, ROWS_FOR_8 = DOT_SUMS / 8 };
+
+static size_t dot_height(size_t N)
+{
+    return N == 1 ? ROWS_FOR_1 : N <= 4 ? ROWS_FOR_4 : ROWS_FOR_8;
+}
+
+/* y[n][i + r] for r < dot_height(N); one function for each N, so that the compiler keeps the sums in registers. */
+INLINE void dot_group(float *const *y, size_t i, const char *const *w, gemma4_dtype dtype, const float *const *x, size_t cols, size_t N)
 {
     switch (N) {
-    case 1: dot_tile(y, first, w, dtype, x, cols, R, 1); break;
-    case 2: dot_tile(y, first, w, dtype, x, cols, R, 2); break;
-    case 3: dot_tile(y, first, w, dtype, x, cols, R, 3); break;
-    default: dot_tile(y, first, w, dtype, x, cols, R, 4); break;
+    case 1: dot_tile(y, i, w, dtype, x, cols, ROWS_FOR_1, 1, 4); break;
+    case 2: dot_tile(y, i, w, dtype, x, cols, ROWS_FOR_4, 2, 1); break;
+    case 3: dot_tile(y, i, w, dtype, x, cols, ROWS_FOR_4, 3, 1); break;
+    case 4: dot_tile(y, i, w, dtype, x, cols, ROWS_FOR_4, 4, 1); break;
+    case 5: dot_tile(y, i, w, dtype, x, cols, ROWS_FOR_8, 5, 1); break;
+    case 6: dot_tile(y, i, w, dtype, x, cols, ROWS_FOR_8, 6, 1); break;
+    case 7: dot_tile(y, i, w, dtype, x, cols, ROWS_FOR_8, 7, 1); break;
+    default: dot_tile(y, i, w, dtype, x, cols, ROWS_FOR_8, 8, 1); break;
     }
 }
 
-/* y[n][first ... first + R - 1] for R <= DOT_ROWS rows of weights that lie anywhere, and N <= FEW rows of x. */
-static void dot(float *const *y, size_t first, const char *const *w, gemma4_dtype dtype, const float *const *x, size_t cols, size_t R,
-                size_t N)
+/* The rows that are left where fewer than dot_height(N) are: one row of weights and one of x at a time. */
+INLINE void dot_rest(float *const *y, size_t i, const char *const *w, gemma4_dtype dtype, const float *const *x, size_t cols, size_t rows,
+                     size_t N)
 {
-    if (R < DOT_ROWS) { /* the last rows, one by one */
-        for (size_t r = 0; r < R; r++)
-            switch (dtype) {
-            case GEMMA4_BF16: dot_typed(y, first + r, w + r, GEMMA4_BF16, x, cols, 1, N); break;
-            case GEMMA4_F16: dot_typed(y, first + r, w + r, GEMMA4_F16, x, cols, 1, N); break;
-            default: dot_typed(y, first + r, w + r, GEMMA4_F32, x, cols, 1, N); break;
-            }
-        return;
-    }
-    switch (dtype) {
-    case GEMMA4_BF16: dot_typed(y, first, w, GEMMA4_BF16, x, cols, DOT_ROWS, N); break;
-    case GEMMA4_F16: dot_typed(y, first, w, GEMMA4_F16, x, cols, DOT_ROWS, N); break;
-    default: dot_typed(y, first, w, GEMMA4_F32, x, cols, DOT_ROWS, N); break;
-    }
+    for (size_t r = 0; r < rows; r++)
+        for (size_t n = 0; n < N; n++)
+            dot_tile(y + n, i + r, w + r, dtype, x + n, cols, 1, 1, 4);
 }
 
-/* y[n][i] for the rows first_row + i of w, i < rows. */
+/* y[n][i] for the rows first_row + i of w, i < rows, and N <= FEW rows of x. */
 static void dot_rows(float *const *y, const gemma4_weight *w, size_t first_row, size_t rows, const float *const *x, size_t N)
 {
-    for (size_t i = 0; i < rows; i += DOT_ROWS) {
-        const char *w_i[DOT_ROWS];
-        size_t R = least(DOT_ROWS, rows - i);
+    size_t height = dot_height(N);
+    for (size_t i = 0; i < rows; i += height) {
+        const char *w_i[DOT_SUMS];
+        size_t R = least(height, rows - i);
         for (size_t r = 0; r < R; r++)
             w_i[r] = weight_row(w, first_row + i + r);
-        dot(y, i, w_i, w->dtype, x, w->cols, R, N);
+        switch (w->dtype) {
+        case GEMMA4_BF16:
+            R == height ? dot_group(y, i, w_i, GEMMA4_BF16, x, w->cols, N) : dot_rest(y, i, w_i, GEMMA4_BF16, x, w->cols, R, N);
+            break;
+        case GEMMA4_F16:
+            R == height ? dot_group(y, i, w_i, GEMMA4_F16, x, w->cols, N) : dot_rest(y, i, w_i, GEMMA4_F16, x, w->cols, R, N);
+            break;
+        default:
+            R == height ? dot_group(y, i, w_i, GEMMA4_F32, x, w->cols, N) : dot_rest(y, i, w_i, GEMMA4_F32, x, w->cols, R, N);
+            break;
+        }
     }
 }
 
@@ -254,21 +295,33 @@ static void pack_half(float *half, const gemma4_weight *w, size_t first_row, siz
             half[k * PANEL + r] = r < rows ? gemma4_weight_at(w, (first_row + r) * cols + k) : 0;
 }
 
+/* Where the weights of the panel after this one lie: its first tile asks for them, a line or two a column, so that packing finds
+ * them in the second-level cache. */
+typedef struct upcoming {
+    const char *half[2];
+    size_t step; /* bytes a column: LANES weights */
+} upcoming;
+
 /* c += x panel over n columns from first_k on, for N <= TILE_ROWS rows of x: c is (N, PANEL), panel is (n, PANEL). Every sum stays in a
  * register; each weight loaded is used N times. */
-INLINE void tile_block(float *c, const float *panel, const float *const *x, size_t first_k, size_t n, size_t N)
+INLINE void tile_block(float *c, const float *panel, const float *const *x, upcoming next, size_t first_k, size_t n, size_t N)
 {
     vec sum[TILE_ROWS][2];
+    UNROLL
     for (size_t t = 0; t < N; t++)
         sum[t][0] = sum[t][1] = vec_set1(0);
     for (size_t k = 0; k < n; k++) {
         vec w_0 = vec_load(panel + k * PANEL), w_1 = vec_load(panel + k * PANEL + LANES);
+        __builtin_prefetch(next.half[0] + (first_k + k) * next.step, 0, 2);
+        __builtin_prefetch(next.half[1] + (first_k + k) * next.step, 0, 2);
+        UNROLL
         for (size_t t = 0; t < N; t++) {
             vec x_t = vec_set1(x[t][first_k + k]);
             sum[t][0] = vec_fma(x_t, w_0, sum[t][0]);
             sum[t][1] = vec_fma(x_t, w_1, sum[t][1]);
         }
     }
+    UNROLL
     for (size_t t = 0; t < N; t++) {
         vec_store(c + t * PANEL, vec_add(vec_load(c + t * PANEL), sum[t][0]));
         vec_store(c + t * PANEL + LANES, vec_add(vec_load(c + t * PANEL + LANES), sum[t][1]));
@@ -276,30 +329,30 @@ INLINE void tile_block(float *c, const float *panel, const float *const *x, size
 }
 
 /* c = x panel over all columns: c is (N, PANEL). */
-static void tile(float *c, const float *panel, const float *const *x, size_t cols, size_t N)
+static void tile(float *c, const float *panel, const float *const *x, upcoming next, size_t cols, size_t N)
 {
     memset(c, 0, N * PANEL * sizeof *c);
     for (size_t k = 0; k < cols; k += K_BLOCK) {
         const float *block = panel + k * PANEL;
         size_t n = least(K_BLOCK, cols - k);
         switch (N) { /* one function for each, so that the compiler keeps the sums in registers */
-        case 1: tile_block(c, block, x, k, n, 1); break;
-        case 2: tile_block(c, block, x, k, n, 2); break;
-        case 3: tile_block(c, block, x, k, n, 3); break;
-        case 4: tile_block(c, block, x, k, n, 4); break;
-        case 5: tile_block(c, block, x, k, n, 5); break;
-        case 6: tile_block(c, block, x, k, n, 6); break;
+        case 1: tile_block(c, block, x, next, k, n, 1); break;
+        case 2: tile_block(c, block, x, next, k, n, 2); break;
+        case 3: tile_block(c, block, x, next, k, n, 3); break;
+        case 4: tile_block(c, block, x, next, k, n, 4); break;
+        case 5: tile_block(c, block, x, next, k, n, 5); break;
+        case 6: tile_block(c, block, x, next, k, n, 6); break;
 #if TWIN_TILE_ROWS > 6
-        case 7: tile_block(c, block, x, k, n, 7); break;
-        case 8: tile_block(c, block, x, k, n, 8); break;
-        case 9: tile_block(c, block, x, k, n, 9); break;
-        case 10: tile_block(c, block, x, k, n, 10); break;
-        case 11: tile_block(c, block, x, k, n, 11); break;
-        case 12: tile_block(c, block, x, k, n, 12); break;
+        case 7: tile_block(c, block, x, next, k, n, 7); break;
+        case 8: tile_block(c, block, x, next, k, n, 8); break;
+        case 9: tile_block(c, block, x, next, k, n, 9); break;
+        case 10: tile_block(c, block, x, next, k, n, 10); break;
+        case 11: tile_block(c, block, x, next, k, n, 11); break;
+        case 12: tile_block(c, block, x, next, k, n, 12); break;
 #endif
 #if TWIN_TILE_ROWS > 12
-        case 13: tile_block(c, block, x, k, n, 13); break;
-        case 14: tile_block(c, block, x, k, n, 14); break;
+        case 13: tile_block(c, block, x, next, k, n, 13); break;
+        case 14: tile_block(c, block, x, next, k, n, 14); break;
 #endif
         default: break;
         }
@@ -313,10 +366,21 @@ static size_t tile_rows(size_t left)
     return (left + tiles - 1) / tiles;
 }
 
+/* The half panels from first_row[0] and first_row[1] on, or what costs nothing: lines that are there. */
+static upcoming upcoming_rows(const gemma4_weight *w, size_t row_0, size_t row_1)
+{
+    return (upcoming){{weight_row(w, row_0), weight_row(w, row_1)}, LANES * element_size(w->dtype)};
+}
+
+static upcoming nothing_upcoming(const float *panel)
+{
+    return (upcoming){{(const char *)panel, (const char *)panel}, 0};
+}
+
 /* ---------------------------------------------------------------- scratch */
 
-/* First the experts' slots (order, and where each group begins), then a panel for each thread. */
-enum { ALIGNMENT = 64 };
+/* A panel for each thread, then either the experts' slots (order, and where each group begins) or a copy of x. */
+enum { ALIGNMENT = 64, ROW_GAP = 16 };
 
 static size_t panel_floats(size_t cols)
 {
@@ -325,12 +389,12 @@ static size_t panel_floats(size_t cols)
 
 GEMMA4_SCRATCH(TWIN(gemma4_scratch))
 {
-    return 2 * slots + 1 + ALIGNMENT + (size_t)thread_count() * panel_floats(cols);
+    return ALIGNMENT + (size_t)thread_count() * panel_floats(cols) + most(2 * T * K + 1, T * (cols + ROW_GAP));
 }
 
-static float *thread_panel(float *scratch, size_t slots, size_t cols)
+static float *thread_panel(float *scratch, size_t cols)
 {
-    uintptr_t first = ((uintptr_t)(scratch + 2 * slots + 1) + ALIGNMENT - 1) / ALIGNMENT * ALIGNMENT;
+    uintptr_t first = ((uintptr_t)scratch + ALIGNMENT - 1) / ALIGNMENT * ALIGNMENT;
     return (float *)first + (size_t)this_thread() * panel_floats(cols);
 }
 
@@ -353,24 +417,40 @@ static void matmul_few(float *y, const float *x, const gemma4_weight *w, size_t 
         }
 }
 
+/* Rows of x whose distance is a multiple of 4096 bytes would all compete for the same few places of the first-level cache. */
+static bool rows_collide(size_t cols)
+{
+    return cols * sizeof(float) % 4096 == 0;
+}
+
 static void matmul_many(float *y, const float *x, const gemma4_weight *w, size_t T, float *scratch)
 {
-    size_t panels = (w->rows + PANEL - 1) / PANEL;
+    size_t panels = (w->rows + PANEL - 1) / PANEL, stride = w->cols;
+    if (rows_collide(w->cols)) {
+        float *apart = scratch + ALIGNMENT + (size_t)thread_count() * panel_floats(w->cols); /* a copy with rows further apart */
+        stride += ROW_GAP;
+#pragma omp parallel for schedule(static)
+        for (size_t t = 0; t < T; t++)
+            memcpy(apart + t * stride, x + t * w->cols, w->cols * sizeof *x);
+        x = apart;
+    }
 #pragma omp parallel for schedule(dynamic)
     for (size_t p = 0; p < panels; p++) {
-        float *panel = thread_panel(scratch, 0, w->cols);
+        float *panel = thread_panel(scratch, w->cols);
         float c[TILE_ROWS * PANEL];
         size_t first = p * PANEL, rows = least(PANEL, w->rows - first);
+        upcoming next = upcoming_rows(w, first + PANEL, first + PANEL + LANES);
         pack_half(panel, w, first, least(LANES, rows));
         pack_half(panel + LANES, w, first + LANES, rows - least(LANES, rows));
         for (size_t t = 0, N; t < T; t += N) {
             const float *x_t[TILE_ROWS];
             N = tile_rows(T - t);
             for (size_t n = 0; n < N; n++)
-                x_t[n] = x + (t + n) * w->cols;
-            tile(c, panel, x_t, w->cols, N);
+                x_t[n] = x + (t + n) * stride;
+            tile(c, panel, x_t, next, w->cols, N);
             for (size_t n = 0; n < N; n++)
                 memcpy(y + (t + n) * w->rows + first, c + n * PANEL, rows * sizeof *c);
+            next = nothing_upcoming(panel);
         }
     }
 }
@@ -393,9 +473,10 @@ typedef struct grouping {
     size_t groups;
 } grouping;
 
-static grouping group_by_expert(const int32_t *ids, size_t slots, float *scratch)
+static grouping group_by_expert(const int32_t *ids, size_t slots, size_t cols, float *scratch)
 {
-    grouping g = {(int32_t *)scratch, (int32_t *)scratch + slots, 0};
+    int32_t *memory = (int32_t *)(scratch + ALIGNMENT + (size_t)thread_count() * panel_floats(cols));
+    grouping g = {memory, memory + slots, 0};
     size_t placed = 0;
     g.first[0] = 0;
     for (size_t s = 0; s < slots; s++) {
@@ -431,6 +512,7 @@ static void experts_act_panel(float *act, const float *x, const gemma4_weight *w
 {
     size_t rows = least(LANES, M - m);
     float c[TILE_ROWS * PANEL] = {0};
+    upcoming next = upcoming_rows(w, expert_row + m + LANES, expert_row + M + m + LANES);
     if (count > FEW) {
         pack_half(panel, w, expert_row + m, rows);
         pack_half(panel + LANES, w, expert_row + M + m, rows);
@@ -442,7 +524,8 @@ static void experts_act_panel(float *act, const float *x, const gemma4_weight *w
         for (size_t n = 0; n < N; n++)
             x_n[n] = x + (size_t)slots[s + n] / K * w->cols;
         if (count > FEW) {
-            tile(c, panel, x_n, w->cols, N);
+            tile(c, panel, x_n, next, w->cols, N);
+            next = nothing_upcoming(panel);
         } else {
             for (size_t n = 0; n < N; n++) {
                 gate[n] = c + n * PANEL;
@@ -457,14 +540,14 @@ static void experts_act_panel(float *act, const float *x, const gemma4_weight *w
 
 GEMMA4_EXPERTS_ACT(TWIN(gemma4_experts_act))
 {
-    grouping g = group_by_expert(ids, T * K, scratch);
+    grouping g = group_by_expert(ids, T * K, gate_up_proj->cols, scratch);
     size_t parts = (M + DOT_BLOCK - 1) / DOT_BLOCK; /* of an expert's rows: one part is one piece of work */
 #pragma omp parallel for schedule(dynamic)
     for (size_t work = 0; work < g.groups * parts; work++) {
         const int32_t *slots = g.order + g.first[work / parts];
         size_t count = (size_t)(g.first[work / parts + 1] - g.first[work / parts]);
         size_t first = work % parts * DOT_BLOCK, end = least(M, first + DOT_BLOCK);
-        float *panel = thread_panel(scratch, T * K, gate_up_proj->cols);
+        float *panel = thread_panel(scratch, gate_up_proj->cols);
         for (size_t m = first; m < end; m += LANES)
             experts_act_panel(act, x, gate_up_proj, (size_t)ids[slots[0]] * 2 * M, slots, count, K, M, m, panel);
     }
@@ -476,6 +559,7 @@ static void experts_out_panel(float *y, const float *act, const gemma4_weight *w
 {
     size_t M = w->cols, rows = least(PANEL, d - first);
     float c[TILE_ROWS * PANEL];
+    upcoming next = upcoming_rows(w, expert_row + first + PANEL, expert_row + first + PANEL + LANES);
     if (count > FEW) {
         pack_half(panel, w, expert_row + first, least(LANES, rows));
         pack_half(panel + LANES, w, expert_row + first + LANES, rows - least(LANES, rows));
@@ -487,7 +571,8 @@ static void experts_out_panel(float *y, const float *act, const gemma4_weight *w
         for (size_t n = 0; n < N; n++)
             act_n[n] = act + (size_t)slots[s + n] * M;
         if (count > FEW) {
-            tile(c, panel, act_n, M, N);
+            tile(c, panel, act_n, next, M, N);
+            next = nothing_upcoming(panel);
         } else {
             for (size_t n = 0; n < N; n++)
                 c_n[n] = c + n * PANEL;
@@ -504,12 +589,12 @@ static void experts_out_panel(float *y, const float *act, const gemma4_weight *w
 /* A thread owns columns of y, and adds the experts in the order in which the chunk first chose them. */
 GEMMA4_EXPERTS_OUT(TWIN(gemma4_experts_out))
 {
-    grouping g = group_by_expert(ids, T * K, scratch);
-    size_t parts = (d + DOT_BLOCK - 1) / DOT_BLOCK;
+    grouping g = group_by_expert(ids, T * K, down_proj->cols, scratch);
+    size_t parts = (d + OUT_BLOCK - 1) / OUT_BLOCK;
 #pragma omp parallel for schedule(dynamic)
     for (size_t part = 0; part < parts; part++) {
-        size_t first = part * DOT_BLOCK, end = least(d, first + DOT_BLOCK);
-        float *panel = thread_panel(scratch, T * K, down_proj->cols);
+        size_t first = part * OUT_BLOCK, end = least(d, first + OUT_BLOCK);
+        float *panel = thread_panel(scratch, down_proj->cols);
         for (size_t t = 0; t < T; t++)
             memset(y + t * d + first, 0, (end - first) * sizeof *y);
         for (size_t e = 0; e < g.groups; e++) {
@@ -651,12 +736,13 @@ static float soften(query *row, float *score, size_t lo, size_t hi)
     return factor;
 }
 
-/* context = context * factor + sum over lo <= j < hi of p[j] v_j, for N <= FEW query rows. */
+/* context = context * factor + sum over lo <= j < hi of p[j] v_j, for N <= QUERY_TILE query rows. */
 INLINE void weigh_values(query *row, const float *factor, const float (*p)[KEYS], const float *const *v, size_t lo, size_t hi, size_t D, size_t N)
 {
     for (size_t i = 0; i < D; i += 2 * LANES) {
-        vec sum[FEW][2];
+        vec sum[QUERY_TILE][2];
         size_t n_0 = least(LANES, D - i), n_1 = least(LANES, D - i - n_0);
+        UNROLL
         for (size_t n = 0; n < N; n++) {
             float *c = row[n].context + i;
             sum[n][0] = vec_mul(n_0 == LANES ? vec_load(c) : vec_load_n(c, n_0), vec_set1(factor[n]));
@@ -666,11 +752,13 @@ INLINE void weigh_values(query *row, const float *factor, const float (*p)[KEYS]
             const float *v_j = v[j] + i;
             vec v_0 = n_0 == LANES ? vec_load(v_j) : vec_load_n(v_j, n_0);
             vec v_1 = n_1 == LANES ? vec_load(v_j + LANES) : vec_load_n(v_j + n_0, n_1);
+            UNROLL
             for (size_t n = 0; n < N; n++) {
                 sum[n][0] = vec_fma(vec_set1(p[n][j]), v_0, sum[n][0]);
                 sum[n][1] = vec_fma(vec_set1(p[n][j]), v_1, sum[n][1]);
             }
         }
+        UNROLL
         for (size_t n = 0; n < N; n++) {
             vec_store_n(row[n].context + i, sum[n][0], n_0);
             vec_store_n(row[n].context + i + n_0, sum[n][1], n_1);
@@ -678,13 +766,13 @@ INLINE void weigh_values(query *row, const float *factor, const float (*p)[KEYS]
     }
 }
 
-/* One block: keys k_j and values v_j of the positions key ... key + n - 1, for FEW query rows or the last of them. */
+/* One block: keys k_j and values v_j of the positions key ... key + n - 1, for QUERY_TILE query rows or the last of them. */
 static void attend_block(query *row, size_t N, const float *const *k, const float *const *v, size_t key, size_t n, size_t D)
 {
-    float p[FEW][KEYS], factor[FEW], *p_n[FEW];
-    const float *q_n[FEW];
-    size_t lo[FEW], hi[FEW];
-    bool alike = N == FEW;
+    float p[QUERY_TILE][KEYS], factor[QUERY_TILE], *p_n[QUERY_TILE];
+    const float *q_n[QUERY_TILE];
+    size_t lo[QUERY_TILE], hi[QUERY_TILE];
+    bool alike = N == QUERY_TILE;
     for (size_t i = 0; i < N; i++) {
         p_n[i] = p[i];
         q_n[i] = row[i].q;
@@ -692,13 +780,15 @@ static void attend_block(query *row, size_t N, const float *const *k, const floa
         hi[i] = most(least(row[i].end, key + n), key) - key;
         alike = alike && lo[i] == lo[0] && hi[i] == hi[0];
     }
-    for (size_t j = 0; j < n; j += DOT_ROWS)
-        dot(p_n, j, (const char *const *)(k + j), GEMMA4_F32, q_n, D, least(DOT_ROWS, n - j), N);
+    size_t j = 0;
+    for (; j + ROWS_FOR_4 <= n && N == QUERY_TILE; j += ROWS_FOR_4)
+        dot_group(p_n, j, (const char *const *)(k + j), GEMMA4_F32, q_n, D, QUERY_TILE);
+    dot_rest(p_n, j, (const char *const *)(k + j), GEMMA4_F32, q_n, D, n - j, N);
     for (size_t i = 0; i < N; i++)
         if (lo[i] < hi[i])
             factor[i] = soften(&row[i], p[i], lo[i], hi[i]);
     if (alike && lo[0] < hi[0]) {
-        weigh_values(row, factor, (const float(*)[KEYS])p, v, lo[0], hi[0], D, FEW);
+        weigh_values(row, factor, (const float(*)[KEYS])p, v, lo[0], hi[0], D, QUERY_TILE);
         return;
     }
     for (size_t i = 0; i < N; i++) /* at the edges of the mask rows see different keys */
@@ -725,8 +815,8 @@ static void attend(float *context, const float *q, const gemma4_keys *s, size_t 
             k[j] = (position < s->past ? s->past_k : s->chunk_k) + slot * width + g * D;
             v[j] = (position < s->past ? s->past_v : s->chunk_v) + slot * width + g * D;
         }
-        for (size_t i = 0; i < count; i += FEW)
-            attend_block(rows + i, least(FEW, count - i), k, v, key, n, D);
+        for (size_t i = 0; i < count; i += QUERY_TILE)
+            attend_block(rows + i, least(QUERY_TILE, count - i), k, v, key, n, D);
     }
     for (size_t i = 0; i < count; i++)
         for (size_t j = 0; j < D; j++)

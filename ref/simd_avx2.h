@@ -5,6 +5,7 @@
 #include <immintrin.h>
 #include <stdint.h>
 
+#define TWIN_DOT_SUMS 8 /* sums of a product of few rows; the rest is for loads */
 #define TWIN_TILE_ROWS 6 /* 6 x 2 sums, 2 weights and 1 activation are 15 of the 16 registers */
 typedef __m256 vec;
 enum { LANES = 8, TILE_ROWS = TWIN_TILE_ROWS };

@@ -5,6 +5,7 @@
 #include <immintrin.h>
 #include <stdint.h>
 
+#define TWIN_DOT_SUMS 16 /* sums of a product of few rows; the rest is for loads */
 #define TWIN_TILE_ROWS 14 /* rows of x in a tile: 14 x 2 sums, 2 weights and 1 activation are 31 of the 32 registers */
 typedef __m512 vec;
 enum { LANES = 16, TILE_ROWS = TWIN_TILE_ROWS };

@@ -5,6 +5,7 @@
 #include <arm_neon.h>
 #include <stdint.h>
 
+#define TWIN_DOT_SUMS 16 /* sums of a product of few rows; the rest is for loads */
 #define TWIN_TILE_ROWS 12 /* 12 x 2 sums, 2 weights and 1 activation are 27 of the 32 registers */
 typedef float32x4_t vec;
 enum { LANES = 4, TILE_ROWS = TWIN_TILE_ROWS };
