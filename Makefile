@@ -3,6 +3,9 @@
 #   make                  build/gemma4-ref and build/gemma4-check
 #   make demo             two dumps of a real engine through gemma4-check: one conforms, one does not
 #   make check            all tests, offline, without Python
+#   make twin-errors      the worst error of every operator of every SIMD twin: writes spec/twins-errors.md
+#   make check-neon       the NEON twin under qemu-user
+#   make bench            operators and forward pass at the true dimensions, beside the machine's own limits
 #   make agreement        the reference against every golden, as a table
 #   make precision        the reference's own rounding error, against a float64 build of the same source
 #   make check-sanitizers the tests under AddressSanitizer and UndefinedBehaviorSanitizer
@@ -29,8 +32,8 @@ VERSION  := $(shell git describe --always --dirty 2>/dev/null || echo unknown)
 LANGUAGE  = -std=c11 -D_GNU_SOURCE -ffp-contract=off
 WARNINGS  = -Wall -Wextra -Wshadow -Wstrict-prototypes -Wmissing-prototypes -Wvla
 PACKAGES  = hdf5 yaml-0.1 libcrypto
-CPPFLAGS += -Iref -Itests/check -MMD -MP $(shell pkg-config --cflags $(PACKAGES))
-LDLIBS   += $(shell pkg-config --libs $(PACKAGES)) -lm
+CPPFLAGS += -Iref -Itests/check -MMD -MP $(if $(PACKAGES),$(shell pkg-config --cflags $(PACKAGES)))
+LDLIBS   += $(if $(PACKAGES),$(shell pkg-config --libs $(PACKAGES))) -lm
 COMPILE   = $(CC) $(CPPFLAGS) $(LANGUAGE) $(WARNINGS) $(WERROR) $(CFLAGS) $(TWIN_FLAGS) $(SANITIZE)
 LINK      = $(CC) $(SANITIZE) $(LDFLAGS)
 
@@ -46,6 +49,8 @@ LDLIBS    += $(if $(TWINS),$(OPENMP))
 
 LIBRARY = $(patsubst %.c,$(BUILD)/%.o,$(filter-out ref/main.c ref/ops_%.c,$(wildcard ref/*.c)) $(TWINS:%=ref/ops_%.c))
 CHECKER = $(patsubst %.c,$(BUILD)/%.o,$(filter-out tests/check/main.c,$(wildcard tests/check/*.c)))
+# The twin checker needs neither HDF5 nor YAML: operators only.
+TWIN_CHECK = $(patsubst %.c,$(BUILD)/%.o,$(wildcard tests/twins/*.c) ref/forward.c ref/ops.c ref/taps.c ref/error.c $(TWINS:%=ref/ops_%.c))
 BENCH   = $(patsubst %.c,$(BUILD)/%.o,tests/bench/main.c $(TWINS:%=tests/bench/peak_%.c))
 UNIT    = $(patsubst %.c,$(BUILD)/%.o,$(wildcard tests/unit/*.c))
 
@@ -60,6 +65,9 @@ $(BUILD)/gemma4-check: $(BUILD)/tests/check/main.o $(CHECKER) $(LIBRARY)
 $(BUILD)/unit-tests: $(UNIT) $(CHECKER) $(LIBRARY)
 	$(LINK) -o $@ $^ $(LDLIBS) $(shell pkg-config --libs check)
 
+$(BUILD)/gemma4-twins: $(TWIN_CHECK)
+	$(LINK) -o $@ $^ -lm $(if $(TWINS),$(OPENMP))
+
 $(BUILD)/gemma4-bench: $(BENCH) $(LIBRARY)
 	$(LINK) -o $@ $^ $(LDLIBS)
 
@@ -68,7 +76,7 @@ $(BUILD)/%.o: %.c
 	$(COMPILE) -c -o $@ $<
 
 # ops_avx2.c and peak_avx2.c get TWIN_avx2, and so on.
-$(BUILD)/ref/ops_%.o $(BUILD)/tests/bench/%.o: TWIN_FLAGS = $(TWIN_$(lastword $(subst _, ,$(notdir $*)))) $(or $(OPENMP),-Wno-unknown-pragmas)
+$(BUILD)/ref/ops_%.o $(BUILD)/tests/bench/%.o $(BUILD)/tests/twins/%.o: TWIN_FLAGS = $(TWIN_$(lastword $(subst _, ,$(notdir $*)))) $(or $(OPENMP),-Wno-unknown-pragmas)
 
 $(BUILD)/ref/main.o: CPPFLAGS += -DGEMMA4_VERSION='"$(VERSION)"'
 
@@ -82,10 +90,34 @@ $(BUILD)/unit-tests.passed: $(BUILD)/unit-tests $(BUILD)/gemma4-ref $(BUILD)/gem
 	GEMMA4_BUILD=$(BUILD) $(BUILD)/unit-tests
 	@touch $@
 
-check: all $(BUILD)/unit-tests.passed
+# Threads that wait do not spin: tests share the machine.
+$(BUILD)/twins.passed: $(BUILD)/gemma4-twins $(BUILD)/gemma4-ref $(BUILD)/gemma4-check tests/twins.sh $(BUILD)/unit-tests.passed
+	OMP_WAIT_POLICY=passive $(BUILD)/gemma4-twins >$(BUILD)/twins.txt || { cat $(BUILD)/twins.txt; exit 1; }
+	OMP_WAIT_POLICY=passive OMP_NUM_THREADS=1 sh tests/twins.sh $(BUILD)
+	@touch $@
+
+check: all $(BUILD)/unit-tests.passed $(BUILD)/twins.passed
 	$(BUILD)/gemma4-check lint
 	sh tests/demo.sh $(BUILD)/gemma4-check >$(BUILD)/demo.txt
 	@echo "make check: everything passed"
+
+# The table of worst errors in spec/.
+twin-errors: $(BUILD)/gemma4-twins
+	$(BUILD)/gemma4-twins --table spec/twins-errors.md
+
+# The NEON twin, cross-compiled and run in an emulator: gcc-aarch64-linux-gnu, libc6-dev-arm64-cross, qemu-user.
+# -O2: gcc 12 for AArch64 crashes at -O3 (gemma4_softmax).
+check-neon:
+	$(MAKE) BUILD=$(BUILD)/neon CC=aarch64-linux-gnu-gcc PACKAGES= CFLAGS="-O2 -g" LDFLAGS=-static $(BUILD)/neon/gemma4-twins
+	OMP_WAIT_POLICY=passive qemu-aarch64 $(BUILD)/neon/gemma4-twins
+
+# Two layers at the true dimensions, 3.3 GB, seven seconds.
+FULL = build/checkpoints/26b-a4b-2
+$(FULL)/model.safetensors: $(BUILD)/gemma4-ref
+	$(BUILD)/gemma4-ref synth --preset 26b-a4b --layers 2 --vocab 8192 --seed 1 --out $(FULL)
+
+bench: $(BUILD)/gemma4-bench $(FULL)/model.safetensors
+	$(BUILD)/gemma4-bench --model $(FULL) --csv $(BUILD)/bench.csv --json $(BUILD)/bench.json
 
 agreement: all
 	$(BUILD)/gemma4-check agreement
@@ -106,8 +138,8 @@ check-sanitizers:
 	$(MAKE) BUILD=$(BUILD)/sanitizers CFLAGS="-O1 -g" SANITIZE="-fsanitize=address,undefined -fno-sanitize-recover=all" check
 
 check-warnings:
-	$(MAKE) BUILD=$(BUILD)/gcc CC=gcc WERROR=-Werror all $(BUILD)/gcc/unit-tests
-	$(MAKE) BUILD=$(BUILD)/clang CC=clang WERROR=-Werror all $(BUILD)/clang/unit-tests
+	$(MAKE) BUILD=$(BUILD)/gcc CC=gcc WERROR=-Werror all $(BUILD)/gcc/unit-tests $(BUILD)/gcc/gemma4-twins $(BUILD)/gcc/gemma4-bench
+	$(MAKE) BUILD=$(BUILD)/clang CC=clang WERROR=-Werror all $(BUILD)/clang/unit-tests $(BUILD)/clang/gemma4-twins $(BUILD)/clang/gemma4-bench
 
 # --------------------------------------------------------------------- oracle
 
@@ -134,5 +166,5 @@ golden-verify: all $(ORACLE)
 clean:
 	rm -rf $(BUILD)
 
-.PHONY: all demo check agreement precision check-sanitizers check-warnings honest planted uncatalogued pairs golden golden-verify kill-matrix honest-reference clean
+.PHONY: all demo check agreement precision check-sanitizers check-warnings honest planted uncatalogued pairs golden golden-verify kill-matrix honest-reference clean twin-errors check-neon bench
 -include $(shell find $(BUILD) -name '*.d' 2>/dev/null)

@@ -40,6 +40,7 @@ typedef struct job {
     size_t token_count, chunk_count;
     int64_t first_position;
     gemma4_session *session;
+    gemma4_ops ops;
 } job;
 
 static void job_free(job *j)
@@ -80,8 +81,8 @@ static int job_open(job *j, size_t extra, gemma4_error *error)
     j->session = gemma4_session_new(j->model, (size_t)j->first_position, j->token_count + extra, error);
     if (!j->session)
         return -1;
-    gemma4_ops ops = gemma4_ops_for(mask);
-    gemma4_session_set_ops(j->session, &ops);
+    j->ops = gemma4_ops_for(mask);
+    gemma4_session_set_ops(j->session, &j->ops);
     return 0;
 }
 
@@ -199,6 +200,8 @@ static int describe_dump(dump *d, const job *j, gemma4_error *error)
     if (gemma4_activations_set_attribute(d->writer, "engine", "gemma4-ref", error) ||
         gemma4_activations_set_attribute(d->writer, "engine_version", GEMMA4_VERSION, error) ||
         gemma4_activations_set_attribute(d->writer, "dtype", dtype, error))
+        return -1;
+    if (strcmp(j->ops.name, "scalar") && gemma4_activations_set_attribute(d->writer, "cpu", j->ops.name, error))
         return -1;
     if (j->schedule_text)
         return gemma4_activations_set_attribute(d->writer, "schedule", j->schedule_text, error);

@@ -26,11 +26,13 @@ enum {
     FEW = 8,           /* rows of x that share one pass over weights in the product for few */
     DOT_BLOCK = 64,    /* rows of W that a thread takes at a time there */
     OUT_BLOCK = 128,   /* columns of y that a thread takes at a time in the experts' second product */
+    GROUP_ROWS = TILE_ROWS > FEW ? TILE_ROWS : FEW, /* slots of an expert at a time, in either product */
     DOT_SUMS = TWIN_DOT_SUMS, /* registers for sums in dot_tile: R * N * U at most */
     QUERY_TILE = 4,    /* attention: query rows that are multiplied with ROWS_FOR_4 keys at a time */
     QUERIES = 16,      /* attention: query rows that share a block of keys */
     KEYS = 2 * LANES,  /* attention: keys of a block */
     ELEMENTWISE = 16384, /* values from which on threads pay in element-wise operators */
+    PRODUCTS = 1 << 16,  /* multiplications from which on they pay elsewhere */
 };
 
 /* Before loops over registers: an array of vectors stays in registers only where every index is a constant. */
@@ -207,21 +209,28 @@ INLINE void dot_tile(float *const *y, size_t first, const char *const *w, gemma4
         }
 }
 
-/* The rows of weights that N rows of x are multiplied with at a time. A single x stays in the first-level cache: one row of weights is one
+/* The rows of weights that N rows of x are multiplied with at a time. A single x (up to LONG_ROW) stays in the first-level cache: one row of weights is one
  * stream through memory, which the hardware's prefetchers follow better than several. Several x do not stay there: each vector
  * of them loaded is used for as many rows of weights as there are registers for sums. */
-enum { ROWS_FOR_1 = 1, ROWS_FOR_4 = DOT_SUMS / 4, ROWS_FOR_8 = DOT_SUMS / 8 };
+enum { LONG_ROW = 4096, ROWS_FOR_1 = 1, ROWS_FOR_4 = DOT_SUMS / 4, ROWS_FOR_8 = DOT_SUMS / 8 };
 
-static size_t dot_height(size_t N)
+static size_t dot_height(size_t N, size_t cols)
 {
-    return N == 1 ? ROWS_FOR_1 : N <= 4 ? ROWS_FOR_4 : ROWS_FOR_8;
+    if (N == 1 && cols <= LONG_ROW)
+        return ROWS_FOR_1;
+    return N <= 4 ? ROWS_FOR_4 : ROWS_FOR_8;
 }
 
-/* y[n][i + r] for r < dot_height(N); one function for each N, so that the compiler keeps the sums in registers. */
+/* y[n][i + r] for r < dot_height(N, w->cols); one function for each N, so that the compiler keeps the sums in registers. */
 INLINE void dot_group(float *const *y, size_t i, const char *const *w, gemma4_dtype dtype, const float *const *x, size_t cols, size_t N)
 {
     switch (N) {
-    case 1: dot_tile(y, i, w, dtype, x, cols, ROWS_FOR_1, 1, 4); break;
+    case 1:
+        if (cols <= LONG_ROW)
+            dot_tile(y, i, w, dtype, x, cols, ROWS_FOR_1, 1, 4);
+        else
+            dot_tile(y, i, w, dtype, x, cols, ROWS_FOR_4, 1, 1);
+        break;
     case 2: dot_tile(y, i, w, dtype, x, cols, ROWS_FOR_4, 2, 1); break;
     case 3: dot_tile(y, i, w, dtype, x, cols, ROWS_FOR_4, 3, 1); break;
     case 4: dot_tile(y, i, w, dtype, x, cols, ROWS_FOR_4, 4, 1); break;
@@ -232,7 +241,7 @@ INLINE void dot_group(float *const *y, size_t i, const char *const *w, gemma4_dt
     }
 }
 
-/* The rows that are left where fewer than dot_height(N) are: one row of weights and one of x at a time. */
+/* The rows that are left where fewer than dot_height(N, cols) are: one row of weights and one of x at a time. */
 INLINE void dot_rest(float *const *y, size_t i, const char *const *w, gemma4_dtype dtype, const float *const *x, size_t cols, size_t rows,
                      size_t N)
 {
@@ -244,7 +253,7 @@ INLINE void dot_rest(float *const *y, size_t i, const char *const *w, gemma4_dty
 /* y[n][i] for the rows first_row + i of w, i < rows, and N <= FEW rows of x. */
 static void dot_rows(float *const *y, const gemma4_weight *w, size_t first_row, size_t rows, const float *const *x, size_t N)
 {
-    size_t height = dot_height(N);
+    size_t height = dot_height(N, w->cols);
     for (size_t i = 0; i < rows; i += height) {
         const char *w_i[DOT_SUMS];
         size_t R = least(height, rows - i);
@@ -403,7 +412,7 @@ static float *thread_panel(float *scratch, size_t cols)
 static void matmul_few(float *y, const float *x, const gemma4_weight *w, size_t T)
 {
     size_t blocks = (w->rows + DOT_BLOCK - 1) / DOT_BLOCK;
-#pragma omp parallel for schedule(dynamic)
+#pragma omp parallel for schedule(dynamic) if (T * w->rows * w->cols >= PRODUCTS)
     for (size_t b = 0; b < blocks; b++)
         for (size_t t = 0; t < T; t += FEW) {
             const float *x_t[FEW];
@@ -429,12 +438,12 @@ static void matmul_many(float *y, const float *x, const gemma4_weight *w, size_t
     if (rows_collide(w->cols)) {
         float *apart = scratch + ALIGNMENT + (size_t)thread_count() * panel_floats(w->cols); /* a copy with rows further apart */
         stride += ROW_GAP;
-#pragma omp parallel for schedule(static)
+#pragma omp parallel for schedule(static) if (T * w->cols >= ELEMENTWISE)
         for (size_t t = 0; t < T; t++)
             memcpy(apart + t * stride, x + t * w->cols, w->cols * sizeof *x);
         x = apart;
     }
-#pragma omp parallel for schedule(dynamic)
+#pragma omp parallel for schedule(dynamic) if (T * w->rows * w->cols >= PRODUCTS)
     for (size_t p = 0; p < panels; p++) {
         float *panel = thread_panel(scratch, w->cols);
         float c[TILE_ROWS * PANEL];
@@ -493,7 +502,7 @@ static grouping group_by_expert(const int32_t *ids, size_t slots, size_t cols, f
     return g;
 }
 
-/* Lanes m ... m + LANES - 1 of the act of up to TILE_ROWS slots; products is (N, PANEL): gates, then ups. */
+/* Lanes m ... m + LANES - 1 of the act of up to GROUP_ROWS slots; products is (N, PANEL): gates, then ups. */
 static void store_act(float *act, const float *products, const int32_t *slots, size_t N, size_t M, size_t m)
 {
     for (size_t n = 0; n < N; n++) {
@@ -511,14 +520,14 @@ static void experts_act_panel(float *act, const float *x, const gemma4_weight *w
                               size_t M, size_t m, float *panel)
 {
     size_t rows = least(LANES, M - m);
-    float c[TILE_ROWS * PANEL] = {0};
+    float c[GROUP_ROWS * PANEL] = {0};
     upcoming next = upcoming_rows(w, expert_row + m + LANES, expert_row + M + m + LANES);
     if (count > FEW) {
         pack_half(panel, w, expert_row + m, rows);
         pack_half(panel + LANES, w, expert_row + M + m, rows);
     }
     for (size_t s = 0, N; s < count; s += N) {
-        const float *x_n[TILE_ROWS];
+        const float *x_n[GROUP_ROWS];
         float *gate[FEW], *up[FEW];
         N = count > FEW ? tile_rows(count - s) : count;
         for (size_t n = 0; n < N; n++)
@@ -542,7 +551,7 @@ GEMMA4_EXPERTS_ACT(TWIN(gemma4_experts_act))
 {
     grouping g = group_by_expert(ids, T * K, gate_up_proj->cols, scratch);
     size_t parts = (M + DOT_BLOCK - 1) / DOT_BLOCK; /* of an expert's rows: one part is one piece of work */
-#pragma omp parallel for schedule(dynamic)
+#pragma omp parallel for schedule(dynamic) if (T * K * M * gate_up_proj->cols >= PRODUCTS)
     for (size_t work = 0; work < g.groups * parts; work++) {
         const int32_t *slots = g.order + g.first[work / parts];
         size_t count = (size_t)(g.first[work / parts + 1] - g.first[work / parts]);
@@ -558,14 +567,14 @@ static void experts_out_panel(float *y, const float *act, const gemma4_weight *w
                               size_t count, size_t K, size_t d, size_t first, float *panel)
 {
     size_t M = w->cols, rows = least(PANEL, d - first);
-    float c[TILE_ROWS * PANEL];
+    float c[GROUP_ROWS * PANEL];
     upcoming next = upcoming_rows(w, expert_row + first + PANEL, expert_row + first + PANEL + LANES);
     if (count > FEW) {
         pack_half(panel, w, expert_row + first, least(LANES, rows));
         pack_half(panel + LANES, w, expert_row + first + LANES, rows - least(LANES, rows));
     }
     for (size_t s = 0, N; s < count; s += N) {
-        const float *act_n[TILE_ROWS];
+        const float *act_n[GROUP_ROWS];
         float *c_n[FEW];
         N = count > FEW ? tile_rows(count - s) : count;
         for (size_t n = 0; n < N; n++)
@@ -591,7 +600,7 @@ GEMMA4_EXPERTS_OUT(TWIN(gemma4_experts_out))
 {
     grouping g = group_by_expert(ids, T * K, down_proj->cols, scratch);
     size_t parts = (d + OUT_BLOCK - 1) / OUT_BLOCK;
-#pragma omp parallel for schedule(dynamic)
+#pragma omp parallel for schedule(dynamic) if (T * K * d * down_proj->cols >= PRODUCTS)
     for (size_t part = 0; part < parts; part++) {
         size_t first = part * OUT_BLOCK, end = least(d, first + OUT_BLOCK);
         float *panel = thread_panel(scratch, down_proj->cols);
@@ -666,7 +675,7 @@ GEMMA4_ROPE(TWIN(gemma4_rope))
         float frequency[PAIRS]; /* as in the scalar: every step that the definition rounds is rounded */
         for (size_t j = 0; j < n; j++)
             frequency[j] = 1.0f / (float)pow(theta, (double)((float)(2 * (first + j)) / (float)D));
-#pragma omp parallel for schedule(static) if (T > 1)
+#pragma omp parallel for schedule(static) if (T > 1 && T * heads * n >= ELEMENTWISE)
         for (size_t t = 0; t < T; t++) {
             float c[PAIRS], s[PAIRS];
             for (size_t j = 0; j < n; j++) {
@@ -826,7 +835,7 @@ static void attend(float *context, const float *q, const gemma4_keys *s, size_t 
 GEMMA4_ATTENTION(TWIN(gemma4_attention))
 {
     size_t rows = T * (H / keys->G), blocks = (rows + QUERIES - 1) / QUERIES;
-#pragma omp parallel for schedule(dynamic)
+#pragma omp parallel for schedule(dynamic) if (T * H * keys->D * (keys->past + T) >= PRODUCTS)
     for (size_t work = 0; work < blocks * keys->G; work++) {
         size_t first = work / keys->G * QUERIES;
         attend(context, q, keys, H, work % keys->G, first, least(QUERIES, rows - first));

@@ -1,7 +1,11 @@
 #!/bin/sh
 # Installs what building and testing need and this machine lacks. Debian and Ubuntu; elsewhere it says what to install.
-# Does nothing, and needs no rights, where everything is there.
+# Does nothing, and needs no rights, where everything is there. install.sh neon: also what `make check-neon` needs.
 missing=
+if [ "$1" = neon ]; then
+    command -v aarch64-linux-gnu-gcc >/dev/null 2>&1 || missing="$missing gcc-aarch64-linux-gnu libc6-dev-arm64-cross"
+    command -v qemu-aarch64 >/dev/null 2>&1 || missing="$missing qemu-user"
+fi
 command -v make >/dev/null 2>&1 || missing="$missing make"
 command -v cc >/dev/null 2>&1 || missing="$missing gcc libc6-dev"
 command -v git >/dev/null 2>&1 || missing="$missing git"
