@@ -5,6 +5,7 @@
 #   make check            all tests, offline, without Python
 #   make twin-errors      the worst error of every operator of every SIMD twin: writes spec/twins-errors.md
 #   make check-neon       the NEON twin under qemu-user
+#   make check-full       two layers at the true dimensions: transformers, reference and twins agree; 3.3 GB of disk
 #   make bench            operators and forward pass at the true dimensions, beside the machine's own limits
 #   make agreement        the reference against every golden, as a table
 #   make precision        the reference's own rounding error, against a float64 build of the same source
@@ -113,8 +114,11 @@ check-neon:
 
 # Two layers at the true dimensions, 3.3 GB, seven seconds.
 FULL = build/checkpoints/26b-a4b-2
-$(FULL)/model.safetensors: $(BUILD)/gemma4-ref
+$(FULL)/model.safetensors: | $(BUILD)/gemma4-ref
 	$(BUILD)/gemma4-ref synth --preset 26b-a4b --layers 2 --vocab 8192 --seed 1 --out $(FULL)
+
+check-full: all $(FULL)/model.safetensors
+	OMP_WAIT_POLICY=passive sh tests/full.sh $(BUILD) $(FULL)
 
 bench: $(BUILD)/gemma4-bench $(FULL)/model.safetensors
 	$(BUILD)/gemma4-bench --model $(FULL) --csv $(BUILD)/bench.csv --json $(BUILD)/bench.json
@@ -166,5 +170,5 @@ golden-verify: all $(ORACLE)
 clean:
 	rm -rf $(BUILD)
 
-.PHONY: all demo check agreement precision check-sanitizers check-warnings honest planted uncatalogued pairs golden golden-verify kill-matrix honest-reference clean twin-errors check-neon bench
+.PHONY: all demo check agreement precision check-sanitizers check-warnings honest planted uncatalogued pairs golden golden-verify kill-matrix honest-reference clean twin-errors check-neon bench check-full
 -include $(shell find $(BUILD) -name '*.d' 2>/dev/null)

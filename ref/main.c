@@ -3,12 +3,14 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 #include "activations.h"
 #include "facts.h"
 #include "forward.h"
 #include "ops.h"
 #include "options.h"
+#include "stream.h"
 #include "synth.h"
 
 #ifndef GEMMA4_VERSION
@@ -17,7 +19,7 @@
 
 static const char usage[] =
     "usage: gemma4-ref run   --model DIR --tokens 2,17,... [--decode N] [--schedule 32,1,1,...] [--first-position P]\n"
-    "                        [--cpu scalar|avx2|avx512|neon|auto]\n"
+    "                        [--cpu scalar|avx2|avx512|neon|auto] [--stream auto|yes|no]\n"
     "       gemma4-ref dump  --model DIR --tokens 2,17,... --out FILE.h5 [--taps all|GLOB] [--schedule 32,1,1,...]\n"
     "                        [--first-position P] [--dtype float32|float64|float16|bfloat16] [--cpu ...]\n"
     "       gemma4-ref facts [--model DIR]\n"
@@ -30,6 +32,7 @@ static const char usage[] =
     "synth   writes a synthetic checkpoint in the published layout (spec/synth.md)\n"
     "--cpu   which operators (spec/twins.md): scalar is the reference and the default, auto the fastest twin of this machine; where the\n"
     "        option is absent, the environment variable GEMMA4_CPU says it. OMP_NUM_THREADS sets a twin's threads\n"
+    "--stream  reads a checkpoint that is larger than the memory layer by layer, and prints time and memory; auto: where it is\n"
     "Exit status: 0 done, 2 anything else, with one line on stderr that says what and where.\n";
 
 /* What run and dump share: a model, tokens, and how to feed them. */
@@ -135,13 +138,47 @@ static int decode(job *j, int64_t count, gemma4_real *logits, gemma4_error *erro
     return 0;
 }
 
+static double seconds_since(const struct timespec *start)
+{
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return (double)(now.tv_sec - start->tv_sec) + 1e-9 * (double)(now.tv_nsec - start->tv_nsec);
+}
+
+/* Streams where the option or, with auto, the checkpoint's size says so; *streaming says whether. */
+static int choose_stream(job *j, const char *text, bool *streaming, gemma4_error *error)
+{
+    bool automatic = !text || !strcmp(text, "auto");
+    if (!automatic && strcmp(text, "yes") && strcmp(text, "no"))
+        return gemma4_fail(error, "--stream: expected auto, yes or no, found '%.40s'", text);
+    *streaming = automatic ? gemma4_stream_needed(j->model) : !strcmp(text, "yes");
+    if (*streaming) {
+        gemma4_session_set_hook(j->session, gemma4_stream_tap, j->model);
+        gemma4_session_show_probs(j->session, false);
+    }
+    return 0;
+}
+
+static void print_stream(size_t prefilled, double prefill, int64_t decoded, double whole)
+{
+    gemma4_memory used = gemma4_memory_used();
+    printf("prefill of %zu tokens: %.2f s (%.2f tokens/s)\n", prefilled, prefill, (double)prefilled / prefill);
+    if (decoded > 1)
+        printf("decode: %.2f s a token\n", (whole - prefill) / (double)(decoded - 1));
+    printf("peak resident memory: %.0f MiB, mapped pages of the checkpoint included; not backed by it: %.0f MiB\n", used.peak / 0x1p20,
+           used.anonymous / 0x1p20);
+}
+
 static int command_run(int argc, char **argv, gemma4_error *error)
 {
     job j = {0};
-    const char *decode_text = NULL;
+    const char *decode_text = NULL, *stream_text = NULL;
+    bool streaming = false;
+    double prefill = 0;
+    struct timespec start;
     const gemma4_option options[] = {{"--model", &j.model_dir}, {"--tokens", &j.tokens_text}, {"--schedule", &j.schedule_text},
                                      {"--first-position", &j.first_position_text}, {"--cpu", &j.cpu}, {"--decode", &decode_text},
-                                     {NULL, NULL}};
+                                     {"--stream", &stream_text}, {NULL, NULL}};
     size_t words;
     int64_t decode_count = 0;
     gemma4_real *logits = NULL;
@@ -153,11 +190,17 @@ static int command_run(int argc, char **argv, gemma4_error *error)
     if (!status && !(logits = malloc(j.model->config.vocab_size * sizeof *logits)))
         status = gemma4_fail(error, "logits: out of memory");
     if (!status)
+        status = choose_stream(&j, stream_text, &streaming, error);
+    clock_gettime(CLOCK_MONOTONIC, &start);
+    if (!status)
         status = job_prefill(&j, 0, logits, error);
+    prefill = seconds_since(&start);
     if (!status && decode_count)
         status = decode(&j, decode_count, logits, error);
     else if (!status)
         print_best(logits, j.model->config.vocab_size);
+    if (!status && streaming)
+        print_stream(j.token_count, prefill, decode_count, seconds_since(&start));
     free(logits);
     job_free(&j);
     return status;
