@@ -275,30 +275,38 @@ static void dot_rows(float *const *y, const gemma4_weight *w, size_t first_row, 
 
 /* -------------------------------------------------- products of many rows */
 
-/* Half a panel: rows first_row ... first_row + rows - 1 <= LANES of w, transposed. Column k of row r goes to
- * half[k * PANEL + r]; lanes without a row become 0. */
+/* Half a panel: rows first_row ... first_row + rows - 1 <= LANES of w, transposed. Lanes without a row become 0.
+ *   f16, f32: widened; column k of row r goes to half[k * PANEL + r].
+ *   bf16: as it is, two columns in a lane, which halves the shuffles here and the bytes in the cache; columns k (even) and k + 1 of
+ *   row r go to the lower and upper half of half[k / 2 * PANEL + r]. The products widen them. */
 static void pack_half(float *half, const gemma4_weight *w, size_t first_row, size_t rows)
 {
     size_t k = 0, cols = w->cols;
     vec v[LANES];
-    if (rows == LANES && w->dtype == GEMMA4_BF16) /* two columns in each lane: half the work of transposing */
-        for (; k + 2 * LANES <= cols; k += 2 * LANES) {
+    if (w->dtype == GEMMA4_BF16) {
+        for (; k + 2 * LANES <= cols && rows == LANES; k += 2 * LANES) {
             for (size_t r = 0; r < LANES; r++)
                 v[r] = vec_load_pairs((const uint16_t *)weight_row(w, first_row + r) + k);
             vec_transpose(v);
-            for (size_t j = 0; j < LANES; j++) {
-                vec_store(half + (k + 2 * j) * PANEL, vec_even_bf16(v[j]));
-                vec_store(half + (k + 2 * j + 1) * PANEL, vec_odd_bf16(v[j]));
-            }
-        }
-    if (rows == LANES)
-        for (; k + LANES <= cols; k += LANES) {
-            for (size_t r = 0; r < LANES; r++)
-                v[r] = weights_load(weight_row(w, first_row + r), w->dtype, k);
-            vec_transpose(v);
             for (size_t j = 0; j < LANES; j++)
-                vec_store(half + (k + j) * PANEL, v[j]);
+                vec_store(half + (k / 2 + j) * PANEL, v[j]);
         }
+        for (; k < cols; k += 2)
+            for (size_t r = 0; r < LANES; r++) {
+                uint16_t pair[2] = {0, 0}; /* little-endian: the first is the lower half */
+                if (r < rows)
+                    memcpy(pair, (const uint16_t *)weight_row(w, first_row + r) + k, least(2, cols - k) * sizeof *pair);
+                memcpy(half + k / 2 * PANEL + r, pair, sizeof pair);
+            }
+        return;
+    }
+    for (; k + LANES <= cols && rows == LANES; k += LANES) {
+        for (size_t r = 0; r < LANES; r++)
+            v[r] = weights_load(weight_row(w, first_row + r), w->dtype, k);
+        vec_transpose(v);
+        for (size_t j = 0; j < LANES; j++)
+            vec_store(half + (k + j) * PANEL, v[j]);
+    }
     for (; k < cols; k++)
         for (size_t r = 0; r < LANES; r++)
             half[k * PANEL + r] = r < rows ? gemma4_weight_at(w, (first_row + r) * cols + k) : 0;
@@ -311,24 +319,33 @@ typedef struct upcoming {
     size_t step; /* bytes a column: LANES weights */
 } upcoming;
 
-/* c += x panel over n columns from first_k on, for N <= TILE_ROWS rows of x: c is (N, PANEL), panel is (n, PANEL). Every sum stays in a
- * register; each weight loaded is used N times. */
-INLINE void tile_block(float *c, const float *panel, const float *const *x, upcoming next, size_t first_k, size_t n, size_t N)
+/* sum += column k of x times two vectors of weights: each weight is used N times. */
+INLINE void tile_column(vec sum[TILE_ROWS][2], vec w_0, vec w_1, const float *const *x, size_t k, size_t N)
+{
+    UNROLL
+    for (size_t t = 0; t < N; t++) {
+        vec x_t = vec_set1(x[t][k]);
+        sum[t][0] = vec_fma(x_t, w_0, sum[t][0]);
+        sum[t][1] = vec_fma(x_t, w_1, sum[t][1]);
+    }
+}
+
+/* c += x panel over the columns first_k ... first_k + n - 1, for N <= TILE_ROWS rows of x: c is (N, PANEL); panel begins with
+ * column first_k, which is even. Every sum stays in a register. */
+INLINE void tile_block(float *c, const float *panel, bool pairs, const float *const *x, upcoming next, size_t first_k, size_t n, size_t N)
 {
     vec sum[TILE_ROWS][2];
+    size_t end = first_k + n;
     UNROLL
     for (size_t t = 0; t < N; t++)
         sum[t][0] = sum[t][1] = vec_set1(0);
-    for (size_t k = 0; k < n; k++) {
-        vec w_0 = vec_load(panel + k * PANEL), w_1 = vec_load(panel + k * PANEL + LANES);
-        __builtin_prefetch(next.half[0] + (first_k + k) * next.step, 0, 2);
-        __builtin_prefetch(next.half[1] + (first_k + k) * next.step, 0, 2);
-        UNROLL
-        for (size_t t = 0; t < N; t++) {
-            vec x_t = vec_set1(x[t][first_k + k]);
-            sum[t][0] = vec_fma(x_t, w_0, sum[t][0]);
-            sum[t][1] = vec_fma(x_t, w_1, sum[t][1]);
-        }
+    for (size_t k = first_k; k < end; k += pairs ? 2 : 1, panel += PANEL) {
+        vec w_0 = vec_load(panel), w_1 = vec_load(panel + LANES);
+        __builtin_prefetch(next.half[0] + k * next.step, 0, 2);
+        __builtin_prefetch(next.half[1] + k * next.step, 0, 2);
+        tile_column(sum, pairs ? vec_even_bf16(w_0) : w_0, pairs ? vec_even_bf16(w_1) : w_1, x, k, N);
+        if (pairs && k + 1 < end)
+            tile_column(sum, vec_odd_bf16(vec_load(panel)), vec_odd_bf16(vec_load(panel + LANES)), x, k + 1, N);
     }
     UNROLL
     for (size_t t = 0; t < N; t++) {
@@ -338,30 +355,30 @@ INLINE void tile_block(float *c, const float *panel, const float *const *x, upco
 }
 
 /* c = x panel over all columns: c is (N, PANEL). */
-static void tile(float *c, const float *panel, const float *const *x, upcoming next, size_t cols, size_t N)
+INLINE void tile_typed(float *c, const float *panel, bool pairs, const float *const *x, upcoming next, size_t cols, size_t N)
 {
     memset(c, 0, N * PANEL * sizeof *c);
     for (size_t k = 0; k < cols; k += K_BLOCK) {
-        const float *block = panel + k * PANEL;
+        const float *block = panel + (pairs ? k / 2 : k) * PANEL;
         size_t n = least(K_BLOCK, cols - k);
         switch (N) { /* one function for each, so that the compiler keeps the sums in registers */
-        case 1: tile_block(c, block, x, next, k, n, 1); break;
-        case 2: tile_block(c, block, x, next, k, n, 2); break;
-        case 3: tile_block(c, block, x, next, k, n, 3); break;
-        case 4: tile_block(c, block, x, next, k, n, 4); break;
-        case 5: tile_block(c, block, x, next, k, n, 5); break;
-        case 6: tile_block(c, block, x, next, k, n, 6); break;
+        case 1: tile_block(c, block, pairs, x, next, k, n, 1); break;
+        case 2: tile_block(c, block, pairs, x, next, k, n, 2); break;
+        case 3: tile_block(c, block, pairs, x, next, k, n, 3); break;
+        case 4: tile_block(c, block, pairs, x, next, k, n, 4); break;
+        case 5: tile_block(c, block, pairs, x, next, k, n, 5); break;
+        case 6: tile_block(c, block, pairs, x, next, k, n, 6); break;
 #if TWIN_TILE_ROWS > 6
-        case 7: tile_block(c, block, x, next, k, n, 7); break;
-        case 8: tile_block(c, block, x, next, k, n, 8); break;
-        case 9: tile_block(c, block, x, next, k, n, 9); break;
-        case 10: tile_block(c, block, x, next, k, n, 10); break;
-        case 11: tile_block(c, block, x, next, k, n, 11); break;
-        case 12: tile_block(c, block, x, next, k, n, 12); break;
+        case 7: tile_block(c, block, pairs, x, next, k, n, 7); break;
+        case 8: tile_block(c, block, pairs, x, next, k, n, 8); break;
+        case 9: tile_block(c, block, pairs, x, next, k, n, 9); break;
+        case 10: tile_block(c, block, pairs, x, next, k, n, 10); break;
+        case 11: tile_block(c, block, pairs, x, next, k, n, 11); break;
+        case 12: tile_block(c, block, pairs, x, next, k, n, 12); break;
 #endif
 #if TWIN_TILE_ROWS > 12
-        case 13: tile_block(c, block, x, next, k, n, 13); break;
-        case 14: tile_block(c, block, x, next, k, n, 14); break;
+        case 13: tile_block(c, block, pairs, x, next, k, n, 13); break;
+        case 14: tile_block(c, block, pairs, x, next, k, n, 14); break;
 #endif
         default: break;
         }
@@ -373,6 +390,14 @@ static size_t tile_rows(size_t left)
 {
     size_t tiles = (left + TILE_ROWS - 1) / TILE_ROWS;
     return (left + tiles - 1) / tiles;
+}
+
+static void tile(float *c, const float *panel, gemma4_dtype dtype, const float *const *x, upcoming next, size_t cols, size_t N)
+{
+    if (dtype == GEMMA4_BF16)
+        tile_typed(c, panel, true, x, next, cols, N);
+    else
+        tile_typed(c, panel, false, x, next, cols, N);
 }
 
 /* The half panels from first_row[0] and first_row[1] on, or what costs nothing: lines that are there. */
@@ -456,7 +481,7 @@ static void matmul_many(float *y, const float *x, const gemma4_weight *w, size_t
             N = tile_rows(T - t);
             for (size_t n = 0; n < N; n++)
                 x_t[n] = x + (t + n) * stride;
-            tile(c, panel, x_t, next, w->cols, N);
+            tile(c, panel, w->dtype, x_t, next, w->cols, N);
             for (size_t n = 0; n < N; n++)
                 memcpy(y + (t + n) * w->rows + first, c + n * PANEL, rows * sizeof *c);
             next = nothing_upcoming(panel);
@@ -533,7 +558,7 @@ static void experts_act_panel(float *act, const float *x, const gemma4_weight *w
         for (size_t n = 0; n < N; n++)
             x_n[n] = x + (size_t)slots[s + n] / K * w->cols;
         if (count > FEW) {
-            tile(c, panel, x_n, next, w->cols, N);
+            tile(c, panel, w->dtype, x_n, next, w->cols, N);
             next = nothing_upcoming(panel);
         } else {
             for (size_t n = 0; n < N; n++) {
@@ -580,7 +605,7 @@ static void experts_out_panel(float *y, const float *act, const gemma4_weight *w
         for (size_t n = 0; n < N; n++)
             act_n[n] = act + (size_t)slots[s + n] * M;
         if (count > FEW) {
-            tile(c, panel, act_n, next, M, N);
+            tile(c, panel, w->dtype, act_n, next, M, N);
             next = nothing_upcoming(panel);
         } else {
             for (size_t n = 0; n < N; n++)
@@ -780,29 +805,36 @@ static void attend_block(query *row, size_t N, const float *const *k, const floa
 {
     float p[QUERY_TILE][KEYS], factor[QUERY_TILE], *p_n[QUERY_TILE];
     const float *q_n[QUERY_TILE];
-    size_t lo[QUERY_TILE], hi[QUERY_TILE];
-    bool alike = N == QUERY_TILE;
+    size_t lo[QUERY_TILE], hi[QUERY_TILE], all_lo = 0, all_hi = N == QUERY_TILE ? n : 0; /* what a row sees; what all of them see */
     for (size_t i = 0; i < N; i++) {
         p_n[i] = p[i];
         q_n[i] = row[i].q;
         lo[i] = most(row[i].first, key) - key;
-        hi[i] = most(least(row[i].end, key + n), key) - key;
-        alike = alike && lo[i] == lo[0] && hi[i] == hi[0];
+        hi[i] = most(least(row[i].end, key + n), key + lo[i]) - key;
+        all_lo = most(all_lo, lo[i]);
+        all_hi = least(all_hi, hi[i]);
     }
     size_t j = 0;
     for (; j + ROWS_FOR_4 <= n && N == QUERY_TILE; j += ROWS_FOR_4)
         dot_group(p_n, j, (const char *const *)(k + j), GEMMA4_F32, q_n, D, QUERY_TILE);
     dot_rest(p_n, j, (const char *const *)(k + j), GEMMA4_F32, q_n, D, n - j, N);
     for (size_t i = 0; i < N; i++)
-        if (lo[i] < hi[i])
-            factor[i] = soften(&row[i], p[i], lo[i], hi[i]);
-    if (alike && lo[0] < hi[0]) {
-        weigh_values(row, factor, (const float(*)[KEYS])p, v, lo[0], hi[0], D, QUERY_TILE);
-        return;
+        factor[i] = lo[i] < hi[i] ? soften(&row[i], p[i], lo[i], hi[i]) : 1;
+    if (all_lo < all_hi) {
+        weigh_values(row, factor, (const float(*)[KEYS])p, v, all_lo, all_hi, D, QUERY_TILE);
+        for (size_t i = 0; i < N; i++)
+            factor[i] = 1;
+    } else {
+        all_lo = all_hi = n; /* nothing is common: row by row */
     }
-    for (size_t i = 0; i < N; i++) /* at the edges of the mask rows see different keys */
-        if (lo[i] < hi[i])
-            weigh_values(row + i, factor + i, (const float(*)[KEYS])(p + i), v, lo[i], hi[i], D, 1);
+    for (size_t i = 0; i < N; i++) { /* at the edges of the mask rows see different keys */
+        if (lo[i] < least(all_lo, hi[i])) {
+            weigh_values(row + i, factor + i, (const float(*)[KEYS])(p + i), v, lo[i], least(all_lo, hi[i]), D, 1);
+            factor[i] = 1;
+        }
+        if (most(all_hi, lo[i]) < hi[i])
+            weigh_values(row + i, factor + i, (const float(*)[KEYS])(p + i), v, most(all_hi, lo[i]), hi[i], D, 1);
+    }
 }
 
 /* Query rows first ... first + count - 1 of KV head g: row i is head i % shared of position i / shared, of the `shared` query heads
