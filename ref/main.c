@@ -63,6 +63,8 @@ static int job_open(job *j, size_t extra, gemma4_error *error)
     unsigned mask = GEMMA4_CPU_SCALAR;
     if (cpu && gemma4_cpu_parse(cpu, j->cpu ? "--cpu" : "GEMMA4_CPU", &mask, error))
         return -1;
+    if (mask != GEMMA4_CPU_SCALAR)
+        gemma4_keep_memory();
     j->model = gemma4_model_open(j->model_dir, error);
     if (!j->model)
         return -1;

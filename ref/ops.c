@@ -3,6 +3,9 @@
 
 #include <string.h>
 
+#ifdef __GLIBC__
+#include <malloc.h>
+#endif
 #if defined(__x86_64__)
 #include <cpuid.h>
 #endif
@@ -83,4 +86,12 @@ int gemma4_cpu_parse(const char *text, const char *what, unsigned *mask, gemma4_
         return (sets[i].mask & ~found) ? gemma4_fail(error, "%s: expected an instruction set of this machine and build, found %s", what, text) : 0;
     }
     return gemma4_fail(error, "%s: expected scalar, avx2, avx512, neon or auto, found '%.40s'", what, text);
+}
+
+void gemma4_keep_memory(void)
+{
+#ifdef __GLIBC__
+    mallopt(M_MMAP_THRESHOLD, 1 << 25); /* the largest that it takes: bigger blocks are the system's */
+    mallopt(M_TRIM_THRESHOLD, 1 << 30);
+#endif
 }

@@ -25,7 +25,7 @@ enum {
     K_BLOCK = 704,     /* columns whose products one register sums up; the blocks' sums are added in a tile */
     FEW = 8,           /* rows of x that share one pass over weights in the product for few */
     DOT_BLOCK = 64,    /* rows of W that a thread takes at a time there */
-    OUT_BLOCK = 128,   /* columns of y that a thread takes at a time in the experts' second product */
+    PARTS = 4,         /* pieces of work for each thread in the experts' second product */
     GROUP_ROWS = TILE_ROWS > FEW ? TILE_ROWS : FEW, /* slots of an expert at a time, in either product */
     DOT_SUMS = TWIN_DOT_SUMS, /* registers for sums in dot_tile: R * N * U at most */
     QUERY_TILE = 4,    /* attention: query rows that are multiplied with ROWS_FOR_4 keys at a time */
@@ -161,9 +161,10 @@ INLINE vec vec_geglu(vec gate, vec up)
 /* --------------------------------------------------- products of few rows */
 
 /* y[n][first + r] = sum over k of w_r[k] * x_n[k], for R rows of weights and N rows of x. Each product has U sums of LANES
- * lanes, which take turns with the vectors of columns: more of them hide the latency of the multiply-add. */
-INLINE void dot_tile(float *const *y, size_t first, const char *const *w, gemma4_dtype dtype, const float *const *x, size_t cols, size_t R,
-                     size_t N, size_t U)
+ * lanes, which take turns with the vectors of columns: more of them hide the latency of the multiply-add. dense: the next rows
+ * of weights follow these in memory. */
+INLINE void dot_tile(float *const *y, size_t first, const char *const *w, gemma4_dtype dtype, bool dense, const float *const *x, size_t cols,
+                     size_t R, size_t N, size_t U)
 {
     vec sum[DOT_SUMS];
     size_t k = 0;
@@ -177,8 +178,7 @@ INLINE void dot_tile(float *const *y, size_t first, const char *const *w, gemma4
             UNROLL
             for (size_t r = 0; r < R; r++)
                 w_r[r] = weights_load(w[r], dtype, k + u * LANES);
-            UNROLL
-            for (size_t r = 0; r < R && R > 1; r++) /* into the second-level cache: the same place in the rows that come next */
+            for (size_t r = 0; r < R && R > 1 && dense; r++) /* into the second-level cache: the same place in the rows that come next */
                 __builtin_prefetch(w[r] + (R * cols + k) * element_size(dtype), 0, 2);
             UNROLL
             for (size_t n = 0; n < N; n++) {
@@ -222,22 +222,22 @@ static size_t dot_height(size_t N, size_t cols)
 }
 
 /* y[n][i + r] for r < dot_height(N, w->cols); one function for each N, so that the compiler keeps the sums in registers. */
-INLINE void dot_group(float *const *y, size_t i, const char *const *w, gemma4_dtype dtype, const float *const *x, size_t cols, size_t N)
+INLINE void dot_group(float *const *y, size_t i, const char *const *w, gemma4_dtype dtype, bool dense, const float *const *x, size_t cols, size_t N)
 {
     switch (N) {
     case 1:
         if (cols <= LONG_ROW)
-            dot_tile(y, i, w, dtype, x, cols, ROWS_FOR_1, 1, 4);
+            dot_tile(y, i, w, dtype, dense, x, cols, ROWS_FOR_1, 1, 4);
         else
-            dot_tile(y, i, w, dtype, x, cols, ROWS_FOR_4, 1, 1);
+            dot_tile(y, i, w, dtype, dense, x, cols, ROWS_FOR_4, 1, 1);
         break;
-    case 2: dot_tile(y, i, w, dtype, x, cols, ROWS_FOR_4, 2, 1); break;
-    case 3: dot_tile(y, i, w, dtype, x, cols, ROWS_FOR_4, 3, 1); break;
-    case 4: dot_tile(y, i, w, dtype, x, cols, ROWS_FOR_4, 4, 1); break;
-    case 5: dot_tile(y, i, w, dtype, x, cols, ROWS_FOR_8, 5, 1); break;
-    case 6: dot_tile(y, i, w, dtype, x, cols, ROWS_FOR_8, 6, 1); break;
-    case 7: dot_tile(y, i, w, dtype, x, cols, ROWS_FOR_8, 7, 1); break;
-    default: dot_tile(y, i, w, dtype, x, cols, ROWS_FOR_8, 8, 1); break;
+    case 2: dot_tile(y, i, w, dtype, dense, x, cols, ROWS_FOR_4, 2, 1); break;
+    case 3: dot_tile(y, i, w, dtype, dense, x, cols, ROWS_FOR_4, 3, 1); break;
+    case 4: dot_tile(y, i, w, dtype, dense, x, cols, ROWS_FOR_4, 4, 1); break;
+    case 5: dot_tile(y, i, w, dtype, dense, x, cols, ROWS_FOR_8, 5, 1); break;
+    case 6: dot_tile(y, i, w, dtype, dense, x, cols, ROWS_FOR_8, 6, 1); break;
+    case 7: dot_tile(y, i, w, dtype, dense, x, cols, ROWS_FOR_8, 7, 1); break;
+    default: dot_tile(y, i, w, dtype, dense, x, cols, ROWS_FOR_8, 8, 1); break;
     }
 }
 
@@ -247,7 +247,7 @@ INLINE void dot_rest(float *const *y, size_t i, const char *const *w, gemma4_dty
 {
     for (size_t r = 0; r < rows; r++)
         for (size_t n = 0; n < N; n++)
-            dot_tile(y + n, i + r, w + r, dtype, x + n, cols, 1, 1, 4);
+            dot_tile(y + n, i + r, w + r, dtype, false, x + n, cols, 1, 1, 4);
 }
 
 /* y[n][i] for the rows first_row + i of w, i < rows, and N <= FEW rows of x. */
@@ -261,13 +261,13 @@ static void dot_rows(float *const *y, const gemma4_weight *w, size_t first_row, 
             w_i[r] = weight_row(w, first_row + i + r);
         switch (w->dtype) {
         case GEMMA4_BF16:
-            R == height ? dot_group(y, i, w_i, GEMMA4_BF16, x, w->cols, N) : dot_rest(y, i, w_i, GEMMA4_BF16, x, w->cols, R, N);
+            R == height ? dot_group(y, i, w_i, GEMMA4_BF16, true, x, w->cols, N) : dot_rest(y, i, w_i, GEMMA4_BF16, x, w->cols, R, N);
             break;
         case GEMMA4_F16:
-            R == height ? dot_group(y, i, w_i, GEMMA4_F16, x, w->cols, N) : dot_rest(y, i, w_i, GEMMA4_F16, x, w->cols, R, N);
+            R == height ? dot_group(y, i, w_i, GEMMA4_F16, true, x, w->cols, N) : dot_rest(y, i, w_i, GEMMA4_F16, x, w->cols, R, N);
             break;
         default:
-            R == height ? dot_group(y, i, w_i, GEMMA4_F32, x, w->cols, N) : dot_rest(y, i, w_i, GEMMA4_F32, x, w->cols, R, N);
+            R == height ? dot_group(y, i, w_i, GEMMA4_F32, true, x, w->cols, N) : dot_rest(y, i, w_i, GEMMA4_F32, x, w->cols, R, N);
             break;
         }
     }
@@ -620,14 +620,21 @@ static void experts_out_panel(float *y, const float *act, const gemma4_weight *w
     }
 }
 
+/* How many columns of y a thread takes at a time: whole panels. Many, where they share many rows of act; few, where weights stream. */
+static size_t out_columns(size_t d, size_t T)
+{
+    size_t parts = T > FEW ? PARTS * (size_t)thread_count() : d;
+    return most(DOT_BLOCK, ((d + parts - 1) / parts + PANEL - 1) / PANEL * PANEL);
+}
+
 /* A thread owns columns of y, and adds the experts in the order in which the chunk first chose them. */
 GEMMA4_EXPERTS_OUT(TWIN(gemma4_experts_out))
 {
     grouping g = group_by_expert(ids, T * K, down_proj->cols, scratch);
-    size_t parts = (d + OUT_BLOCK - 1) / OUT_BLOCK;
+    size_t columns = out_columns(d, T), parts = (d + columns - 1) / columns;
 #pragma omp parallel for schedule(dynamic) if (T * K * d * down_proj->cols >= PRODUCTS)
     for (size_t part = 0; part < parts; part++) {
-        size_t first = part * OUT_BLOCK, end = least(d, first + OUT_BLOCK);
+        size_t first = part * columns, end = least(d, first + columns);
         float *panel = thread_panel(scratch, down_proj->cols);
         for (size_t t = 0; t < T; t++)
             memset(y + t * d + first, 0, (end - first) * sizeof *y);
@@ -770,34 +777,43 @@ static float soften(query *row, float *score, size_t lo, size_t hi)
     return factor;
 }
 
-/* context = context * factor + sum over lo <= j < hi of p[j] v_j, for N <= QUERY_TILE query rows. */
-INLINE void weigh_values(query *row, const float *factor, const float (*p)[KEYS], const float *const *v, size_t lo, size_t hi, size_t D, size_t N)
+/* context = context * factor + sum over lo <= j < hi of p[j] v_j in the lanes i ... i + n_0 + n_1 - 1, for N <= QUERY_TILE query
+ * rows: n_0 lanes of one vector and n_1 of the next. */
+INLINE void weigh_lanes(query *row, const float *factor, const float (*p)[KEYS], const float *const *v, size_t lo, size_t hi, size_t i,
+                        size_t n_0, size_t n_1, size_t N)
 {
-    for (size_t i = 0; i < D; i += 2 * LANES) {
-        vec sum[QUERY_TILE][2];
-        size_t n_0 = least(LANES, D - i), n_1 = least(LANES, D - i - n_0);
+    vec sum[QUERY_TILE][2];
+    UNROLL
+    for (size_t n = 0; n < N; n++) {
+        float *c = row[n].context + i;
+        sum[n][0] = vec_mul(n_0 == LANES ? vec_load(c) : vec_load_n(c, n_0), vec_set1(factor[n]));
+        sum[n][1] = vec_mul(n_1 == LANES ? vec_load(c + n_0) : vec_load_n(c + n_0, n_1), vec_set1(factor[n]));
+    }
+    for (size_t j = lo; j < hi; j++) {
+        const float *v_j = v[j] + i;
+        vec v_0 = n_0 == LANES ? vec_load(v_j) : vec_load_n(v_j, n_0);
+        vec v_1 = n_1 == LANES ? vec_load(v_j + n_0) : vec_load_n(v_j + n_0, n_1);
         UNROLL
         for (size_t n = 0; n < N; n++) {
-            float *c = row[n].context + i;
-            sum[n][0] = vec_mul(n_0 == LANES ? vec_load(c) : vec_load_n(c, n_0), vec_set1(factor[n]));
-            sum[n][1] = vec_mul(n_1 == LANES ? vec_load(c + LANES) : vec_load_n(c + n_0, n_1), vec_set1(factor[n]));
-        }
-        for (size_t j = lo; j < hi; j++) {
-            const float *v_j = v[j] + i;
-            vec v_0 = n_0 == LANES ? vec_load(v_j) : vec_load_n(v_j, n_0);
-            vec v_1 = n_1 == LANES ? vec_load(v_j + LANES) : vec_load_n(v_j + n_0, n_1);
-            UNROLL
-            for (size_t n = 0; n < N; n++) {
-                sum[n][0] = vec_fma(vec_set1(p[n][j]), v_0, sum[n][0]);
-                sum[n][1] = vec_fma(vec_set1(p[n][j]), v_1, sum[n][1]);
-            }
-        }
-        UNROLL
-        for (size_t n = 0; n < N; n++) {
-            vec_store_n(row[n].context + i, sum[n][0], n_0);
-            vec_store_n(row[n].context + i + n_0, sum[n][1], n_1);
+            sum[n][0] = vec_fma(vec_set1(p[n][j]), v_0, sum[n][0]);
+            sum[n][1] = vec_fma(vec_set1(p[n][j]), v_1, sum[n][1]);
         }
     }
+    UNROLL
+    for (size_t n = 0; n < N; n++) {
+        vec_store_n(row[n].context + i, sum[n][0], n_0);
+        vec_store_n(row[n].context + i + n_0, sum[n][1], n_1);
+    }
+}
+
+/* The same for all D lanes of a head. */
+INLINE void weigh_values(query *row, const float *factor, const float (*p)[KEYS], const float *const *v, size_t lo, size_t hi, size_t D, size_t N)
+{
+    size_t i = 0;
+    for (; i + 2 * LANES <= D; i += 2 * LANES)
+        weigh_lanes(row, factor, p, v, lo, hi, i, LANES, LANES, N);
+    if (i < D)
+        weigh_lanes(row, factor, p, v, lo, hi, i, least(LANES, D - i), D - i - least(LANES, D - i), N);
 }
 
 /* One block: keys k_j and values v_j of the positions key ... key + n - 1, for QUERY_TILE query rows or the last of them. */
@@ -816,7 +832,7 @@ static void attend_block(query *row, size_t N, const float *const *k, const floa
     }
     size_t j = 0;
     for (; j + ROWS_FOR_4 <= n && N == QUERY_TILE; j += ROWS_FOR_4)
-        dot_group(p_n, j, (const char *const *)(k + j), GEMMA4_F32, q_n, D, QUERY_TILE);
+        dot_group(p_n, j, (const char *const *)(k + j), GEMMA4_F32, false, q_n, D, QUERY_TILE);
     dot_rest(p_n, j, (const char *const *)(k + j), GEMMA4_F32, q_n, D, n - j, N);
     for (size_t i = 0; i < N; i++)
         factor[i] = lo[i] < hi[i] ? soften(&row[i], p[i], lo[i], hi[i]) : 1;

@@ -137,6 +137,8 @@ static struct {
     gemma4_ops ops; /* what is timed */
     line lines[LINES];
     size_t count;
+    line scalar[LINES]; /* what the scalar operators took, for a few positions */
+    size_t scalar_count;
     bool check;
     char wrong[160]; /* the first result that is */
 } bench;
@@ -367,19 +369,36 @@ static int run_once(const context *c, const run *r, size_t seed, double *seconds
     return status;
 }
 
+/* How many times as many operations a second as the scalar operator's; 0 where that is not known. */
+static double times_scalar(const char *name, double seconds, double operations)
+{
+    for (size_t i = 0; i < bench.scalar_count; i++) {
+        const line *l = &bench.scalar[i];
+        if (!strcmp(l->name, name) && l->operations > 0 && seconds > 0)
+            return operations / seconds / (l->operations / l->seconds);
+    }
+    return 0;
+}
+
 static void write_row(context *c, const run *r, const char *name, double seconds, double operations, double bytes, const machine *m)
 {
     double gflops = seconds > 0 ? operations / seconds * 1e-9 : 0, gbs = seconds > 0 ? bytes / seconds * 1e-9 : 0;
-    printf("  %-26s %10.3f ms %8.1f GFLOP/s %5.1f %% of FMA peak %7.1f GB/s %5.1f %% of read\n", name, seconds * 1e3, gflops,
-           100e9 * gflops / m->fma, gbs, 100e9 * gbs / m->read);
+    double ratio = times_scalar(name, seconds, operations);
+    printf("  %-22s %10.3f ms", name, seconds * 1e3);
+    if (operations > 0)
+        printf(" %7.1f GFLOP/s = %5.1f %% of FMA peak %6.1f GB/s = %5.1f %% of read", gflops, 100e9 * gflops / m->fma, gbs,
+               100e9 * gbs / m->read);
+    if (ratio > 0)
+        printf(" %6.1f x scalar", ratio);
+    printf("\n");
     if (c->csv)
-        fprintf(c->csv, "%s,%zu,%d,\"%s\",%.9f,%.0f,%.0f,%.4g,%.4g\n", r->kind, r->T, r->threads, name, seconds, operations, bytes,
-                m->fma * 1e-9, m->read * 1e-9);
+        fprintf(c->csv, "%s,%zu,%d,\"%s\",%.9f,%.0f,%.0f,%.4g,%.4g,%.4g\n", r->kind, r->T, r->threads, name, seconds, operations, bytes,
+                m->fma * 1e-9, m->read * 1e-9, ratio);
     if (c->json)
         fprintf(c->json,
                 "%s\n  {\"run\": \"%s\", \"positions\": %zu, \"threads\": %d, \"what\": \"%s\", \"seconds\": %.9f, \"flop\": %.0f, "
-                "\"bytes\": %.0f, \"fma_peak_gflops\": %.4g, \"read_gbs\": %.4g}",
-                c->rows++ ? "," : "", r->kind, r->T, r->threads, name, seconds, operations, bytes, m->fma * 1e-9, m->read * 1e-9);
+                "\"bytes\": %.0f, \"fma_peak_gflops\": %.4g, \"read_gbs\": %.4g, \"times_scalar\": %.4g}",
+                c->rows++ ? "," : "", r->kind, r->T, r->threads, name, seconds, operations, bytes, m->fma * 1e-9, m->read * 1e-9, ratio);
 }
 
 /* The operators of the last run, their sum over matrix products, and the whole. */
@@ -436,6 +455,19 @@ static int bench_run(context *c, run r, gemma4_error *error)
     return status;
 }
 
+/* The scalar operators on two positions: they are slow. */
+static int bench_scalar(const context *c, gemma4_error *error)
+{
+    double seconds;
+    bench.ops = gemma4_ops_for(GEMMA4_CPU_SCALAR);
+    if (run_once(c, &(run){"prefill", 2, 1, 0}, 0, &seconds, error))
+        return -1;
+    memcpy(bench.scalar, bench.lines, sizeof bench.lines);
+    bench.scalar_count = bench.count;
+    printf("scalar, 2 positions: %.2f tokens/s\n", 2 / seconds);
+    return 0;
+}
+
 static int parse_size(const char *text, const char *what, size_t standard, size_t *value, gemma4_error *error)
 {
     int64_t n;
@@ -477,7 +509,7 @@ static int bench_with(context *c, const options *o, gemma4_error *error)
         return -1;
     if (c->mask == GEMMA4_CPU_SCALAR && gemma4_cpu_detect() == GEMMA4_CPU_SCALAR)
         return gemma4_fail(error, "--cpu: this machine has no twin to measure");
-    bench.ops = gemma4_ops_for(c->mask);
+    gemma4_keep_memory();
     c->model = gemma4_model_open(o->model_dir, error);
     c->memory = c->model ? aligned_alloc(1 << 21, READ_BYTES) : NULL;
     if (!c->memory)
@@ -488,10 +520,13 @@ static int bench_with(context *c, const options *o, gemma4_error *error)
     if (o->json && !(c->json = fopen(o->json, "w")))
         return gemma4_fail(error, "%s: cannot be written", o->json);
     if (c->csv)
-        fprintf(c->csv, "run,positions,threads,what,seconds,flop,bytes,fma_peak_gflops,read_gbs\n");
+        fprintf(c->csv, "run,positions,threads,what,seconds,flop,bytes,fma_peak_gflops,read_gbs,times_scalar\n");
     if (c->json)
         fprintf(c->json, "[");
-    int status = bench_all(c, o, error);
+    int status = bench_scalar(c, error);
+    bench.ops = gemma4_ops_for(c->mask);
+    if (!status)
+        status = bench_all(c, o, error);
     if (c->json)
         fprintf(c->json, "\n]\n");
     return status;
