@@ -527,48 +527,50 @@ static grouping group_by_expert(const int32_t *ids, size_t slots, size_t cols, f
     return g;
 }
 
-/* Lanes m ... m + LANES - 1 of the act of up to GROUP_ROWS slots; products is (N, PANEL): gates, then ups. */
-static void store_act(float *act, const float *products, const int32_t *slots, size_t N, size_t M, size_t m)
+/* act = gelu_tanh(gate) * up for n values; gate and up are followed by readable memory up to a whole vector. */
+static void store_act(float *act, const float *gate, const float *up, size_t n)
 {
-    for (size_t n = 0; n < N; n++) {
-        vec a = vec_geglu(vec_load(products + n * PANEL), vec_load(products + n * PANEL + LANES));
-        float *out = act + (size_t)slots[n] * M + m;
-        if (m + LANES <= M)
-            vec_store(out, a);
-        else
-            vec_store_n(out, a, M - m);
-    }
+    size_t i = 0;
+    for (; i + LANES <= n; i += LANES)
+        vec_store(act + i, vec_geglu(vec_load(gate + i), vec_load(up + i)));
+    if (i < n)
+        vec_store_n(act + i, vec_geglu(vec_load(gate + i), vec_load(up + i)), n - i);
 }
 
-/* One panel is LANES gate rows and the LANES up rows that belong to them, so that act is made where both products stand. */
-static void experts_act_panel(float *act, const float *x, const gemma4_weight *w, size_t expert_row, const int32_t *slots, size_t count, size_t K,
-                              size_t M, size_t m, float *panel)
+/* A few slots: all of the part's gate rows, then all of its up rows, two streams through memory. rows <= DOT_BLOCK. */
+static void experts_act_few(float *act, const float *x, const gemma4_weight *w, size_t expert_row, const int32_t *slots, size_t count, size_t K,
+                            size_t M, size_t first, size_t rows)
 {
-    size_t rows = least(LANES, M - m);
-    float c[GROUP_ROWS * PANEL] = {0};
-    upcoming next = upcoming_rows(w, expert_row + m + LANES, expert_row + M + m + LANES);
-    if (count > FEW) {
-        pack_half(panel, w, expert_row + m, rows);
-        pack_half(panel + LANES, w, expert_row + M + m, rows);
+    float gate[FEW][DOT_BLOCK] = {{0}}, up[FEW][DOT_BLOCK] = {{0}}, *gate_n[FEW] = {0}, *up_n[FEW] = {0};
+    const float *x_n[FEW] = {0};
+    for (size_t n = 0; n < count; n++) {
+        x_n[n] = x + (size_t)slots[n] / K * w->cols;
+        gate_n[n] = gate[n];
+        up_n[n] = up[n];
     }
+    dot_rows(gate_n, w, expert_row + first, rows, x_n, count);
+    dot_rows(up_n, w, expert_row + M + first, rows, x_n, count);
+    for (size_t n = 0; n < count; n++)
+        store_act(act + (size_t)slots[n] * M + first, gate[n], up[n], rows);
+}
+
+/* Many slots: one panel is up to LANES gate rows and the up rows that belong to them, so that act is made where both products stand. */
+static void experts_act_many(float *act, const float *x, const gemma4_weight *w, size_t expert_row, const int32_t *slots, size_t count, size_t K,
+                             size_t M, size_t first, size_t rows, float *panel)
+{
+    float c[TILE_ROWS * PANEL];
+    upcoming next = upcoming_rows(w, expert_row + first + LANES, expert_row + M + first + LANES);
+    pack_half(panel, w, expert_row + first, rows);
+    pack_half(panel + LANES, w, expert_row + M + first, rows);
     for (size_t s = 0, N; s < count; s += N) {
-        const float *x_n[GROUP_ROWS];
-        float *gate[FEW], *up[FEW];
-        N = count > FEW ? tile_rows(count - s) : count;
+        const float *x_n[TILE_ROWS];
+        N = tile_rows(count - s);
         for (size_t n = 0; n < N; n++)
             x_n[n] = x + (size_t)slots[s + n] / K * w->cols;
-        if (count > FEW) {
-            tile(c, panel, w->dtype, x_n, next, w->cols, N);
-            next = nothing_upcoming(panel);
-        } else {
-            for (size_t n = 0; n < N; n++) {
-                gate[n] = c + n * PANEL;
-                up[n] = c + n * PANEL + LANES;
-            }
-            dot_rows(gate, w, expert_row + m, rows, x_n, N);
-            dot_rows(up, w, expert_row + M + m, rows, x_n, N);
-        }
-        store_act(act, c, slots + s, N, M, m);
+        tile(c, panel, w->dtype, x_n, next, w->cols, N);
+        for (size_t n = 0; n < N; n++)
+            store_act(act + (size_t)slots[s + n] * M + first, c + n * PANEL, c + n * PANEL + LANES, rows);
+        next = nothing_upcoming(panel);
     }
 }
 
@@ -582,8 +584,11 @@ GEMMA4_EXPERTS_ACT(TWIN(gemma4_experts_act))
         size_t count = (size_t)(g.first[work / parts + 1] - g.first[work / parts]);
         size_t first = work % parts * DOT_BLOCK, end = least(M, first + DOT_BLOCK);
         float *panel = thread_panel(scratch, gate_up_proj->cols);
-        for (size_t m = first; m < end; m += LANES)
-            experts_act_panel(act, x, gate_up_proj, (size_t)ids[slots[0]] * 2 * M, slots, count, K, M, m, panel);
+        size_t expert_row = (size_t)ids[slots[0]] * 2 * M;
+        if (count <= FEW)
+            experts_act_few(act, x, gate_up_proj, expert_row, slots, count, K, M, first, end - first);
+        for (size_t m = first; m < end && count > FEW; m += LANES)
+            experts_act_many(act, x, gate_up_proj, expert_row, slots, count, K, M, m, least(LANES, end - m), panel);
     }
 }
 
