@@ -281,7 +281,7 @@ static void tap(gemma4_session *s, gemma4_tap id, size_t layer, size_t T, real *
 /* Scores and probabilities are shown a query position at a time: values is (H, keys), its first key is first_key. */
 static void tap_keys(gemma4_session *s, gemma4_tap id, size_t layer, size_t t, size_t first_key, size_t keys, real *values)
 {
-    if (!s->hook || s->failed)
+    if (!s->hook || s->failed || s->hide_probs)
         return;
     gemma4_tap_event event = {.tap = id, .layer = layer, .row = s->length + t, .rows = 1, .rank = 2, .values = values,
                               .dims = {s->model->config.num_attention_heads, keys}, .first_key = first_key};

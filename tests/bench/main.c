@@ -62,7 +62,7 @@ typedef struct machine {
 enum { READ_BYTES = 1 << 29, PROBES = 5 };
 
 /* One probe of each, all threads at once, each on a part of its own. */
-static double probe_read(const char *memory, unsigned mask, int threads)
+static double probe_read(const char *memory, unsigned mask, int threads, bool ask_early)
 {
     BENCH_READ(*read) = NULL;
 #ifdef GEMMA4_TWIN_neon
@@ -81,7 +81,7 @@ static double probe_read(const char *memory, unsigned mask, int threads)
     double start = now();
 #pragma omp parallel for schedule(static, 1)
     for (int i = 0; i < threads; i++)
-        sink = read(memory + (size_t)i * part, part);
+        sink = read(memory + (size_t)i * part, part, ask_early);
     (void)sink;
     return (double)(part * (size_t)threads) / (now() - start);
 }
@@ -116,7 +116,7 @@ static machine measure_machine(const char *memory, unsigned mask, int threads)
 {
     double read[PROBES], fma[PROBES];
     for (size_t i = 0; i < PROBES; i++) {
-        read[i] = probe_read(memory, mask, threads);
+        read[i] = fmax(probe_read(memory, mask, threads, false), probe_read(memory, mask, threads, true));
         fma[i] = probe_fma(mask, threads);
     }
     return (machine){median(read, PROBES), median(fma, PROBES)};

@@ -3,10 +3,12 @@
 #ifndef GEMMA4_BENCH_PEAK_H
 #define GEMMA4_BENCH_PEAK_H
 
+#include <stdbool.h>
 #include <stddef.h>
 
-/* Reads size bytes (a multiple of 4096) once; returns something that depends on all of them. */
-#define BENCH_READ(name) float(name)(const void *memory, size_t size)
+/* Reads size bytes (a multiple of 4096) once, with or without asking for the lines of the next page early; returns something that
+ * depends on all of them. */
+#define BENCH_READ(name) float(name)(const void *memory, size_t size, bool ask_early)
 /* Does `rounds` rounds of independent multiply-adds on registers and returns how many floating-point operations that was. */
 #define BENCH_FMA(name) double(name)(size_t rounds, float *sink)
 
