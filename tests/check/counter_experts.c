@@ -164,10 +164,11 @@ static double expert_scale(const counter *m, size_t expert)
     return (double)gemma4_weight_at(&m->w->router_per_expert_scale, expert);
 }
 
-/* A chosen expert's probability, as the normalisation reads it. */
+/* A chosen expert's probability, as the normalisation reads it: it came with the choice, before ids were shifted. */
 static double chosen_prob(const counter *m, const real *probs, int32_t id)
 {
-    return (double)probs[id] * (m->p->router.expert_scale_before_normalising ? expert_scale(m, (size_t)id) : 1);
+    size_t E = m->c->num_experts, came_with = m->p->router.ids_shifted ? ((size_t)id + E - 1) % E : (size_t)id;
+    return (double)probs[came_with] * (m->p->router.expert_scale_before_normalising ? expert_scale(m, (size_t)id) : 1);
 }
 
 /* One position's probabilities of the chosen experts, divided by their sum: n and ids are (K), probs is (E). */
