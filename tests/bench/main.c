@@ -333,8 +333,8 @@ static int32_t token_at(size_t i, size_t V)
     return (int32_t)(sample(i + 1, V));
 }
 
-/* Seconds of the run, or of the median token. */
-static int run_once(const context *c, const run *r, size_t seed, double *seconds, gemma4_error *error)
+/* Seconds of the run, or of the median token. The logits of the last position go to last [V], unless that is NULL. */
+static int run_once(const context *c, const run *r, size_t seed, double *seconds, float *last, gemma4_error *error)
 {
     size_t V = c->model->config.vocab_size, decode = strcmp(r->kind, "decode") ? 0 : c->decode;
     int status = -1;
@@ -359,6 +359,8 @@ static int run_once(const context *c, const run *r, size_t seed, double *seconds
             times[i] = now() - start;
         }
         *seconds = median(times, decode ? decode : 1);
+        if (last)
+            memcpy(last, logits, V * sizeof *logits);
     } else if (s) {
         gemma4_fail(error, "bench: out of memory");
     }
@@ -432,7 +434,7 @@ static int bench_run(context *c, run r, gemma4_error *error)
     set_threads(r.threads);
     bench.check = true;
     bench.count = 0;
-    int status = times ? run_once(c, &r, 0, &seconds, error) : gemma4_fail(error, "bench: out of memory");
+    int status = times ? run_once(c, &r, 0, &seconds, NULL, error) : gemma4_fail(error, "bench: out of memory");
     bench.check = false;
     if (!status && bench.wrong[0]) {
         free(times);
@@ -442,7 +444,7 @@ static int bench_run(context *c, run r, gemma4_error *error)
     machine before = measure_machine(c->memory, c->mask, r.threads);
     for (size_t i = 0; i < c->repeat && !status; i++) {
         bench.count = 0;
-        status = run_once(c, &r, 1 + i, &times[i], error);
+        status = run_once(c, &r, 1 + i, &times[i], NULL, error);
     }
     machine after = measure_machine(c->memory, c->mask, r.threads);
     if (!status) {
@@ -455,17 +457,36 @@ static int bench_run(context *c, run r, gemma4_error *error)
     return status;
 }
 
-/* The scalar operators on two positions: they are slow. */
+/* The scalar operators on a few positions, for they are slow; then the twin on the same, whose logits must be near: all operators
+ * together. Returns 1 where they are not. */
 static int bench_scalar(const context *c, gemma4_error *error)
 {
-    double seconds;
+    const run few = {"prefill", 8, 1, 0};
+    size_t V = c->model->config.vocab_size;
+    double seconds = 0, twin_seconds, difference = 0, size = 0;
+    float *expected = malloc(V * sizeof *expected), *found = malloc(V * sizeof *found);
+    int status = expected && found ? 0 : gemma4_fail(error, "bench: out of memory");
     bench.ops = gemma4_ops_for(GEMMA4_CPU_SCALAR);
-    if (run_once(c, &(run){"prefill", 2, 1, 0}, 0, &seconds, error))
-        return -1;
+    if (!status)
+        status = run_once(c, &few, 0, &seconds, expected, error);
     memcpy(bench.scalar, bench.lines, sizeof bench.lines);
     bench.scalar_count = bench.count;
-    printf("scalar, 2 positions: %.2f tokens/s\n", 2 / seconds);
-    return 0;
+    bench.ops = gemma4_ops_for(c->mask);
+    if (!status)
+        status = run_once(c, &few, 0, &twin_seconds, found, error);
+    for (size_t i = 0; i < V && !status; i++) {
+        difference += ((double)found[i] - (double)expected[i]) * ((double)found[i] - (double)expected[i]);
+        size += (double)expected[i] * (double)expected[i];
+    }
+    free(expected);
+    free(found);
+    if (!status && !(difference <= 2e-5 * 2e-5 * size)) { /* the float32 tolerance of spec/numerics.md */
+        gemma4_fail(error, "wrong result, no numbers: logits differ from the scalar's by a relative RMS of %.1e", sqrt(difference / size));
+        return 1;
+    }
+    if (!status)
+        printf("scalar, %zu positions: %.2f tokens/s\n", few.T, (double)few.T / seconds);
+    return status;
 }
 
 static int parse_size(const char *text, const char *what, size_t standard, size_t *value, gemma4_error *error)
@@ -524,7 +545,6 @@ static int bench_with(context *c, const options *o, gemma4_error *error)
     if (c->json)
         fprintf(c->json, "[");
     int status = bench_scalar(c, error);
-    bench.ops = gemma4_ops_for(c->mask);
     if (!status)
         status = bench_all(c, o, error);
     if (c->json)
