@@ -160,6 +160,9 @@ INLINE vec vec_geglu(vec gate, vec up)
 
 /* --------------------------------------------------- products of few rows */
 
+/* How many bytes early a single stream of weights is asked for: by themselves, the hardware's prefetchers stop at every page. */
+enum { AHEAD = 16384 };
+
 /* y[n][first + r] = sum over k of w_r[k] * x_n[k], for R rows of weights and N rows of x. Each product has U sums of LANES
  * lanes, which take turns with the vectors of columns: more of them hide the latency of the multiply-add. dense: the next rows
  * of weights follow these in memory. */
@@ -178,6 +181,8 @@ INLINE void dot_tile(float *const *y, size_t first, const char *const *w, gemma4
             UNROLL
             for (size_t r = 0; r < R; r++)
                 w_r[r] = weights_load(w[r], dtype, k + u * LANES);
+            if (R == 1 && N == 1 && u * LANES * element_size(dtype) % 64 == 0) /* into the second-level cache, once for each of its lines */
+                __builtin_prefetch(w[0] + (k + u * LANES) * element_size(dtype) + AHEAD, 0, 2);
             for (size_t r = 0; r < R && R > 1 && dense; r++) /* into the second-level cache: the same place in the rows that come next */
                 __builtin_prefetch(w[r] + (R * cols + k) * element_size(dtype), 0, 2);
             UNROLL
