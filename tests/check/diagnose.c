@@ -243,6 +243,7 @@ static int filter_model(gemma4_diagnosis *d, gemma4_replay *r, size_t model, con
         if (predict(d, r, &planted, taps[i], error))
             return -1;
         filter f = project(d, r, taps[i], NULL);
+        /* Only what could become a cause is worth a second computation. */
         bool outlasts = true, promising = f.size > 0 && coefficient(&f) > 0.5 && coefficient(&f) >= coefficient_spread(&f);
         if (promising && is_one_step(r, planted.models[0], taps[i]) && outlasts_rounding(d, r, planted.models[0], taps[i], &outlasts, error))
             return -1;

@@ -146,7 +146,7 @@ double gemma4_replay_near_tie(const gemma4_replay *r, size_t row)
     return NEAR_TIE_DEVIATIONS * sqrt(2) * r->taps[GEMMA4_TAP_ROUTER_LOGITS].sigma[row];
 }
 
-/* The smallest logit among the chosen, and the largest of the others; their places in ids and among the experts. */
+/* The smallest logit among the chosen (at ids[chosen]) and the largest of the others (of expert `other`). Where all are chosen the gap is infinite. */
 typedef struct boundary {
     size_t chosen;
     int32_t other;
