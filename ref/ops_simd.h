@@ -4,7 +4,8 @@
  *
  * Activations are float; weights are read as they lie in the file and widened in registers. Two matrix products, by how often a
  * weight is used:
- *   few rows of x   (decode, small experts): a lane is a column. The weights stream through once, at the speed of memory.
+ *   few rows of x   (decode, small experts): a lane takes every LANES-th column or pair of columns. The weights stream through once,
+ *                   at the speed of memory.
  *   many rows of x  (prefill): a lane is a row of W. A panel of 2 * LANES rows is widened and transposed once, into the second-level
  *                   cache, and multiplied with all rows of x, a tile of up to TILE_ROWS at a time.
  *
@@ -24,9 +25,9 @@ enum {
     PANEL = 2 * LANES, /* rows of W in a panel */
     K_BLOCK = 704,     /* columns whose products one register sums up; the blocks' sums are added in a tile */
     FEW = 8,           /* rows of x that share one pass over weights in the product for few */
-    DOT_BLOCK = 64,    /* rows of W that a thread takes at a time there */
-    PARTS = 4,         /* pieces of work for each thread in the experts' second product */
-    GROUP_ROWS = TILE_ROWS > FEW ? TILE_ROWS : FEW, /* slots of an expert at a time, in either product */
+    PARTS = 8,         /* pieces of work for each thread there and in the experts: long streams, and nobody waits long for the last one */
+    PIECE = 64,        /* rows of W that a piece is a multiple of: whole panels and tiles, so that nobody's sums depend on the pieces */
+    ACT_ROWS = 256,    /* gate rows whose up rows follow, in the experts' first product for few */
     DOT_SUMS = TWIN_DOT_SUMS, /* registers for sums in dot_tile: R * N * U at most */
     QUERY_TILE = 4,    /* attention: query rows that are multiplied with ROWS_FOR_4 keys at a time */
     QUERIES = 16,      /* attention: query rows that share a block of keys */
@@ -160,48 +161,166 @@ INLINE vec vec_geglu(vec gate, vec up)
 
 /* --------------------------------------------------- products of few rows */
 
-/* How many bytes early a single stream of weights is asked for: by themselves, the hardware's prefetchers stop at every page. */
-enum { AHEAD = 16384 };
+/* One step of these products is a block: 2 * LANES columns. Weights in bf16 are loaded a block at a time, which gives the even columns
+ * and the odd ones in two vectors without a shuffle, and so that no load crosses a line of the cache, wherever in the file the
+ * matrix begins. Rows of x are arranged for that (arrange):
+ *   head   a block for the first columns, up to where a row of weights is aligned; none where it begins so
+ *   body   the columns that follow, as many as fill blocks
+ *   tail   a block for the last columns, if any
+ * Head and tail load whole blocks within the row, which overlap the body; the columns that are counted there already are masked
+ * out of the weights and are 0 in x. f16 and f32 are used as they lie: no head, and the tail is padded with zeros. */
+enum { BLOCK = 2 * LANES };
 
-/* y[n][first + r] = sum over k of w_r[k] * x_n[k], for R rows of weights and N rows of x. Each product has U sums of LANES
- * lanes, which take turns with the vectors of columns: more of them hide the latency of the multiply-add. dense: the next rows
- * of weights follow these in memory. */
-INLINE void dot_tile(float *const *y, size_t first, const char *const *w, gemma4_dtype dtype, bool dense, const float *const *x, size_t cols,
-                     size_t R, size_t N, size_t U)
+/* Columns of the head. 0 also where rows differ in it, and in matrices too narrow for a head and a tail. */
+static size_t head_cols(const gemma4_weight *w)
 {
-    vec sum[DOT_SUMS];
-    size_t k = 0;
+    const size_t line = BLOCK * sizeof(uint16_t), behind = (uintptr_t)w->data % line;
+    if (w->dtype != GEMMA4_BF16 || w->cols < 2 * BLOCK || w->cols % BLOCK || behind % sizeof(uint16_t))
+        return 0;
+    return behind ? (line - behind) / sizeof(uint16_t) : 0;
+}
+
+/* The weights of the block at column k of the row at w, as floats: bf16 the even columns, then the odd ones; others as they lie. */
+INLINE void load_block(vec two[2], const void *w, gemma4_dtype dtype, size_t k)
+{
+    if (dtype == GEMMA4_BF16) {
+        vec pairs = vec_load_pairs((const uint16_t *)w + k);
+        two[0] = vec_even_bf16(pairs);
+        two[1] = vec_odd_bf16(pairs);
+    } else {
+        two[0] = weights_load(w, dtype, k);
+        two[1] = weights_load(w, dtype, k + LANES);
+    }
+}
+
+/* The same of a row in bf16, only the columns that a part of `kept` has ones for: the first n with kept + 2 * BLOCK - n, the last n with
+ * kept + n. The others become 0. */
+static const uint16_t kept[3 * BLOCK] = {[BLOCK ... 2 * BLOCK - 1] = 0xffff};
+
+INLINE void load_kept(vec two[2], const void *w, size_t k, const uint16_t *mask)
+{
+    vec pairs = vec_and(vec_load_pairs((const uint16_t *)w + k), vec_load_pairs(mask));
+    two[0] = vec_even_bf16(pairs);
+    two[1] = vec_odd_bf16(pairs);
+}
+
+/* The last n < BLOCK columns of any row: zeros follow. */
+INLINE void load_padded(vec two[2], const void *w, gemma4_dtype dtype, size_t k, size_t n)
+{
+    float lanes[BLOCK] = {0}; /* large enough for any type; zero is zero in all of them */
+    memcpy(lanes, (const char *)w + k * element_size(dtype), n * element_size(dtype));
+    load_block(two, lanes, dtype, 0);
+}
+
+/* Floats of an arranged row, at most. */
+static size_t arranged_cols(size_t cols)
+{
+    return cols / BLOCK * BLOCK + 2 * BLOCK;
+}
+
+/* One block: to[] becomes the values x[j], first <= j < end, evens and odds apart; the others are 0. */
+static void arrange_block(float *to, const float *x, size_t first, size_t end)
+{
+    for (size_t j = 0; j < BLOCK; j++)
+        to[j % 2 * LANES + j / 2] = j >= first && j < end ? x[j] : 0;
+}
+
+/* Arranges N rows of x for a matrix: x[n] points to the row and then to its copy in `copies`, which is (N, arranged_cols(cols)), or
+ * stays as it is where nothing moves. */
+static void arrange(const float **x, size_t N, const gemma4_weight *w, float *copies)
+{
+    size_t cols = w->cols, head = head_cols(w);
+    for (size_t n = 0; n < N && w->dtype == GEMMA4_BF16; n++) {
+        float *copy = copies + n * arranged_cols(cols), *to = copy;
+        size_t k = head;
+        if (head) {
+            arrange_block(to, x[n], 0, head);
+            to += BLOCK;
+        }
+        for (; k + BLOCK <= cols; k += BLOCK, to += BLOCK) {
+            vec x_0 = vec_load(x[n] + k), x_1 = vec_load(x[n] + k + LANES);
+            vec_store(to, vec_evens(x_0, x_1));
+            vec_store(to + LANES, vec_odds(x_0, x_1));
+        }
+        if (k < cols && cols >= BLOCK)
+            arrange_block(to, x[n] + cols - BLOCK, BLOCK - (cols - k), BLOCK);
+        else if (k < cols)
+            arrange_block(to, x[n], 0, cols);
+        x[n] = copy;
+    }
+}
+
+/* sum[r * N + n] += a block of N rows of x times that of R rows of weights; the second half of the block goes to the sum that is
+ * `apart` further on. */
+INLINE void dot_block(vec *sum, size_t apart, vec w[DOT_SUMS][2], const float *const *x, size_t at, size_t R, size_t N)
+{
+    UNROLL
+    for (size_t n = 0; n < N; n++) {
+        vec x_0 = vec_load(x[n] + at), x_1 = vec_load(x[n] + at + LANES);
+        UNROLL
+        for (size_t r = 0; r < R; r++) {
+            sum[r * N + n] = vec_fma(w[r][0], x_0, sum[r * N + n]);
+            sum[r * N + n + apart] = vec_fma(w[r][1], x_1, sum[r * N + n + apart]);
+        }
+    }
+}
+
+/* y[n][first + r] = sum over k of w_r[k] * x_n[k], for R rows of weights and N arranged rows of x. Each product has U sums of LANES
+ * lanes, which take turns with the vectors of columns: more of them hide the latency of the multiply-add. dense: the next rows
+ * of weights follow these in memory, and are brought into the second-level cache meanwhile, line by line as they lie. */
+INLINE void dot_tile(float *const *y, size_t first, const char *const *w, gemma4_dtype dtype, bool dense, const float *const *x, size_t cols,
+                     size_t head, size_t R, size_t N, size_t U)
+{
+    enum { LINE = 64 };
+    vec sum[DOT_SUMS], w_k[DOT_SUMS][2];
+    const size_t turns = most(U / 2, 1), apart = U > 1 ? R * N : 0, bytes = BLOCK * element_size(dtype);
+    const char *next = w[0] + R * cols * element_size(dtype);
+    size_t k = head, at = 0; /* columns of weights, floats of an arranged row: the block is there */
     UNROLL
     for (size_t i = 0; i < R * N * U; i++)
         sum[i] = vec_set1(0);
-    for (; k + U * LANES <= cols; k += U * LANES)
+    if (dtype == GEMMA4_BF16 && head) {
         UNROLL
-        for (size_t u = 0; u < U; u++) {
-            vec w_r[DOT_SUMS];
+        for (size_t r = 0; r < R; r++)
+            load_kept(w_k[r], w[r], 0, kept + 2 * BLOCK - head);
+        dot_block(sum, apart, w_k, x, 0, R, N);
+        at = BLOCK;
+    }
+    for (; k + turns * BLOCK <= cols; k += turns * BLOCK, at += turns * BLOCK)
+        UNROLL
+        for (size_t u = 0; u < turns; u++) {
             UNROLL
             for (size_t r = 0; r < R; r++)
-                w_r[r] = weights_load(w[r], dtype, k + u * LANES);
-            if (R == 1 && N == 1 && u * LANES * element_size(dtype) % 64 == 0) /* into the second-level cache, once for each of its lines */
-                __builtin_prefetch(w[0] + (k + u * LANES) * element_size(dtype) + AHEAD, 0, 2);
-            for (size_t r = 0; r < R && R > 1 && dense; r++) /* into the second-level cache: the same place in the rows that come next */
-                __builtin_prefetch(w[r] + (R * cols + k) * element_size(dtype), 0, 2);
-            UNROLL
-            for (size_t n = 0; n < N; n++) {
-                vec x_n = vec_load(x[n] + k + u * LANES);
-                UNROLL
-                for (size_t r = 0; r < R; r++)
-                    sum[(u * R + r) * N + n] = vec_fma(w_r[r], x_n, sum[(u * R + r) * N + n]);
-            }
+                load_block(w_k[r], w[r], dtype, k + u * BLOCK);
+            for (size_t b = 0; b < R * bytes && R > 1 && dense; b += LINE)
+                __builtin_prefetch(next + b, 0, 2);
+            next += R * bytes;
+            dot_block(sum + 2 * u * R * N, apart, w_k, x, at + u * BLOCK, R, N);
         }
-    for (; k < cols; k += LANES) /* what is left: whole vectors, then a part of one */
+    for (; k + BLOCK <= cols; k += BLOCK, at += BLOCK) {
         UNROLL
-        for (size_t r = 0; r < R; r++) {
-            size_t left = least(LANES, cols - k);
-            vec w_r = left == LANES ? weights_load(w[r], dtype, k) : weights_load_n(w[r], dtype, k, left);
-            UNROLL
-            for (size_t n = 0; n < N; n++)
-                sum[r * N + n] = vec_fma(w_r, left == LANES ? vec_load(x[n] + k) : vec_load_n(x[n] + k, left), sum[r * N + n]);
-        }
+        for (size_t r = 0; r < R; r++)
+            load_block(w_k[r], w[r], dtype, k);
+        dot_block(sum, apart, w_k, x, at, R, N);
+    }
+    if (k < cols && dtype == GEMMA4_BF16) {
+        UNROLL
+        for (size_t r = 0; r < R; r++)
+            if (cols >= BLOCK)
+                load_kept(w_k[r], w[r], cols - BLOCK, kept + cols - k);
+            else
+                load_padded(w_k[r], w[r], dtype, 0, cols);
+        dot_block(sum, apart, w_k, x, at, R, N);
+    } else if (k < cols) {
+        const float *x_k[FEW];
+        float lanes[FEW][BLOCK] = {{0}};
+        for (size_t n = 0; n < N; n++)
+            x_k[n] = memcpy(lanes[n], x[n] + k, (cols - k) * sizeof **x);
+        UNROLL
+        for (size_t r = 0; r < R; r++)
+            load_padded(w_k[r], w[r], dtype, k, cols - k);
+        dot_block(sum, apart, w_k, x_k, 0, R, N);
+    }
     UNROLL
     for (size_t r = 0; r < R; r++)
         UNROLL
@@ -214,68 +333,62 @@ INLINE void dot_tile(float *const *y, size_t first, const char *const *w, gemma4
         }
 }
 
-/* The rows of weights that N rows of x are multiplied with at a time. A single x (up to LONG_ROW) stays in the first-level cache: one row of weights is one
- * stream through memory, which the hardware's prefetchers follow better than several. Several x do not stay there: each vector
- * of them loaded is used for as many rows of weights as there are registers for sums. */
-enum { LONG_ROW = 4096, ROWS_FOR_1 = 1, ROWS_FOR_4 = DOT_SUMS / 4, ROWS_FOR_8 = DOT_SUMS / 8 };
+/* The rows of weights that N rows of x are multiplied with at a time. A single x of up to LONG_ROW columns stays in the first-level
+ * cache: one row of weights is one stream through memory, which the hardware's prefetchers follow better than several. A longer
+ * one, or several, do not stay there: each vector of x loaded is used for as many rows of weights as there are registers for sums. */
+enum { LONG_ROW = 3072, ROWS_FOR_LONG = 8, ROWS_FOR_4 = DOT_SUMS / 4, ROWS_FOR_8 = DOT_SUMS / 8, SUMS_FOR_1 = 8 };
 
-static size_t dot_height(size_t N, size_t cols)
+/* y[n][i] for the rows first_row + i of w, i < rows, and N <= FEW arranged rows of x: R rows of weights at a time, and what is left
+ * one by one. */
+INLINE void dot_strip(float *const *y, const gemma4_weight *w, gemma4_dtype dtype, size_t first_row, size_t rows, const float *const *x,
+                      size_t R, size_t N, size_t U)
 {
-    if (N == 1 && cols <= LONG_ROW)
-        return ROWS_FOR_1;
-    return N <= 4 ? ROWS_FOR_4 : ROWS_FOR_8;
-}
-
-/* y[n][i + r] for r < dot_height(N, w->cols); one function for each N, so that the compiler keeps the sums in registers. */
-INLINE void dot_group(float *const *y, size_t i, const char *const *w, gemma4_dtype dtype, bool dense, const float *const *x, size_t cols, size_t N)
-{
-    switch (N) {
-    case 1:
-        if (cols <= LONG_ROW)
-            dot_tile(y, i, w, dtype, dense, x, cols, ROWS_FOR_1, 1, 4);
-        else
-            dot_tile(y, i, w, dtype, dense, x, cols, ROWS_FOR_4, 1, 1);
-        break;
-    case 2: dot_tile(y, i, w, dtype, dense, x, cols, ROWS_FOR_4, 2, 1); break;
-    case 3: dot_tile(y, i, w, dtype, dense, x, cols, ROWS_FOR_4, 3, 1); break;
-    case 4: dot_tile(y, i, w, dtype, dense, x, cols, ROWS_FOR_4, 4, 1); break;
-    case 5: dot_tile(y, i, w, dtype, dense, x, cols, ROWS_FOR_8, 5, 1); break;
-    case 6: dot_tile(y, i, w, dtype, dense, x, cols, ROWS_FOR_8, 6, 1); break;
-    case 7: dot_tile(y, i, w, dtype, dense, x, cols, ROWS_FOR_8, 7, 1); break;
-    default: dot_tile(y, i, w, dtype, dense, x, cols, ROWS_FOR_8, 8, 1); break;
+    const size_t cols = w->cols, head = head_cols(w), stride = cols * element_size(dtype);
+    const char *row = weight_row(w, first_row);
+    size_t i = 0;
+    for (; i + R <= rows; i += R) {
+        const char *w_i[DOT_SUMS];
+        UNROLL
+        for (size_t r = 0; r < R; r++, row += stride)
+            w_i[r] = row;
+        dot_tile(y, i, w_i, dtype, true, x, cols, head, R, N, U);
     }
-}
-
-/* The rows that are left where fewer than dot_height(N, cols) are: one row of weights and one of x at a time. */
-INLINE void dot_rest(float *const *y, size_t i, const char *const *w, gemma4_dtype dtype, const float *const *x, size_t cols, size_t rows,
-                     size_t N)
-{
-    for (size_t r = 0; r < rows; r++)
+    for (; i < rows; i++, row += stride)
         for (size_t n = 0; n < N; n++)
-            dot_tile(y + n, i + r, w + r, dtype, false, x + n, cols, 1, 1, 4);
+            dot_tile(y + n, i, (const char *const[]){row}, dtype, false, x + n, cols, head, 1, 1, SUMS_FOR_1);
 }
 
-/* y[n][i] for the rows first_row + i of w, i < rows, and N <= FEW rows of x. */
+/* A function for each type and N, so that all that its loops need stays in registers. In one large function the compiler keeps
+ * pointers in memory, and fetching those once a row costs a fifth of the bandwidth. */
+typedef void dot_function(float *const *y, const gemma4_weight *w, size_t first_row, size_t rows, const float *const *x);
+
+#define DOT(name, dtype, R, N, U)                                                                                   \
+    static void name(float *const *y, const gemma4_weight *w, size_t first_row, size_t rows, const float *const *x) \
+    {                                                                                                               \
+        dot_strip(y, w, dtype, first_row, rows, x, R, N, U);                                                        \
+    }
+#define DOTS(type, dtype)                                                           \
+    DOT(dot_long_##type, dtype, ROWS_FOR_LONG, 1, 1)                                \
+    DOT(dot_1_##type, dtype, 1, 1, SUMS_FOR_1)                                      \
+    DOT(dot_2_##type, dtype, ROWS_FOR_4, 2, 1)                                      \
+    DOT(dot_3_##type, dtype, ROWS_FOR_4, 3, 1)                                      \
+    DOT(dot_4_##type, dtype, ROWS_FOR_4, 4, 1)                                      \
+    DOT(dot_5_##type, dtype, ROWS_FOR_8, 5, 1)                                      \
+    DOT(dot_6_##type, dtype, ROWS_FOR_8, 6, 1)                                      \
+    DOT(dot_7_##type, dtype, ROWS_FOR_8, 7, 1)                                      \
+    DOT(dot_8_##type, dtype, ROWS_FOR_8, 8, 1)                                      \
+    static dot_function *const dot_##type[FEW + 1] = {                              \
+        dot_long_##type, dot_1_##type, dot_2_##type, dot_3_##type, dot_4_##type,    \
+        dot_5_##type,    dot_6_##type, dot_7_##type, dot_8_##type,                  \
+    };
+DOTS(bf16, GEMMA4_BF16)
+DOTS(f16, GEMMA4_F16)
+DOTS(f32, GEMMA4_F32)
+
 static void dot_rows(float *const *y, const gemma4_weight *w, size_t first_row, size_t rows, const float *const *x, size_t N)
 {
-    size_t height = dot_height(N, w->cols);
-    for (size_t i = 0; i < rows; i += height) {
-        const char *w_i[DOT_SUMS];
-        size_t R = least(height, rows - i);
-        for (size_t r = 0; r < R; r++)
-            w_i[r] = weight_row(w, first_row + i + r);
-        switch (w->dtype) {
-        case GEMMA4_BF16:
-            R == height ? dot_group(y, i, w_i, GEMMA4_BF16, true, x, w->cols, N) : dot_rest(y, i, w_i, GEMMA4_BF16, x, w->cols, R, N);
-            break;
-        case GEMMA4_F16:
-            R == height ? dot_group(y, i, w_i, GEMMA4_F16, true, x, w->cols, N) : dot_rest(y, i, w_i, GEMMA4_F16, x, w->cols, R, N);
-            break;
-        default:
-            R == height ? dot_group(y, i, w_i, GEMMA4_F32, true, x, w->cols, N) : dot_rest(y, i, w_i, GEMMA4_F32, x, w->cols, R, N);
-            break;
-        }
-    }
+    dot_function *const *functions = w->dtype == GEMMA4_BF16 ? dot_bf16 : w->dtype == GEMMA4_F16 ? dot_f16 : dot_f32;
+    functions[N == 1 && w->cols > LONG_ROW ? 0 : N](y, w, first_row, rows, x);
 }
 
 /* -------------------------------------------------- products of many rows */
@@ -418,12 +531,13 @@ static upcoming nothing_upcoming(const float *panel)
 
 /* ---------------------------------------------------------------- scratch */
 
-/* A panel for each thread, then either the experts' slots (order, and where each group begins) or a copy of x. */
+/* A panel for each thread (in products of few, up to FEW <= PANEL arranged rows of x), then either the experts' slots (order, and where
+ * each group begins) or a copy of x. */
 enum { ALIGNMENT = 64, ROW_GAP = 16 };
 
 static size_t panel_floats(size_t cols)
 {
-    return (cols * PANEL + ALIGNMENT - 1) / ALIGNMENT * ALIGNMENT;
+    return (arranged_cols(cols) * PANEL + ALIGNMENT - 1) / ALIGNMENT * ALIGNMENT;
 }
 
 GEMMA4_SCRATCH(TWIN(gemma4_scratch))
@@ -439,21 +553,28 @@ static float *thread_panel(float *scratch, size_t cols)
 
 /* ----------------------------------------------------------------- matmul */
 
-static void matmul_few(float *y, const float *x, const gemma4_weight *w, size_t T)
+/* How many rows of a matrix a thread takes at a time, where `matrices` of them are multiplied. */
+static size_t piece_rows(size_t rows, size_t matrices)
 {
-    size_t blocks = (w->rows + DOT_BLOCK - 1) / DOT_BLOCK;
+    size_t pieces = (PARTS * (size_t)thread_count() + matrices - 1) / matrices; /* of each matrix */
+    return most(((rows + pieces - 1) / pieces + PIECE - 1) / PIECE, 1) * PIECE;
+}
+
+/* For T <= FEW. */
+static void matmul_few(float *y, const float *x, const gemma4_weight *w, size_t T, float *scratch)
+{
+    size_t piece = piece_rows(w->rows, 1);
 #pragma omp parallel for schedule(dynamic) if (T * w->rows * w->cols >= PRODUCTS)
-    for (size_t b = 0; b < blocks; b++)
-        for (size_t t = 0; t < T; t += FEW) {
-            const float *x_t[FEW];
-            float *y_t[FEW];
-            size_t first = b * DOT_BLOCK, N = least(FEW, T - t);
-            for (size_t n = 0; n < N; n++) {
-                x_t[n] = x + (t + n) * w->cols;
-                y_t[n] = y + (t + n) * w->rows + first;
-            }
-            dot_rows(y_t, w, first, least(DOT_BLOCK, w->rows - first), x_t, N);
+    for (size_t first = 0; first < w->rows; first += piece) {
+        const float *x_t[FEW];
+        float *y_t[FEW];
+        for (size_t t = 0; t < T; t++) {
+            x_t[t] = x + t * w->cols;
+            y_t[t] = y + t * w->rows + first;
         }
+        arrange(x_t, T, w, thread_panel(scratch, w->cols));
+        dot_rows(y_t, w, first, least(piece, w->rows - first), x_t, T);
+    }
 }
 
 /* Rows of x whose distance is a multiple of 4096 bytes would all compete for the same few places of the first-level cache. */
@@ -497,7 +618,7 @@ static void matmul_many(float *y, const float *x, const gemma4_weight *w, size_t
 GEMMA4_MATMUL(TWIN(gemma4_matmul))
 {
     if (T <= FEW)
-        matmul_few(y, x, w, T);
+        matmul_few(y, x, w, T, scratch);
     else
         matmul_many(y, x, w, T, scratch);
 }
@@ -542,21 +663,25 @@ static void store_act(float *act, const float *gate, const float *up, size_t n)
         vec_store_n(act + i, vec_geglu(vec_load(gate + i), vec_load(up + i)), n - i);
 }
 
-/* A few slots: all of the part's gate rows, then all of its up rows, two streams through memory. rows <= DOT_BLOCK. */
+/* A few slots: rows first ... end - 1 of gate and of up, in turns of ACT_ROWS. */
 static void experts_act_few(float *act, const float *x, const gemma4_weight *w, size_t expert_row, const int32_t *slots, size_t count, size_t K,
-                            size_t M, size_t first, size_t rows)
+                            size_t M, size_t first, size_t end, float *copies)
 {
-    float gate[FEW][DOT_BLOCK] = {{0}}, up[FEW][DOT_BLOCK] = {{0}}, *gate_n[FEW] = {0}, *up_n[FEW] = {0};
+    float gate[FEW][ACT_ROWS] = {{0}}, up[FEW][ACT_ROWS] = {{0}}, *gate_n[FEW] = {0}, *up_n[FEW] = {0};
     const float *x_n[FEW] = {0};
     for (size_t n = 0; n < count; n++) {
         x_n[n] = x + (size_t)slots[n] / K * w->cols;
         gate_n[n] = gate[n];
         up_n[n] = up[n];
     }
-    dot_rows(gate_n, w, expert_row + first, rows, x_n, count);
-    dot_rows(up_n, w, expert_row + M + first, rows, x_n, count);
-    for (size_t n = 0; n < count; n++)
-        store_act(act + (size_t)slots[n] * M + first, gate[n], up[n], rows);
+    arrange(x_n, count, w, copies);
+    for (size_t m = first, rows; m < end; m += rows) {
+        rows = least(ACT_ROWS, end - m);
+        dot_rows(gate_n, w, expert_row + m, rows, x_n, count);
+        dot_rows(up_n, w, expert_row + M + m, rows, x_n, count);
+        for (size_t n = 0; n < count; n++)
+            store_act(act + (size_t)slots[n] * M + m, gate[n], up[n], rows);
+    }
 }
 
 /* Many slots: one panel is up to LANES gate rows and the up rows that belong to them, so that act is made where both products stand. */
@@ -582,77 +707,85 @@ static void experts_act_many(float *act, const float *x, const gemma4_weight *w,
 GEMMA4_EXPERTS_ACT(TWIN(gemma4_experts_act))
 {
     grouping g = group_by_expert(ids, T * K, gate_up_proj->cols, scratch);
-    size_t parts = (M + DOT_BLOCK - 1) / DOT_BLOCK; /* of an expert's rows: one part is one piece of work */
+    size_t piece = piece_rows(M, g.groups), parts = (M + piece - 1) / piece;
 #pragma omp parallel for schedule(dynamic) if (T * K * M * gate_up_proj->cols >= PRODUCTS)
     for (size_t work = 0; work < g.groups * parts; work++) {
         const int32_t *slots = g.order + g.first[work / parts];
         size_t count = (size_t)(g.first[work / parts + 1] - g.first[work / parts]);
-        size_t first = work % parts * DOT_BLOCK, end = least(M, first + DOT_BLOCK);
+        size_t first = work % parts * piece, end = least(M, first + piece);
         float *panel = thread_panel(scratch, gate_up_proj->cols);
         size_t expert_row = (size_t)ids[slots[0]] * 2 * M;
         if (count <= FEW)
-            experts_act_few(act, x, gate_up_proj, expert_row, slots, count, K, M, first, end - first);
+            experts_act_few(act, x, gate_up_proj, expert_row, slots, count, K, M, first, end, panel);
         for (size_t m = first; m < end && count > FEW; m += LANES)
             experts_act_many(act, x, gate_up_proj, expert_row, slots, count, K, M, m, least(LANES, end - m), panel);
     }
 }
 
-/* y += weight * down_proj[e] act for one panel of y's columns and the slots of one expert. */
-static void experts_out_panel(float *y, const float *act, const gemma4_weight *w, size_t expert_row, const int32_t *slots, const float *weights,
-                              size_t count, size_t K, size_t d, size_t first, float *panel)
+/* y += weight * c for n columns of y and the position of one slot. */
+static void add_weighted(float *y, const float *c, float weight, size_t n)
 {
-    size_t M = w->cols, rows = least(PANEL, d - first);
-    float c[GROUP_ROWS * PANEL];
-    upcoming next = upcoming_rows(w, expert_row + first + PANEL, expert_row + first + PANEL + LANES);
-    if (count > FEW) {
-        pack_half(panel, w, expert_row + first, least(LANES, rows));
-        pack_half(panel + LANES, w, expert_row + first + LANES, rows - least(LANES, rows));
+    for (size_t i = 0; i < n; i++)
+        y[i] += weight * c[i];
+}
+
+/* y += weight * down_proj[e] act for the columns first ... end - 1 of y and the slots of one expert: a few slots. */
+static void experts_out_few(float *y, const float *act, const gemma4_weight *w, size_t expert_row, const int32_t *slots, const float *weights,
+                            size_t count, size_t K, size_t d, size_t first, size_t end, float *copies)
+{
+    float c[FEW][PIECE], *c_n[FEW] = {0};
+    const float *act_n[FEW] = {0};
+    for (size_t n = 0; n < count; n++) {
+        act_n[n] = act + (size_t)slots[n] * w->cols;
+        c_n[n] = c[n];
     }
-    for (size_t s = 0, N; s < count; s += N) {
-        const float *act_n[GROUP_ROWS];
-        float *c_n[FEW];
-        N = count > FEW ? tile_rows(count - s) : count;
-        for (size_t n = 0; n < N; n++)
-            act_n[n] = act + (size_t)slots[s + n] * M;
-        if (count > FEW) {
-            tile(c, panel, w->dtype, act_n, next, M, N);
-            next = nothing_upcoming(panel);
-        } else {
-            for (size_t n = 0; n < N; n++)
-                c_n[n] = c + n * PANEL;
-            dot_rows(c_n, w, expert_row + first, rows, act_n, N);
-        }
-        for (size_t n = 0; n < N; n++) {
-            float *y_n = y + (size_t)slots[s + n] / K * d + first, weight = weights[slots[s + n]];
-            for (size_t i = 0; i < rows; i++)
-                y_n[i] += weight * c[n * PANEL + i];
-        }
+    arrange(act_n, count, w, copies);
+    for (size_t i = first, rows; i < end; i += rows) {
+        rows = least(PIECE, end - i);
+        dot_rows(c_n, w, expert_row + i, rows, act_n, count);
+        for (size_t n = 0; n < count; n++)
+            add_weighted(y + (size_t)slots[n] / K * d + i, c[n], weights[slots[n]], rows);
     }
 }
 
-/* How many columns of y a thread takes at a time: whole panels. Many, where they share many rows of act; few, where weights stream. */
-static size_t out_columns(size_t d, size_t T)
+/* The same for one panel of columns and many slots. */
+static void experts_out_many(float *y, const float *act, const gemma4_weight *w, size_t expert_row, const int32_t *slots, const float *weights,
+                             size_t count, size_t K, size_t d, size_t first, size_t rows, float *panel)
 {
-    size_t parts = T > FEW ? PARTS * (size_t)thread_count() : d;
-    return most(DOT_BLOCK, ((d + parts - 1) / parts + PANEL - 1) / PANEL * PANEL);
+    float c[TILE_ROWS * PANEL];
+    upcoming next = upcoming_rows(w, expert_row + first + PANEL, expert_row + first + PANEL + LANES);
+    pack_half(panel, w, expert_row + first, least(LANES, rows));
+    pack_half(panel + LANES, w, expert_row + first + LANES, rows - least(LANES, rows));
+    for (size_t s = 0, N; s < count; s += N) {
+        const float *act_n[TILE_ROWS];
+        N = tile_rows(count - s);
+        for (size_t n = 0; n < N; n++)
+            act_n[n] = act + (size_t)slots[s + n] * w->cols;
+        tile(c, panel, w->dtype, act_n, next, w->cols, N);
+        for (size_t n = 0; n < N; n++)
+            add_weighted(y + (size_t)slots[s + n] / K * d + first, c + n * PANEL, weights[slots[s + n]], rows);
+        next = nothing_upcoming(panel);
+    }
 }
 
 /* A thread owns columns of y, and adds the experts in the order in which the chunk first chose them. */
 GEMMA4_EXPERTS_OUT(TWIN(gemma4_experts_out))
 {
     grouping g = group_by_expert(ids, T * K, down_proj->cols, scratch);
-    size_t columns = out_columns(d, T), parts = (d + columns - 1) / columns;
+    size_t piece = piece_rows(d, 1);
 #pragma omp parallel for schedule(dynamic) if (T * K * d * down_proj->cols >= PRODUCTS)
-    for (size_t part = 0; part < parts; part++) {
-        size_t first = part * columns, end = least(d, first + columns);
+    for (size_t first = 0; first < d; first += piece) {
+        size_t end = least(d, first + piece);
         float *panel = thread_panel(scratch, down_proj->cols);
         for (size_t t = 0; t < T; t++)
             memset(y + t * d + first, 0, (end - first) * sizeof *y);
         for (size_t e = 0; e < g.groups; e++) {
             const int32_t *slots = g.order + g.first[e];
-            for (size_t i = first; i < end; i += PANEL)
-                experts_out_panel(y, act, down_proj, (size_t)ids[slots[0]] * d, slots, weights, (size_t)(g.first[e + 1] - g.first[e]), K, d,
-                                  i, panel);
+            size_t count = (size_t)(g.first[e + 1] - g.first[e]), expert_row = (size_t)ids[slots[0]] * d;
+            if (count <= FEW)
+                experts_out_few(y, act, down_proj, expert_row, slots, weights, count, K, d, first, end, panel);
+            for (size_t i = first; i < end && count > FEW; i += PANEL)
+                experts_out_many(y, act, down_proj, expert_row, slots, weights, count, K, d, i, least(PANEL, end - i), panel);
         }
     }
 }
@@ -826,12 +959,24 @@ INLINE void weigh_values(query *row, const float *factor, const float (*p)[KEYS]
         weigh_lanes(row, factor, p, v, lo, hi, i, least(LANES, D - i), D - i - least(LANES, D - i), N);
 }
 
-/* One block: keys k_j and values v_j of the positions key ... key + n - 1, for QUERY_TILE query rows or the last of them. */
-static void attend_block(query *row, size_t N, const float *const *k, const float *const *v, size_t key, size_t n, size_t D)
+/* p[i][j] = q_i k_j for n keys and N query rows. */
+INLINE void score(float *const *p, const float *const *q, const char *const *k, size_t n, size_t D, size_t N)
+{
+    size_t j = 0;
+    for (; j + ROWS_FOR_4 <= n && N > 1; j += ROWS_FOR_4)
+        dot_tile(p, j, k + j, GEMMA4_F32, false, q, D, 0, ROWS_FOR_4, N, 1);
+    for (; j < n; j++)
+        for (size_t i = 0; i < N; i++)
+            dot_tile(p + i, j, k + j, GEMMA4_F32, false, q + i, D, 0, 1, 1, SUMS_FOR_1);
+}
+
+/* One block: keys k_j and values v_j of the positions key ... key + n - 1, for N <= QUERY_TILE query rows: all of them at a time where they
+ * are QUERY_TILE or 2 (decode: as many query heads share a KV head on sliding layers), else one by one. */
+static void attend_block(query *row, size_t N, const char *const *k, const float *const *v, size_t key, size_t n, size_t D)
 {
     float p[QUERY_TILE][KEYS], factor[QUERY_TILE], *p_n[QUERY_TILE];
     const float *q_n[QUERY_TILE];
-    size_t lo[QUERY_TILE], hi[QUERY_TILE], all_lo = 0, all_hi = N == QUERY_TILE ? n : 0; /* what a row sees; what all of them see */
+    size_t lo[QUERY_TILE], hi[QUERY_TILE], all_lo = 0, all_hi = N == QUERY_TILE || N == 2 ? n : 0; /* what a row sees; what all of them see */
     for (size_t i = 0; i < N; i++) {
         p_n[i] = p[i];
         q_n[i] = row[i].q;
@@ -840,14 +985,20 @@ static void attend_block(query *row, size_t N, const float *const *k, const floa
         all_lo = most(all_lo, lo[i]);
         all_hi = least(all_hi, hi[i]);
     }
-    size_t j = 0;
-    for (; j + ROWS_FOR_4 <= n && N == QUERY_TILE; j += ROWS_FOR_4)
-        dot_group(p_n, j, (const char *const *)(k + j), GEMMA4_F32, false, q_n, D, QUERY_TILE);
-    dot_rest(p_n, j, (const char *const *)(k + j), GEMMA4_F32, q_n, D, n - j, N);
+    if (N == QUERY_TILE)
+        score(p_n, q_n, k, n, D, QUERY_TILE);
+    else if (N == 2)
+        score(p_n, q_n, k, n, D, 2);
+    else
+        for (size_t i = 0; i < N; i++)
+            score(p_n + i, q_n + i, k, n, D, 1);
     for (size_t i = 0; i < N; i++)
         factor[i] = lo[i] < hi[i] ? soften(&row[i], p[i], lo[i], hi[i]) : 1;
     if (all_lo < all_hi) {
-        weigh_values(row, factor, (const float(*)[KEYS])p, v, all_lo, all_hi, D, QUERY_TILE);
+        if (N == 2)
+            weigh_values(row, factor, (const float(*)[KEYS])p, v, all_lo, all_hi, D, 2);
+        else
+            weigh_values(row, factor, (const float(*)[KEYS])p, v, all_lo, all_hi, D, QUERY_TILE);
         for (size_t i = 0; i < N; i++)
             factor[i] = 1;
     } else {
@@ -875,11 +1026,12 @@ static void attend(float *context, const float *q, const gemma4_keys *s, size_t 
         memset(context + at, 0, D * sizeof *context);
     }
     for (size_t key = rows[0].first; key < rows[count - 1].end; key += KEYS) {
-        const float *k[KEYS], *v[KEYS];
+        const char *k[KEYS] = {0}; /* what dot_tile takes: weights of any type */
+        const float *v[KEYS] = {0};
         size_t n = least(KEYS, rows[count - 1].end - key);
         for (size_t j = 0; j < n; j++) {
             size_t position = key + j, slot = position < s->past ? position % s->slots : position - s->past;
-            k[j] = (position < s->past ? s->past_k : s->chunk_k) + slot * width + g * D;
+            k[j] = (const char *)((position < s->past ? s->past_k : s->chunk_k) + slot * width + g * D);
             v[j] = (position < s->past ? s->past_v : s->chunk_v) + slot * width + g * D;
         }
         for (size_t i = 0; i < count; i += QUERY_TILE)

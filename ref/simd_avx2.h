@@ -52,11 +52,22 @@ INLINE vec vec_load_bf16(const uint16_t *p)
 }
 INLINE vec vec_load_f16(const uint16_t *p) { return _mm256_cvtph_ps(_mm_loadu_si128((const __m128i *)p)); }
 
+INLINE vec vec_and(vec a, vec b) { return _mm256_and_ps(a, b); }
 INLINE vec vec_load_pairs(const uint16_t *p) { return _mm256_castsi256_ps(_mm256_loadu_si256((const __m256i *)p)); }
 INLINE vec vec_even_bf16(vec pairs) { return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_castps_si256(pairs), 16)); }
 INLINE vec vec_odd_bf16(vec pairs)
 {
     return _mm256_castsi256_ps(_mm256_and_si256(_mm256_castps_si256(pairs), _mm256_set1_epi32((int)0xffff0000u)));
+}
+
+/* A shuffle works on each half by itself: the middle quarters change places afterwards. */
+INLINE vec vec_evens(vec a, vec b)
+{
+    return _mm256_castpd_ps(_mm256_permute4x64_pd(_mm256_castps_pd(_mm256_shuffle_ps(a, b, 0x88)), 0xd8));
+}
+INLINE vec vec_odds(vec a, vec b)
+{
+    return _mm256_castpd_ps(_mm256_permute4x64_pd(_mm256_castps_pd(_mm256_shuffle_ps(a, b, 0xdd)), 0xd8));
 }
 
 INLINE void vec_transpose(vec v[LANES])

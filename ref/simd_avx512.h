@@ -48,12 +48,24 @@ INLINE vec vec_load_bf16(const uint16_t *p)
 }
 INLINE vec vec_load_f16(const uint16_t *p) { return _mm512_cvtph_ps(_mm256_loadu_si256((const __m256i *)p)); }
 
+/* Bit by bit. */
+INLINE vec vec_and(vec a, vec b) { return _mm512_and_ps(a, b); }
 /* A lane of pairs holds two neighbouring bf16 of one row: the even one in its lower half, the odd one in its upper half. */
 INLINE vec vec_load_pairs(const uint16_t *p) { return _mm512_loadu_ps(p); }
 INLINE vec vec_even_bf16(vec pairs) { return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_castps_si512(pairs), 16)); }
 INLINE vec vec_odd_bf16(vec pairs)
 {
     return _mm512_castsi512_ps(_mm512_and_si512(_mm512_castps_si512(pairs), _mm512_set1_epi32((int)0xffff0000u)));
+}
+
+/* The lanes of a and b, one behind the other, that have an even place, an odd one. */
+INLINE vec vec_evens(vec a, vec b)
+{
+    return _mm512_permutex2var_ps(a, _mm512_setr_epi32(0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30), b);
+}
+INLINE vec vec_odds(vec a, vec b)
+{
+    return _mm512_permutex2var_ps(a, _mm512_setr_epi32(1, 3, 5, 7, 9, 11, 13, 15, 17, 19, 21, 23, 25, 27, 29, 31), b);
 }
 
 /* v becomes its transpose: lane j of v[i] moves to lane i of v[j]. */

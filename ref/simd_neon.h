@@ -43,12 +43,16 @@ INLINE float vec_sum(vec a)
 INLINE vec vec_load_bf16(const uint16_t *p) { return vreinterpretq_f32_u32(vshll_n_u16(vld1_u16(p), 16)); }
 INLINE vec vec_load_f16(const uint16_t *p) { return vcvt_f32_f16(vreinterpret_f16_u16(vld1_u16(p))); }
 
+INLINE vec vec_and(vec a, vec b) { return vreinterpretq_f32_u32(vandq_u32(vreinterpretq_u32_f32(a), vreinterpretq_u32_f32(b))); }
 INLINE vec vec_load_pairs(const uint16_t *p) { return vreinterpretq_f32_u16(vld1q_u16(p)); }
 INLINE vec vec_even_bf16(vec pairs) { return vreinterpretq_f32_u32(vshlq_n_u32(vreinterpretq_u32_f32(pairs), 16)); }
 INLINE vec vec_odd_bf16(vec pairs)
 {
     return vreinterpretq_f32_u32(vandq_u32(vreinterpretq_u32_f32(pairs), vdupq_n_u32(0xffff0000u)));
 }
+
+INLINE vec vec_evens(vec a, vec b) { return vuzp1q_f32(a, b); }
+INLINE vec vec_odds(vec a, vec b) { return vuzp2q_f32(a, b); }
 
 INLINE void vec_transpose(vec v[LANES])
 {

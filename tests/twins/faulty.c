@@ -27,6 +27,14 @@ static GEMMA4_MATMUL(matmul_without_last)
         y[i] -= (float)term(x, w, i / w->rows, i % w->rows, w->cols - 1);
 }
 
+/* Counts the first column twice where rows of bf16 do not begin with a line of the cache: the overlap of head and body. */
+static GEMMA4_MATMUL(matmul_with_overlap)
+{
+    right.matmul(y, x, w, T, scratch);
+    for (size_t i = 0; i < T * w->rows && w->dtype == GEMMA4_BF16 && w->cols % 64 == 0 && (uintptr_t)w->data % 64; i++)
+        y[i] += (float)term(x, w, i / w->rows, i % w->rows, 0);
+}
+
 static GEMMA4_MATMUL(matmul_with_swapped_lanes)
 {
     right.matmul(y, x, w, T, scratch);
@@ -143,6 +151,7 @@ static GEMMA4_SOFTCAP(softcap_without_tail)
     }
 PLANT(matmul, matmul_without_tail)
 PLANT(matmul, matmul_without_last)
+PLANT(matmul, matmul_with_overlap)
 PLANT(matmul, matmul_with_swapped_lanes)
 PLANT(matmul, matmul_rounding_down)
 PLANT(matmul, matmul_writing_behind)
@@ -160,6 +169,7 @@ PLANT(softcap, softcap_without_tail)
 const faulty_twin faulty_twins[] = {
     {"leaves out the tail", "matmul", plant_matmul_without_tail},
     {"drops the last column", "matmul", plant_matmul_without_last},
+    {"counts a column twice", "matmul", plant_matmul_with_overlap},
     {"swaps two lanes", "matmul", plant_matmul_with_swapped_lanes},
     {"rounds towards zero", "matmul", plant_matmul_rounding_down},
     {"writes behind the end", "matmul", plant_matmul_writing_behind},

@@ -11,7 +11,7 @@
 #define U 0x1p-24 /* half a unit in the last place of 1 */
 
 static const size_t SIZES[] = {1, 2, 3, 4, 5, 7, 8, 9, 15, 16, 17, 31, 32, 33, 47, 63, 64, 65};
-static const size_t COLS[] = {1, 2, 3, 7, 8, 9, 15, 16, 17, 31, 32, 33, 63, 64, 65, 130, 703, 704, 705, 1024, 1409};
+static const size_t COLS[] = {1, 2, 3, 7, 8, 9, 15, 16, 17, 31, 32, 33, 63, 64, 65, 96, 130, 703, 704, 705, 1024, 1409};
 static const size_t ROWS[] = {1, 2, 3, 4, 5, 7, 8, 9, 15, 16, 17, 31, 32, 33, 47, 63, 64, 65, 129};
 static const size_t POSITIONS[] = {1, 2, 3, 4, 5, 6, 7, 8, 9, 12, 13, 14, 15, 24, 29, 33};
 
