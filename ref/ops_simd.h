@@ -26,10 +26,10 @@ enum {
     K_BLOCK = 704,     /* columns whose products one register sums up; the blocks' sums are added in a tile */
     FEW = 8,           /* rows of x that share one pass over weights in the product for few */
     PARTS = 8,         /* pieces of work for each thread there and in the experts: long streams, and nobody waits long for the last one */
-    PIECE = 64,        /* rows of W that a piece is a multiple of: whole panels and tiles, so that nobody's sums depend on the pieces */
+    PIECE = 64,        /* rows of W that a piece is a multiple of: whole panels */
     ACT_ROWS = 256,    /* gate rows whose up rows follow, in the experts' first product for few */
     DOT_SUMS = TWIN_DOT_SUMS, /* registers for sums in dot_tile: R * N * U at most */
-    QUERY_TILE = 4,    /* attention: query rows that are multiplied with ROWS_FOR_4 keys at a time */
+    QUERY_TILE = 4,    /* attention: query rows that are multiplied with ROWS_FOR(4) keys at a time */
     QUERIES = 16,      /* attention: query rows that share a block of keys */
     KEYS = 2 * LANES,  /* attention: keys of a block */
     ELEMENTWISE = 16384, /* values from which on threads pay in element-wise operators */
@@ -266,14 +266,16 @@ INLINE void dot_block(vec *sum, size_t apart, vec w[DOT_SUMS][2], const float *c
 }
 
 /* y[n][first + r] = sum over k of w_r[k] * x_n[k], for R rows of weights and N arranged rows of x. Each product has U sums of LANES
- * lanes, which take turns with the vectors of columns: more of them hide the latency of the multiply-add. dense: the next rows
- * of weights follow these in memory, and are brought into the second-level cache meanwhile, line by line as they lie. */
+ * lanes, which take turns with the vectors of columns: more of them hide the latency of the multiply-add. The loop's body takes `turns`
+ * blocks: with a single row of weights many, for the prefetchers tell streams apart by the instructions that load (8 blocks of a
+ * line each were a tenth faster than 4). dense: the next rows of weights follow these in memory, and are brought into the
+ * second-level cache meanwhile, line by line as they lie. */
 INLINE void dot_tile(float *const *y, size_t first, const char *const *w, gemma4_dtype dtype, bool dense, const float *const *x, size_t cols,
                      size_t head, size_t R, size_t N, size_t U)
 {
     enum { LINE = 64 };
     vec sum[DOT_SUMS], w_k[DOT_SUMS][2];
-    const size_t turns = most(U / 2, 1), apart = U > 1 ? R * N : 0, bytes = BLOCK * element_size(dtype);
+    const size_t turns = U > 1 ? U : 1, apart = U > 1 ? R * N : 0, bytes = BLOCK * element_size(dtype);
     const char *next = w[0] + R * cols * element_size(dtype);
     size_t k = head, at = 0; /* columns of weights, floats of an arranged row: the block is there */
     UNROLL
@@ -295,7 +297,7 @@ INLINE void dot_tile(float *const *y, size_t first, const char *const *w, gemma4
             for (size_t b = 0; b < R * bytes && R > 1 && dense; b += LINE)
                 __builtin_prefetch(next + b, 0, 2);
             next += R * bytes;
-            dot_block(sum + 2 * u * R * N, apart, w_k, x, at + u * BLOCK, R, N);
+            dot_block(sum + 2 * u % U * R * N, apart, w_k, x, at + u * BLOCK, R, N);
         }
     for (; k + BLOCK <= cols; k += BLOCK, at += BLOCK) {
         UNROLL
@@ -336,10 +338,11 @@ INLINE void dot_tile(float *const *y, size_t first, const char *const *w, gemma4
 /* The rows of weights that N rows of x are multiplied with at a time. A single x of up to LONG_ROW columns stays in the first-level
  * cache: one row of weights is one stream through memory, which the hardware's prefetchers follow better than several. A longer
  * one, or several, do not stay there: each vector of x loaded is used for as many rows of weights as there are registers for sums. */
-enum { LONG_ROW = 3072, ROWS_FOR_LONG = 8, ROWS_FOR_4 = DOT_SUMS / 4, ROWS_FOR_8 = DOT_SUMS / 8, SUMS_FOR_1 = 8 };
+enum { LONG_ROW = 3072, ROWS_FOR_LONG = 8, SUMS_FOR_1 = 8 };
+#define ROWS_FOR(N) (DOT_SUMS / (N))
 
 /* y[n][i] for the rows first_row + i of w, i < rows, and N <= FEW arranged rows of x: R rows of weights at a time, and what is left
- * one by one. */
+ * one by one. A value is the same in either. */
 INLINE void dot_strip(float *const *y, const gemma4_weight *w, gemma4_dtype dtype, size_t first_row, size_t rows, const float *const *x,
                       size_t R, size_t N, size_t U)
 {
@@ -354,8 +357,7 @@ INLINE void dot_strip(float *const *y, const gemma4_weight *w, gemma4_dtype dtyp
         dot_tile(y, i, w_i, dtype, true, x, cols, head, R, N, U);
     }
     for (; i < rows; i++, row += stride)
-        for (size_t n = 0; n < N; n++)
-            dot_tile(y + n, i, (const char *const[]){row}, dtype, false, x + n, cols, head, 1, 1, SUMS_FOR_1);
+        dot_tile(y, i, (const char *const[]){row}, dtype, false, x, cols, head, 1, N, U);
 }
 
 /* A function for each type and N, so that all that its loops need stays in registers. In one large function the compiler keeps
@@ -370,13 +372,13 @@ typedef void dot_function(float *const *y, const gemma4_weight *w, size_t first_
 #define DOTS(type, dtype)                                                           \
     DOT(dot_long_##type, dtype, ROWS_FOR_LONG, 1, 1)                                \
     DOT(dot_1_##type, dtype, 1, 1, SUMS_FOR_1)                                      \
-    DOT(dot_2_##type, dtype, ROWS_FOR_4, 2, 1)                                      \
-    DOT(dot_3_##type, dtype, ROWS_FOR_4, 3, 1)                                      \
-    DOT(dot_4_##type, dtype, ROWS_FOR_4, 4, 1)                                      \
-    DOT(dot_5_##type, dtype, ROWS_FOR_8, 5, 1)                                      \
-    DOT(dot_6_##type, dtype, ROWS_FOR_8, 6, 1)                                      \
-    DOT(dot_7_##type, dtype, ROWS_FOR_8, 7, 1)                                      \
-    DOT(dot_8_##type, dtype, ROWS_FOR_8, 8, 1)                                      \
+    DOT(dot_2_##type, dtype, ROWS_FOR(2), 2, 1)                                     \
+    DOT(dot_3_##type, dtype, ROWS_FOR(3), 3, 1)                                     \
+    DOT(dot_4_##type, dtype, ROWS_FOR(4), 4, 1)                                     \
+    DOT(dot_5_##type, dtype, ROWS_FOR(5), 5, 1)                                     \
+    DOT(dot_6_##type, dtype, ROWS_FOR(6), 6, 1)                                     \
+    DOT(dot_7_##type, dtype, ROWS_FOR(7), 7, 1)                                     \
+    DOT(dot_8_##type, dtype, ROWS_FOR(8), 8, 1)                                     \
     static dot_function *const dot_##type[FEW + 1] = {                              \
         dot_long_##type, dot_1_##type, dot_2_##type, dot_3_##type, dot_4_##type,    \
         dot_5_##type,    dot_6_##type, dot_7_##type, dot_8_##type,                  \
@@ -963,11 +965,10 @@ INLINE void weigh_values(query *row, const float *factor, const float (*p)[KEYS]
 INLINE void score(float *const *p, const float *const *q, const char *const *k, size_t n, size_t D, size_t N)
 {
     size_t j = 0;
-    for (; j + ROWS_FOR_4 <= n && N > 1; j += ROWS_FOR_4)
-        dot_tile(p, j, k + j, GEMMA4_F32, false, q, D, 0, ROWS_FOR_4, N, 1);
+    for (; j + ROWS_FOR(N) <= n; j += ROWS_FOR(N))
+        dot_tile(p, j, k + j, GEMMA4_F32, false, q, D, 0, ROWS_FOR(N), N, 1);
     for (; j < n; j++)
-        for (size_t i = 0; i < N; i++)
-            dot_tile(p + i, j, k + j, GEMMA4_F32, false, q + i, D, 0, 1, 1, SUMS_FOR_1);
+        dot_tile(p, j, k + j, GEMMA4_F32, false, q, D, 0, 1, N, 1);
 }
 
 /* One block: keys k_j and values v_j of the positions key ... key + n - 1, for N <= QUERY_TILE query rows: all of them at a time where they
