@@ -297,7 +297,7 @@ INLINE void dot_tile(float *const *y, size_t first, const char *const *w, gemma4
             for (size_t b = 0; b < R * bytes && R > 1 && dense; b += LINE)
                 __builtin_prefetch(next + b, 0, 2);
             next += R * bytes;
-            dot_block(sum + 2 * u % U * R * N, apart, w_k, x, at + u * BLOCK, R, N);
+            dot_block(sum + (2 * u) % U * (R * N), apart, w_k, x, at + u * BLOCK, R, N);
         }
     for (; k + BLOCK <= cols; k += BLOCK, at += BLOCK) {
         UNROLL

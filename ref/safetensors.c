@@ -166,7 +166,7 @@ static int map_file(int fd, shard *file, gemma4_error *error)
     if (map == MAP_FAILED)
         return gemma4_fail(error, "%s: cannot be mapped: %s", file->path, strerror(errno));
 #ifdef MADV_HUGEPAGE
-    (void)madvise(map, (size_t)status.st_size, MADV_HUGEPAGE); /* a wish: reading weights is a third faster then (spec/twins.md, "Memory") */
+    (void)madvise(map, (size_t)status.st_size, MADV_HUGEPAGE); /* a wish: weights are read faster then (spec/twins.md, "Memory") */
 #endif
     file->map = map;
     file->size = (size_t)status.st_size;

@@ -9,6 +9,8 @@ llama=$3
 gguf=$4
 threads=${5:-1}
 rounds=${6:-3}
+# Both files lie in the system's cache in large pages, as far as the system can (spec/twins.md, "Memory"): gemma4-bench sees to its own.
+dd if="$gguf" iflag=nocache count=0 status=none && cat "$gguf" >/dev/null
 for round in $(seq "$rounds"); do
     echo "round $round, $threads threads: tokens/s of decode 32, prefill 32, 128, 512"
     printf '  gemma4    '

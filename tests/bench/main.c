@@ -24,7 +24,9 @@
 
 static const char usage[] =
     "usage: gemma4-bench --model DIR [--cpu auto|avx2|avx512|neon] [--threads 1,2] [--prefill 32,128,512] [--decode N] [--repeat N]\n"
-    "                    [--csv FILE] [--json FILE]\n"
+    "                    [--reread yes|no] [--csv FILE] [--json FILE]\n"
+    "\n"
+    "--reread yes (the default) reads the checkpoint into the system's cache anew, as large pages where it can be.\n"
     "\n"
     "Exit status: 0 done, 1 a twin's result is wrong (nothing is printed then), 2 anything else, with one line on stderr.\n";
 
@@ -376,7 +378,7 @@ static gemma4_ops timed(void)
 /* ------------------------------------------------------------------- runs */
 
 typedef struct options {
-    const char *model_dir, *cpu, *threads, *prefill, *decode, *repeat, *csv, *json;
+    const char *model_dir, *cpu, *threads, *prefill, *decode, *repeat, *reread, *csv, *json;
 } options;
 
 typedef struct context {
@@ -599,7 +601,9 @@ static int bench_with(context *c, const options *o, gemma4_error *error)
     if (c->mask == GEMMA4_CPU_SCALAR && gemma4_cpu_detect() == GEMMA4_CPU_SCALAR)
         return gemma4_fail(error, "--cpu: this machine has no twin to measure");
     gemma4_keep_memory();
-    if (cache_checkpoint(o->model_dir, error))
+    if (o->reread && strcmp(o->reread, "yes") && strcmp(o->reread, "no"))
+        return gemma4_fail(error, "--reread: expected yes or no, found '%s'", o->reread);
+    if ((!o->reread || !strcmp(o->reread, "yes")) && cache_checkpoint(o->model_dir, error))
         return -1;
     c->model = gemma4_model_open(o->model_dir, error);
     c->memory = c->model ? aligned_alloc(1 << 21, READ_BYTES) : NULL;
@@ -631,8 +635,8 @@ int main(int argc, char **argv)
     options o = {0};
     context c = {0};
     const gemma4_option table[] = {{"--model", &o.model_dir}, {"--cpu", &o.cpu},       {"--threads", &o.threads}, {"--prefill", &o.prefill},
-                                   {"--decode", &o.decode},   {"--repeat", &o.repeat}, {"--csv", &o.csv},         {"--json", &o.json},
-                                   {NULL, NULL}};
+                                   {"--decode", &o.decode},   {"--repeat", &o.repeat}, {"--reread", &o.reread},   {"--csv", &o.csv},
+                                   {"--json", &o.json},       {NULL, NULL}};
     size_t words;
     if (argc == 2 && !strcmp(argv[1], "--help"))
         return fputs(usage, stdout) < 0 ? 2 : 0;
