@@ -402,6 +402,17 @@ static void *reals(size_t n, size_t width, size_t size, int *ok)
     return memory;
 }
 
+/* The operators' scratch memory for matrices of at most cols columns. Not cleared: a twin's is megabytes. */
+static float *scratch_for(const gemma4_session *s, size_t cols, size_t T, size_t K, int *ok)
+{
+    size_t bytes;
+    float *scratch = NULL;
+    if (*ok && !__builtin_mul_overflow(s->ops.scratch(cols, T, K), sizeof *scratch, &bytes))
+        scratch = malloc(bytes);
+    *ok = scratch != NULL;
+    return scratch;
+}
+
 static size_t max(size_t a, size_t b)
 {
     return a > b ? a : b;
@@ -440,7 +451,7 @@ static int activations_new(activations *a, const gemma4_session *s, size_t layer
     a->expert_weights = reals(T, K, sizeof(real), &ok);
     a->expert_act = reals(T, K * M, sizeof(real), &ok);
     a->moe = reals(T, d, sizeof(real), &ok);
-    a->scratch = reals(s->ops.scratch(max(max(d, q_width), max(F, M)), T, K), 1, sizeof(float), &ok);
+    a->scratch = scratch_for(s, max(max(d, q_width), max(F, M)), T, K, &ok);
     if (!ok) {
         activations_free(a);
         return gemma4_fail(error, "chunk of %zu positions: out of memory", T);
@@ -607,7 +618,7 @@ int gemma4_forward_head(gemma4_session *session, size_t T, size_t rows, const re
     if (rows == 0)
         return 0;
     real *x = reals(rows, c->hidden_size, sizeof(real), &ok);
-    float *scratch = reals(session->ops.scratch(c->hidden_size, rows, 0), 1, sizeof(float), &ok);
+    float *scratch = scratch_for(session, c->hidden_size, rows, 0, &ok);
     real *own = logits ? NULL : reals(rows, c->vocab_size, sizeof(real), &ok);
     session->error = error;
     if (ok)

@@ -43,6 +43,9 @@ enum {
 #define UNROLL _Pragma("GCC unroll 16")
 #endif
 
+/* What p points to is loaded anew after this, not kept in registers that are needed for sums. */
+#define RELOAD(p) __asm__("" : "+r"(p))
+
 static int thread_count(void)
 {
 #ifdef _OPENMP
@@ -464,6 +467,7 @@ INLINE void tile_block(float *c, const float *panel, bool pairs, const float *co
         __builtin_prefetch(next.half[0] + k * next.step, 0, 2);
         __builtin_prefetch(next.half[1] + k * next.step, 0, 2);
         tile_column(sum, pairs ? vec_even_bf16(w_0) : w_0, pairs ? vec_even_bf16(w_1) : w_1, x, k, N);
+        RELOAD(panel);
         if (pairs && k + 1 < end)
             tile_column(sum, vec_odd_bf16(vec_load(panel)), vec_odd_bf16(vec_load(panel + LANES)), x, k + 1, N);
     }
