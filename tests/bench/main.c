@@ -602,7 +602,7 @@ static int bench_with(context *c, const options *o, gemma4_error *error)
         return gemma4_fail(error, "--cpu: this machine has no twin to measure");
     gemma4_keep_memory();
     if (o->reread && strcmp(o->reread, "yes") && strcmp(o->reread, "no"))
-        return gemma4_fail(error, "--reread: expected yes or no, found '%s'", o->reread);
+        return gemma4_fail(error, "--reread: expected yes or no, found '%.40s'", o->reread);
     if ((!o->reread || !strcmp(o->reread, "yes")) && cache_checkpoint(o->model_dir, error))
         return -1;
     c->model = gemma4_model_open(o->model_dir, error);
