@@ -62,7 +62,7 @@ void gemma4_weight_row(float *out, const gemma4_weight *w, size_t row)
 
 gemma4_weight gemma4_weight_rows(const gemma4_weight *w, size_t first_row, size_t rows)
 {
-    size_t element = w->dtype == GEMMA4_F32 ? 4 : 2;
+    size_t element = gemma4_weight_size(w->dtype);
     gemma4_weight view = *w;
     view.data = (const char *)w->data + first_row * w->cols * element;
     view.rows = rows;

@@ -14,6 +14,12 @@ typedef struct gemma4_weight {
     size_t rows, cols;
 } gemma4_weight;
 
+/* Bytes of one element of a weight. */
+static inline size_t gemma4_weight_size(gemma4_dtype dtype)
+{
+    return dtype == GEMMA4_F32 ? 4 : 2;
+}
+
 typedef struct gemma4_layer_weights {
     gemma4_weight input_layernorm;              /* [d] */
     gemma4_weight q_proj;                       /* [H*D, d] */

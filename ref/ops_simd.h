@@ -91,11 +91,6 @@ INLINE void vec_store_n(float *p, vec a, size_t n)
     memcpy(p, lanes, n * sizeof *p);
 }
 
-INLINE size_t element_size(gemma4_dtype dtype)
-{
-    return dtype == GEMMA4_F32 ? 4 : 2;
-}
-
 /* LANES weights from element k on of the row at w, as floats. */
 INLINE vec weights_load(const void *w, gemma4_dtype dtype, size_t k)
 {
@@ -110,13 +105,13 @@ INLINE vec weights_load(const void *w, gemma4_dtype dtype, size_t k)
 INLINE vec weights_load_n(const void *w, gemma4_dtype dtype, size_t k, size_t n)
 {
     float lanes[LANES] = {0}; /* large enough for either size; zero is zero in all three types */
-    memcpy(lanes, (const char *)w + k * element_size(dtype), n * element_size(dtype));
+    memcpy(lanes, (const char *)w + k * gemma4_weight_size(dtype), n * gemma4_weight_size(dtype));
     return weights_load(lanes, dtype, 0);
 }
 
 static const char *weight_row(const gemma4_weight *w, size_t row)
 {
-    return (const char *)w->data + row * w->cols * element_size(w->dtype);
+    return (const char *)w->data + row * w->cols * gemma4_weight_size(w->dtype);
 }
 
 /* ----------------------------------------------------- elementary functions */
@@ -211,7 +206,7 @@ INLINE void load_kept(vec two[2], const void *w, size_t k, const uint16_t *mask)
 INLINE void load_padded(vec two[2], const void *w, gemma4_dtype dtype, size_t k, size_t n)
 {
     float lanes[BLOCK] = {0}; /* large enough for any type; zero is zero in all of them */
-    memcpy(lanes, (const char *)w + k * element_size(dtype), n * element_size(dtype));
+    memcpy(lanes, (const char *)w + k * gemma4_weight_size(dtype), n * gemma4_weight_size(dtype));
     load_block(two, lanes, dtype, 0);
 }
 
@@ -278,8 +273,8 @@ INLINE void dot_tile(float *const *y, size_t first, const char *const *w, gemma4
 {
     enum { LINE = 64 };
     vec sum[DOT_SUMS], w_k[DOT_SUMS][2];
-    const size_t turns = U > 1 ? U : 1, apart = U > 1 ? R * N : 0, bytes = BLOCK * element_size(dtype);
-    const char *next = w[0] + R * cols * element_size(dtype);
+    const size_t turns = U > 1 ? U : 1, apart = U > 1 ? R * N : 0, bytes = BLOCK * gemma4_weight_size(dtype);
+    const char *next = w[0] + R * cols * gemma4_weight_size(dtype);
     size_t k = head, at = 0; /* columns of weights, floats of an arranged row: the block is there */
     UNROLL
     for (size_t i = 0; i < R * N * U; i++)
@@ -349,7 +344,7 @@ enum { LONG_ROW = 3072, ROWS_FOR_LONG = 8, SUMS_FOR_1 = 8 };
 INLINE void dot_strip(float *const *y, const gemma4_weight *w, gemma4_dtype dtype, size_t first_row, size_t rows, const float *const *x,
                       size_t R, size_t N, size_t U)
 {
-    const size_t cols = w->cols, head = head_cols(w), stride = cols * element_size(dtype);
+    const size_t cols = w->cols, head = head_cols(w), stride = cols * gemma4_weight_size(dtype);
     const char *row = weight_row(w, first_row);
     size_t i = 0;
     for (; i + R <= rows; i += R) {
@@ -527,7 +522,7 @@ static void tile(float *c, const float *panel, gemma4_dtype dtype, const float *
 /* The half panels from first_row[0] and first_row[1] on, or what costs nothing: lines that are there. */
 static upcoming upcoming_rows(const gemma4_weight *w, size_t row_0, size_t row_1)
 {
-    return (upcoming){{weight_row(w, row_0), weight_row(w, row_1)}, LANES * element_size(w->dtype)};
+    return (upcoming){{weight_row(w, row_0), weight_row(w, row_1)}, LANES * gemma4_weight_size(w->dtype)};
 }
 
 static upcoming nothing_upcoming(const float *panel)

@@ -10,7 +10,7 @@ enum { SHORT_CHUNK = 16 }; /* positions: with 8 of 128 experts each, about two t
 
 static size_t bytes_of(const gemma4_weight *w)
 {
-    return w->rows * w->cols * (w->dtype == GEMMA4_F32 ? 4 : 2);
+    return w->rows * w->cols * gemma4_weight_size(w->dtype);
 }
 
 /* Advice about the pages that lie completely within a weight: its neighbours may be in use. A failure costs time only. */

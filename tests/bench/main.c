@@ -67,51 +67,50 @@ typedef struct machine {
 
 enum { READ_BYTES = 1 << 29, PROBES = 5 };
 
-/* One probe of each, all threads at once, each on a part of its own. */
-static double probe_read(const char *memory, unsigned mask, int threads, bool ask_early)
+typedef struct yardsticks {
+    BENCH_READ(*read);
+    BENCH_FMA(*fma);
+} yardsticks;
+
+/* Those of the best instruction set of the mask. */
+static yardsticks yardsticks_for(unsigned mask)
 {
-    BENCH_READ(*read) = NULL;
+    yardsticks y = {NULL, NULL};
 #ifdef GEMMA4_TWIN_neon
-    read = bench_read_neon;
+    y = (yardsticks){bench_read_neon, bench_fma_neon};
 #endif
 #ifdef GEMMA4_TWIN_avx2
-    read = bench_read_avx2;
+    y = (yardsticks){bench_read_avx2, bench_fma_avx2};
 #endif
 #ifdef GEMMA4_TWIN_avx512
     if (mask & GEMMA4_CPU_AVX512)
-        read = bench_read_avx512;
+        y = (yardsticks){bench_read_avx512, bench_fma_avx512};
 #endif
     (void)mask;
+    return y;
+}
+
+/* One probe of each, all threads at once, each on a part of its own. */
+static double probe_read(const yardsticks *y, const char *memory, int threads, bool ask_early)
+{
     size_t part = READ_BYTES / (size_t)threads / 65536 * 65536;
     volatile float sink = 0;
     double start = now();
 #pragma omp parallel for schedule(static, 1)
     for (int i = 0; i < threads; i++)
-        sink = read(memory + (size_t)i * part, part, ask_early);
+        sink = y->read(memory + (size_t)i * part, part, ask_early);
     (void)sink;
     return (double)(part * (size_t)threads) / (now() - start);
 }
 
-static double probe_fma(unsigned mask, int threads)
+static double probe_fma(const yardsticks *y, int threads)
 {
-    BENCH_FMA(*fma) = NULL;
-#ifdef GEMMA4_TWIN_neon
-    fma = bench_fma_neon;
-#endif
-#ifdef GEMMA4_TWIN_avx2
-    fma = bench_fma_avx2;
-#endif
-#ifdef GEMMA4_TWIN_avx512
-    if (mask & GEMMA4_CPU_AVX512)
-        fma = bench_fma_avx512;
-#endif
-    (void)mask;
     double operations = 0, start = now();
 #pragma omp parallel for schedule(static, 1) reduction(+ : operations)
     for (int i = 0; i < threads; i++) {
         volatile float sink;
         float result;
-        operations += fma(10000000, &result);
+        operations += y->fma(10000000, &result);
         sink = result;
         (void)sink;
     }
@@ -120,10 +119,11 @@ static double probe_fma(unsigned mask, int threads)
 
 static machine measure_machine(const char *memory, unsigned mask, int threads)
 {
+    const yardsticks y = yardsticks_for(mask);
     double read[PROBES], fma[PROBES];
     for (size_t i = 0; i < PROBES; i++) {
-        read[i] = fmax(probe_read(memory, mask, threads, false), probe_read(memory, mask, threads, true));
-        fma[i] = probe_fma(mask, threads);
+        read[i] = fmax(probe_read(&y, memory, threads, false), probe_read(&y, memory, threads, true));
+        fma[i] = probe_fma(&y, threads);
     }
     return (machine){median(read, PROBES), median(fma, PROBES)};
 }
@@ -235,11 +235,6 @@ static void add_line(const char *name, double seconds, double operations, double
     l->product = product;
 }
 
-static double element_bytes(const gemma4_weight *w)
-{
-    return w->dtype == GEMMA4_F32 ? 4 : 2;
-}
-
 static size_t sample(size_t i, size_t n)
 {
     return (i * 2654435761u + 12345u) % n;
@@ -272,7 +267,7 @@ static GEMMA4_MATMUL(timed_matmul)
     snprintf(name, sizeof name, "matmul %zux%zu", w->rows, w->cols);
     double start = now();
     bench.ops.matmul(y, x, w, T, scratch);
-    add_line(name, now() - start, 2.0 * (double)(T * w->rows) * (double)w->cols, (double)(w->rows * w->cols) * element_bytes(w), true);
+    add_line(name, now() - start, 2.0 * (double)(T * w->rows) * (double)w->cols, (double)(w->rows * w->cols) * (double)gemma4_weight_size(w->dtype), true);
     for (size_t i = 0; i < SAMPLES && bench.check; i++) {
         size_t t = sample(i, T), row = i == 0 ? w->rows - 1 : sample(7 * i, w->rows);
         double size, expected = dot_and_size(x + t * w->cols, w, row, &size);
@@ -298,7 +293,7 @@ static GEMMA4_EXPERTS_ACT(timed_experts_act)
     double start = now();
     bench.ops.experts_act(act, x, gate_up_proj, ids, T, K, M, scratch);
     add_line("experts act", now() - start, 4.0 * (double)(T * K * M) * (double)d,
-             distinct_experts(ids, T * K) * 2 * (double)(M * d) * element_bytes(gate_up_proj), true);
+             distinct_experts(ids, T * K) * 2 * (double)(M * d) * (double)gemma4_weight_size(gate_up_proj->dtype), true);
     for (size_t i = 0; i < SAMPLES && bench.check; i++) {
         size_t slot = sample(i, T * K), m = i == 0 ? M - 1 : sample(7 * i, M), row = (size_t)ids[slot] * 2 * M + m;
         double gate_size, up_size;
@@ -315,7 +310,7 @@ static GEMMA4_EXPERTS_OUT(timed_experts_out)
     double start = now();
     bench.ops.experts_out(y, act, down_proj, ids, weights, T, K, d, scratch);
     add_line("experts out", now() - start, 2.0 * (double)(T * K * M) * (double)d,
-             distinct_experts(ids, T * K) * (double)(M * d) * element_bytes(down_proj), true);
+             distinct_experts(ids, T * K) * (double)(M * d) * (double)gemma4_weight_size(down_proj->dtype), true);
     for (size_t i = 0; i < SAMPLES && bench.check; i++) {
         size_t t = sample(i, T), j = i == 0 ? d - 1 : sample(7 * i, d);
         double expected = 0, size = 0;
@@ -622,8 +617,9 @@ static int bench_with(context *c, const options *o, gemma4_error *error)
     int status = bench_scalar(c, error);
     if (!status)
         status = bench_all(c, o, error);
-    if (!status && part_in_large_pages() >= 0)
-        printf("%.0f %% of the weights in large pages\n", 100 * part_in_large_pages());
+    double large = part_in_large_pages();
+    if (!status && large >= 0)
+        printf("%.0f %% of the weights in large pages\n", 100 * large);
     if (c->json)
         fprintf(c->json, "\n]\n");
     return status;
