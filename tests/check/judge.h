@@ -5,6 +5,7 @@
 #include "activations.h"
 #include "manifest.h"
 #include "model.h"
+#include "reference_run.h"
 #include "report.h"
 
 typedef struct gemma4_judgement {
@@ -16,9 +17,6 @@ typedef struct gemma4_judgement {
     bool without_causes;          /* verdicts only: no counter-model is run */
     bool reference_only;          /* not even verdicts: only the reference is compared with the golden */
 } gemma4_judgement;
-
-/* Largest relative RMS at which the reference counts as agreeing with a golden. */
-#define GEMMA4_REFERENCE_AGREEMENT 1e-5
 
 /* Fails (input that cannot be judged) where the reference disagrees with the golden, where the engine's tokens or positions
  * are not the case's, where nothing is comparable, or where there is no tolerance for dtype. */

@@ -13,7 +13,7 @@ typedef enum gemma4_verdict { GEMMA4_PASS, GEMMA4_MARGINAL, GEMMA4_DIVERGES, GEM
 
 /* An error beside its tolerance. */
 typedef struct gemma4_measure {
-    const char *metric; /* "" where nothing was compared */
+    gemma4_metric_kind kind;
     double error, tolerance;
     size_t position; /* where it is worst */
 } gemma4_measure;
@@ -28,6 +28,7 @@ typedef struct gemma4_tap_result {
     gemma4_metrics metrics;    /* of the accumulated comparison */
     size_t worst_position, worst_index; /* the element that is furthest off, and both values of it */
     double worst_engine, worst_expected;
+    size_t rows, rows_left_out; /* positions that were compared, and that are in the dump but cannot be */
     double reference_agreement; /* relative RMS of the reference against the golden; 0 without one */
     char problem[200];         /* what is wrong beside the numbers: shape, NaN, expert sets; "" for nothing */
 } gemma4_tap_result;
@@ -44,6 +45,7 @@ typedef struct gemma4_report {
     size_t layers;             /* of the model */
     size_t positions;
     size_t taps_covered, taps_of; /* required taps that were compared, and how many there are */
+    size_t taps_compared;      /* taps of any kind that were compared */
     bool *layer_covered;       /* [layers] any tap of it compared */
     gemma4_routing routing;
     const gemma4_tap_result *first_divergence; /* NULL where it conforms */

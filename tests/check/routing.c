@@ -4,6 +4,9 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "counter_run.h"
+#include "thresholds.h"
+
 typedef gemma4_real real;
 
 /* The experts of a row by logit, largest first; equals by lower id. */
@@ -17,48 +20,137 @@ static void rank_experts(int32_t *ranked, const real *logits, size_t E)
     }
 }
 
-static bool logits_are_stored(const gemma4_replay *r, size_t row)
+/* ---------------------------------------------------------------- right choices */
+
+/* x rounded to nearest with the tier's significant bits. */
+static double rounded_to(const gemma4_tier *tier, double x)
 {
-    const gemma4_replayed_tap *t = &r->taps[GEMMA4_TAP_ROUTER_LOGITS];
-    return t->engine && t->have[row];
+    int exponent, bits = -ilogb(tier->unit);
+    if (x == 0)
+        return 0;
+    frexp(x, &exponent);
+    return ldexp(nearbyint(ldexp(x, bits - exponent)), exponent - bits);
 }
 
-/* --------------------------------------------------------------- inference */
-
-/* The other sets that are tried: which ranks (counted from K) leave and enter. */
-typedef struct expert_exchange {
-    int leaves[2], enters[2]; /* -1, -2: the last and the one before it that were chosen; 0, 1: the first ones that were not; 9: none */
-} expert_exchange;
-
-static const expert_exchange exchanges[] = {
-    {{-1, 9}, {0, 9}}, {{-1, 9}, {1, 9}}, {{-2, 9}, {0, 9}}, {{-2, 9}, {1, 9}}, {{-1, -2}, {0, 1}},
-};
-enum { EXCHANGES = sizeof exchanges / sizeof *exchanges, NONE = 9 };
-
-/* Applies an exchange to a row's choice where every experts' difference is within the bound; false where it is not. */
-static bool apply_exchange(const expert_exchange *x, int32_t *ids, const int32_t *ranked, const real *logits, double limit, size_t K, size_t E)
+static double log_of_sum(const float *logits, size_t E)
 {
-    for (int i = 0; i < 2; i++) {
-        if (x->leaves[i] == NONE)
-            continue;
-        size_t leaves = (size_t)((int)K + x->leaves[i]), enters = K + (size_t)x->enters[i];
-        if ((int)K + x->leaves[i] < 0 || enters >= E || !((double)logits[ranked[leaves]] - (double)logits[ranked[enters]] <= limit))
-            return false;
-        ids[leaves] = ranked[enters];
-    }
+    double largest = -INFINITY, sum = 0;
+    for (size_t i = 0; i < E; i++)
+        largest = fmax(largest, (double)logits[i]);
+    for (size_t i = 0; i < E; i++)
+        sum += exp((double)logits[i] - largest);
+    return largest + log(sum);
+}
+
+bool gemma4_routing_may_exchange(const gemma4_tier *tier, const float *logits, const float *probs, size_t E, int32_t leaves, int32_t enters, double slack)
+{
+    if ((double)logits[leaves] - (double)logits[enters] <= slack)
+        return true;
+    if (tier->unit <= UNIT_FLOAT32)
+        return false;
+    if (probs)
+        return rounded_to(tier, (double)probs[leaves]) <= rounded_to(tier, (double)probs[enters]);
+    /* Before they are rounded, an engine's float32 probabilities differ from ours by some units of float32. */
+    double sum = log_of_sum(logits, E), upper = exp((double)logits[leaves] - sum), lower = exp((double)logits[enters] - sum);
+    return rounded_to(tier, upper * (1 - PROBABILITY_SLACK)) <= rounded_to(tier, lower * (1 + PROBABILITY_SLACK));
+}
+
+/* What rounding may have done to stored logits: that of a dataset narrower than the arithmetic, or of float32 probabilities. */
+static double slack_of_stored(const gemma4_evidence *e, const float *logits)
+{
+    size_t E = e->subject->model->config.num_experts;
+    double largest = 0, storage = gemma4_storage_unit(e->subject, e->taps[GEMMA4_TAP_ROUTER_LOGITS].stored);
+    for (size_t i = 0; i < E; i++)
+        largest = fmax(largest, fabs((double)logits[i]));
+    return 2 * (storage > e->subject->tier->unit ? storage : 2 * UNIT_FLOAT32) * largest;
+}
+
+/* May the engine have chosen `enters` instead of `leaves` at this row, as far as the dump tells? */
+static bool may_exchange(const gemma4_evidence *e, size_t row, int32_t leaves, int32_t enters)
+{
+    size_t E = e->subject->model->config.num_experts;
+    const gemma4_tap_evidence *logits = &e->taps[GEMMA4_TAP_ROUTER_LOGITS], *probs = &e->taps[GEMMA4_TAP_ROUTER_PROBS];
+    if (!gemma4_logits_are_stored(e, row))
+        return (double)logits->values[row * E + (size_t)leaves] - (double)logits->values[row * E + (size_t)enters] <= gemma4_near_tie(e, row);
+    const float *stored = logits->engine + row * E;
+    return gemma4_routing_may_exchange(e->subject->tier, stored, probs->engine && probs->have[row] ? probs->engine + row * E : NULL, E, leaves, enters,
+                                       slack_of_stored(e, stored));
+}
+
+/* --------------------------------------------------------------------- inference */
+
+/* The sets that an engine may have chosen at one row, without the one that the logits give. Sets lists ranks: the ranks below `first` are in all of
+ * them, those from `first` up to K - 1 may leave for those from K up to `end` - 1. */
+typedef struct alternatives {
+    size_t count;
+    size_t first, end;
+    uint16_t sets[ROUTING_CHOICES]; /* bit i: rank first + i is chosen; the least loss of logit first */
+} alternatives;
+
+static bool is_allowed(const gemma4_evidence *e, size_t row, const int32_t *ranked, const alternatives *a, unsigned set)
+{
+    size_t K = e->subject->model->config.top_k_experts;
+    for (size_t i = a->first; i < K; i++)
+        for (size_t j = K; !(set >> (i - a->first) & 1) && j < a->end; j++)
+            if ((set >> (j - a->first) & 1) && !may_exchange(e, row, ranked[i], ranked[j]))
+                return false;
     return true;
 }
 
+static double loss_of(const alternatives *a, unsigned set, const real *logits, const int32_t *ranked, size_t K)
+{
+    double loss = 0;
+    for (size_t i = a->first; i < a->end; i++)
+        if (((set >> (i - a->first)) & 1) != (i < K))
+            loss += (i < K ? 1 : -1) * (double)logits[ranked[i]];
+    return loss;
+}
+
+/* Keeps a set among those with the least loss, in order. */
+static void keep_set(alternatives *a, double losses[ROUTING_CHOICES], unsigned set, double loss)
+{
+    size_t at = 0;
+    while (at < a->count && losses[at] <= loss)
+        at++;
+    if (at == ROUTING_CHOICES)
+        return;
+    a->count += a->count < ROUTING_CHOICES;
+    for (size_t i = a->count - 1; i > at; i--) {
+        losses[i] = losses[i - 1];
+        a->sets[i] = a->sets[i - 1];
+    }
+    losses[at] = loss;
+    a->sets[at] = (uint16_t)set;
+}
+
+static alternatives find_alternatives(const gemma4_evidence *e, size_t row, const int32_t *ranked)
+{
+    size_t K = e->subject->model->config.top_k_experts, E = e->subject->model->config.num_experts;
+    const real *logits = e->taps[GEMMA4_TAP_ROUTER_LOGITS].values + row * E;
+    alternatives a = {.first = K, .end = K};
+    double losses[ROUTING_CHOICES];
+    size_t ranks = gemma4_logits_are_stored(e, row) ? ROUTING_RANKS_TIED : ROUTING_RANKS_NEAR;
+    while (K < E && a.first > 0 && K - a.first < ranks && may_exchange(e, row, ranked[a.first - 1], ranked[K]))
+        a.first--;
+    while (K < E && a.end < E && a.end - K < ranks && may_exchange(e, row, ranked[K - 1], ranked[a.end]))
+        a.end++;
+    unsigned places = (unsigned)(K - a.first), given = (1u << places) - 1;
+    for (unsigned set = 0; set < 1u << (a.end - a.first); set++)
+        if (set != given && (unsigned)__builtin_popcount(set) == places && is_allowed(e, row, ranked, &a, set))
+            keep_set(&a, losses, set, loss_of(&a, set, logits, ranked, K));
+    return a;
+}
+
 /* The first stored tap behind the router that tells experts apart; GEMMA4_TAP_COUNT where there is none. */
-static gemma4_tap witness(const gemma4_replay *r)
+static gemma4_tap witness_of(const gemma4_evidence *e)
 {
     for (int tap = GEMMA4_TAP_MOE_OUT; tap <= GEMMA4_TAP_LAYER_OUTPUT; tap++)
-        if (r->taps[tap].engine)
+        if (e->taps[tap].engine)
             return (gemma4_tap)tap;
     return GEMMA4_TAP_COUNT;
 }
 
-static double row_error(const gemma4_replayed_tap *t, size_t row, const real *predicted)
+static double row_error(const gemma4_tap_evidence *t, size_t row, const real *predicted)
 {
     double sum = 0;
     for (size_t i = row * t->width; i < (row + 1) * t->width; i++) {
@@ -69,175 +161,156 @@ static double row_error(const gemma4_replayed_tap *t, size_t row, const real *pr
 }
 
 typedef struct inference {
+    const gemma4_evidence *e;
     gemma4_tap witness;
-    int32_t *ranked; /* [T, E] */
-    int32_t *chosen, *tried; /* [T, K] in order of rank */
-    bool *open;      /* [T] near-ties whose choice is not known */
-    bool *fits;      /* [T] the tried set is within the bound */
-    double *best;    /* [T] error of the best set */
-    bool *other;     /* [T] the best set is not the reference's */
+    int32_t *ranked;          /* [T, E] */
+    int32_t *tried;           /* [T, K] in order of rank */
+    alternatives *open;       /* [T] count 0: the choice is known */
+    double *best;             /* [T] error of the best set */
+    bool *other;              /* [T] the best set is not the one that the evidence used */
     real *predicted;
 } inference;
 
-static int inference_init(inference *x, const gemma4_replay *r, gemma4_error *error)
+static int inference_init(inference *x, gemma4_error *error)
 {
-    const gemma4_config *c = &r->model->config;
-    size_t T = r->T, K = c->top_k_experts, E = c->num_experts;
+    const gemma4_config *c = &x->e->subject->model->config;
+    size_t T = x->e->subject->T;
     bool ok = true;
-    ok = (x->ranked = calloc(T * E, sizeof *x->ranked)) && ok;
-    ok = (x->chosen = calloc(T * K, sizeof *x->chosen)) && ok;
-    ok = (x->tried = calloc(T * K, sizeof *x->tried)) && ok;
+    ok = (x->ranked = calloc(T * c->num_experts, sizeof *x->ranked)) && ok;
+    ok = (x->tried = calloc(T * c->top_k_experts, sizeof *x->tried)) && ok;
     ok = (x->open = calloc(T, sizeof *x->open)) && ok;
-    ok = (x->fits = calloc(T, sizeof *x->fits)) && ok;
     ok = (x->best = calloc(T, sizeof *x->best)) && ok;
     ok = (x->other = calloc(T, sizeof *x->other)) && ok;
-    ok = (x->predicted = calloc(T * r->taps[x->witness].width, sizeof *x->predicted)) && ok;
+    ok = (x->predicted = calloc(T * x->e->taps[x->witness].width, sizeof *x->predicted)) && ok;
     return ok ? 0 : gemma4_fail(error, "replay: out of memory");
 }
 
 static void inference_free(inference *x)
 {
     free(x->ranked);
-    free(x->chosen);
     free(x->tried);
     free(x->open);
-    free(x->fits);
     free(x->best);
     free(x->other);
     free(x->predicted);
 }
 
-/* Ranks every row and finds the near-ties; returns how many are open. */
-static size_t find_open(inference *x, const gemma4_replay *r)
+/* Ranks every row, and finds the choices that are open; returns the largest number of other sets at any of them. */
+static size_t find_open(inference *x, int32_t *chosen)
 {
-    const gemma4_config *c = &r->model->config;
-    const gemma4_replayed_tap *logits = &r->taps[GEMMA4_TAP_ROUTER_LOGITS];
-    size_t K = c->top_k_experts, E = c->num_experts, open = 0;
-    for (size_t t = 0; t < r->T; t++) {
-        const real *row = logits->values + t * E;
+    const gemma4_config *c = &x->e->subject->model->config;
+    const gemma4_tap_evidence *witness = &x->e->taps[x->witness];
+    size_t K = c->top_k_experts, E = c->num_experts, most = 0;
+    for (size_t t = 0; t < x->e->subject->T; t++) {
         int32_t *ranked = x->ranked + t * E;
-        rank_experts(ranked, row, E);
-        memcpy(x->chosen + t * K, ranked, K * sizeof *ranked);
-        bool near_tie = K < E && (double)row[ranked[K - 1]] - (double)row[ranked[K]] <= gemma4_replay_near_tie(r, t);
-        x->open[t] = near_tie && !r->have_ids[t] && !logits_are_stored(r, t) && r->taps[x->witness].have[t];
-        x->best[t] = row_error(&r->taps[x->witness], t, r->taps[x->witness].expected);
-        open += x->open[t];
+        rank_experts(ranked, x->e->taps[GEMMA4_TAP_ROUTER_LOGITS].values + t * E, E);
+        memcpy(chosen + t * K, ranked, K * sizeof *ranked);
+        if (x->e->have_ids[t] || !witness->have[t])
+            continue;
+        x->open[t] = find_alternatives(x->e, t, ranked);
+        x->best[t] = row_error(witness, t, witness->expected);
+        most = x->open[t].count > most ? x->open[t].count : most;
     }
-    return open;
+    return most;
 }
 
-/* Runs the layer with one exchange in every open row, and keeps it in the rows that it fits better. */
-static int try_exchange(inference *x, gemma4_replay *r, const expert_exchange *exchange, gemma4_error *error)
+/* The row's i-th other set, as ids. */
+static void write_set(const inference *x, size_t t, size_t i, int32_t *ids)
 {
-    const gemma4_config *c = &r->model->config;
-    size_t K = c->top_k_experts, E = c->num_experts;
-    for (size_t t = 0; t < r->T; t++) {
-        memcpy(x->tried + t * K, x->ranked + t * E, K * sizeof *x->tried);
-        x->fits[t] = x->open[t] && apply_exchange(exchange, x->tried + t * K, x->ranked + t * E,
-                                                  r->taps[GEMMA4_TAP_ROUTER_LOGITS].values + t * E, gemma4_replay_near_tie(r, t), K, E);
-        if (!x->fits[t])
-            memcpy(x->tried + t * K, x->ranked + t * E, K * sizeof *x->tried);
-    }
-    memcpy(r->ids, x->tried, r->T * K * sizeof *r->ids);
-    r->force_ids = true;
-    if (gemma4_replay_counter_run(r, &(gemma4_planted){0}, x->witness, x->predicted, error))
+    const alternatives *a = &x->open[t];
+    size_t n = 0;
+    for (size_t rank = 0; rank < a->end; rank++)
+        if (rank < a->first || (a->sets[i] >> (rank - a->first) & 1))
+            ids[n++] = x->ranked[t * x->e->subject->model->config.num_experts + rank];
+}
+
+/* Runs the layer with the i-th other set of every open row, and keeps it in the rows that it fits better. */
+static int try_sets(inference *x, gemma4_runner *runner, size_t i, int32_t *chosen, gemma4_error *error)
+{
+    size_t T = x->e->subject->T, K = x->e->subject->model->config.top_k_experts;
+    const gemma4_planted nothing = {0};
+    gemma4_counter_run run = {.planted = &nothing, .ids = x->tried, .stop = x->witness, .out = x->predicted};
+    memcpy(x->tried, chosen, T * K * sizeof *chosen);
+    for (size_t t = 0; t < T; t++)
+        if (i < x->open[t].count)
+            write_set(x, t, i, x->tried + t * K);
+    if (gemma4_run_counter(x->e, runner, &run, error))
         return -1;
-    for (size_t t = 0; t < r->T; t++) {
-        double error_t = x->fits[t] ? row_error(&r->taps[x->witness], t, x->predicted) : INFINITY;
+    for (size_t t = 0; t < T; t++) {
+        double error_t = i < x->open[t].count ? row_error(&x->e->taps[x->witness], t, x->predicted) : INFINITY;
         if (error_t < x->best[t]) {
             x->best[t] = error_t;
             x->other[t] = true;
-            memcpy(x->chosen + t * K, x->tried + t * K, K * sizeof *x->chosen);
+            memcpy(chosen + t * K, x->tried + t * K, K * sizeof *chosen);
         }
     }
     return 0;
 }
 
-int gemma4_routing_infer(gemma4_replay *r, gemma4_routing *routing, gemma4_error *error)
+int gemma4_routing_infer(const gemma4_evidence *e, gemma4_runner *runner, int32_t *chosen, size_t *others, gemma4_error *error)
 {
-    inference x = {.witness = witness(r)};
-    size_t open = 0, others = 0;
-    int status = 0;
-    if (x.witness == GEMMA4_TAP_COUNT || (!r->input_known && r->block > 0))
+    inference x = {.e = e, .witness = witness_of(e)};
+    *others = 0;
+    if (x.witness == GEMMA4_TAP_COUNT)
         return 0;
-    if (inference_init(&x, r, error))
-        status = -1;
-    else
-        open = find_open(&x, r);
-    for (size_t i = 0; i < EXCHANGES && open && !status; i++)
-        status = try_exchange(&x, r, &exchanges[i], error);
-    for (size_t t = 0; t < r->T && open && !status; t++)
-        others += x.other[t];
-    if (open && !status) {
-        memcpy(r->ids, x.chosen, r->T * r->model->config.top_k_experts * sizeof *r->ids);
-        r->force_ids = true;
-        routing->inferred += others;
-        status = others ? gemma4_replay_again(r, error) : 0;
-    }
+    int status = inference_init(&x, error);
+    size_t most = status ? 0 : find_open(&x, chosen);
+    for (size_t i = 0; i < most && !status; i++)
+        status = try_sets(&x, runner, i, chosen, error);
+    for (size_t t = 0; t < e->subject->T && !status; t++)
+        *others += x.other[t];
     inference_free(&x);
     return status;
 }
 
 /* ----------------------------------------------------------------- verdicts */
 
-/* How far the smallest chosen logit may lie below the largest that was not chosen. */
-static double allowance(const gemma4_replay *r, size_t row, const real *logits, size_t E)
+/* How many of the chosen experts are not among the K largest logits, and whether the engine may have chosen so. Each expert that should have been
+ * chosen must be one that could leave for the worst of those that were. */
+static size_t swaps_of(const gemma4_evidence *e, size_t row, const int32_t *ids, const int32_t *ranked, bool *allowed)
 {
-    double largest = 0;
-    if (!logits_are_stored(r, row))
-        return gemma4_replay_near_tie(r, row);
-    for (size_t i = 0; i < E; i++)
-        largest = fmax(largest, fabs((double)logits[i]));
-    /* Stored logits decide, but for ties that rounding makes: of the dataset, or of float32 probabilities. */
-    const gemma4_tier *stored = gemma4_tier_of(r->taps[GEMMA4_TAP_ROUTER_LOGITS].stored->stored_dtype);
-    double unit = stored && stored->unit > r->tier->unit ? stored->unit : 0x1p-23;
-    return 2 * unit * largest;
-}
-
-/* How many of the chosen experts are not among the K largest logits, and by how much the worst of them falls short. */
-static size_t swaps_of(const int32_t *ids, const int32_t *ranked, const real *logits, size_t K, size_t E, double *shortfall)
-{
-    size_t swaps = 0;
-    double smallest_chosen = INFINITY, largest_other = -INFINITY;
+    size_t K = e->subject->model->config.top_k_experts, E = e->subject->model->config.num_experts, swaps = 0;
+    const real *logits = e->taps[GEMMA4_TAP_ROUTER_LOGITS].values + row * E;
+    int32_t best_other = -1, worst_chosen = -1;
     for (size_t rank = 0; rank < E; rank++) {
         bool chosen = false;
         for (size_t i = 0; i < K; i++)
             chosen = chosen || ids[i] == ranked[rank];
-        double value = (double)logits[ranked[rank]];
         if (chosen)
-            smallest_chosen = value;
-        else if (largest_other == -INFINITY)
-            largest_other = value;
+            worst_chosen = ranked[rank];
+        else if (best_other < 0)
+            best_other = ranked[rank];
         swaps += chosen && rank >= K;
     }
-    *shortfall = fmax(0, largest_other - smallest_chosen);
-    return *shortfall > 0 ? swaps : 0;
+    bool short_of = swaps && logits[best_other] > logits[worst_chosen];
+    *allowed = !short_of || may_exchange(e, row, best_other, worst_chosen);
+    return short_of ? swaps : 0;
 }
 
-size_t gemma4_routing_judge(const gemma4_replay *r, gemma4_routing *routing)
+int gemma4_routing_judge(const gemma4_evidence *e, gemma4_routing_verdict *v, gemma4_error *error)
 {
-    const gemma4_config *c = &r->model->config;
-    size_t K = c->top_k_experts, E = c->num_experts, faults = 0;
+    const gemma4_config *c = &e->subject->model->config;
+    size_t K = c->top_k_experts, E = c->num_experts;
     int32_t *ranked = malloc(E * sizeof *ranked);
-    for (size_t t = 0; ranked && t < r->T; t++) {
-        const real *logits = r->taps[GEMMA4_TAP_ROUTER_LOGITS].values + t * E;
-        double shortfall;
+    *v = (gemma4_routing_verdict){.counts.inferred = e->inferred};
+    if (!ranked)
+        return gemma4_fail(error, "routing: out of memory");
+    for (size_t t = 0; t < e->subject->T; t++) {
+        const real *logits = e->taps[GEMMA4_TAP_ROUTER_LOGITS].values + t * E;
         rank_experts(ranked, logits, E);
-        routing->near_ties += K < E && (double)logits[ranked[K - 1]] - (double)logits[ranked[K]] <= gemma4_replay_near_tie(r, t);
-        if (!r->have_ids[t])
+        v->counts.near_ties += K < E && (double)logits[ranked[K - 1]] - (double)logits[ranked[K]] <= gemma4_near_tie(e, t);
+        if (!e->have_ids[t])
             continue;
-        routing->decisions++;
-        bool fault = !r->have_valid_ids[t];
-        if (!fault) {
-            size_t swaps = swaps_of(r->engine_ids + t * K, ranked, logits, K, E, &shortfall);
-            routing->swaps += swaps;
-            fault = swaps && !(shortfall <= allowance(r, t, logits, E));
-            routing->excused += swaps && !fault;
+        v->counts.decisions++;
+        bool allowed = e->have_valid_ids[t];
+        if (allowed) {
+            size_t swaps = swaps_of(e, t, e->engine_ids + t * K, ranked, &allowed);
+            v->counts.swaps += swaps;
+            v->counts.excused += swaps && allowed;
         }
-        if (fault && faults++ == 0)
-            routing->first_fault = t;
+        if (!allowed && v->counts.faults++ == 0)
+            v->first_fault = t;
     }
-    routing->faults += faults;
     free(ranked);
-    return faults;
+    return 0;
 }

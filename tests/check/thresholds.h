@@ -24,6 +24,13 @@
 #define EQUIVALENT_FACTOR 1.25
 #define EQUIVALENT_OFFSET 0.1
 
+/* A finding that no model explains belongs to a cause that holds this part of its error. */
+#define ATTRIBUTED_SHARE 0.5
+
+/* A description holds where it leaves at most this part of the error's energy; few are at most one in so many. */
+#define DESCRIBED_LEFT 0.02
+#define DESCRIBED_FEW 3
+
 /* The matched filter: how close to 1 the coefficient must be, and how many of its spreads away from 0, over all layers or in one. */
 #define FILTER_COEFFICIENT 0.3
 #define FILTER_DEVIATIONS 8.0
@@ -31,6 +38,8 @@
 /* The part of the row's variance that is added to each value's own. Measured on a bfloat16 erf GELU in case tiny-prompt: 1 gives 3 spreads, 0.1
  * gives 10, 0.01 gives 25. */
 #define FILTER_ROW_PART 0.01
+/* Only a coefficient above this is worth a second computation. */
+#define FILTER_PROMISING 0.5
 /* A predicted difference of which perturbed inputs change more than this part (of its squared size) is rounding. */
 #define FILTER_MOVED_PART 0.5
 
@@ -41,14 +50,30 @@
 #define FLIP_ROWS 0.6
 #define FLIP_LIMIT_PART 0.5
 #define FLIP_IMPROVEMENT 2.0
-/* Pairs: both must leave less than this part of the error by themselves; so many first ones, so many second ones are tried. */
-#define PAIR_IMPROVEMENT 0.99
-#define PAIR_FIRST 6
-#define PAIR_SECOND 60
+/* Of pairs of so many models, so many are tried: those that explain most together, if effects add up; kept are at most so many values of each
+ * model's effect. */
+#define PAIR_MODELS 60
+#define PAIR_TRIES 24
+#define PAIR_VALUES ((size_t)1 << 18)
+/* What explained a tap in the last so many findings is tried first in the next layer; where the whole search was in vain in so many layers of
+ * a kind, it is not made again. */
+#define EARLIER_FINDINGS 2
+#define SEARCHES_IN_VAIN 2
 
 /* Two router logits whose difference is below so many of its standard deviations may change places. Over several bridged layers, the perturbed
  * runs settle such a tie by a coin: left to their own noise, six runs may all miss a flip that an engine makes (with 3: 2 alarms in 720 honest
  * runs of logits alone, 13 without). */
 #define NEAR_TIE_DEVIATIONS 5
+/* Where a choice of experts is open, so many ranks to either side of the K-th may change places, near-ties and exact ties of the dump's own
+ * logits; of the sets that result, so many are tried. */
+#define ROUTING_RANKS_NEAR 2
+#define ROUTING_RANKS_TIED 6
+#define ROUTING_CHOICES 24
+/* How much two float32 softmaxes of the same logits may differ, as a part of the probability. */
+#define PROBABILITY_SLACK 0x1p-20
+
+/* The least spread of a row, as parts of what is typical for rows of its size, and of one rounding. */
+#define LEAST_OF_TYPICAL 0.5
+#define LEAST_OF_ROUNDING 0.3
 
 #endif

@@ -388,7 +388,7 @@ static const struct {
     engine engine;
     const char *problem; /* what the report says beside the numbers */
 } WRONG[] = {
-    {AT(EMBED, 0, one_infinity), "1 values are NaN or infinite, the first at position 11, index 0"},
+    {AT(EMBED, 0, one_infinity), "1 value is NaN or infinite, the first at position 11, index 0"},
     {AT(EMBED, 0, slightly_too_large), ""},
     {AT(LAYER_INPUT, 2, one_bad_position), ""},
     {AT(ATTN_V, 5, quarter), ""}, /* invisible behind its norm but for eps, visible here */
@@ -399,7 +399,7 @@ static const struct {
     {IN_FILE(ATTN_PROBS, 0, look_ahead), ""},
     {IN_FILE(ATTN_PROBS, 5, look_ahead), ""},
     {AT(ATTN_OUT, 6, one_bad_position), ""},
-    {AT(MLP_ACT, 3, one_nan), "1 values are NaN or infinite, the first at position 5, index 7"},
+    {AT(MLP_ACT, 3, one_nan), "1 value is NaN or infinite, the first at position 5, index 7"},
     {AT(MLP_OUT, 11, all_nan), "768 values are NaN or infinite, the first at position 0, index 0"},
     {AT(ROUTER_LOGITS, 4, slightly_too_large), ""},
     {AT(ROUTER_TOPK_IDS, 1, another_expert), "at 1 position the experts are not those of the engine's own router logits, first at position 3"},
@@ -462,7 +462,7 @@ START_TEST(a_bias_of_all_positions_is_a_divergence)
     judged j = judge(run(&biased), true, "bfloat16");
     ck_assert_int_eq(j.status, 0);
     assert_diverges_at(&j, GEMMA4_TAP_ATTN_OUT, 3);
-    ck_assert_str_eq(j.report.first_divergence->local.metric, "bias_in_spreads");
+    ck_assert_int_eq(j.report.first_divergence->local.kind, GEMMA4_METRIC_BIAS_IN_SPREADS);
     ck_assert_msg(strstr(j.report.first_divergence->problem, "all positions together are 0.3") != NULL, "%s", j.report.first_divergence->problem);
     release(&j);
 
@@ -496,7 +496,7 @@ START_TEST(a_wrong_shape_is_a_failure_at_its_tap)
     judged j = judge(run_engine(&e, &claimed, the_case->tokens, T, 0), true, "float32");
     ck_assert_msg(j.status == 0, "%s", j.error.message);
     assert_diverges_at(&j, GEMMA4_TAP_ROUTER_LOGITS, 0);
-    ck_assert_str_eq(j.report.first_divergence->local.metric, "shape");
+    ck_assert_int_eq(j.report.first_divergence->local.kind, GEMMA4_METRIC_SHAPE);
     ck_assert_ptr_nonnull(strstr(j.report.first_divergence->problem, "15"));
     ck_assert_int_eq(result_of(&j, GEMMA4_TAP_LOGITS, 0)->verdict, GEMMA4_PASS); /* judging went on without it */
     release(&j);

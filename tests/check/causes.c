@@ -1,0 +1,311 @@
+#include "causes.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "thresholds.h"
+
+#define NO_MODEL GEMMA4_NO_MODEL
+
+/* Findings on their way to causes. */
+typedef struct sorting {
+    const gemma4_config *config;
+    const gemma4_finding *findings;
+    size_t count;
+    const gemma4_filtered *filtered;
+    size_t models;
+    bool *done;      /* [count] belongs to a cause */
+    bool *in_layer;  /* [layers] of the cause at hand */
+    bool *dealt_with; /* [models] filters that belong to a cause */
+    gemma4_causes *causes;
+    gemma4_error *error;
+} sorting;
+
+static const char *id_of(size_t model)
+{
+    return gemma4_counter_model_at(model)->id;
+}
+
+static bool same_id(size_t a, size_t b)
+{
+    return !strcmp(id_of(a), id_of(b));
+}
+
+static gemma4_cause *new_cause(sorting *s)
+{
+    gemma4_cause *more = realloc(s->causes->list, (s->causes->count + 1) * sizeof *more);
+    if (!more) {
+        gemma4_fail(s->error, "diagnosis: out of memory");
+        return NULL;
+    }
+    s->causes->list = more;
+    return &more[s->causes->count++];
+}
+
+/* Writes the layers whose bit is set as "0-4, 6". */
+static void list_layers(char *text, size_t size, const bool *layers, size_t count)
+{
+    text[0] = '\0';
+    for (size_t l = 0, end; l < count; l = end + 1) {
+        for (end = l; end < count && layers[end]; end++)
+            ;
+        if (end == l)
+            continue;
+        size_t n = strlen(text);
+        if (end - l == 1)
+            snprintf(text + n, size - n, "%s%zu", n ? ", " : "", l);
+        else
+            snprintf(text + n, size - n, "%s%zu-%zu", n ? ", " : "", l, end - 1);
+    }
+}
+
+static void mark_layer(sorting *s, const gemma4_finding *f)
+{
+    if (gemma4_tap_describe(f->tap)->per_layer)
+        s->in_layer[f->layer] = true;
+}
+
+/* ------------------------------------------------------------------ explained */
+
+/* The fit of a model; of a pair, that of its first. */
+static const gemma4_fit *fit_of(const gemma4_finding *f, size_t model)
+{
+    for (size_t i = 0; i < f->fit_count; i++)
+        if (f->fits[i].model == model)
+            return &f->fits[i];
+    return NULL;
+}
+
+/* How many of the findings that are left a model explains, and how well. */
+static size_t explains(const sorting *s, size_t model, double *residual)
+{
+    size_t count = 0;
+    double sum = 0;
+    for (size_t i = 0; i < s->count; i++) {
+        const gemma4_fit *fit = s->done[i] ? NULL : fit_of(&s->findings[i], model);
+        if (fit) {
+            count++;
+            sum += fit->residual * fit->residual;
+        }
+    }
+    *residual = count ? sqrt(sum / (double)count) : INFINITY;
+    return count;
+}
+
+static bool lists(const gemma4_cause *cause, size_t model)
+{
+    for (size_t i = 0; i < cause->equivalent_count; i++)
+        if (same_id(cause->equivalent[i], model))
+            return true;
+    return false;
+}
+
+/* Models that explain the same findings about as well: the evidence does not tell them apart. Returns how many found no place. */
+static size_t find_equivalents(const sorting *s, gemma4_cause *cause)
+{
+    size_t too_many = 0;
+    for (size_t model = 0; model < s->models; model++) {
+        double residual;
+        if (same_id(model, cause->model) || explains(s, model, &residual) < cause->taps || lists(cause, model) ||
+            !(residual <= EQUIVALENT_FACTOR * cause->residual + EQUIVALENT_OFFSET))
+            continue;
+        if (cause->equivalent_count < GEMMA4_MAX_EQUIVALENT)
+            cause->equivalent[cause->equivalent_count++] = model;
+        else
+            too_many++;
+    }
+    return too_many;
+}
+
+/* Does a mistake that explains other findings hold most of this one, which nothing explains? Flipped experts and amplified rounding may leave more
+ * than noise. */
+static bool holds_most(const gemma4_finding *f, size_t model)
+{
+    const gemma4_fit *part = f->fit_count == 0 && f->partial ? &f->partial[model] : NULL;
+    return part && part->model == model && fabs(part->coefficient - 1) <= FILTER_COEFFICIENT && part->share >= ATTRIBUTED_SHARE;
+}
+
+/* Gives the cause everything that its model explains, or nearly explains. */
+static void take_findings(sorting *s, gemma4_cause *cause)
+{
+    double coefficients = 0;
+    size_t explained = 0;
+    for (size_t i = 0; i < s->count; i++) {
+        const gemma4_finding *f = &s->findings[i];
+        const gemma4_fit *fit = s->done[i] ? NULL : fit_of(f, cause->model);
+        if (s->done[i] || (!fit && !holds_most(f, cause->model)))
+            continue;
+        if (cause->tap == GEMMA4_TAP_COUNT) {
+            cause->tap = f->tap;
+            cause->first_layer = f->layer;
+        }
+        if (fit && explained++ == 0) {
+            cause->has_near = f->has_near;
+            cause->near = f->near;
+            cause->second = fit->second;
+            cause->scope = fit->scope;
+        }
+        coefficients += fit ? fit->coefficient : 0;
+        s->done[i] = true;
+        if (fit && fit->only_layer >= 0)
+            s->in_layer[fit->only_layer] = true;
+        else
+            mark_layer(s, f);
+    }
+    cause->coefficient = coefficients / (double)explained;
+}
+
+/* The model that explains most of what is left becomes a cause; *taken is false where none explains anything. */
+static int take_cause(sorting *s, bool *taken)
+{
+    size_t best = 0, most = 0;
+    double best_residual = INFINITY;
+    *taken = false;
+    for (size_t model = 0; model < s->models; model++) {
+        double residual;
+        size_t count = explains(s, model, &residual);
+        if (count > most || (count == most && count && residual < best_residual)) {
+            best = model;
+            most = count;
+            best_residual = residual;
+        }
+    }
+    if (most == 0)
+        return 0;
+    gemma4_cause *cause = new_cause(s);
+    if (!cause)
+        return -1;
+    *cause = (gemma4_cause){.explained = true, .model = best, .second = NO_MODEL, .tap = GEMMA4_TAP_COUNT, .taps = most, .residual = best_residual};
+    size_t too_many = find_equivalents(s, cause);
+    memset(s->in_layer, 0, s->config->num_hidden_layers * sizeof *s->in_layer);
+    take_findings(s, cause);
+    list_layers(cause->layers, sizeof cause->layers, s->in_layer, s->config->num_hidden_layers);
+    if (too_many) { /* more names than a person can check are no name */
+        cause->explained = false;
+        snprintf(cause->description, sizeof cause->description, "more than %d known mistakes fit this evidence, %s among them; dump more taps",
+                 GEMMA4_MAX_EQUIVALENT, id_of(best));
+    }
+    *taken = true;
+    if (cause->second != NO_MODEL) { /* two mistakes together: each is a cause */
+        gemma4_cause other = *cause;
+        other.model = cause->second;
+        other.second = cause->model;
+        cause = new_cause(s);
+        if (!cause)
+            return -1;
+        *cause = other;
+    }
+    return 0;
+}
+
+/* ---------------------------------------------------------------- unexplained */
+
+/* What nothing explains: one entry a kind of tap. */
+static int take_unexplained(sorting *s)
+{
+    for (size_t i = 0; i < s->count; i++) {
+        const gemma4_finding *first = &s->findings[i];
+        if (s->done[i])
+            continue;
+        gemma4_cause *cause = new_cause(s);
+        if (!cause)
+            return -1;
+        *cause = (gemma4_cause){.second = NO_MODEL, .tap = first->tap, .first_layer = first->layer, .has_near = first->has_near, .near = first->near};
+        snprintf(cause->description, sizeof cause->description, "%s", first->description);
+        memset(s->in_layer, 0, s->config->num_hidden_layers * sizeof *s->in_layer);
+        for (size_t k = i; k < s->count; k++)
+            if (!s->done[k] && s->findings[k].tap == first->tap) {
+                s->done[k] = true;
+                cause->taps++;
+                mark_layer(s, &s->findings[k]);
+            }
+        list_layers(cause->layers, sizeof cause->layers, s->in_layer, s->config->num_hidden_layers);
+    }
+    return 0;
+}
+
+/* ------------------------------------------------------------- below the bound */
+
+static double significance(const gemma4_filter *f)
+{
+    return gemma4_filter_coefficient(f) / gemma4_filter_spread(f);
+}
+
+/* Is the model a cause already, or one that a cause cannot be told apart from? */
+static bool is_named(const sorting *s, size_t model)
+{
+    for (size_t i = 0; i < s->causes->count; i++) {
+        const gemma4_cause *cause = &s->causes->list[i];
+        if (cause->explained && (same_id(cause->model, model) || lists(cause, model)))
+            return true;
+    }
+    return false;
+}
+
+/* A mistake that no tap shows but all layers together do, or one layer by itself. Of those that enter at one tap the most significant
+ * one is the cause, the others are equivalent to it. */
+static int take_below_bound(sorting *s, bool *taken)
+{
+    const gemma4_filtered *best = NULL;
+    *taken = false;
+    for (size_t model = 0; model < s->models; model++) {
+        const gemma4_filtered *state = &s->filtered[model];
+        const gemma4_filter *f = s->dealt_with[model] || is_named(s, model) ? NULL : gemma4_significant_filter(state);
+        if (f && (!best || significance(f) > significance(gemma4_significant_filter(best))))
+            best = state;
+    }
+    if (!best)
+        return 0;
+    const gemma4_filter *f = gemma4_significant_filter(best);
+    bool everywhere = f == &best->all;
+    gemma4_cause *cause = new_cause(s);
+    if (!cause)
+        return -1;
+    *cause = (gemma4_cause){.explained = true, .model = (size_t)(best - s->filtered), .second = NO_MODEL, .below_bound = true,
+                            .tap = everywhere ? best->tap : best->best_tap, .first_layer = everywhere ? best->first_layer : best->best_layer,
+                            .coefficient = gemma4_filter_coefficient(f), .residual = gemma4_filter_spread(f)};
+    if (!everywhere)
+        snprintf(cause->layers, sizeof cause->layers, "%zu", best->best_layer);
+    for (size_t model = 0; model < s->models; model++) {
+        const gemma4_filtered *state = &s->filtered[model];
+        if (s->dealt_with[model] || !gemma4_significant_filter(state) || state->tap != best->tap)
+            continue;
+        s->dealt_with[model] = true;
+        if (!same_id(model, cause->model) && !lists(cause, model) && cause->equivalent_count < GEMMA4_MAX_EQUIVALENT)
+            cause->equivalent[cause->equivalent_count++] = model;
+    }
+    *taken = true;
+    return 0;
+}
+
+/* ------------------------------------------------------------------------ all */
+
+int gemma4_find_causes(const gemma4_config *config, const gemma4_finding *findings, size_t count, const gemma4_filtered *filtered,
+                       gemma4_causes *causes, gemma4_error *error)
+{
+    sorting s = {.config = config, .findings = findings, .count = count, .filtered = filtered, .models = gemma4_counter_model_count(), .causes = causes,
+                 .error = error};
+    s.done = calloc(count + 1, sizeof *s.done);
+    s.in_layer = calloc(config->num_hidden_layers + 1, sizeof *s.in_layer);
+    s.dealt_with = calloc(s.models, sizeof *s.dealt_with);
+    int status = s.done && s.in_layer && s.dealt_with ? 0 : gemma4_fail(error, "diagnosis: out of memory");
+    bool taken = true;
+    while (!status && taken)
+        status = take_cause(&s, &taken);
+    for (taken = true; !status && taken;)
+        status = take_below_bound(&s, &taken);
+    if (!status)
+        status = take_unexplained(&s);
+    free(s.done);
+    free(s.in_layer);
+    free(s.dealt_with);
+    return status;
+}
+
+void gemma4_causes_free(gemma4_causes *causes)
+{
+    free(causes->list);
+    *causes = (gemma4_causes){0};
+}

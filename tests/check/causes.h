@@ -1,0 +1,38 @@
+/* Causes: findings that one mistake explains are one cause; what cannot be told apart is listed as equivalent (spec/diagnosis.md). */
+#ifndef GEMMA4_CAUSES_H
+#define GEMMA4_CAUSES_H
+
+#include "filter.h"
+#include "fit.h"
+
+enum { GEMMA4_MAX_EQUIVALENT = 3 };
+
+/* One cause and everything that it explains. */
+typedef struct gemma4_cause {
+    bool explained;      /* false: no counter-model fits; description says what can be measured */
+    size_t model;
+    size_t second;       /* the mistake that explains it together with this one; GEMMA4_NO_MODEL where it does so alone */
+    gemma4_tap tap;      /* where it is seen first */
+    size_t first_layer;
+    size_t taps;         /* how many failing taps it explains */
+    char layers[120];    /* "0-4, 6" or "5, 11" */
+    double coefficient, residual;
+    gemma4_scope scope;
+    bool below_bound;    /* found by the matched filter: no single tap failed */
+    size_t equivalent[GEMMA4_MAX_EQUIVALENT], equivalent_count; /* other ids' models that fit as well */
+    bool has_near;       /* the runner-up */
+    gemma4_fit near;
+    char description[300];
+} gemma4_cause;
+
+typedef struct gemma4_causes {
+    gemma4_cause *list; /* in dataflow order of where each is seen first; the explained ones before the others */
+    size_t count;
+} gemma4_causes;
+
+/* Findings, in dataflow order, and filters ([catalogue]) become causes. */
+int gemma4_find_causes(const gemma4_config *config, const gemma4_finding *findings, size_t count, const gemma4_filtered *filtered,
+                       gemma4_causes *causes, gemma4_error *error);
+void gemma4_causes_free(gemma4_causes *causes);
+
+#endif

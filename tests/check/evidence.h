@@ -1,0 +1,78 @@
+/* Evidence: what one block of the model (the embedding, a layer, the head) looks like in a dump, beside what the reference makes of the
+ * engine's own inputs (spec/tolerance.md). Replay writes it once (replay.h); verdicts, routing, fits, filters and descriptions read it.
+ * Nothing in it changes after that: whoever wants another number of positions, another spread or another choice of experts passes it as an
+ * argument. */
+#ifndef GEMMA4_EVIDENCE_H
+#define GEMMA4_EVIDENCE_H
+
+#include "activations.h"
+#include "forward.h"
+#include "noise.h"
+#include "schedule.h"
+
+enum { GEMMA4_DRAWS = 6 };
+
+/* A block of the model: the embedding (-1), a layer, or the head (num_hidden_layers). */
+typedef int gemma4_block;
+
+/* What is the same for all blocks of a dump. */
+typedef struct gemma4_subject {
+    const gemma4_model *model;
+    const gemma4_tier *tier; /* of the engine's arithmetic */
+    double kv_unit;          /* of its KV cache's type where that is coarser; else 0 */
+    size_t T, first_position;
+    const int32_t *tokens;   /* [T] */
+    gemma4_schedule schedule;
+} gemma4_subject;
+
+/* One tap of the block. Arrays are [T, width]; scores and probabilities are spread out to [T, H * T]. */
+typedef struct gemma4_tap_evidence {
+    size_t width;
+    const gemma4_activation *stored; /* in the dump; NULL where it is not, or not usable */
+    const gemma4_real *expected;     /* what the step makes of the engine's inputs; NULL for ids, and for taps of other blocks */
+    const gemma4_real *values;       /* the same after injection: what the next step reads */
+    const float *engine;             /* NULL where not stored */
+    const bool *have;                /* [T] rows of engine that are stored and can be compared: all that counts in them is finite */
+    const bool *stored_row;          /* [T] rows of engine that are stored at all */
+    const float *draws[GEMMA4_DRAWS]; /* perturbed minus expected; NULL where not stored */
+    const double *sigma;             /* [T] RMS of the draws over the row: the yardstick; NULL where not stored */
+} gemma4_tap_evidence;
+
+typedef struct gemma4_evidence {
+    const gemma4_subject *subject;
+    gemma4_block block;
+    size_t layer;               /* of its taps; 0 for embedding and head */
+    gemma4_block known_block;   /* the last block, up to this one, whose input the dump holds at every position; -1: the tokens */
+    /* [block - known_block + 1] the replayed residual stream, [T, d] each: before known_block, ... before this block. */
+    const gemma4_real *const *streams;
+    const gemma4_real *output;  /* [T, d] the stream after this block */
+    const struct gemma4_evidence *before; /* of the bridged block before this one: what the dump holds of it; NULL: not bridged */
+    gemma4_tap_evidence taps[GEMMA4_TAP_COUNT];
+    /* Choices of experts, [T, K]: the engine's where the dump holds them, and those that the replay used (the engine's, inferred ones, or
+     * the reference's). NULL outside the layers. */
+    const int32_t *engine_ids, *ids;
+    const bool *have_ids;       /* [T] */
+    const bool *have_valid_ids; /* [T] and they are K distinct experts */
+    bool ids_fixed;             /* perturbed runs take `ids`: a flip is judged as a flip, not as noise */
+    size_t inferred;            /* positions whose choice was inferred from what followed, and is not the reference's */
+} gemma4_evidence;
+
+/* Is this block a layer? */
+bool gemma4_block_is_layer(const gemma4_config *config, gemma4_block block);
+/* Is the tap one of the block's? */
+bool gemma4_tap_is_in(const gemma4_config *config, gemma4_tap tap, gemma4_block block);
+
+/* An entry of attn.scores that the mask excludes: it may hold anything. index is within the row. False for every other tap. */
+bool gemma4_is_masked(const gemma4_subject *subject, gemma4_tap tap, size_t layer, size_t row, size_t index);
+/* The same for a tap of the block's evidence. */
+bool gemma4_evidence_masked(const gemma4_evidence *evidence, gemma4_tap tap, size_t row, size_t index);
+
+/* Does the dump hold that row of the block's router.logits? */
+bool gemma4_logits_are_stored(const gemma4_evidence *evidence, size_t row);
+/* Two router logits of a row whose difference is below this may change places by rounding. */
+double gemma4_near_tie(const gemma4_evidence *evidence, size_t row);
+
+/* The rounding that the dump's own storage adds to values: the coarser of the tier's and the dataset's. */
+double gemma4_storage_unit(const gemma4_subject *subject, const gemma4_activation *stored);
+
+#endif
