@@ -3,6 +3,22 @@
 #include <math.h>
 #include <stdlib.h>
 
+const char *gemma4_metric_name(gemma4_metric_kind kind)
+{
+    static const char *const names[] = {
+        [GEMMA4_METRIC_NONE] = "",
+        [GEMMA4_METRIC_RELATIVE_RMS] = "relative_rms",
+        [GEMMA4_METRIC_POSITION_RMS] = "position_rms",
+        [GEMMA4_METRIC_RMS_IN_SPREADS] = "rms_in_spreads",
+        [GEMMA4_METRIC_WORST_POSITION_IN_SPREADS] = "worst_position_in_spreads",
+        [GEMMA4_METRIC_BIAS_IN_SPREADS] = "bias_in_spreads",
+        [GEMMA4_METRIC_MATCHED_FILTER] = "matched_filter",
+        [GEMMA4_METRIC_EXPERT_SETS] = "expert_sets",
+        [GEMMA4_METRIC_SHAPE] = "shape",
+    };
+    return names[kind];
+}
+
 int gemma4_comparison_init(gemma4_comparison *c, size_t positions, gemma4_error *error)
 {
     *c = (gemma4_comparison){.positions = positions, .worst_difference = -1};

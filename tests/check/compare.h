@@ -7,6 +7,23 @@
 
 #include "error.h"
 
+/* What an error is measured by. RELATIVE_RMS and POSITION_RMS compare tensors as they are, and a case's manifest has tolerances for them;
+ * the others judge a step on the engine's own inputs (spec/tolerance.md). */
+typedef enum gemma4_metric_kind {
+    GEMMA4_METRIC_NONE, /* nothing was compared */
+    GEMMA4_METRIC_RELATIVE_RMS,
+    GEMMA4_METRIC_POSITION_RMS,
+    GEMMA4_METRIC_RMS_IN_SPREADS,
+    GEMMA4_METRIC_WORST_POSITION_IN_SPREADS,
+    GEMMA4_METRIC_BIAS_IN_SPREADS,
+    GEMMA4_METRIC_MATCHED_FILTER,
+    GEMMA4_METRIC_EXPERT_SETS,
+    GEMMA4_METRIC_SHAPE,
+} gemma4_metric_kind;
+
+/* Its name in manifests and in the JSON; "" for NONE. */
+const char *gemma4_metric_name(gemma4_metric_kind kind);
+
 /* A comparison under way. Values that are not finite in the engine but are in the expected tensor are counted, kept out of
  * the sums, and make every verdict a failure. */
 typedef struct gemma4_comparison {

@@ -13,8 +13,6 @@
 #define DEFAULT_RELATIVE_RMS 2e-5
 #define DEFAULT_POSITION_RMS 6e-5
 
-#define BIAS_METRIC "bias_in_spreads"
-
 /* Everything that is known of one tap while the reference runs. */
 typedef struct tap_state {
     const gemma4_activation *engine, *golden; /* NULL where the file does not hold it in a usable form */
@@ -240,10 +238,10 @@ static size_t positions_seen(const gemma4_comparison *c)
     return seen;
 }
 
-static double accumulated_tolerance(const judge *g, const char *name, gemma4_metric metric)
+static double accumulated_tolerance(const judge *g, const char *name, gemma4_metric_kind metric)
 {
     const gemma4_tolerance_row *row = g->j->the_case ? gemma4_case_tolerance(g->j->the_case, g->j->dtype, name, metric) : NULL;
-    return row ? row->value : metric == GEMMA4_RELATIVE_RMS ? DEFAULT_RELATIVE_RMS : DEFAULT_POSITION_RMS;
+    return row ? row->value : metric == GEMMA4_METRIC_RELATIVE_RMS ? DEFAULT_RELATIVE_RMS : DEFAULT_POSITION_RMS;
 }
 
 /* The accumulated comparison of a tap: shown, not decisive. */
@@ -253,10 +251,10 @@ static void conclude_accumulated(const judge *g, const tap_state *state, gemma4_
     char name[GEMMA4_TAP_NAME_SIZE];
     gemma4_tap_name(r->tap, r->layer, name);
     r->metrics = gemma4_comparison_metrics(c);
-    double rms_tolerance = accumulated_tolerance(g, name, GEMMA4_RELATIVE_RMS);
-    double position_tolerance = accumulated_tolerance(g, name, GEMMA4_POSITION_RMS);
+    double rms_tolerance = accumulated_tolerance(g, name, GEMMA4_METRIC_RELATIVE_RMS);
+    double position_tolerance = accumulated_tolerance(g, name, GEMMA4_METRIC_POSITION_RMS);
     bool by_position = r->metrics.position_rms / position_tolerance > r->metrics.relative_rms / rms_tolerance;
-    r->accumulated.metric = gemma4_metric_name(by_position ? GEMMA4_POSITION_RMS : GEMMA4_RELATIVE_RMS);
+    r->accumulated.kind = by_position ? GEMMA4_METRIC_POSITION_RMS : GEMMA4_METRIC_RELATIVE_RMS;
     r->accumulated.error = by_position ? r->metrics.position_rms : r->metrics.relative_rms;
     r->accumulated.tolerance = by_position ? position_tolerance : rms_tolerance;
     r->accumulated.position = r->metrics.position;
@@ -282,7 +280,7 @@ static double inherited_error(const judge *g, const tap_state *state, const gemm
 /* Did the tap fail as a whole, although no position does? */
 static bool is_bias(const gemma4_tap_result *r)
 {
-    return !strcmp(r->local.metric, BIAS_METRIC);
+    return r->local.kind == GEMMA4_METRIC_BIAS_IN_SPREADS;
 }
 
 static void conclude_local_reals(const judge *g, const gemma4_replay *replay, const tap_state *state, gemma4_tap_result *r)
@@ -291,11 +289,11 @@ static void conclude_local_reals(const judge *g, const gemma4_replay *replay, co
     gemma4_score s = gemma4_replay_score(replay, r->tap, NULL, NULL);
     gemma4_bias bias = gemma4_replay_bias(replay, r->tap);
     bool by_worst = s.worst / LIMIT_WORST > s.score / LIMIT_SCORE;
-    r->local = by_worst ? (gemma4_measure){"worst_position_in_spreads", s.worst, LIMIT_WORST, s.position}
-                        : (gemma4_measure){"rms_in_spreads", s.score, LIMIT_SCORE, s.position};
+    r->local = by_worst ? (gemma4_measure){GEMMA4_METRIC_WORST_POSITION_IN_SPREADS, s.worst, LIMIT_WORST, s.position}
+                        : (gemma4_measure){GEMMA4_METRIC_RMS_IN_SPREADS, s.score, LIMIT_SCORE, s.position};
     /* Where every position is within its limit, all of them together may not be. */
     if (r->local.error <= r->local.tolerance && bias.in_spreads / LIMIT_BIAS > r->local.error / r->local.tolerance)
-        r->local = (gemma4_measure){BIAS_METRIC, bias.in_spreads, LIMIT_BIAS, s.position};
+        r->local = (gemma4_measure){GEMMA4_METRIC_BIAS_IN_SPREADS, bias.in_spreads, LIMIT_BIAS, s.position};
     r->added = s.relative_rms;
     r->inherited = gemma4_tap_in_id_order(r->tap) ? NAN : inherited_error(g, state, &replay->taps[r->tap]);
     r->verdict = verdict_of(r->local.error, r->local.tolerance);
@@ -313,7 +311,7 @@ static void conclude_local_reals(const judge *g, const gemma4_replay *replay, co
 static void conclude_local_ids(const gemma4_replay *replay, size_t excused, gemma4_routing *routing, gemma4_tap_result *r)
 {
     size_t faults = gemma4_routing_judge(replay, routing);
-    r->local.metric = "expert_sets";
+    r->local.kind = GEMMA4_METRIC_EXPERT_SETS;
     r->local.error = (double)faults;
     r->local.position = routing->first_fault;
     r->verdict = faults ? GEMMA4_DIVERGES : routing->excused > excused ? GEMMA4_EXCUSED : GEMMA4_PASS;
@@ -351,7 +349,7 @@ static void conclude_block(judge *g, const gemma4_replay *replay, gemma4_routing
 /* Taps that are there with a shape or a type that the config contradicts. */
 static void conclude_shape(gemma4_tap_result *r)
 {
-    r->local.metric = "shape";
+    r->local.kind = GEMMA4_METRIC_SHAPE;
     r->local.error = INFINITY;
     r->verdict = GEMMA4_DIVERGES;
 }
@@ -419,7 +417,7 @@ static void conclude_below_bound(judge *g)
             continue;
         gemma4_tap_result *r = &g->report->taps[slot_of(g, cause->tap, cause->first_layer)];
         r->verdict = GEMMA4_DIVERGES;
-        r->local = (gemma4_measure){"matched_filter", cause->coefficient / cause->residual, FILTER_DEVIATIONS, r->local.position};
+        r->local = (gemma4_measure){GEMMA4_METRIC_MATCHED_FILTER, cause->coefficient / cause->residual, FILTER_DEVIATIONS, r->local.position};
         if (!g->report->first_divergence)
             g->report->first_divergence = r;
     }
@@ -496,7 +494,6 @@ static int judge_init(judge *g, gemma4_error *error)
             report->taps[slot].tap = (gemma4_tap)tap;
             report->taps[slot].layer = layer;
             report->taps[slot].verdict = GEMMA4_NOT_COVERED;
-            report->taps[slot].local.metric = "";
             state->engine = gemma4_activations_find(g->j->engine, (gemma4_tap)tap, layer);
             if (state->engine && !state->engine->usable) {
                 snprintf(report->taps[slot].problem, sizeof report->taps[slot].problem, "%s", state->engine->problem);

@@ -118,9 +118,9 @@ static void lint_case(lint *l)
         problem(l, "shows: expected at least one mistake");
     if (!(c->routing_smallest_gap > SMALLEST_GAP))
         problem(l, "routing.smallest_gap: expected more than %g, found %g", SMALLEST_GAP, c->routing_smallest_gap);
-    for (int metric = GEMMA4_RELATIVE_RMS; metric <= GEMMA4_POSITION_RMS; metric++)
-        if (!gemma4_case_tolerance(c, "float32", "layers.0.output", (gemma4_metric)metric))
-            problem(l, "tolerances: no float32 row for %s", gemma4_metric_name((gemma4_metric)metric));
+    for (int metric = GEMMA4_METRIC_RELATIVE_RMS; metric <= GEMMA4_METRIC_POSITION_RMS; metric++)
+        if (!gemma4_case_tolerance(c, "float32", "layers.0.output", (gemma4_metric_kind)metric))
+            problem(l, "tolerances: no float32 row for %s", gemma4_metric_name((gemma4_metric_kind)metric));
     if (gemma4_case_provide_checkpoint(c, &error))
         problem(l, "%s", error.message);
     else

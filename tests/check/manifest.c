@@ -120,7 +120,7 @@ static int read_tolerance(gemma4_tolerance_row *row, const gemma4_node *map, gem
         gemma4_get_string(map, "taps", &row->taps, error) || gemma4_get_string(map, "metric", &metric, error) ||
         gemma4_get_number(map, "value", 0, 1, &row->value, error) || gemma4_get_string(map, "from", &row->from, error))
         return -1;
-    for (row->metric = GEMMA4_RELATIVE_RMS; row->metric <= GEMMA4_POSITION_RMS; row->metric++)
+    for (row->metric = GEMMA4_METRIC_RELATIVE_RMS; row->metric <= GEMMA4_METRIC_POSITION_RMS; row->metric++)
         if (!strcmp(metric, gemma4_metric_name(row->metric)))
             return 0;
     return gemma4_node_fail(gemma4_node_get(map, "metric"), "relative_rms or position_rms", error);
@@ -327,12 +327,7 @@ void gemma4_case_ids_free(char **ids, size_t count)
 
 /* ------------------------------------------------------------- tolerances */
 
-const char *gemma4_metric_name(gemma4_metric metric)
-{
-    return metric == GEMMA4_RELATIVE_RMS ? "relative_rms" : "position_rms";
-}
-
-const gemma4_tolerance_row *gemma4_case_tolerance(const gemma4_case *c, const char *dtype, const char *tap_name, gemma4_metric metric)
+const gemma4_tolerance_row *gemma4_case_tolerance(const gemma4_case *c, const char *dtype, const char *tap_name, gemma4_metric_kind metric)
 {
     for (size_t i = c->tolerance_count; i-- > 0;) {
         const gemma4_tolerance_row *row = &c->tolerances[i];

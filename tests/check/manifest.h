@@ -5,17 +5,16 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "compare.h"
 #include "document.h"
 #include "error.h"
 #include "taps.h"
-
-typedef enum gemma4_metric { GEMMA4_RELATIVE_RMS, GEMMA4_POSITION_RMS } gemma4_metric;
 
 /* One row of a case's tolerances. The last row that matches decides. */
 typedef struct gemma4_tolerance_row {
     const char *dtype; /* of the engine's arithmetic: "float32" */
     const char *taps;  /* a glob over tap names: "*", "layers.*.attn.*" */
-    gemma4_metric metric;
+    gemma4_metric_kind metric; /* RELATIVE_RMS or POSITION_RMS */
     double value;
     const char *from; /* the derivation, or the measurement and its command */
 } gemma4_tolerance_row;
@@ -66,7 +65,6 @@ void gemma4_case_ids_free(char **ids, size_t count);
 int gemma4_case_provide_checkpoint(const gemma4_case *c, gemma4_error *error);
 
 /* The tolerance for a tap, or NULL where no row matches. */
-const gemma4_tolerance_row *gemma4_case_tolerance(const gemma4_case *c, const char *dtype, const char *tap_name, gemma4_metric metric);
-const char *gemma4_metric_name(gemma4_metric metric);
+const gemma4_tolerance_row *gemma4_case_tolerance(const gemma4_case *c, const char *dtype, const char *tap_name, gemma4_metric_kind metric);
 
 #endif

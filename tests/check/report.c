@@ -77,7 +77,7 @@ static void print_tap_line(FILE *out, const gemma4_report *report, gemma4_tap ta
     if (info->per_layer)
         snprintf(where, sizeof where, "%zu", worst->layer);
     fprintf(out, "  %-20s  %3zu of %-3zu  %5s  ", info->name, covered, of, where);
-    if (info->ids || !strcmp(worst->local.metric, "shape"))
+    if (info->ids || worst->local.kind == GEMMA4_METRIC_SHAPE)
         fprintf(out, "%9s  %9s  %9s  ", "-", "-", worst->local.error == 0 ? "right" : "-");
     else if (isnan(worst->inherited))
         fprintf(out, "%9.1e  %9s  %9.2g  ", worst->added, "-", severity(worst));
@@ -96,7 +96,7 @@ static void print_first_divergence(FILE *out, const gemma4_report *report)
     fprintf(out, "\nFirst divergence: %s\n", gemma4_tap_name(r->tap, r->layer, name));
     if (r->problem[0])
         fprintf(out, "  %s\n", r->problem);
-    if (gemma4_tap_describe(r->tap)->ids || !strcmp(r->local.metric, "shape"))
+    if (gemma4_tap_describe(r->tap)->ids || r->local.kind == GEMMA4_METRIC_SHAPE)
         return;
     fprintf(out, "  this step      relative RMS %.2e from the engine's own inputs: %.3g times what rounding explains, tolerance %.3g,\n"
                  "                 worst at position %zu\n", r->added, r->local.error, r->local.tolerance, r->local.position);
@@ -218,7 +218,7 @@ static void json_field(FILE *out, const char *key, const char *text)
 
 static void json_measure(FILE *out, const gemma4_measure *m)
 {
-    fprintf(out, "\"metric\": \"%s\", \"error\": ", m->metric);
+    fprintf(out, "\"metric\": \"%s\", \"error\": ", gemma4_metric_name(m->kind));
     json_number(out, m->error);
     fputs(", \"tolerance\": ", out);
     json_number(out, m->tolerance);
@@ -241,7 +241,7 @@ static void json_tap(FILE *out, const gemma4_tap_result *r)
         fputs(", ", out);
         json_field(out, "problem", r->problem);
     }
-    if (gemma4_tap_describe(r->tap)->ids || !strcmp(r->local.metric, "shape")) {
+    if (gemma4_tap_describe(r->tap)->ids || r->local.kind == GEMMA4_METRIC_SHAPE) {
         fputs("}", out);
         return;
     }
@@ -373,7 +373,7 @@ static void junit_tap(FILE *out, const gemma4_tap_result *r)
     if (r->verdict == GEMMA4_NOT_COVERED) {
         fputs("><skipped message=\"not covered by the dump\"/></testcase>\n", out);
     } else if (r->verdict == GEMMA4_DIVERGES) {
-        snprintf(text, sizeof text, "%s %.3g, tolerance %.3g%s%s", r->local.metric, r->local.error, r->local.tolerance, r->problem[0] ? "; " : "", r->problem);
+        snprintf(text, sizeof text, "%s %.3g, tolerance %.3g%s%s", gemma4_metric_name(r->local.kind), r->local.error, r->local.tolerance, r->problem[0] ? "; " : "", r->problem);
         fputs("><failure type=\"divergence\" message=\"", out);
         gemma4_xml_text(out, text);
         fputs("\"/></testcase>\n", out);

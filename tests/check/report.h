@@ -13,7 +13,7 @@ typedef enum gemma4_verdict { GEMMA4_PASS, GEMMA4_MARGINAL, GEMMA4_DIVERGES, GEM
 
 /* An error beside its tolerance. */
 typedef struct gemma4_measure {
-    const char *metric; /* "" where nothing was compared */
+    gemma4_metric_kind kind;
     double error, tolerance;
     size_t position; /* where it is worst */
 } gemma4_measure;

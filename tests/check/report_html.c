@@ -142,7 +142,7 @@ static const char *plural(size_t n)
 
 static bool has_numbers(const gemma4_tap_result *r)
 {
-    return r->verdict != GEMMA4_NOT_COVERED && !gemma4_tap_describe(r->tap)->ids && strcmp(r->local.metric, "shape");
+    return r->verdict != GEMMA4_NOT_COVERED && !gemma4_tap_describe(r->tap)->ids && r->local.kind != GEMMA4_METRIC_SHAPE;
 }
 
 /* The error as a part of its tolerance; infinite where none is allowed. NAN stays NAN. */
@@ -166,15 +166,16 @@ static const gemma4_tap_result *result_of(const gemma4_report *report, gemma4_ta
     return NULL;
 }
 
-static const char *metric_words(const char *metric)
+static const char *metric_words(gemma4_metric_kind kind)
 {
-    static const char *const words[][2] = {{"rms_in_spreads", "all positions"}, {"worst_position_in_spreads", "worst position"},
-                                           {"bias_in_spreads", "all positions alike"},
-                                           {"expert_sets", "expert sets"}, {"matched_filter", "matched filter"}};
-    for (size_t i = 0; i < sizeof words / sizeof *words; i++)
-        if (!strcmp(metric, words[i][0]))
-            return words[i][1];
-    return metric;
+    switch (kind) {
+    case GEMMA4_METRIC_RMS_IN_SPREADS: return "all positions";
+    case GEMMA4_METRIC_WORST_POSITION_IN_SPREADS: return "worst position";
+    case GEMMA4_METRIC_BIAS_IN_SPREADS: return "all positions alike";
+    case GEMMA4_METRIC_MATCHED_FILTER: return "matched filter";
+    case GEMMA4_METRIC_EXPERT_SETS: return "expert sets";
+    default: return gemma4_metric_name(kind);
+    }
 }
 
 /* What is known of one kind of tap over all its layers. */
@@ -339,7 +340,7 @@ static void write_headline(FILE *out, const gemma4_report *report)
 static void write_first_numbers(FILE *out, const gemma4_tap_result *r)
 {
     fputs("<dl>\n<dt>This step</dt><dd>", out);
-    if (!strcmp(r->local.metric, "matched_filter"))
+    if (r->local.kind == GEMMA4_METRIC_MATCHED_FILTER)
         fprintf(out, "passes by itself; all layers together hold a known mistake, <b>%s</b> standard deviations from none (limit %s)",
                 short_number(r->local.error).text, short_number(r->local.tolerance).text);
     else
@@ -621,7 +622,7 @@ static void cell_title(FILE *out, const gemma4_tap_result *r)
     else
         fprintf(out, "%s, %s at tolerance %s (%s, position %zu); relative RMS: added %s, inherited %s, accumulated %s%s",
                 gemma4_verdict_name(r->verdict), short_number(r->local.error).text, short_number(r->local.tolerance).text,
-                metric_words(r->local.metric), r->local.position, known_number(r->added).text, known_number(r->inherited).text,
+                metric_words(r->local.kind), r->local.position, known_number(r->added).text, known_number(r->inherited).text,
                 short_number(r->metrics.relative_rms).text, r->problem[0] ? "; " : "");
     if (r->verdict != GEMMA4_NOT_COVERED)
         gemma4_xml_text(out, r->problem);
@@ -950,7 +951,7 @@ static void write_tap(FILE *out, const gemma4_report *report, const gemma4_tap_r
     tap_code(out, r->tap, r->layer);
     fprintf(out, "</td><td class=\"l\">%s %s</td>", verdict_glyph(r->verdict), gemma4_verdict_name(r->verdict));
     fprintf(out, "<td>%s</td><td>%s</td><td class=\"l\">%s</td><td>%zu</td>", short_number(r->local.error).text,
-            short_number(r->local.tolerance).text, metric_words(r->local.metric), r->local.position);
+            short_number(r->local.tolerance).text, metric_words(r->local.kind), r->local.position);
     if (has_numbers(r)) {
         fprintf(out, "<td>%s</td><td>%s</td><td>%s</td><td>%s</td><td>%s</td>", short_number(r->added).text, known_number(r->inherited).text,
                 short_number(r->metrics.relative_rms).text, full_number(r->metrics.cosine).text, full_number(r->metrics.norm_ratio).text);

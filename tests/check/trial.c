@@ -42,7 +42,7 @@ static int find_ratios(const gemma4_simulation *s, const gemma4_report *report, 
     gemma4_report plain = {0};
     const gemma4_report *from = report;
     const gemma4_tap_result *first = report->first_divergence;
-    bool filtered = first && !strcmp(first->local.metric, "matched_filter");
+    bool filtered = first && first->local.kind == GEMMA4_METRIC_MATCHED_FILTER;
     int status = filtered ? judge(s, true, path, &plain, error) : 0;
     if (filtered)
         from = &plain;

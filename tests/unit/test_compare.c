@@ -225,6 +225,25 @@ START_TEST(large_values_do_not_overflow)
 }
 END_TEST
 
+/* The names are in every manifest and in every report's JSON. */
+static const char *const METRICS[] = {
+    [GEMMA4_METRIC_NONE] = "",
+    [GEMMA4_METRIC_RELATIVE_RMS] = "relative_rms",
+    [GEMMA4_METRIC_POSITION_RMS] = "position_rms",
+    [GEMMA4_METRIC_RMS_IN_SPREADS] = "rms_in_spreads",
+    [GEMMA4_METRIC_WORST_POSITION_IN_SPREADS] = "worst_position_in_spreads",
+    [GEMMA4_METRIC_BIAS_IN_SPREADS] = "bias_in_spreads",
+    [GEMMA4_METRIC_MATCHED_FILTER] = "matched_filter",
+    [GEMMA4_METRIC_EXPERT_SETS] = "expert_sets",
+    [GEMMA4_METRIC_SHAPE] = "shape",
+};
+
+START_TEST(metrics_have_names)
+{
+    ck_assert_str_eq(gemma4_metric_name((gemma4_metric_kind)_i), METRICS[_i]);
+}
+END_TEST
+
 Suite *compare_suite(void)
 {
     Suite *suite = suite_create("compare");
@@ -236,6 +255,7 @@ Suite *compare_suite(void)
     tcase_add_test(metrics, positions_that_were_not_compared_do_not_count);
     tcase_add_test(metrics, a_row_in_parts_is_the_row);
     tcase_add_test(metrics, scale_and_direction_are_apart);
+    tcase_add_loop_test(metrics, metrics_have_names, 0, COUNT(METRICS));
     tcase_add_test(edges, zero_against_zero_has_no_error);
     tcase_add_test(edges, anything_against_zero_is_infinitely_wrong);
     tcase_add_test(edges, zero_against_something_is_wholly_wrong);

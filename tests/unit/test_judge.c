@@ -462,7 +462,7 @@ START_TEST(a_bias_of_all_positions_is_a_divergence)
     judged j = judge(run(&biased), true, "bfloat16");
     ck_assert_int_eq(j.status, 0);
     assert_diverges_at(&j, GEMMA4_TAP_ATTN_OUT, 3);
-    ck_assert_str_eq(j.report.first_divergence->local.metric, "bias_in_spreads");
+    ck_assert_int_eq(j.report.first_divergence->local.kind, GEMMA4_METRIC_BIAS_IN_SPREADS);
     ck_assert_msg(strstr(j.report.first_divergence->problem, "all positions together are 0.3") != NULL, "%s", j.report.first_divergence->problem);
     release(&j);
 
@@ -496,7 +496,7 @@ START_TEST(a_wrong_shape_is_a_failure_at_its_tap)
     judged j = judge(run_engine(&e, &claimed, the_case->tokens, T, 0), true, "float32");
     ck_assert_msg(j.status == 0, "%s", j.error.message);
     assert_diverges_at(&j, GEMMA4_TAP_ROUTER_LOGITS, 0);
-    ck_assert_str_eq(j.report.first_divergence->local.metric, "shape");
+    ck_assert_int_eq(j.report.first_divergence->local.kind, GEMMA4_METRIC_SHAPE);
     ck_assert_ptr_nonnull(strstr(j.report.first_divergence->problem, "15"));
     ck_assert_int_eq(result_of(&j, GEMMA4_TAP_LOGITS, 0)->verdict, GEMMA4_PASS); /* judging went on without it */
     release(&j);

@@ -17,16 +17,16 @@ static bool covered[2];
 static gemma4_report failing_report(void)
 {
     memset(results, 0, sizeof results);
-    results[0] = (gemma4_tap_result){.tap = GEMMA4_TAP_EMBED, .verdict = GEMMA4_PASS, .local = {"rms_in_spreads", 0.5, 3, 1},
-                                     .accumulated = {"relative_rms", 1e-7, 2e-5, 3}, .metrics = {1e-7, 2e-7, 3, 1, 1}};
-    results[1] = (gemma4_tap_result){.tap = GEMMA4_TAP_ATTN_Q, .layer = 1, .verdict = GEMMA4_NOT_COVERED, .local = {.metric = ""}};
+    results[0] = (gemma4_tap_result){.tap = GEMMA4_TAP_EMBED, .verdict = GEMMA4_PASS, .local = {GEMMA4_METRIC_RMS_IN_SPREADS, 0.5, 3, 1},
+                                     .accumulated = {GEMMA4_METRIC_RELATIVE_RMS, 1e-7, 2e-5, 3}, .metrics = {1e-7, 2e-7, 3, 1, 1}};
+    results[1] = (gemma4_tap_result){.tap = GEMMA4_TAP_ATTN_Q, .layer = 1, .verdict = GEMMA4_NOT_COVERED};
     results[2] = (gemma4_tap_result){.tap = GEMMA4_TAP_ATTN_Q_ROPE, .layer = 1, .verdict = GEMMA4_DIVERGES,
-                                     .local = {"worst_position_in_spreads", INFINITY, 6, 7}, .accumulated = {"position_rms", INFINITY, 6e-5, 7},
+                                     .local = {GEMMA4_METRIC_WORST_POSITION_IN_SPREADS, INFINITY, 6, 7}, .accumulated = {GEMMA4_METRIC_POSITION_RMS, INFINITY, 6e-5, 7},
                                      .added = INFINITY, .inherited = NAN, .metrics = {NAN, INFINITY, 7, -INFINITY, 0.5},
                                      .worst_position = 7, .worst_index = 12, .worst_engine = -1.5,
                                      .worst_expected = 0.25, .problem = "3 values are NaN <&\"> or infinite"};
-    results[3] = (gemma4_tap_result){.tap = GEMMA4_TAP_LOGITS, .verdict = GEMMA4_MARGINAL, .local = {"rms_in_spreads", 2.5, 3, 4},
-                                     .accumulated = {"relative_rms", 1.5e-5, 2e-5, 4}, .metrics = {1.5e-5, 2e-5, 4, 1, 1}};
+    results[3] = (gemma4_tap_result){.tap = GEMMA4_TAP_LOGITS, .verdict = GEMMA4_MARGINAL, .local = {GEMMA4_METRIC_RMS_IN_SPREADS, 2.5, 3, 4},
+                                     .accumulated = {GEMMA4_METRIC_RELATIVE_RMS, 1.5e-5, 2e-5, 4}, .metrics = {1.5e-5, 2e-5, 4, 1, 1}};
     covered[0] = false;
     covered[1] = true;
     gemma4_report report = {.level = GEMMA4_LOGITS_LEVEL, .dtype = "float32", .case_id = "my-case", .engine = "an \"engine\"\n\xff",
@@ -176,7 +176,7 @@ START_TEST(every_tap_is_listed_with_its_verdict)
         const gemma4_tap_result *r = &results[ROWS[_i].result];
         bool local = !strcmp(ROWS[_i].mode, "local");
         ck_assert_str_eq(gemma4_node_get(row, "mode")->text, ROWS[_i].mode);
-        ck_assert_str_eq(gemma4_node_get(row, "metric")->text, local ? r->local.metric : r->accumulated.metric);
+        ck_assert_str_eq(gemma4_node_get(row, "metric")->text, gemma4_metric_name(local ? r->local.kind : r->accumulated.kind));
         ck_assert_ptr_nonnull(gemma4_node_get(row, "error"));
         ck_assert_ptr_nonnull(gemma4_node_get(row, "tolerance"));
         ck_assert_ptr_nonnull(gemma4_node_get(row, local ? "added" : "worst"));

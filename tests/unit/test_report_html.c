@@ -30,8 +30,8 @@ static gemma4_report report_of(size_t layers, gemma4_verdict verdict)
     for (size_t tap = 0; tap < GEMMA4_TAP_COUNT; tap++)
         for (size_t layer = 0; layer < (gemma4_tap_describe((gemma4_tap)tap)->per_layer ? layers : 1); layer++)
             results[report.tap_count++] = (gemma4_tap_result){
-                .tap = (gemma4_tap)tap, .layer = layer, .verdict = verdict, .local = {anything ? "rms_in_spreads" : "", 0.5, 3, 1},
-                .accumulated = {"relative_rms", 1e-7, 2e-5, 3}, .added = 1e-7, .inherited = 2e-7, .metrics = {1e-7, 2e-7, 3, 1, 1}};
+                .tap = (gemma4_tap)tap, .layer = layer, .verdict = verdict, .local = {anything ? GEMMA4_METRIC_RMS_IN_SPREADS : GEMMA4_METRIC_NONE, 0.5, 3, 1},
+                .accumulated = {GEMMA4_METRIC_RELATIVE_RMS, 1e-7, 2e-5, 3}, .added = 1e-7, .inherited = 2e-7, .metrics = {1e-7, 2e-7, 3, 1, 1}};
     for (size_t layer = 0; layer < layers; layer++)
         covered[layer] = anything;
     report.taps_covered = anything ? 66 : 0;
@@ -61,7 +61,7 @@ static gemma4_report nonfinite_report(void)
     for (size_t i = 0; i < report.tap_count; i++) {
         double v = odd[i % COUNT(odd)], w = odd[i / 2 % COUNT(odd)];
         gemma4_tap_result *r = &results[i];
-        r->local = (gemma4_measure){"worst_position_in_spreads", v, w, 7};
+        r->local = (gemma4_measure){GEMMA4_METRIC_WORST_POSITION_IN_SPREADS, v, w, 7};
         r->added = w;
         r->inherited = v;
         r->metrics = (gemma4_metrics){v, w, 7, w, v};
