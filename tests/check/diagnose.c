@@ -343,6 +343,7 @@ static trial score_rows(gemma4_diagnosis *d, gemma4_replay *r, gemma4_tap tap, c
     fit->coefficient = coefficient(&projection);
     fit->residual = judged ? left.score : INFINITY;
     fit->worst = left.worst;
+    fit->error = all.score;
     bool fits = judged && left.score <= limit_part * LIMIT_SCORE && left.worst <= limit_part * LIMIT_WORST &&
                 fabs(fit->coefficient - 1) <= FIT_COEFFICIENT;
     /* Of rows that were chosen because they fit, more is asked: without the mistake they must not fit. */

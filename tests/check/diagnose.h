@@ -19,6 +19,7 @@ typedef struct gemma4_fit {
     double coefficient;  /* of the error on the predicted difference: 1 is the mistake, 0 is none */
     double residual;     /* score of what is left, in spreads of honest rounding */
     double worst;        /* of what is left, at the worst position */
+    double error;        /* score of the whole error, in the same units as residual; 0: not known */
 } gemma4_fit;
 
 enum { GEMMA4_MAX_FITS = 8, GEMMA4_MAX_EQUIVALENT = 3 };
