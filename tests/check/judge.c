@@ -238,10 +238,15 @@ static size_t positions_seen(const gemma4_comparison *c)
     return seen;
 }
 
+/* NAN where none applies: the defaults are of float32 arithmetic. */
 static double accumulated_tolerance(const judge *g, const char *name, gemma4_metric_kind metric)
 {
     const gemma4_tolerance_row *row = g->j->the_case ? gemma4_case_tolerance(g->j->the_case, g->j->dtype, name, metric) : NULL;
-    return row ? row->value : metric == GEMMA4_METRIC_RELATIVE_RMS ? DEFAULT_RELATIVE_RMS : DEFAULT_POSITION_RMS;
+    if (row)
+        return row->value;
+    if (gemma4_tier_of(g->j->dtype)->unit > gemma4_tier_of("float32")->unit)
+        return NAN;
+    return metric == GEMMA4_METRIC_RELATIVE_RMS ? DEFAULT_RELATIVE_RMS : DEFAULT_POSITION_RMS;
 }
 
 /* The accumulated comparison of a tap: shown, not decisive. */
@@ -594,7 +599,8 @@ int gemma4_judge(const gemma4_judgement *j, gemma4_report *report, gemma4_error 
     *report = (gemma4_report){.dtype = j->dtype, .case_id = j->the_case ? j->the_case->id : NULL,
                               .engine = gemma4_activations_attribute(j->engine, "engine"),
                               .engine_version = gemma4_activations_attribute(j->engine, "engine_version"),
-                              .expected_from = j->the_case ? "golden" : "reference", .layers = g.config->num_hidden_layers,
+                              .expected_from = j->the_case ? "golden" : "reference",
+                              .golden_sha256 = j->the_case ? j->the_case->golden_sha256 : NULL, .layers = g.config->num_hidden_layers,
                               .positions = g.T};
     if (check_input(j, g.T, tokens, positions, error) || check_dtype(j, error))
         return -1;
