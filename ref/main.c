@@ -12,10 +12,7 @@
 #include "options.h"
 #include "stream.h"
 #include "synth.h"
-
-#ifndef GEMMA4_VERSION
-#define GEMMA4_VERSION "unknown"
-#endif
+#include "version.h"
 
 static const char usage[] =
     "usage: gemma4-ref run   --model DIR --tokens 2,17,... [--decode N] [--schedule 32,1,1,...] [--first-position P]\n"
@@ -243,7 +240,7 @@ static int describe_dump(dump *d, const job *j, gemma4_error *error)
 {
     const char *dtype = sizeof(gemma4_real) == 8 ? "float64" : "float32";
     if (gemma4_activations_set_attribute(d->writer, "engine", "gemma4-ref", error) ||
-        gemma4_activations_set_attribute(d->writer, "engine_version", GEMMA4_VERSION, error) ||
+        gemma4_activations_set_attribute(d->writer, "engine_version", gemma4_version(), error) ||
         gemma4_activations_set_attribute(d->writer, "dtype", dtype, error))
         return -1;
     if (strcmp(j->ops.name, "scalar") && gemma4_activations_set_attribute(d->writer, "cpu", j->ops.name, error))
@@ -347,7 +344,7 @@ int main(int argc, char **argv)
     if (argc == 2 && (!strcmp(argv[1], "--help") || !strcmp(argv[1], "-h")))
         return fputs(usage, stdout) < 0 ? 2 : 0;
     if (argc == 2 && !strcmp(argv[1], "--version"))
-        return printf("gemma4-ref %s\n", GEMMA4_VERSION) < 0 ? 2 : 0;
+        return printf("gemma4-ref %s\n", gemma4_version()) < 0 ? 2 : 0;
     for (size_t i = 0; argc > 1 && i < sizeof commands / sizeof *commands; i++)
         if (!strcmp(argv[1], commands[i].name)) {
             if (!commands[i].run(argc - 2, argv + 2, &error))

@@ -28,10 +28,10 @@ const char *gemma4_metric_name(gemma4_metric_kind kind);
 /* A comparison under way. Values that are not finite in the engine but are in the expected tensor are counted, kept out of
  * the sums, and make every verdict a failure. */
 typedef struct gemma4_comparison {
-    size_t positions; /* T */
-    bool *seen;       /* [T] which positions were compared */
+    size_t positions;            /* T */
+    bool *seen;                  /* [T] which positions were compared */
     double *diff_t, *expected_t; /* [T] sums of squares of each position */
-    double engine, product; /* sums of engine^2 and of engine * expected */
+    double engine, product;      /* sums of engine^2 and of engine * expected */
     size_t values;
     size_t nonfinite, nonfinite_position, nonfinite_index; /* how many, and where the first one is */
     double worst_difference, worst_engine, worst_expected; /* the element that is furthest off */
@@ -49,8 +49,8 @@ typedef struct gemma4_metrics {
 int gemma4_comparison_init(gemma4_comparison *comparison, size_t positions, gemma4_error *error);
 void gemma4_comparison_free(gemma4_comparison *comparison);
 /* Adds n values of one position; a position may come in several parts. first_index is the first value's index in the row. */
-void gemma4_comparison_add(gemma4_comparison *comparison, size_t position, size_t first_index, const float *engine,
-                           const float *expected, size_t n);
+void gemma4_comparison_add(gemma4_comparison *comparison, size_t position, size_t first_index, const float *engine, const float *expected,
+                           size_t n);
 /* Metrics of what was added. Where expected is all zero, an engine that is too has error 0, any other infinity. */
 gemma4_metrics gemma4_comparison_metrics(const gemma4_comparison *comparison);
 

@@ -197,6 +197,7 @@ static trial score_rows(const search *s, const gemma4_against *rows, double limi
     fit->share = gemma4_filter_share(&projection);
     fit->residual = judged ? left.score : INFINITY;
     fit->worst = left.worst;
+    fit->error = all.score;
     double limit = left.rows == 1 ? LIMIT_WORST : LIMIT_SCORE; /* one row is no average */
     bool fits = judged && left.score <= limit_part * limit && left.worst <= limit_part * LIMIT_WORST &&
                 fabs(fit->coefficient - 1) <= FIT_COEFFICIENT;

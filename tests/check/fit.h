@@ -18,6 +18,7 @@ typedef struct gemma4_fit {
     double coefficient;  /* of the error on the predicted difference: 1 is the mistake, 0 is none */
     double residual;     /* score of what is left, in spreads of honest rounding */
     double worst;        /* of what is left, at the worst position */
+    double error;        /* score of the error itself, at the same positions */
     double share;        /* the part of the error's energy that the best multiple of the predicted difference explains */
 } gemma4_fit;
 

@@ -222,7 +222,6 @@ static void conclude_coverage(judge *g)
     for (size_t i = 0; i < report->tap_count; i++) {
         const gemma4_tap_result *r = &report->taps[i];
         bool covered = r->verdict != GEMMA4_NOT_COVERED;
-        report->taps_compared += covered;
         if (gemma4_tap_required(g->config, r->tap, r->layer)) {
             report->taps_of++;
             report->taps_covered += covered;
@@ -348,7 +347,8 @@ int gemma4_judge(const gemma4_judgement *j, gemma4_report *report, gemma4_error 
     *report = (gemma4_report){.dtype = j->dtype, .case_id = j->the_case ? j->the_case->id : NULL,
                               .engine = gemma4_activations_attribute(j->engine, "engine"),
                               .engine_version = gemma4_activations_attribute(j->engine, "engine_version"),
-                              .expected_from = j->the_case ? "golden" : "reference", .layers = g.config->num_hidden_layers, .positions = T};
+                              .expected_from = j->the_case ? "golden" : "reference",
+                              .golden_sha256 = j->the_case ? j->the_case->golden_sha256 : NULL, .layers = g.config->num_hidden_layers, .positions = T};
     if (check_input(j, T, tokens, positions, error) || check_dtype(j, error))
         return -1;
     int status = list_taps(&g, error) || gemma4_subject_init(&g.subject, j->model, j->engine, gemma4_tier_of(j->dtype), error) ||

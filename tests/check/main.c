@@ -12,8 +12,9 @@
 #include "judge.h"
 #include "lint.h"
 #include "options.h"
-#include "selftest.h"
 #include "report_html.h"
+#include "selftest.h"
+#include "version.h"
 
 static const char usage[] =
     "usage: gemma4-check CASE ENGINE.h5          CASE: a manifest's path, or its id under golden/cases\n"
@@ -25,6 +26,7 @@ static const char usage[] =
     "       gemma4-check agreement               does this build's reference agree with every golden?\n"
     "       gemma4-check self-test [--honest]    does it find every known mistake, and none in honest engines?\n"
     "           [--case ID] [--tier T] [--tap-set all|layers|logits] [--cause ID] [--seeds N] [--jobs N] [--out FILE.md]\n"
+    "       gemma4-check --version\n"
     "\n"
     "ENGINE.h5 is an activation file (spec/activations.md), HDF5 or safetensors.\n"
     "--dtype    the engine's arithmetic, where the dump does not say it\n"
@@ -97,7 +99,8 @@ static int check_provenance(gemma4_activations *engine, const gemma4_case *c, ge
     if (c && id && strcmp(id, c->id))
         return gemma4_fail(error, "attribute case: expected '%s', found '%s'", c->id, id);
     if (c && checkpoint && strcmp(checkpoint, c->checkpoint_sha256))
-        return gemma4_fail(error, "attribute checkpoint_sha256: expected %s as in case %s, found '%s'", c->checkpoint_sha256, c->id, checkpoint);
+        return gemma4_fail(error, "attribute checkpoint_sha256: expected %s as in case %s, found '%s'", c->checkpoint_sha256, c->id,
+                           checkpoint);
     return 0;
 }
 
@@ -134,10 +137,8 @@ static int judge_files(const request *r, gemma4_judgement *j, gemma4_report *rep
     if (check_provenance(j->engine, j->the_case, error) || gemma4_judge(j, report, error))
         return UNUSABLE;
     note_unknown(j->engine, report);
-    if (report->level < require) {
-        report->conforms = false;
-        gemma4_report_note(report, "--require %s: the dump covers less (%s)", r->require, gemma4_level_name(report->level));
-    }
+    report->required = require;
+    report->conforms = report->conforms && !gemma4_falls_short(report);
     gemma4_report_text(stdout, report);
     if (write_file(r->json, write_json, report, error) || write_file(r->junit, write_junit, report, error) ||
         write_file(r->html, write_html, report, error))
@@ -162,7 +163,8 @@ static int open_files(const request *r, gemma4_case **c, gemma4_model **model, g
         if (gemma4_sha256_file((*c)->golden_path, found, error))
             return -1;
         if (strcmp(found, (*c)->golden_sha256))
-            return gemma4_fail(error, "%s: expected SHA-256 %s as in %s, found %s", (*c)->golden_path, (*c)->golden_sha256, (*c)->path, found);
+            return gemma4_fail(error, "%s: expected SHA-256 %s as in %s, found %s", (*c)->golden_path, (*c)->golden_sha256, (*c)->path,
+                               found);
         j->golden = gemma4_activations_open((*c)->golden_path, &(*model)->config, error);
         if (!j->golden)
             return -1;
@@ -285,9 +287,11 @@ static int parse_self_test(int argc, char **argv, gemma4_self_test_options *o, c
     const char *seeds = NULL, *jobs = NULL;
     int64_t seed_count = 0, job_count = 2;
     size_t count;
-    const gemma4_option options[] = {{"--case", &o->case_id}, {"--tier", &o->tier}, {"--tap-set", &o->tap_set}, {"--cause", &o->cause},
-                                     {"--seeds", &seeds}, {"--jobs", &jobs}, {"--out", page}, {NULL, NULL}};
-    if (gemma4_options_parse(argc, argv, options, NULL, 0, &count, error) || (seeds && gemma4_parse_int(seeds, "--seeds", 1, 1000, &seed_count, error)) ||
+    const gemma4_option options[] = {{"--case", &o->case_id}, {"--tier", &o->tier}, {"--tap-set", &o->tap_set},
+                                     {"--cause", &o->cause},  {"--seeds", &seeds},  {"--jobs", &jobs},
+                                     {"--out", page},         {NULL, NULL}};
+    if (gemma4_options_parse(argc, argv, options, NULL, 0, &count, error) ||
+        (seeds && gemma4_parse_int(seeds, "--seeds", 1, 1000, &seed_count, error)) ||
         (jobs && gemma4_parse_int(jobs, "--jobs", 1, 64, &job_count, error)))
         return -1;
     o->seeds = (size_t)seed_count;
@@ -330,8 +334,8 @@ static int parse_check(int argc, char **argv, request *r, gemma4_error *error)
 {
     const char *words[2];
     size_t count;
-    const gemma4_option options[] = {{"--model", &r->model_dir}, {"--dtype", &r->dtype}, {"--json", &r->json}, {"--junit", &r->junit},
-                                     {"--html", &r->html}, {"--require", &r->require}, {NULL, NULL}};
+    const gemma4_option options[] = {{"--model", &r->model_dir}, {"--dtype", &r->dtype},     {"--json", &r->json}, {"--junit", &r->junit},
+                                     {"--html", &r->html},       {"--require", &r->require}, {NULL, NULL}};
     if (gemma4_options_parse(argc, argv, options, words, 2, &count, error))
         return -1;
     if (count != (r->model_dir ? 1 : 2))
@@ -348,6 +352,8 @@ int main(int argc, char **argv)
     int status;
     if (argc == 2 && (!strcmp(argv[1], "--help") || !strcmp(argv[1], "-h")))
         return fputs(usage, stdout) < 0 ? UNUSABLE : 0;
+    if (argc == 2 && !strcmp(argv[1], "--version"))
+        return printf("gemma4-check %s\n", gemma4_version()) < 0 ? UNUSABLE : 0;
     if (argc < 2) {
         fputs(usage, stderr);
         return UNUSABLE;

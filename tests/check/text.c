@@ -13,6 +13,32 @@ int gemma4_utf8_length(const unsigned char *s)
     return length;
 }
 
+void gemma4_terminal_text(FILE *out, const char *text)
+{
+    for (const unsigned char *s = (const unsigned char *)text; *s; s++)
+        fputc(*s < 0x20 || *s == 0x7F || (*s >= 0x80 && *s < 0xA0 && s > (const unsigned char *)text && s[-1] == 0xC2) ? '?' : *s, out);
+}
+
+void gemma4_json_string(FILE *out, const char *text)
+{
+    fputc('"', out);
+    for (const unsigned char *s = (const unsigned char *)text; *s;) {
+        int length = gemma4_utf8_length(s);
+        if (length == 0) {
+            fputs("\\ufffd", out);
+            s++;
+        } else if (*s == '"' || *s == '\\') {
+            fprintf(out, "\\%c", *s++);
+        } else if (*s < 0x20) {
+            fprintf(out, "\\u%04x", *s++);
+        } else {
+            fwrite(s, 1, (size_t)length, out);
+            s += length;
+        }
+    }
+    fputc('"', out);
+}
+
 /* U+FFFE and U+FFFF are valid UTF-8 and no XML. */
 static bool is_noncharacter(const unsigned char *s)
 {

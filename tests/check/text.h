@@ -6,6 +6,10 @@
 
 /* The length in bytes of the valid UTF-8 sequence at s, or 0 where there is none. */
 int gemma4_utf8_length(const unsigned char *s);
+/* Text on a terminal, which must not obey it: '?' for control characters. */
+void gemma4_terminal_text(FILE *out, const char *text);
+/* Text as a JSON string with its quotes; invalid UTF-8 becomes U+FFFD. */
+void gemma4_json_string(FILE *out, const char *text);
 /* Text inside XML or HTML, between tags or in a double-quoted attribute: escaped, '?' for invalid UTF-8 and for the characters that
  * XML 1.0 forbids. */
 void gemma4_xml_text(FILE *out, const char *text);

@@ -20,6 +20,8 @@
 /* A model that leaves at most this part of the error is measured against the spread that rounding has in it, over so many perturbed runs. */
 #define NEAR_PART 0.05
 #define PLANTED_DRAWS 3
+/* Of the mistakes that do not fit, one is worth a mention where it leaves less than this part of the error. */
+#define RUNNER_UP_PART 0.5
 /* Models whose residual is within this factor (and offset, in spreads) of the best one's fit the evidence equally well. */
 #define EQUIVALENT_FACTOR 1.25
 #define EQUIVALENT_OFFSET 0.1

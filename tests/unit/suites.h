@@ -18,6 +18,7 @@ Suite *compare_suite(void);
 Suite *case_suite(void);
 Suite *report_suite(void);
 Suite *report_html_suite(void);
+Suite *report_junit_suite(void);
 Suite *golden_suite(void);
 Suite *judge_suite(void);
 Suite *counter_model_suite(void);

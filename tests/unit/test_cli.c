@@ -117,6 +117,7 @@ static bool exists(const char *name)
 static const char *const MAKE_DUMPS[][10] = {
     {"dump", "--model", "model", "--tokens", TOKENS, "--out", "good.h5", NULL},
     {"dump", "--model", "model", "--tokens", TOKENS, "--out", "logits.h5", "--taps", "logits", NULL},
+    {"dump", "--model", "model", "--tokens", TOKENS, "--out", "embed.h5", "--taps", "embed", NULL},
     {"dump", "--model", "model", "--tokens", "2,197", "--out", "short.h5", NULL},
 };
 
@@ -333,6 +334,7 @@ static const struct {
     {REF, {"run", MODEL, "--tokens=2,3,4", "--schedule=2,1", "--first-position=262141", "--cpu=scalar"}, "next token"},
     {REF, {"run", MODEL, "--tokens=2,3,4", "--cpu=auto", "--stream=yes", "--decode=2"}, "peak resident memory: "},
     {CHECK, {"--help"}, "usage: gemma4-check"},
+    {CHECK, {"--version"}, "gemma4-check "},
     {CHECK, {"list"}, "tiny-one-token"},
     {CHECK, {"lint"}, " 0 problems"},
     {CHECK, {"tiny-one-token", "good.h5"}, "\nCONFORMS\n"},
@@ -340,6 +342,9 @@ static const struct {
     {CHECK, {MODEL, "good.h5", "--require=full"}, "from the reference"},
     {CHECK, {MODEL, "short.h5"}, "\nCONFORMS\n"},
     {CHECK, {"tiny-one-token", "logits.h5", "--require", "logits"}, "coverage   logits: 1 of "},
+    {CHECK,
+     {"tiny-one-token", "embed.h5"},
+     "\nNO FAULT FOUND in the 1 tensor covered (of 373): too little for a verdict; dump logits at least\n"},
     {CHECK, {"tiny-one-token", "golden/cases/tiny-one-token.h5", "--require", "full"}, "\nCONFORMS\n"},
 };
 
@@ -360,6 +365,7 @@ static const struct {
     {{MODEL, "wrong.h5"}, "First divergence: embed"},
     {{"tiny-one-token", "no-dtype.h5", "--dtype", "float32"}, "First divergence: embed"},
     {{"tiny-one-token", "odd-dtype.h5", "--dtype", "float32"}, "First divergence: embed"},
+    {{"tiny-one-token", "embed.h5", "--require", "logits"}, "--require logits: the dump covers less (partial): 1 of 373 required tensors"},
     {{"tiny-one-token", "logits.h5", "--require", "layers"}, "--require layers: the dump covers less (logits)"},
     {{"tiny-one-token", "logits.h5", "--require", "full"}, "--require full: the dump covers less (logits)"},
 };
@@ -426,22 +432,30 @@ END_TEST
 
 /* --- reports --- */
 
+/* JUnit is red where the exit status is not 0, and nowhere else. */
 static const struct {
-    const char *dump;
+    const char *dump, *require;
     int status;
     const char *verdict, *junit;
 } REPORTS[] = {
-    {"good.h5", 0, "PASS", "failures=\"0\" errors=\"0\""},
-    {"wrong.h5", 1, "FAIL", "failures=\"1\" errors=\"0\""},
-    {"half.h5", 2, "UNUSABLE", "errors=\"1\""},
-    {"missing.h5", 2, "UNUSABLE", "errors=\"1\""},
-    {"no-dtype.h5", 2, "UNUSABLE", "errors=\"1\""},
+    {"good.h5", "full", 0, "PASS", "failures=\"0\" errors=\"0\""},      {"wrong.h5", NULL, 1, "FAIL", "failures=\"1\" errors=\"0\""},
+    {"logits.h5", "logits", 0, "PASS", "failures=\"0\" errors=\"0\""},  {"logits.h5", "full", 1, "FAIL", "failures=\"1\" errors=\"0\""},
+    {"embed.h5", NULL, 0, "PASS", "failures=\"0\" errors=\"0\""},       {"half.h5", NULL, 2, "UNUSABLE", "failures=\"0\" errors=\"1\""},
+    {"missing.h5", NULL, 2, "UNUSABLE", "failures=\"0\" errors=\"1\""}, {"no-dtype.h5", NULL, 2, "UNUSABLE", "failures=\"0\" errors=\"1\""},
 };
 
 START_TEST(json_and_junit_are_written_whatever_the_verdict)
 {
     char *json = test_join(test_fresh_dir(), "r.json"), *junit = test_join(test_fresh_dir(), "r.xml"), text[2048];
-    const char *const args[] = {"tiny-one-token", REPORTS[_i].dump, "--json", json, "--junit", junit, NULL};
+    const char *const args[] = {"tiny-one-token",
+                                REPORTS[_i].dump,
+                                "--json",
+                                json,
+                                "--junit",
+                                junit,
+                                REPORTS[_i].require ? "--require" : NULL,
+                                REPORTS[_i].require,
+                                NULL};
     gemma4_error error = {""};
     outcome o = run(CHECK, args);
     ck_assert_int_eq(o.status, REPORTS[_i].status);
@@ -457,7 +471,7 @@ END_TEST
 /* A report that an earlier run left must not outlive a run that could not judge. */
 START_TEST(an_older_report_is_replaced)
 {
-    char *json = test_join(test_fresh_dir(), "r.json"), text[64];
+    char *json = test_join(test_fresh_dir(), "r.json"), text[512];
     const char *const args[] = {"tiny-one-token", "empty.h5", "--json", json, NULL};
     test_write_text(json, "{\"verdict\": \"PASS\"}");
     ck_assert_int_eq(run(CHECK, args).status, 2);

@@ -1,10 +1,11 @@
 /* The page for a browser (tests/check/report_html.h): well-formed whatever the dump said about itself, and nothing in it that a browser
  * would run or load. */
 #include "counter_model.h"
-#include "judge.h"
 #include "report_html.h"
+#include "reports.h"
 #include "suites.h"
 #include "support.h"
+#include "version.h"
 
 #include <math.h>
 #include <stdlib.h>
@@ -23,15 +24,30 @@ static bool covered[MOST_LAYERS];
 /* A model of that many layers; every tap has the verdict, and numbers unless it is not covered. */
 static gemma4_report report_of(size_t layers, gemma4_verdict verdict)
 {
-    gemma4_report report = {.conforms = verdict != GEMMA4_DIVERGES, .level = GEMMA4_FULL_LEVEL, .dtype = "float32", .case_id = "my-case",
-                            .engine = "my engine", .engine_version = "1.0", .expected_from = "golden", .layers = layers, .positions = 9,
-                            .taps = results, .layer_covered = covered, .taps_of = 66};
+    gemma4_report report = {.conforms = verdict != GEMMA4_DIVERGES,
+                            .level = GEMMA4_FULL_LEVEL,
+                            .dtype = "float32",
+                            .case_id = "my-case",
+                            .engine = "my engine",
+                            .engine_version = "1.0",
+                            .expected_from = "golden",
+                            .layers = layers,
+                            .positions = 9,
+                            .taps = results,
+                            .layer_covered = covered,
+                            .taps_of = 66};
     bool anything = verdict != GEMMA4_NOT_COVERED;
     for (size_t tap = 0; tap < GEMMA4_TAP_COUNT; tap++)
         for (size_t layer = 0; layer < (gemma4_tap_describe((gemma4_tap)tap)->per_layer ? layers : 1); layer++)
-            results[report.tap_count++] = (gemma4_tap_result){
-                .tap = (gemma4_tap)tap, .layer = layer, .verdict = verdict, .local = {anything ? GEMMA4_METRIC_RMS_IN_SPREADS : GEMMA4_METRIC_NONE, 0.5, 3, 1},
-                .accumulated = {GEMMA4_METRIC_RELATIVE_RMS, 1e-7, 2e-5, 3}, .added = 1e-7, .inherited = 2e-7, .metrics = {1e-7, 2e-7, 3, 1, 1}};
+            results[report.tap_count++] =
+                (gemma4_tap_result){.tap = (gemma4_tap)tap,
+                                    .layer = layer,
+                                    .verdict = verdict,
+                                    .local = {anything ? GEMMA4_METRIC_RMS_IN_SPREADS : GEMMA4_METRIC_NONE, 0.5, 3, 1},
+                                    .accumulated = {GEMMA4_METRIC_RELATIVE_RMS, 1e-7, 2e-5, 3},
+                                    .added = 1e-7,
+                                    .inherited = 2e-7,
+                                    .metrics = {1e-7, 2e-7, 3, 1, 1}};
     for (size_t layer = 0; layer < layers; layer++)
         covered[layer] = anything;
     report.taps_covered = anything ? 66 : 0;
@@ -73,9 +89,19 @@ static gemma4_report nonfinite_report(void)
 
 static gemma4_cause cause_of(size_t model)
 {
-    gemma4_cause cause = {.explained = true, .model = model, .second = GEMMA4_NO_MODEL, .tap = GEMMA4_TAP_ATTN_Q_ROPE, .first_layer = 5, .taps = 4,
-                          .layers = "5, 11", .coefficient = 1.00004, .residual = 0.2, .equivalent = {1, 2}, .equivalent_count = 2, .has_near = true,
-                          .near = {.model = 3, .coefficient = 0.7, .residual = 1e6}};
+    gemma4_cause cause = {.explained = true,
+                          .model = model,
+                          .second = GEMMA4_NO_MODEL,
+                          .tap = GEMMA4_TAP_ATTN_Q_ROPE,
+                          .first_layer = 5,
+                          .taps = 4,
+                          .layers = "5, 11",
+                          .coefficient = 1.00004,
+                          .residual = 0.2,
+                          .equivalent = {1, 2},
+                          .equivalent_count = 2,
+                          .has_near = true,
+                          .near = {.model = 3, .coefficient = 0.9, .residual = 1e6, .error = 3e6}};
     return cause;
 }
 
@@ -130,75 +156,13 @@ static void assert_lacks(const char *text, const char *unwanted)
     ck_assert_msg(at == NULL, "the page has %s: %.80s", unwanted, at);
 }
 
-static size_t occurrences(const char *text, const char *what)
-{
-    size_t n = 0;
-    for (const char *s = text; (s = strstr(s, what)) != NULL; s++)
-        n++;
-    return n;
-}
-
-/* --- well-formed: tags are balanced, attributes quoted, and & and < stand for nothing else --- */
-
-/* Behind the attributes that begin at s: the tag's '>' or '/'. NULL where one is malformed. */
-static const char *skip_attributes(const char *s)
-{
-    for (s += strspn(s, " \n"); *s != '>' && *s != '/'; s += strspn(s, " \n")) {
-        size_t name = strspn(s, "abcdefghijklmnopqrstuvwxyzB-0123456789"); /* viewBox */
-        if (name == 0 || s[name] != '=' || s[name + 1] != '"')
-            return NULL;
-        s += name + 2;
-        s += strcspn(s, "\"<");
-        if (*s++ != '"')
-            return NULL;
-    }
-    return s;
-}
-
-static bool is_entity(const char *s)
-{
-    static const char *const known[] = {"&amp;", "&lt;", "&gt;", "&quot;"};
-    for (size_t i = 0; i < COUNT(known); i++)
-        if (!strncmp(s, known[i], strlen(known[i])))
-            return true;
-    return false;
-}
-
-/* Where the markup goes wrong; NULL where it is well-formed. */
-static const char *malformed(const char *text)
-{
-    enum { DEEPEST = 40, NAME = 24 };
-    char open[DEEPEST][NAME], name[NAME];
-    size_t depth = 0;
-    for (const char *s = text; *s; s++) {
-        const char *at = s;
-        if (((unsigned char)*s < 0x20 && *s != '\n') || (*s == '&' && !is_entity(s)))
-            return at;
-        if (*s != '<' || !strncmp(s, "<!DOCTYPE html>", 15))
-            continue;
-        bool closes = s[1] == '/';
-        size_t n = strspn(s + 1 + closes, "abcdefghijklmnopqrstuvwxyz0123456789");
-        if (n == 0 || n >= NAME)
-            return at;
-        snprintf(name, sizeof name, "%.*s", (int)n, s + 1 + closes);
-        s = skip_attributes(s + 1 + closes + n);
-        if (!s || (closes && (depth == 0 || strcmp(open[depth - 1], name))) || (*s == '/' && *++s != '>'))
-            return at;
-        if (closes)
-            depth--;
-        else if (s[-1] != '/' && depth < DEEPEST)
-            memcpy(open[depth++], name, NAME);
-        else if (s[-1] != '/')
-            return at;
-    }
-    return depth ? text : NULL;
-}
+/* --- what a page may hold --- */
 
 /* Nothing runs, nothing is loaded, and links lead to https or into the page. */
 static void assert_self_contained(const char *text)
 {
-    static const char *const unwanted[] = {"<script", "<iframe", "<img", "<link", "<object", "<embed", "<base", " src=", " onload=x\"", "@import",
-                                           "url(", "javascript:", "href=\"http:"};
+    static const char *const unwanted[] = {"<script", "<iframe",     "<img",    "<link", "<object",     "<embed",      "<base",
+                                           " src=",   " onload=x\"", "@import", "url(",  "javascript:", "href=\"http:"};
     for (size_t i = 0; i < COUNT(unwanted); i++)
         assert_lacks(text, unwanted[i]);
     for (const char *s = text; (s = strstr(s, "href=\"")) != NULL; s++) {
@@ -210,7 +174,7 @@ static void assert_self_contained(const char *text)
 
 static void assert_page(const char *text)
 {
-    const char *at = malformed(text);
+    const char *at = test_malformed(text);
     ck_assert_msg(at == NULL, "the page is malformed: %.80s", at);
     assert_self_contained(text);
 }
@@ -218,18 +182,19 @@ static void assert_page(const char *text)
 /* --- what the checker above must find --- */
 
 static const char *const BROKEN[] = {
-    "<p>", "<p", "<p title=\"", "<p title", "</p>", "<p><b></p></b>", "a & b", "<p title=x></p>", "<p title=\"<\"></p>", "a < b", "<p>\x01</p>", "&nbsp;",
+    "<p>",   "<p",          "<p title=\"", "<p title", "</p>", "<p><b></p></b>", "a & b", "<p title=x></p>", "<p title=\"<\"></p>",
+    "a < b", "<p>\x01</p>", "&nbsp;",
 };
 
 START_TEST(broken_markup_is_found)
 {
-    ck_assert_ptr_nonnull(malformed(BROKEN[_i]));
+    ck_assert_ptr_nonnull(test_malformed(BROKEN[_i]));
 }
 END_TEST
 
 START_TEST(good_markup_is_not)
 {
-    ck_assert_ptr_null(malformed("<!DOCTYPE html>\n<p title=\"a &lt; b\">x<br/>y &amp; <b class=\"c\"\nid=\"d\">z</b></p>\n"));
+    ck_assert_ptr_null(test_malformed("<!DOCTYPE html>\n<p title=\"a &lt; b\">x<br/>y &amp; <b class=\"c\"\nid=\"d\">z</b></p>\n"));
 }
 END_TEST
 
@@ -272,6 +237,71 @@ START_TEST(numbers_that_are_none_are_said_so)
 END_TEST
 
 /* One failing cell has a cross that leads to its row; its neighbours have none. */
+/* What the accumulated comparison shows is no verdict. */
+START_TEST(accumulated_cells_have_no_verdict)
+{
+    gemma4_report report = report_of(2, GEMMA4_DIVERGES);
+    char *text = report_page(report);
+    size_t cells = 0;
+    assert_has(text, "title=\"layers.0.attn.norm: FAIL, 0.5 at tolerance 3");
+    assert_has(text, "title=\"layers.0.attn.norm: with all earlier errors in it, relative RMS 1e-7");
+    for (const char *s = text; (s = strstr(s, "<td class=\"a\"")) != NULL; s++, cells++) {
+        const char *fail = strstr(s, "FAIL");
+        ck_assert_msg(fail == NULL || fail > strchr(s, '>'), "%.200s", s);
+    }
+    ck_assert_uint_eq(cells, report.tap_count - 2); /* two layers' expert ids are no numbers */
+    free(text);
+}
+END_TEST
+
+START_TEST(too_little_for_a_verdict_is_none)
+{
+    gemma4_report report = report_of(2, GEMMA4_PASS);
+    report.level = GEMMA4_PARTIAL;
+    report.tap_count = report.taps_covered = 2;
+    char *text = report_page(report);
+    assert_page(text);
+    assert_has(text, "<title>my engine no fault found: gemma4-check</title>");
+    assert_has(
+        text, "<div class=\"banner unsure\"><h1>? NO VERDICT</h1>\n<p><b>NO FAULT FOUND in the 2 tensors covered (of 66): too little for a "
+              "verdict; dump logits at least.</b></p>");
+    assert_lacks(text, "CONFORMS");
+    free(text);
+}
+END_TEST
+
+START_TEST(the_banner_warns)
+{
+    gemma4_report report = report_of(2, GEMMA4_PASS);
+    gemma4_report_warn(&report, "%s", HOSTILE);
+    report.required = GEMMA4_FULL_LEVEL;
+    report.level = GEMMA4_LOGITS_LEVEL;
+    report.conforms = false;
+    char *text = report_page(report), *end = strstr(text, "<dl class=\"facts\">");
+    assert_page(text);
+    ck_assert_ptr_nonnull(end);
+    *end = '\0';
+    assert_has(text, "<p class=\"warning\"><b>Warning:</b> <bdi>&lt;script&gt;");
+    assert_has(text, "<p>--require full: the dump covers less (logits): 66 of 66 required tensors.</p>");
+    free(text);
+}
+END_TEST
+
+START_TEST(every_page_says_which_build_wrote_it)
+{
+    gemma4_report report = report_of(2, GEMMA4_PASS);
+    report.golden_sha256 = "0123abcd";
+    char *texts[] = {report_page(report), unusable_page("why")};
+    for (size_t i = 0; i < COUNT(texts); i++) {
+        ck_assert_ptr_nonnull(strstr(texts[i], "Written by <code>gemma4-check "));
+        ck_assert_ptr_nonnull(strstr(texts[i], gemma4_version()));
+    }
+    assert_has(texts[0], "<dd>0123abcd</dd>");
+    free(texts[0]);
+    free(texts[1]);
+}
+END_TEST
+
 START_TEST(a_failing_cell_leads_to_its_numbers)
 {
     gemma4_report report = report_of(12, GEMMA4_PASS);
@@ -282,9 +312,9 @@ START_TEST(a_failing_cell_leads_to_its_numbers)
     char *text = report_page(report);
     assert_page(text);
     assert_has(text, "<td class=\"s8 first\"");
-    ck_assert_uint_eq(occurrences(text, "<a href=\"#t40\">✕</a>"), 1);
-    ck_assert_uint_eq(occurrences(text, "<tr id=\"t40\""), 1);
-    ck_assert_uint_eq(occurrences(text, "<a href=\"#t"), 1);
+    ck_assert_uint_eq(test_occurrences(text, "<a href=\"#t40\">✕</a>"), 1);
+    ck_assert_uint_eq(test_occurrences(text, "<tr id=\"t40\""), 1);
+    ck_assert_uint_eq(test_occurrences(text, "<a href=\"#t"), 1);
     free(text);
 }
 END_TEST
@@ -321,9 +351,9 @@ START_TEST(thirty_layers_have_a_cell_each)
     gemma4_report report = report_of(30, GEMMA4_PASS);
     char *text = report_page(report);
     assert_page(text);
-    ck_assert_uint_eq(occurrences(text, "<td class=\"s"), report.tap_count);
-    ck_assert_uint_eq(occurrences(text, "<th scope=\"col\">29</th>"), 2);
-    ck_assert_uint_eq(occurrences(text, "<circle class=\"dot\""), 30 + 1); /* and the legend's */
+    ck_assert_uint_eq(test_occurrences(text, "<td class=\"s"), report.tap_count);
+    ck_assert_uint_eq(test_occurrences(text, "<th scope=\"col\">29</th>"), 2);
+    ck_assert_uint_eq(test_occurrences(text, "<circle class=\"dot\""), 30 + 1); /* and the legend's */
     free(text);
 }
 END_TEST
@@ -359,15 +389,20 @@ START_TEST(every_cause_of_the_catalogue_is_well_formed)
         char *text = cause_page(cause_of(i));
         assert_page(text);
         assert_has(text, gemma4_counter_model_at(i)->id);
-        ck_assert_uint_eq(occurrences(text, "<a rel="), occurrences(gemma4_counter_model_at(i)->seen, "https://"));
+        ck_assert_uint_eq(test_occurrences(text, "<a rel="), test_occurrences(gemma4_counter_model_at(i)->seen, "https://"));
         free(text);
     }
 }
 END_TEST
 
 static const char *const EVIDENCE[] = {
-    "layers.5.attn.q_rope</code>; layers 5, 11", "wrong</b>", "right</b>", "explains 4 failing tensors; coefficient 1 ", "Fits as well",
-    "coefficient 0.7, leaves 1e6 times", "gemma4-check explain ",
+    "layers.5.attn.q_rope</code>; layers 5, 11",
+    "wrong</b>",
+    "right</b>",
+    "explains 4 failing tensors; coefficient 1 ",
+    "Fits as well",
+    "coefficient 0.9, leaves 1e6 times",
+    "gemma4-check explain ",
 };
 
 START_TEST(a_cause_says)
@@ -395,7 +430,7 @@ START_TEST(a_pair_shows_both)
     cause.second = gemma4_counter_model_count() - 1;
     char *text = cause_page(cause);
     assert_page(text);
-    ck_assert_uint_eq(occurrences(text, "<b>✕ wrong</b>"), 2);
+    ck_assert_uint_eq(test_occurrences(text, "<b>✕ wrong</b>"), 2);
     assert_has(text, "Together with");
     free(text);
 }
@@ -420,28 +455,19 @@ END_TEST
 
 START_TEST(a_wrong_engine_s_page_names_its_mistake)
 {
-    gemma4_error error = {""};
-    gemma4_report report = {0};
-    gemma4_case *c = gemma4_case_open("tiny-prompt", &error);
-    ck_assert_msg(c != NULL, "%s", error.message);
-    gemma4_model *model = gemma4_model_open(c->checkpoint_dir, &error);
-    ck_assert_msg(model != NULL, "%s", error.message);
-    gemma4_judgement j = {.the_case = c, .model = model, .dtype = "float32",
-                          .engine = gemma4_activations_open("golden/dumps/tiny-prompt-rope-pairing-contiguous.h5", &model->config, &error),
-                          .golden = gemma4_activations_open(c->golden_path, &model->config, &error)};
-    ck_assert_msg(j.engine && j.golden && gemma4_judge(&j, &report, &error) == 0, "%s", error.message);
-    char *text = report_page(report);
+    test_judged j = test_judge_dump("tiny-prompt", "golden/dumps/tiny-prompt-rope-pairing-contiguous.h5", "float32");
+    char *text = report_page(j.report);
     assert_page(text);
     assert_has(text, "<p class=\"where\"><code>layers.5.attn.q_rope</code></p>");
     assert_has(text, "<h3><code>rope-pairing-contiguous</code>");
-    assert_has(text, "Cause: <code>rope-pairing-contiguous</code>. 4 of 412 compared tensors fail");
-    ck_assert_uint_eq(occurrences(text, "<article"), 1);
+    assert_has(text, "<p>First at <code>layers.5.attn.q_rope</code>. 4 of 412 compared tensors fail");
+    assert_has(text,
+               "<p>Cause: <bdi>rope-pairing-contiguous, first at layers.5.attn.q_rope; layers 5, 11; wrong: the first 2 * pairs lanes");
+    assert_has(text, j.the_case->golden_sha256);
+    assert_lacks(text, "Runner-up"); /* no other mistake comes near */
+    ck_assert_uint_eq(test_occurrences(text, "<article"), 1);
     free(text);
-    gemma4_report_free(&report);
-    gemma4_activations_close(j.engine);
-    gemma4_activations_close(j.golden);
-    gemma4_model_close(model);
-    gemma4_case_close(c);
+    test_judged_free(&j);
 }
 END_TEST
 
@@ -454,6 +480,10 @@ Suite *report_html_suite(void)
     tcase_add_loop_test(whole, every_verdict_gives_a_page, 0, 5);
     tcase_add_test(whole, what_the_dump_says_is_escaped);
     tcase_add_test(whole, numbers_that_are_none_are_said_so);
+    tcase_add_test(whole, accumulated_cells_have_no_verdict);
+    tcase_add_test(whole, too_little_for_a_verdict_is_none);
+    tcase_add_test(whole, the_banner_warns);
+    tcase_add_test(whole, every_page_says_which_build_wrote_it);
     tcase_add_test(whole, a_failing_cell_leads_to_its_numbers);
     tcase_add_test(whole, what_is_not_covered_looks_like_it);
     tcase_add_test(whole, a_dump_that_covers_nothing_gives_a_page);

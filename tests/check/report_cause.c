@@ -1,0 +1,94 @@
+/* What a report says of a cause, and which of them explains a failing tap. */
+#include <stdlib.h>
+#include <string.h>
+
+#include "counter_model.h"
+#include "report.h"
+#include "thresholds.h"
+
+static const gemma4_counter_model *model_of(const gemma4_cause *cause)
+{
+    return gemma4_counter_model_at(cause->model);
+}
+
+/* The words, with what stands before each part of them. */
+static gemma4_sentence cause_words(const gemma4_cause *cause, const char *only, const char *wrong, const char *right, const char *measured)
+{
+    gemma4_sentence s;
+    char name[GEMMA4_TAP_NAME_SIZE], layers[sizeof cause->layers + 16] = "", scope[80] = "";
+    gemma4_tap_name(cause->tap, cause->first_layer, name);
+    if (cause->layers[0])
+        snprintf(layers, sizeof layers, "; layers %s", cause->layers);
+    if (cause->scope != GEMMA4_EVERYWHERE)
+        snprintf(scope, sizeof scope, "%s%s", only, gemma4_scope_text(cause->scope));
+    if (!cause->explained) {
+        snprintf(s.text, sizeof s.text, "no known mistake explains %s%s%s%s", name, layers, measured, cause->description);
+        return s;
+    }
+    const gemma4_counter_model *m = model_of(cause);
+    snprintf(s.text, sizeof s.text, "%s%s%s%s, first at %s%s%s%s%s%s%s", m->id, m->variant[0] ? " (" : "", m->variant,
+             m->variant[0] ? ")" : "", name, layers, scope, wrong, m->wrong, right, m->right);
+    return s;
+}
+
+gemma4_sentence gemma4_cause_sentence(const gemma4_cause *cause)
+{
+    return cause_words(cause, "; only ", "; wrong: ", "; right: ", ": ");
+}
+
+gemma4_sentence gemma4_cause_lines(const gemma4_cause *cause)
+{
+    return cause_words(cause, "\n  only           ", "\n  wrong          ", "\n  right          ", "\n  measured       ");
+}
+
+const gemma4_fit *gemma4_runner_up(const gemma4_cause *cause)
+{
+    return cause->has_near && cause->near.residual < RUNNER_UP_PART * cause->near.error ? &cause->near : NULL;
+}
+
+/* Whether a layer is in a list as causes have them: "0-4, 6". */
+static bool is_listed(const char *layers, size_t layer)
+{
+    for (const char *s = layers; *s;) {
+        char *end;
+        size_t first = strtoul(s, &end, 10), last = *end == '-' ? strtoul(end + 1, &end, 10) : first;
+        if (end == s)
+            return false;
+        if (layer >= first && layer <= last)
+            return true;
+        s = end + strspn(end, ", ");
+    }
+    return false;
+}
+
+static bool is_at(const gemma4_cause *cause, const gemma4_tap_result *r)
+{
+    return !gemma4_tap_describe(r->tap)->per_layer || cause->first_layer == r->layer || is_listed(cause->layers, r->layer);
+}
+
+/* Whether a named mistake acts at the tap, whatever tap it was seen at first. */
+static bool acts_at(const gemma4_cause *cause, gemma4_tap tap)
+{
+    if (!cause->explained)
+        return false;
+    for (const gemma4_tap *t = model_of(cause)->taps; *t != GEMMA4_TAP_COUNT; t++)
+        if (*t == tap)
+            return true;
+    return false;
+}
+
+/* That of the tap itself before one that acts there as well. */
+const gemma4_cause *gemma4_cause_of(const gemma4_report *report, const gemma4_tap_result *r)
+{
+    const gemma4_cause *other = NULL;
+    for (size_t i = 0; i < gemma4_cause_count(report->diagnosis); i++) {
+        const gemma4_cause *cause = gemma4_cause_at(report->diagnosis, i);
+        if (!is_at(cause, r))
+            continue;
+        if (cause->tap == r->tap)
+            return cause;
+        if (!other && acts_at(cause, r->tap))
+            other = cause;
+    }
+    return other;
+}
