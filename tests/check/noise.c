@@ -8,12 +8,12 @@
 /* float16's range is no part of the error model: an engine that overflows shows infinities. q8_0 and q4_0 engines compute in float16 or
  * better and quantise the inputs of their weights' products to 8 bits in blocks of 32. */
 static const gemma4_tier tiers[] = {
-    {"float32", UNIT_FLOAT32, false, true, false},
-    {"float64", UNIT_FLOAT32, false, true, false}, /* dumps are read as float32 */
-    {"bfloat16", 0x1p-8, false, false, false},
-    {"float16", 0x1p-11, false, false, false},
-    {"q8_0", 0x1p-11, true, false, true},
-    {"q4_0", 0x1p-11, true, false, true},
+    {"float32", UNIT_FLOAT32, false},
+    {"float64", UNIT_FLOAT32, false}, /* dumps are read as float32 */
+    {"bfloat16", 0x1p-8, false},
+    {"float16", 0x1p-11, false},
+    {"q8_0", 0x1p-11, true},
+    {"q4_0", 0x1p-11, true},
 };
 
 const gemma4_tier *gemma4_tier_at(size_t index)

@@ -13,8 +13,6 @@ typedef struct gemma4_tier {
     const char *name;
     double unit;         /* largest relative error of one rounding to nearest */
     bool block_inputs;   /* beyond that, what a weight matrix multiplies is quantised to 8 bits in blocks */
-    bool exact_embed_scale; /* sqrt(d) must be exact: in narrower types it may be rounded to them */
-    bool weights_only;   /* the weights are quantised: judged sharply only against their dequantised values */
 } gemma4_tier;
 
 /* NULL for an unknown name. */
