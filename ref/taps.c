@@ -1,24 +1,32 @@
-/* The table of taps.h as data: names, shapes, and the way from one to the other. */
+/* The table of taps.h as data, and what follows from it for a model. */
 #include "taps.h"
 
 #include <assert.h>
 #include <stdio.h>
 #include <string.h>
 
-#define REAL false
-#define IDS true
-#define REQUIRED false
-#define OPTIONAL true
-#define PER_LAYER(tap) ((tap) >= GEMMA4_TAP_LAYER_INPUT && (tap) <= GEMMA4_TAP_LAYER_OUTPUT)
-#define TAP_INFO(id, name, shape, values, need) \
-    [GEMMA4_TAP_##id] = {name, shape, values, need, PER_LAYER(GEMMA4_TAP_##id)},
+/* The words of the table's columns: a misspelt one does not compile. */
+enum { VALUES_REAL, VALUES_IDS };
+enum { NEED_REQUIRED, NEED_OPTIONAL, NEED_UNLESS_V_IS_K };
+enum { MODELS_ANY, MODELS_EXPERTS };
+enum { READER_WEIGHTS, READER_OTHER };
+
+#define TAP_INFO(id, name_, shape_, values_, need_, where_, heads_, sum_, each_, shared_, rows_, feeds_)                    \
+    [GEMMA4_TAP_##id] = {.name = name_,                                                                                    \
+                         .shape = shape_,                                                                                  \
+                         .ids = VALUES_##values_ == VALUES_IDS,                                                            \
+                         .optional = NEED_##need_ == NEED_OPTIONAL,                                                        \
+                         .unless_v_is_k = NEED_##need_ == NEED_UNLESS_V_IS_K,                                              \
+                         .of_experts = MODELS_##where_ == MODELS_EXPERTS,                                                  \
+                         .heads = heads_,                                                                                  \
+                         .sum = sum_,                                                                                      \
+                         .each_roundings = each_,                                                                          \
+                         .shared_roundings = shared_,                                                                      \
+                         .rows = GEMMA4_ROWS_##rows_,                                                                      \
+                         .feeds_weights = READER_##feeds_ == READER_WEIGHTS,                                               \
+                         .per_layer = GEMMA4_TAP_##id >= GEMMA4_TAP_LAYER_INPUT && GEMMA4_TAP_##id <= GEMMA4_TAP_LAYER_OUTPUT},
 static const gemma4_tap_info taps[GEMMA4_TAP_COUNT] = {GEMMA4_TAPS(TAP_INFO)};
 #undef TAP_INFO
-#undef PER_LAYER
-#undef REAL
-#undef IDS
-#undef REQUIRED
-#undef OPTIONAL
 
 static const char layers_prefix[] = "layers.";
 
@@ -76,10 +84,11 @@ bool gemma4_tap_parse(const char *name, gemma4_tap *tap, size_t *layer)
     return false;
 }
 
-/* The length of the axis that a letter of a tap's shape stands for. */
+/* The length of the axis that a letter of the table stands for. */
 static size_t axis_length(const gemma4_config *config, char letter, size_t layer, size_t positions)
 {
     switch (letter) {
+    case '1': return 1;
     case 'd': return config->hidden_size;
     case 'H': return config->num_attention_heads;
     case 'G': return config->layers[layer].num_key_value_heads;
@@ -102,4 +111,30 @@ size_t gemma4_tap_dims(const gemma4_config *config, gemma4_tap tap, size_t layer
     dims[0] = axis_length(config, shape[0], layer, positions);
     dims[1] = rank == 2 ? axis_length(config, shape[1], layer, positions) : 1;
     return rank;
+}
+
+size_t gemma4_tap_heads(const gemma4_config *config, gemma4_tap tap, size_t layer)
+{
+    return axis_length(config, gemma4_tap_describe(tap)->heads, layer, 0);
+}
+
+size_t gemma4_tap_sum_length(const gemma4_config *config, gemma4_tap tap, size_t layer, size_t positions)
+{
+    const char *axes = gemma4_tap_describe(tap)->sum;
+    size_t length = *axes ? 1 : 0;
+    for (; *axes; axes++)
+        length *= axis_length(config, *axes, layer, positions);
+    return length;
+}
+
+bool gemma4_tap_exists(const gemma4_config *config, gemma4_tap tap, size_t layer)
+{
+    const gemma4_tap_info *info = gemma4_tap_describe(tap);
+    return (!info->per_layer || layer < config->num_hidden_layers) && (!info->of_experts || config->num_experts > 0);
+}
+
+bool gemma4_tap_required(const gemma4_config *config, gemma4_tap tap, size_t layer)
+{
+    const gemma4_tap_info *info = gemma4_tap_describe(tap);
+    return gemma4_tap_exists(config, tap, layer) && !info->optional && !(info->unless_v_is_k && config->layers[layer].v_is_k);
 }

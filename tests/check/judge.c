@@ -356,12 +356,6 @@ static void conclude_shape(gemma4_tap_result *r)
     r->verdict = GEMMA4_DIVERGES;
 }
 
-/* Taps that full coverage needs: on layers where V is K, attn.v equals attn.k and may be absent. */
-static bool required(const gemma4_config *c, gemma4_tap tap, size_t layer)
-{
-    return !gemma4_tap_describe(tap)->optional && !(tap == GEMMA4_TAP_ATTN_V && c->layers[layer].v_is_k);
-}
-
 static void conclude_coverage(judge *g)
 {
     gemma4_report *report = g->report;
@@ -369,7 +363,7 @@ static void conclude_coverage(judge *g)
     for (size_t i = 0; i < report->tap_count; i++) {
         const gemma4_tap_result *r = &report->taps[i];
         bool covered = r->verdict != GEMMA4_NOT_COVERED;
-        if (required(g->config, r->tap, r->layer)) {
+        if (gemma4_tap_required(g->config, r->tap, r->layer)) {
             report->taps_of++;
             report->taps_covered += covered;
         }

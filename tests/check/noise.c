@@ -29,47 +29,6 @@ const gemma4_tier *gemma4_tier_of(const char *dtype)
     return NULL;
 }
 
-/* What a step may round. element: independent roundings of each value; common: roundings of a factor that a whole row (or head) shares;
- * product: the step is a matrix product, whose sums are accumulated in float32. */
-typedef struct roundings {
-    double element, common;
-    bool product;
-} roundings;
-
-/* The rows of spec/tolerance.md, "Roundings". */
-static roundings roundings_of(gemma4_tap tap)
-{
-    switch (tap) {
-    case GEMMA4_TAP_EMBED: return (roundings){1, 0, false};
-    case GEMMA4_TAP_LAYER_INPUT: return (roundings){0, 0, false}; /* nothing is computed */
-    case GEMMA4_TAP_ATTN_NORM:
-    case GEMMA4_TAP_ATTN_Q_NORM:
-    case GEMMA4_TAP_ATTN_K_NORM:
-    case GEMMA4_TAP_ATTN_POST_NORM:
-    case GEMMA4_TAP_MLP_NORM:
-    case GEMMA4_TAP_MLP_POST_NORM:
-    case GEMMA4_TAP_MOE_NORM:
-    case GEMMA4_TAP_MOE_POST_NORM:
-    case GEMMA4_TAP_FFN_POST_NORM:
-    case GEMMA4_TAP_FINAL_NORM: return (roundings){2, 1.5, false}; /* x * r, * w; mean of squares and its root */
-    case GEMMA4_TAP_ATTN_V_NORM: return (roundings){1, 1.5, false};
-    case GEMMA4_TAP_ROUTER_NORM: return (roundings){3, 2, false}; /* * scale, * d^-0.5 */
-    case GEMMA4_TAP_ATTN_Q_ROPE:
-    case GEMMA4_TAP_ATTN_K_ROPE: return (roundings){3, 0, false}; /* cos, sin; two products; their sum */
-    case GEMMA4_TAP_ATTN_SCORES: return (roundings){1, 0, true};
-    case GEMMA4_TAP_ATTN_PROBS: return (roundings){2, 1, false}; /* exp, division; the sum */
-    case GEMMA4_TAP_ATTN_CONTEXT: return (roundings){1, 0, true};
-    case GEMMA4_TAP_MLP_ACT:
-    case GEMMA4_TAP_MOE_ACT: return (roundings){3, 0, true}; /* gate and gelu, up, product; for experts gate and up are products */
-    case GEMMA4_TAP_ROUTER_PROBS:
-    case GEMMA4_TAP_ROUTER_TOPK_NORM: return (roundings){2, 1, false};
-    case GEMMA4_TAP_ROUTER_TOPK_WEIGHTS: return (roundings){2, 0, false};
-    case GEMMA4_TAP_MOE_OUT: return (roundings){4, 0, true}; /* each expert's output, its weight, and the running sum over experts */
-    case GEMMA4_TAP_LOGITS: return (roundings){3, 0, false}; /* / cap, tanh, * cap */
-    default: return (roundings){1, 0, gemma4_tap_describe(tap)->shape[0] != 'd' || tap == GEMMA4_TAP_ATTN_OUT || tap == GEMMA4_TAP_MLP_OUT};
-    }
-}
-
 static uint64_t next(gemma4_noise *noise)
 {
     uint64_t z = (noise->state += 0x9E3779B97F4A7C15u);
@@ -121,15 +80,15 @@ static double rms(const gemma4_real *values, size_t n)
 
 void gemma4_noise_step(gemma4_noise *noise, gemma4_tap tap, gemma4_real *values, size_t rows, size_t width, size_t heads, size_t length)
 {
-    roundings r = roundings_of(tap);
-    double unit = noise->tier->unit, element = unit * sqrt(r.element);
+    const gemma4_tap_info *info = gemma4_tap_describe(tap);
+    double unit = noise->tier->unit, element = unit * sqrt(info->each_roundings);
     size_t n = width / heads;
     for (size_t row = 0; row < rows * heads; row++) {
         gemma4_real *x = values + row * n;
-        double common = r.common * unit * uniform(noise);
+        double common = info->shared_roundings * unit * uniform(noise);
         /* Errors of a float32 sum of `length` products: each partial sum is rounded; for random terms that adds up to the result's
          * size times sqrt(length / 6). */
-        double additive = r.product ? rms(x, n) * sqrt(3) * UNIT_FLOAT32 * sqrt((double)(length + 1) / 6) : 0;
+        double additive = length ? rms(x, n) * sqrt(3) * UNIT_FLOAT32 * sqrt((double)(length + 1) / 6) : 0;
         for (size_t i = 0; i < n; i++)
             x[i] = stored(noise, (double)x[i] * (1 + common + element * uniform(noise)) + additive * uniform(noise));
     }
@@ -137,32 +96,16 @@ void gemma4_noise_step(gemma4_noise *noise, gemma4_tap tap, gemma4_real *values,
 
 void gemma4_noise_storage(gemma4_noise *noise, gemma4_tap tap, gemma4_real *values, size_t n, double unit)
 {
-    if (tap == GEMMA4_TAP_ATTN_K_ROPE || tap == GEMMA4_TAP_ATTN_V_NORM)
+    if (tap != GEMMA4_TAP_COUNT && gemma4_tap_describe(tap)->rows == GEMMA4_ROWS_CACHED)
         unit = hypot(unit, noise->kv_unit);
     for (size_t i = 0; i < n; i++)
         values[i] = stored(noise, (double)values[i] * (1 + unit * uniform(noise)));
 }
 
-/* Is this what a weight matrix multiplies? */
-static bool is_product_input(gemma4_tap tap)
-{
-    switch (tap) {
-    case GEMMA4_TAP_ATTN_NORM:
-    case GEMMA4_TAP_ATTN_CONTEXT:
-    case GEMMA4_TAP_MLP_NORM:
-    case GEMMA4_TAP_MLP_ACT:
-    case GEMMA4_TAP_ROUTER_NORM:
-    case GEMMA4_TAP_MOE_NORM:
-    case GEMMA4_TAP_MOE_ACT:
-    case GEMMA4_TAP_FINAL_NORM: return true;
-    default: return false;
-    }
-}
-
 void gemma4_noise_blocks(gemma4_noise *noise, gemma4_tap tap, gemma4_real *values, size_t rows, size_t width)
 {
     const size_t block = 32;
-    if (!noise->tier->block_inputs || !is_product_input(tap))
+    if (!noise->tier->block_inputs || !gemma4_tap_describe(tap)->feeds_weights)
         return;
     for (size_t row = 0; row < rows; row++)
         for (size_t first = 0; first < width; first += block) {

@@ -1,8 +1,8 @@
 /* What honest arithmetic of a given precision may do to each tap (spec/tolerance.md).
  *
  * The tolerance of a step is measured, not typed: the reference itself is run several times with every tap perturbed as the tier's
- * rounding would perturb it, and the spread of the results is the yardstick for the engine's error. This table says which roundings
- * honest engines make inside each step. */
+ * rounding would perturb it, and the spread of the results is the yardstick for the engine's error. The table of taps (ref/taps.h) says
+ * which roundings honest engines make inside each step. */
 #ifndef GEMMA4_NOISE_H
 #define GEMMA4_NOISE_H
 
@@ -32,10 +32,11 @@ gemma4_noise gemma4_noise_new(const gemma4_tier *tier, uint64_t draw);
 /* A coin. */
 bool gemma4_noise_toss(gemma4_noise *noise);
 
-/* Perturbs rows x width values of a tap, just computed from exact inputs, as the step's own roundings would. length is the number of
- * products in each of its sums (0 where it has none). heads splits a row where a norm or a rotation works per head (1 elsewhere). */
+/* Perturbs rows x width values of a tap, just computed from exact inputs, as the step's own roundings would. heads and length are
+ * gemma4_tap_heads and gemma4_tap_sum_length. */
 void gemma4_noise_step(gemma4_noise *noise, gemma4_tap tap, gemma4_real *values, size_t rows, size_t width, size_t heads, size_t length);
-/* Perturbs values that were injected from a dump: one storage rounding of unit, and of the cache's type where the tap is cached. */
+/* Perturbs values that were injected from a dump: one storage rounding of unit, and of the cache's type where the tap is cached.
+ * GEMMA4_TAP_COUNT as the tap leaves the cache out: what a dataset's own type does to any tap. */
 void gemma4_noise_storage(gemma4_noise *noise, gemma4_tap tap, gemma4_real *values, size_t n, double unit);
 /* In tiers whose engines quantise what a weight matrix multiplies: perturbs rows x width values of such a tap as its next reader would see
  * them. Elsewhere, does nothing. */

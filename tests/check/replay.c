@@ -34,47 +34,19 @@ typedef struct block_run {
     int32_t *ids;
 } block_run;
 
-/* How many heads a row of this tap consists of, where norms and rotations work per head. */
-static size_t heads_of(const gemma4_replay *r, gemma4_tap tap)
-{
-    const gemma4_config *c = &r->model->config;
-    switch (tap) {
-    case GEMMA4_TAP_ATTN_Q_NORM:
-    case GEMMA4_TAP_ATTN_Q_ROPE:
-    case GEMMA4_TAP_ATTN_CONTEXT: return c->num_attention_heads;
-    case GEMMA4_TAP_ATTN_K_NORM:
-    case GEMMA4_TAP_ATTN_V_NORM:
-    case GEMMA4_TAP_ATTN_K_ROPE: return c->layers[r->block_layer].num_key_value_heads;
-    default: return 1;
-    }
-}
-
-/* The length of the sums in this tap's products. */
-static size_t products_of(const gemma4_replay *r, gemma4_tap tap)
-{
-    const gemma4_config *c = &r->model->config;
-    size_t D = c->layers[r->block_layer].head_dim;
-    switch (tap) {
-    case GEMMA4_TAP_ATTN_SCORES: return D;
-    case GEMMA4_TAP_ATTN_CONTEXT: return r->T;
-    case GEMMA4_TAP_ATTN_OUT: return c->num_attention_heads * D;
-    case GEMMA4_TAP_MLP_OUT: return c->intermediate_size;
-    case GEMMA4_TAP_MOE_OUT: return c->moe_intermediate_size;
-    default: return c->hidden_size;
-    }
-}
-
 /* ------------------------------------------------------------------- hook */
 
 static void perturb(block_run *run, gemma4_tap_event *e, size_t width)
 {
     gemma4_replay *r = run->replay;
-    const gemma4_layer_config *lc = &r->model->config.layers[r->block_layer];
-    gemma4_noise_step(&run->noise, e->tap, e->values, e->rows, width, gemma4_tap_is_keys(e->tap) ? e->dims[0] : heads_of(r, e->tap), products_of(r, e->tap));
+    const gemma4_config *c = &r->model->config;
+    const gemma4_layer_config *lc = &c->layers[r->block_layer];
+    size_t heads = gemma4_tap_heads(c, e->tap, r->block_layer);
+    gemma4_noise_step(&run->noise, e->tap, e->values, e->rows, width, heads, gemma4_tap_sum_length(c, e->tap, r->block_layer, r->T));
     if (e->tap == GEMMA4_TAP_ATTN_Q_ROPE || e->tap == GEMMA4_TAP_ATTN_K_ROPE)
-        gemma4_noise_angle(&run->noise, e->values, e->rows, heads_of(r, e->tap), lc->head_dim, lc->rope_pairs, lc->rope_theta,
+        gemma4_noise_angle(&run->noise, e->values, e->rows, heads, lc->head_dim, lc->rope_pairs, lc->rope_theta,
                            r->first_position + e->row, run->draw * 1000003 + r->block_layer);
-    if (e->tap == GEMMA4_TAP_ATTN_K_ROPE || e->tap == GEMMA4_TAP_ATTN_V_NORM)
+    if (gemma4_tap_describe(e->tap)->rows == GEMMA4_ROWS_CACHED)
         gemma4_noise_storage(&run->noise, e->tap, e->values, e->rows * width, 0); /* the cache's own type */
 }
 

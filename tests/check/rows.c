@@ -8,12 +8,13 @@ enum { SECONDS_TO_READ = 60 }; /* of processor time, for one tensor's rows */
 
 bool gemma4_tap_is_keys(gemma4_tap tap)
 {
-    return tap == GEMMA4_TAP_ATTN_SCORES || tap == GEMMA4_TAP_ATTN_PROBS;
+    gemma4_tap_rows rows = gemma4_tap_describe(tap)->rows;
+    return rows == GEMMA4_ROWS_SCORES || rows == GEMMA4_ROWS_PROBS;
 }
 
 bool gemma4_tap_in_id_order(gemma4_tap tap)
 {
-    return tap == GEMMA4_TAP_ROUTER_TOPK_NORM || tap == GEMMA4_TAP_ROUTER_TOPK_WEIGHTS || tap == GEMMA4_TAP_MOE_ACT;
+    return gemma4_tap_describe(tap)->rows == GEMMA4_ROWS_BY_ID;
 }
 
 int gemma4_read_positions(gemma4_activations *file, const gemma4_activation *a, size_t first, size_t rows, size_t width, float *values,
