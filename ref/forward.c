@@ -299,9 +299,19 @@ static void embed(real *h, const int32_t *tokens, size_t T, const gemma4_weight 
             h[t * d + i] = (real)((double)gemma4_weight_at(embed_tokens, (size_t)tokens[t] * d + i) * sqrt((double)d));
 }
 
+/* The mask: whatever must know which keys a query sees asks here. */
+size_t gemma4_layer_window(const gemma4_config *config, size_t layer)
+{
+    return config->layers[layer].kind == GEMMA4_SLIDING ? config->sliding_window : SIZE_MAX;
+}
+
+gemma4_visible gemma4_visible_keys(const gemma4_config *config, size_t layer, size_t query)
+{
+    return gemma4_visible_through(gemma4_layer_window(config, layer), query);
+}
+
 /* context = softmax(q k^T + mask) v for every query of the chunk. The attention scale is 1.0: k_norm has taken its
- * place. Query heads share KV heads in groups of H / G neighbours. Masked keys are never visited: a full layer sees every
- * position up to the query's own, a sliding layer the last `sliding_window` of those. */
+ * place. Query heads share KV heads in groups of H / G neighbours. Masked keys are never visited. */
 static void attention(gemma4_session *s, size_t layer, activations *a, size_t T)
 {
     const gemma4_config *c = &s->model->config;
@@ -310,18 +320,15 @@ static void attention(gemma4_session *s, size_t layer, activations *a, size_t T)
     size_t H = c->num_attention_heads, G = lc->num_key_value_heads, D = lc->head_dim;
 
     if (s->ops.attention && (!s->hook || s->hide_probs)) { /* a twin, where nobody wants to see scores */
-        size_t window = lc->kind == GEMMA4_SLIDING ? c->sliding_window : SIZE_MAX;
-        gemma4_keys keys = {G, D, s->length, cache->slots, window, cache->k, cache->v, a->k, a->v};
+        gemma4_keys keys = {G, D, s->length, cache->slots, gemma4_layer_window(c, layer), cache->k, cache->v, a->k, a->v};
         s->ops.attention(a->context, a->q, &keys, T, H);
         return;
     }
 
     for (size_t t = 0; t < T; t++) {
         size_t query = s->length + t; /* position in the session */
-        size_t first_key = 0;
-        if (lc->kind == GEMMA4_SLIDING && query + 1 > c->sliding_window)
-            first_key = query + 1 - c->sliding_window;
-        size_t keys = query + 1 - first_key;
+        gemma4_visible visible = gemma4_visible_keys(c, layer, query);
+        size_t first_key = visible.first, keys = visible.end - visible.first;
 
         for (size_t h = 0; h < H; h++) {
             const real *q_th = a->q + (t * H + h) * D;
@@ -664,8 +671,8 @@ gemma4_session *gemma4_session_new(const gemma4_model *model, size_t first_posit
     kv_cache *caches = reals(c->num_hidden_layers, 1, sizeof *caches, &ok);
     for (size_t l = 0; l < c->num_hidden_layers && ok; l++) {
         const gemma4_layer_config *lc = &c->layers[l];
-        bool ring = lc->kind == GEMMA4_SLIDING && c->sliding_window < capacity;
-        caches[l].slots = ring ? c->sliding_window : capacity;
+        size_t window = gemma4_layer_window(c, l);
+        caches[l].slots = window < capacity ? window : capacity;
         caches[l].k = reals(caches[l].slots, lc->num_key_value_heads * lc->head_dim, sizeof(real), &ok);
         caches[l].v = reals(caches[l].slots, lc->num_key_value_heads * lc->head_dim, sizeof(real), &ok);
     }

@@ -5,6 +5,26 @@
 #include "model.h"
 #include "taps.h"
 
+/* --- which keys a query sees (spec/model.md): at or before it, and on sliding layers the last sliding_window of those --- */
+
+/* Positions first ... end - 1, counted within the sequence; none where end <= first. */
+typedef struct gemma4_visible {
+    size_t first, end;
+} gemma4_visible;
+
+/* How many keys a query of the layer sees at most, its own included; SIZE_MAX on full layers. */
+size_t gemma4_layer_window(const gemma4_config *config, size_t layer);
+/* The keys that a query at this position sees through a window of that length. */
+static inline gemma4_visible gemma4_visible_through(size_t window, size_t query)
+{
+    size_t end = query + 1;
+    return (gemma4_visible){.first = end > window ? end - window : 0, .end = end};
+}
+/* The keys that a query at this position sees in the layer. */
+gemma4_visible gemma4_visible_keys(const gemma4_config *config, size_t layer, size_t query);
+
+/* --- the pass --- */
+
 /* One sequence: its KV cache and how far it has come. */
 typedef struct gemma4_session gemma4_session;
 

@@ -60,7 +60,7 @@ typedef struct gemma4_keys {
     size_t G, D;                         /* KV heads, head dim */
     size_t past;                         /* positions before the chunk: position i of them lies in slot i % slots of the cache */
     size_t slots;
-    size_t window;                       /* how many keys a query sees at most, its own included; SIZE_MAX on full layers */
+    size_t window;                       /* gemma4_layer_window: gemma4_visible_through it says which keys a query sees */
     const gemma4_real *past_k, *past_v;  /* (slots, G, D) */
     const gemma4_real *chunk_k, *chunk_v; /* (T, G, D): of the positions past, past + 1, ... */
 } gemma4_keys;

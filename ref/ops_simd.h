@@ -1021,8 +1021,9 @@ static void attend(float *context, const float *q, const gemma4_keys *s, size_t 
     query rows[QUERIES] = {{0}};
     size_t D = s->D, width = s->G * D, shared = H / s->G;
     for (size_t i = 0; i < count; i++) {
-        size_t t = (first + i) / shared, at = (t * H + g * shared + (first + i) % shared) * D, end = s->past + t + 1;
-        rows[i] = (query){q + at, context + at, end > s->window ? end - s->window : 0, end, -INFINITY, 0};
+        size_t t = (first + i) / shared, at = (t * H + g * shared + (first + i) % shared) * D;
+        gemma4_visible keys = gemma4_visible_through(s->window, s->past + t);
+        rows[i] = (query){q + at, context + at, keys.first, keys.end, -INFINITY, 0};
         memset(context + at, 0, D * sizeof *context);
     }
     for (size_t key = rows[0].first; key < rows[count - 1].end; key += KEYS) {

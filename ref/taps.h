@@ -30,7 +30,7 @@ typedef GEMMA4_REAL gemma4_real;
  *   each     how often the step rounds each value, independently (spec/tolerance.md, "Roundings")
  *   shared   roundings of a factor that a row (of a head, where heads says so) shares, in units of one
  *   rows     what comparing and injecting rows must know: PLAIN; CACHED: it is stored in the KV cache, in its type; BY_ID: in the order of
- *            topk_ids; SCORES and PROBS: the last axis is keys, of which the query sees some: the others may hold anything in
+ *            topk_ids; SCORES and PROBS: the last axis is keys, of which the query sees some (forward.h): the others may hold anything in
  *            SCORES and are 0 in PROBS
  *   feeds    WEIGHTS: a weight matrix multiplies it next, which quantised engines do with 8-bit inputs; OTHER: anything else */
 /* clang-format off */

@@ -330,9 +330,9 @@ static GEMMA4_ATTENTION(timed_attention)
     bench.ops.attention(context, q, keys, T, H);
     double seconds = now() - start;
     for (size_t t = 0; t < T; t++) {
-        size_t seen = keys->past + t + 1 < keys->window ? keys->past + t + 1 : keys->window;
-        visible += (double)seen;
-        longest = fmax(longest, (double)seen);
+        gemma4_visible seen = gemma4_visible_through(keys->window, keys->past + t);
+        visible += (double)(seen.end - seen.first);
+        longest = fmax(longest, (double)(seen.end - seen.first));
     }
     add_line(name, seconds, 4 * visible * (double)(H * keys->D), 8 * longest * (double)(keys->G * keys->D), false);
 }

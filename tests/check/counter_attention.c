@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "counter_internal.h"
+#include "forward.h"
 #include "ops.h"
 
 typedef gemma4_real real;
@@ -46,22 +47,36 @@ static bool cached(const counter *m, gemma4_cache_fault fault, size_t t, size_t 
     }
 }
 
-/* Whether query t sees key j: at or before it, within the window on sliding layers. */
-static bool visible(const counter *m, const parameters *a, size_t t, size_t j)
+/* The layer's window, or the one that stands in its place. */
+static size_t window_of(const counter *m, const parameters *a)
+{
+    size_t window = gemma4_layer_window(m->c, m->step->layer);
+    if (window == SIZE_MAX)
+        return a->window_on_full ? m->c->sliding_window : window;
+    if (a->no_window)
+        return SIZE_MAX;
+    long long changed = (long long)window + a->window_change;
+    return changed > 0 ? (size_t)changed : 0;
+}
+
+/* The keys that the mask leaves to query t: those of gemma4_visible_keys where it is the right one. */
+static gemma4_visible unmasked(const counter *m, const parameters *a, size_t t)
 {
     counter_chunk chunk = counter_chunk_of(m, t);
-    bool sliding = m->lc->kind == GEMMA4_SLIDING;
-    long long window = (long long)m->c->sliding_window + (sliding ? a->window_change : 0);
-    long long query = (long long)t, key = (long long)j; /* as the mask counts them */
-    bool causal = key <= query, whole_chunk = a->cache == GEMMA4_CACHE_CHUNK_NOT_CAUSAL && j < chunk.end;
-    if (a->cache == GEMMA4_CACHE_MASK_OFFSET_ZERO) {
-        query -= (long long)chunk.start;
-        causal = key <= query;
-    }
-    bool windowed = sliding ? !a->no_window : a->window_on_full;
-    if (windowed && !(llabs(query - key) < window || (whole_chunk && key > query)))
-        return false;
-    return (causal || a->not_causal || whole_chunk) && !(a->excludes_self && j == t) && cached(m, a->cache, t, j);
+    size_t window = window_of(m, a), query = a->cache == GEMMA4_CACHE_MASK_OFFSET_ZERO ? t - chunk.start : t;
+    gemma4_visible keys = gemma4_visible_through(window, query);
+    if (a->not_causal) /* as far ahead as back */
+        keys.end = window > SIZE_MAX - query ? SIZE_MAX : query + window;
+    if (a->cache == GEMMA4_CACHE_CHUNK_NOT_CAUSAL && keys.end < chunk.end)
+        keys.end = chunk.end;
+    return keys;
+}
+
+/* Whether query t sees key j. */
+static bool visible(const counter *m, const parameters *a, size_t t, size_t j)
+{
+    gemma4_visible keys = unmasked(m, a, t);
+    return keys.first <= j && j < keys.end && !(a->excludes_self && j == t) && cached(m, a->cache, t, j);
 }
 
 /* ------------------------------------------------------- one query, one head */

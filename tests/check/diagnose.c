@@ -134,6 +134,13 @@ static double noise_variance(const gemma4_replayed_tap *t, size_t row, size_t i)
     return sum / GEMMA4_DRAWS + FILTER_ROW_PART * t->sigma[row] * t->sigma[row];
 }
 
+/* Masked scores may hold anything. */
+static bool is_ignored(const gemma4_replay *r, gemma4_tap tap, size_t row, size_t index)
+{
+    return gemma4_tap_describe(tap)->rows == GEMMA4_ROWS_SCORES &&
+           gemma4_key_is_masked(&r->model->config, r->block_layer, r->T, row, index);
+}
+
 /* Projects the error and the draws on the predicted difference, each value weighed by its noise; skip names rows to leave out. */
 static filter project(const gemma4_diagnosis *d, const gemma4_replay *r, gemma4_tap tap, const bool *skip)
 {
@@ -142,8 +149,7 @@ static filter project(const gemma4_diagnosis *d, const gemma4_replay *r, gemma4_
     for (size_t row = 0; row < r->T; row++)
         for (size_t i = row * t->width; t->have[row] && !(skip && skip[row]) && i < (row + 1) * t->width; i++) {
             double difference = (double)d->prediction[i] - (double)t->expected[i];
-            bool masked = tap == GEMMA4_TAP_ATTN_SCORES && t->expected[i] == 0 && t->draws[0][i] == 0; /* may hold anything */
-            if (difference == 0 || !isfinite(difference) || masked)
+            if (difference == 0 || !isfinite(difference) || is_ignored(r, tap, row, i - row * t->width))
                 continue;
             double weighed = difference / noise_variance(t, row, i);
             f.size += weighed * difference;

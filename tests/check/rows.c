@@ -2,6 +2,7 @@
 
 #include <string.h>
 
+#include "forward.h"
 #include "isolate.h"
 
 enum { SECONDS_TO_READ = 60 }; /* of processor time, for one tensor's rows */
@@ -10,6 +11,13 @@ bool gemma4_tap_is_keys(gemma4_tap tap)
 {
     gemma4_tap_rows rows = gemma4_tap_describe(tap)->rows;
     return rows == GEMMA4_ROWS_SCORES || rows == GEMMA4_ROWS_PROBS;
+}
+
+bool gemma4_key_is_masked(const gemma4_config *config, size_t layer, size_t positions, size_t query, size_t index)
+{
+    gemma4_visible keys = gemma4_visible_keys(config, layer, query);
+    size_t key = index % positions;
+    return key < keys.first || key >= keys.end;
 }
 
 bool gemma4_tap_in_id_order(gemma4_tap tap)

@@ -6,6 +6,8 @@
 
 /* Scores and probabilities: rows are [H, T], shown by the forward pass a position at a time. */
 bool gemma4_tap_is_keys(gemma4_tap tap);
+/* Does the query at this position not see the key of element `index` of its row, [H, positions]? */
+bool gemma4_key_is_masked(const gemma4_config *config, size_t layer, size_t positions, size_t query, size_t index);
 /* Taps whose rows are in the order of topk_ids. */
 bool gemma4_tap_in_id_order(gemma4_tap tap);
 

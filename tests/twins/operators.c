@@ -390,7 +390,8 @@ static const float *key_row(const gemma4_keys *s, size_t position, size_t g, boo
 /* One query row by the definition, in double. */
 static void judge_attention(verdict *v, const float *found, const float *q, const gemma4_keys *s, size_t t, size_t g, const char *where)
 {
-    size_t end = s->past + t + 1, first = end > s->window ? end - s->window : 0, n = end - first;
+    gemma4_visible keys = gemma4_visible_through(s->window, s->past + t);
+    size_t first = keys.first, n = keys.end - keys.first;
     double *p = malloc(n * sizeof *p), largest = -INFINITY, sum = 0, score_error = 0;
     for (size_t j = 0; j < n; j++) {
         const float *k = key_row(s, first + j, g, false);
@@ -431,8 +432,7 @@ static void attention_run(verdict *v, const gemma4_ops *ops, const attention_cas
     float *chunk_k = make_reals(c->T * width, PLAIN), *chunk_v = make_reals(c->T * width, PLAIN);
     float *context = make_output(c->T * c->H * c->D);
     gemma4_keys s = {c->G, c->D, c->past, c->slots, c->window, past_k, past_v, chunk_k, chunk_v};
-    size_t first = c->past + 1 > c->window ? c->past + 1 - c->window : 0; /* the first key that the first query sees */
-    for (size_t position = first; position < c->past; position++) {
+    for (size_t position = gemma4_visible_through(c->window, c->past).first; position < c->past; position++) {
         fill(past_k + position % c->slots * width, width, PLAIN);
         fill(past_v + position % c->slots * width, width, PLAIN);
     }

@@ -2,6 +2,7 @@
  * the window, and refusals. The numbers themselves are test_golden.c's. */
 #include "forward.h"
 #include "ops.h"
+#include "rows.h"
 #include "suites.h"
 #include "support.h"
 #include "synth.h"
@@ -200,6 +201,39 @@ START_TEST(every_tap_that_exists_is_shown)
 END_TEST
 
 /* --- which keys a query sees --- */
+
+static const struct {
+    size_t window;
+    gemma4_layer_kind kind;
+    size_t query, first, end;
+} VISIBLE[] = {
+    {4, GEMMA4_SLIDING, 0, 0, 1}, {4, GEMMA4_SLIDING, 2, 0, 3},  {4, GEMMA4_SLIDING, 3, 0, 4}, /* the window is just full */
+    {4, GEMMA4_SLIDING, 4, 1, 5}, {4, GEMMA4_SLIDING, 99, 96, 100}, {1, GEMMA4_SLIDING, 0, 0, 1}, {1, GEMMA4_SLIDING, 7, 7, 8},
+    {4, GEMMA4_FULL, 0, 0, 1},    {4, GEMMA4_FULL, 3, 0, 4},     {4, GEMMA4_FULL, 4, 0, 5},    {4, GEMMA4_FULL, 262143, 0, 262144},
+};
+
+START_TEST(a_query_sees_itself_and_what_the_window_reaches)
+{
+    gemma4_layer_config layers[2] = {{.kind = GEMMA4_FULL}, {.kind = VISIBLE[_i].kind}};
+    gemma4_config config = {.num_hidden_layers = 2, .sliding_window = VISIBLE[_i].window, .layers = layers};
+    gemma4_visible keys = gemma4_visible_keys(&config, 1, VISIBLE[_i].query);
+    ck_assert_uint_eq(keys.first, VISIBLE[_i].first);
+    ck_assert_uint_eq(keys.end, VISIBLE[_i].end);
+    ck_assert_uint_eq(gemma4_layer_window(&config, 1), VISIBLE[_i].kind == GEMMA4_FULL ? SIZE_MAX : VISIBLE[_i].window);
+}
+END_TEST
+
+/* Rows of two heads and 7 keys: of query 5, with a window of 4. */
+START_TEST(the_other_keys_are_masked)
+{
+    gemma4_layer_config layers[2] = {{.kind = GEMMA4_FULL}, {.kind = GEMMA4_SLIDING}};
+    gemma4_config config = {.num_hidden_layers = 2, .sliding_window = 4, .layers = layers};
+    for (size_t i = 0; i < 14; i++) {
+        ck_assert_int_eq(gemma4_key_is_masked(&config, 0, 7, 5, i), i % 7 == 6);
+        ck_assert_int_eq(gemma4_key_is_masked(&config, 1, 7, 5, i), i % 7 < 2 || i % 7 == 6);
+    }
+}
+END_TEST
 
 static int check_keys(void *context, gemma4_tap_event *event, gemma4_error *error)
 {
@@ -666,6 +700,8 @@ Suite *forward_suite(void)
     tcase_add_loop_test(chunks, capacity_changes_nothing, 0, 5);
     tcase_add_test(chunks, the_position_matters);
     tcase_add_test(chunks, every_tap_that_exists_is_shown);
+    tcase_add_loop_test(keys, a_query_sees_itself_and_what_the_window_reaches, 0, COUNT(VISIBLE));
+    tcase_add_test(keys, the_other_keys_are_masked);
     tcase_add_loop_test(keys, queries_see_the_window_or_everything_before, 0, COUNT(SCHEDULES));
     tcase_add_loop_test(keys, a_later_token_changes_no_earlier_position, 0, 5);
     tcase_add_test(keys, the_window_ends_exactly);
