@@ -87,7 +87,7 @@ demo: all
 	sh tests/demo.sh $(BUILD)/gemma4-check
 
 # Tests that have passed are not repeated until something that they read changes.
-$(BUILD)/unit-tests.passed: $(BUILD)/unit-tests $(BUILD)/gemma4-ref $(BUILD)/gemma4-check spec/causes.md $(wildcard golden/*/* golden/*/*/*)
+$(BUILD)/unit-tests.passed: $(BUILD)/unit-tests $(BUILD)/gemma4-ref $(BUILD)/gemma4-check spec/causes.md spec/taps.md spec/tolerance.md $(wildcard golden/*/* golden/*/*/*)
 	GEMMA4_BUILD=$(BUILD) $(BUILD)/unit-tests
 	@touch $@
 
