@@ -94,7 +94,7 @@ demo: all
 # Tests that have passed are not repeated until something that they read changes. A commit's version is no such thing: the objects count.
 REF_OBJECTS  = $(BUILD)/ref/main.o $(filter-out %/version.o,$(LIBRARY))
 UNIT_OBJECTS = $(UNIT) $(CHECKER) $(BUILD)/tests/check/main.o $(REF_OBJECTS)
-$(BUILD)/unit-tests.passed: $(UNIT_OBJECTS) spec/causes.md $(wildcard golden/*/* golden/*/*/*) | $(BUILD)/unit-tests $(BUILD)/gemma4-ref $(BUILD)/gemma4-check
+$(BUILD)/unit-tests.passed: $(UNIT_OBJECTS) $(wildcard spec/*.md) $(wildcard golden/*/* golden/*/*/*) | $(BUILD)/unit-tests $(BUILD)/gemma4-ref $(BUILD)/gemma4-check
 	GEMMA4_BUILD=$(BUILD) $(BUILD)/unit-tests
 	@touch $@
 

@@ -2,6 +2,7 @@
 
 #include <math.h>
 
+#include "rows.h"
 #include "thresholds.h"
 
 bool gemma4_block_is_layer(const gemma4_config *config, gemma4_block block)
@@ -16,18 +17,9 @@ bool gemma4_tap_is_in(const gemma4_config *config, gemma4_tap tap, gemma4_block 
     return block < 0 ? tap == GEMMA4_TAP_EMBED : tap > GEMMA4_TAP_LAYER_OUTPUT;
 }
 
-bool gemma4_is_masked(const gemma4_subject *s, gemma4_tap tap, size_t layer, size_t row, size_t index)
-{
-    if (tap != GEMMA4_TAP_ATTN_SCORES)
-        return false;
-    gemma4_visible seen = gemma4_visible_keys(&s->model->config, layer, row);
-    size_t key = index % s->T;
-    return key < seen.first || key >= seen.end;
-}
-
 bool gemma4_evidence_masked(const gemma4_evidence *e, gemma4_tap tap, size_t row, size_t index)
 {
-    return gemma4_is_masked(e->subject, tap, e->layer, row, index);
+    return gemma4_tap_describe(tap)->rows == GEMMA4_ROWS_SCORES && gemma4_key_is_masked(&e->subject->model->config, e->layer, e->subject->T, row, index);
 }
 
 bool gemma4_logits_are_stored(const gemma4_evidence *e, size_t row)

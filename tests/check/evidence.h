@@ -6,7 +6,7 @@
 #define GEMMA4_EVIDENCE_H
 
 #include "activations.h"
-#include "forward.h"
+#include "model.h"
 #include "noise.h"
 #include "schedule.h"
 
@@ -63,8 +63,6 @@ bool gemma4_block_is_layer(const gemma4_config *config, gemma4_block block);
 bool gemma4_tap_is_in(const gemma4_config *config, gemma4_tap tap, gemma4_block block);
 
 /* An entry of attn.scores that the mask excludes: it may hold anything. index is within the row. False for every other tap. */
-bool gemma4_is_masked(const gemma4_subject *subject, gemma4_tap tap, size_t layer, size_t row, size_t index);
-/* The same for a tap of the block's evidence. */
 bool gemma4_evidence_masked(const gemma4_evidence *evidence, gemma4_tap tap, size_t row, size_t index);
 
 /* Does the dump hold that row of the block's router.logits? */

@@ -9,6 +9,7 @@ Suite *config_suite(void);
 Suite *safetensors_suite(void);
 Suite *model_suite(void);
 Suite *taps_suite(void);
+Suite *spec_suite(void);
 Suite *activations_suite(void);
 Suite *options_suite(void);
 Suite *ops_suite(void);

@@ -2,6 +2,7 @@
  * the window, and refusals. The numbers themselves are test_golden.c's. */
 #include "forward.h"
 #include "ops.h"
+#include "rows.h"
 #include "suites.h"
 #include "support.h"
 #include "synth.h"
@@ -187,7 +188,52 @@ START_TEST(the_position_matters)
 }
 END_TEST
 
+START_TEST(every_tap_that_exists_is_shown)
+{
+    char name[GEMMA4_TAP_NAME_SIZE];
+    for (int tap = 0; tap < GEMMA4_TAP_COUNT; tap++)
+        for (size_t layer = 0; layer < LAYERS; layer++) {
+            bool here = gemma4_tap_describe((gemma4_tap)tap)->per_layer || layer == 0;
+            bool expected = here && gemma4_tap_exists(&model->config, (gemma4_tap)tap, layer);
+            ck_assert_msg((whole_at_0->row[tap][layer][T - 1] != 0) == expected, "%s", gemma4_tap_name((gemma4_tap)tap, layer, name));
+        }
+}
+END_TEST
+
 /* --- which keys a query sees --- */
+
+static const struct {
+    size_t window;
+    gemma4_layer_kind kind;
+    size_t query, first, end;
+} VISIBLE[] = {
+    {4, GEMMA4_SLIDING, 0, 0, 1}, {4, GEMMA4_SLIDING, 2, 0, 3},  {4, GEMMA4_SLIDING, 3, 0, 4}, /* the window is just full */
+    {4, GEMMA4_SLIDING, 4, 1, 5}, {4, GEMMA4_SLIDING, 99, 96, 100}, {1, GEMMA4_SLIDING, 0, 0, 1}, {1, GEMMA4_SLIDING, 7, 7, 8},
+    {4, GEMMA4_FULL, 0, 0, 1},    {4, GEMMA4_FULL, 3, 0, 4},     {4, GEMMA4_FULL, 4, 0, 5},    {4, GEMMA4_FULL, 262143, 0, 262144},
+};
+
+START_TEST(a_query_sees_itself_and_what_the_window_reaches)
+{
+    gemma4_layer_config layers[2] = {{.kind = GEMMA4_FULL}, {.kind = VISIBLE[_i].kind}};
+    gemma4_config config = {.num_hidden_layers = 2, .sliding_window = VISIBLE[_i].window, .layers = layers};
+    gemma4_visible keys = gemma4_visible_keys(&config, 1, VISIBLE[_i].query);
+    ck_assert_uint_eq(keys.first, VISIBLE[_i].first);
+    ck_assert_uint_eq(keys.end, VISIBLE[_i].end);
+    ck_assert_uint_eq(gemma4_layer_window(&config, 1), VISIBLE[_i].kind == GEMMA4_FULL ? SIZE_MAX : VISIBLE[_i].window);
+}
+END_TEST
+
+/* Rows of two heads and 7 keys: of query 5, with a window of 4. */
+START_TEST(the_other_keys_are_masked)
+{
+    gemma4_layer_config layers[2] = {{.kind = GEMMA4_FULL}, {.kind = GEMMA4_SLIDING}};
+    gemma4_config config = {.num_hidden_layers = 2, .sliding_window = 4, .layers = layers};
+    for (size_t i = 0; i < 14; i++) {
+        ck_assert_int_eq(gemma4_key_is_masked(&config, 0, 7, 5, i), i % 7 == 6);
+        ck_assert_int_eq(gemma4_key_is_masked(&config, 1, 7, 5, i), i % 7 < 2 || i % 7 == 6);
+    }
+}
+END_TEST
 
 static int check_keys(void *context, gemma4_tap_event *event, gemma4_error *error)
 {
@@ -469,6 +515,21 @@ START_TEST(logits_are_the_soft_cap_of_what_the_hook_left)
 }
 END_TEST
 
+/* Without a soft-cap logits_raw exists all the same, and repeats logits. */
+START_TEST(without_a_soft_cap_logits_are_the_raw_ones)
+{
+    static gemma4_real raw[T * V], logits[T * V];
+    double cap = model->config.final_logit_softcapping;
+    watch w = {.taps = {GEMMA4_TAP_LOGITS_RAW, GEMMA4_TAP_LOGITS}, .values = {raw, logits}, .replaced = GEMMA4_TAP_COUNT};
+    model->config.final_logit_softcapping = 0;
+    ck_assert(gemma4_tap_exists(&model->config, GEMMA4_TAP_LOGITS_RAW, 0));
+    run_watch(&w, WHOLE);
+    model->config.final_logit_softcapping = cap;
+    ck_assert_mem_eq(raw, logits, sizeof raw);
+    ck_assert(raw[0] != 0);
+}
+END_TEST
+
 /* --- hooks that fail --- */
 
 typedef struct failing {
@@ -626,6 +687,7 @@ static void add_hook_tests(TCase *c)
     tcase_add_test(c, the_experts_are_those_that_the_hook_left);
     tcase_add_test(c, moe_out_is_the_chosen_expert_s_output_times_its_weight);
     tcase_add_test(c, logits_are_the_soft_cap_of_what_the_hook_left);
+    tcase_add_test(c, without_a_soft_cap_logits_are_the_raw_ones);
     tcase_add_loop_test(c, a_hook_that_fails_stops_the_pass, 0, COUNT(FAIL_AT));
 }
 
@@ -637,6 +699,9 @@ Suite *forward_suite(void)
     tcase_add_loop_test(chunks, chunks_give_the_same_bits_far_out_too, 0, 5);
     tcase_add_loop_test(chunks, capacity_changes_nothing, 0, 5);
     tcase_add_test(chunks, the_position_matters);
+    tcase_add_test(chunks, every_tap_that_exists_is_shown);
+    tcase_add_loop_test(keys, a_query_sees_itself_and_what_the_window_reaches, 0, COUNT(VISIBLE));
+    tcase_add_test(keys, the_other_keys_are_masked);
     tcase_add_loop_test(keys, queries_see_the_window_or_everything_before, 0, COUNT(SCHEDULES));
     tcase_add_loop_test(keys, a_later_token_changes_no_earlier_position, 0, 5);
     tcase_add_test(keys, the_window_ends_exactly);

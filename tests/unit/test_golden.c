@@ -3,6 +3,7 @@
 #include "activations.h"
 #include "forward.h"
 #include "manifest.h"
+#include "rows.h"
 #include "suites.h"
 #include "support.h"
 
@@ -107,22 +108,16 @@ static int align_experts(agreement *a, const gemma4_tap_event *event, gemma4_err
     return status;
 }
 
-static bool in_id_order(gemma4_tap tap)
-{
-    return tap == GEMMA4_TAP_ROUTER_TOPK_NORM || tap == GEMMA4_TAP_ROUTER_TOPK_WEIGHTS || tap == GEMMA4_TAP_MOE_ACT;
-}
-
 /* Adds position t of the event (its row t - event->row) and the golden's row of it. */
 static void add_row(agreement *a, const gemma4_tap_event *event, size_t t, const float *golden)
 {
-    bool keys = event->tap == GEMMA4_TAP_ATTN_SCORES || event->tap == GEMMA4_TAP_ATTN_PROBS;
     size_t K = a->o->model->config.top_k_experts, width = event->dims[0] * event->dims[1];
     const gemma4_real *values = event->values + (t - event->row) * width;
     for (size_t i = 0; i < width; i++) {
         size_t at = i; /* of the same value in the golden */
-        if (in_id_order(event->tap))
+        if (gemma4_tap_in_id_order(event->tap))
             at = a->slot[t * K + i / (width / K)] * (width / K) + i % (width / K);
-        else if (keys)
+        else if (gemma4_tap_is_keys(event->tap))
             at = i / event->dims[1] * a->T + event->first_key + i % event->dims[1];
         double difference = (double)values[i] - (double)golden[at];
         a->difference[event->tap][event->layer] += difference * difference;
