@@ -47,6 +47,8 @@
 
 /* Where layers have to be run again for every model, the first so many positions decide whether a model can fit at all. */
 #define PREFIX_POSITIONS 4
+/* A first look by the fastest operators allows so many times the limits: their own rounding is a few spreads of float32's (spec/twins.md). */
+#define SCREEN_FACTOR 4
 /* Where rounding may have flipped experts that the dump does not show, a model may fit this part of the positions only; within this part of
  * the limits, and leaving at most 1 / FLIP_IMPROVEMENT of what the right model leaves there. */
 #define FLIP_ROWS 0.6
