@@ -2,12 +2,9 @@
  * the config implies, put in dataflow order, and their values converted. */
 #include "activations_internal.h"
 
-#include <errno.h>
-#include <hdf5.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
 
 typedef struct activation_entry {
     gemma4_activation shown; /* first, so that the caller's pointer leads back to the entry */
@@ -412,20 +409,49 @@ static int check_attribute(const gemma4_activations *file, const char *name, con
     return 0;
 }
 
-/* Opens whichever kind of file it is, judged by its content: the name is the user's to choose. */
+/* Opens whichever kind of file it is. */
 static int open_source(const char *path, gemma4_activation_source *source, gemma4_error *error)
 {
-    struct stat status;
-    if (stat(path, &status) != 0)
-        return gemma4_fail(error, "%s: cannot open: %s", path, strerror(errno));
-    if (!S_ISREG(status.st_mode))
-        return gemma4_fail(error, "%s: expected a regular file", path);
-    H5Eset_auto2(H5E_DEFAULT, NULL, NULL);
-    htri_t is_hdf5 = H5Fis_hdf5(path);
-    if (is_hdf5 < 0)
-        return gemma4_hdf5_fail(path, "cannot read", error);
-    return is_hdf5 ? gemma4_activations_hdf5_open(path, source, error)
-                   : gemma4_activations_safetensors_open(path, source, error);
+    gemma4_activations_kind kind;
+    if (gemma4_activations_kind_of(path, &kind, error))
+        return -1;
+    return kind == GEMMA4_ACTIVATIONS_HDF5 ? gemma4_activations_hdf5_open(path, source, error)
+                                           : gemma4_activations_safetensors_open(path, source, error);
+}
+
+/* What there is instead of taps: "'model_weights', 'optimizer' and 3 more". */
+static void unknown_text(const gemma4_stored_list *list, char *text, size_t size)
+{
+    enum { MOST = 3 };
+    size_t used = 0;
+    for (size_t i = 0; i < list->unknown_count && i < MOST && used < size; i++)
+        used += (size_t)snprintf(text + used, size - used, "%s'%.60s'", i ? ", " : "", list->unknown[i]);
+    if (list->unknown_count > MOST && used < size)
+        snprintf(text + used, size - used, " and %zu more", list->unknown_count - MOST);
+}
+
+static int refuse_without_taps(const gemma4_activations *file, gemma4_error *error)
+{
+    char found[256];
+    unknown_text(&file->list, found, sizeof found);
+    return gemma4_fail(error, "%s: expected tensors under taps' names (tokens, layers/0/output, logits: spec/taps.md), found %s", file->path, found);
+}
+
+/* Lists the tensors and checks that the file says what it is. One that says something else and holds no tap is no dump at all: its user is
+ * helped more by what is in it than by the attribute that it lacks. */
+static int list_tensors(gemma4_activations *file, const gemma4_config *config, gemma4_error *error)
+{
+    char version[16];
+    gemma4_error ignored;
+    const char *format = gemma4_activations_attribute(file, "format");
+    bool ours = format && strcmp(format, GEMMA4_ACTIVATIONS_FORMAT) == 0;
+    snprintf(version, sizeof version, "%d", GEMMA4_ACTIVATIONS_VERSION);
+    if (ours && check_attribute(file, "format_version", version, error))
+        return -1;
+    int status = file->source.list(file->source.state, config, &file->list, ours ? error : &ignored);
+    if (status == 0 && !ours && file->list.count == 0 && file->list.unknown_count > 0)
+        return refuse_without_taps(file, error);
+    return ours ? status : check_attribute(file, "format", GEMMA4_ACTIVATIONS_FORMAT, error);
 }
 
 gemma4_activations *gemma4_activations_open(const char *path, const gemma4_config *config, gemma4_error *error)
@@ -436,13 +462,7 @@ gemma4_activations *gemma4_activations_open(const char *path, const gemma4_confi
         gemma4_fail(error, "%s: out of memory", path);
         return NULL;
     }
-    char version[16];
-    snprintf(version, sizeof version, "%d", GEMMA4_ACTIVATIONS_VERSION);
-    if (open_source(path, &file->source, error) ||
-        check_attribute(file, "format", GEMMA4_ACTIVATIONS_FORMAT, error) ||
-        check_attribute(file, "format_version", version, error) ||
-        file->source.list(file->source.state, config, &file->list, error) ||
-        read_case(file, config, error) ||
+    if (open_source(path, &file->source, error) || list_tensors(file, config, error) || read_case(file, config, error) ||
         match_taps(file, config, error)) {
         gemma4_activations_close(file);
         return NULL;

@@ -93,6 +93,12 @@ typedef struct gemma4_activation_source {
     void (*close)(void *state);
 } gemma4_activation_source;
 
+typedef enum gemma4_activations_kind { GEMMA4_ACTIVATIONS_HDF5, GEMMA4_ACTIVATIONS_SAFETENSORS } gemma4_activations_kind;
+
+/* Which of the two the file is, by its first bytes: at most 512 of them are looked at, and a pipe is not opened. Fails where it is neither:
+ * the message then says what it is (a NumPy array, a checkpoint in GGUF, a folder ...) and what to do. */
+int gemma4_activations_kind_of(const char *path, gemma4_activations_kind *kind, gemma4_error *error);
+
 int gemma4_activations_hdf5_open(const char *path, gemma4_activation_source *source, gemma4_error *error);
 int gemma4_activations_safetensors_open(const char *path, gemma4_activation_source *source, gemma4_error *error);
 

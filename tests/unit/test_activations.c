@@ -1514,7 +1514,7 @@ END_TEST
 START_TEST(what_is_no_file_is_refused)
 {
     expect_failure(test_path("not-there.h5"), "No such file");
-    expect_failure(test_dir(), "expected a regular file");
+    expect_failure(test_dir(), "found a folder");
 }
 END_TEST
 

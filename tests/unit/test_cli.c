@@ -9,6 +9,7 @@
 
 #include <dirent.h>
 #include <fcntl.h>
+#include <hdf5.h>
 #include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -167,6 +168,15 @@ static void link_to(const char *target, const char *name)
     ck_assert_int_eq(symlink(absolute, test_join(work, name)), 0);
 }
 
+/* An HDF5 file of another program, which holds no tap. */
+static void write_foreign_hdf5(const char *name)
+{
+    hid_t file = H5Fcreate(test_join(work, name), H5F_ACC_TRUNC, H5P_DEFAULT, H5P_DEFAULT);
+    ck_assert(file >= 0);
+    H5Gclose(H5Gcreate2(file, "model_weights", H5P_DEFAULT, H5P_DEFAULT, H5P_DEFAULT));
+    ck_assert(H5Fclose(file) >= 0);
+}
+
 static void write_hostile_files(void)
 {
     static const char garbage[] = "\x89HDF\r\n\x1a\nthis goes on in another way than an HDF5 file would, for quite a while";
@@ -176,6 +186,8 @@ static void write_hostile_files(void)
     write_part("half.h5", "good.h5", 50000);
     write_part("start.h5", "good.h5", 100);
     test_write_text(test_join(work, "bad.yaml"), "format: gemma4-case\nversion: 7\n");
+    write_foreign_hdf5("keras.h5");
+    ck_assert_int_eq(mkfifo(test_join(work, "pipe"), 0600), 0);
     ck_assert_int_eq(mkdir(test_join(work, "folder"), 0777), 0);
     ck_assert_int_eq(mkdir(test_join(work, "folder.h5"), 0777), 0);
     ck_assert_int_eq(mkdir(test_join(work, "no-config"), 0777), 0);
@@ -282,8 +294,11 @@ static const struct {
     {CHECK, {"tiny-one-token", "garbage.h5"}, "garbage.h5: "},
     {CHECK, {"tiny-one-token", "half.h5"}, "half.h5: "},
     {CHECK, {"tiny-one-token", "start.h5"}, "start.h5: "},
-    {CHECK, {"tiny-one-token", "model/model.safetensors"}, "model.safetensors: "},
-    {CHECK, {"tiny-one-token", "/dev/null"}, "/dev/null: "},
+    {CHECK, {"tiny-one-token", "model/model.safetensors"}, "model.safetensors: expected activations, found a checkpoint's weights (model."},
+    {CHECK, {MODEL, "model/model.safetensors"}, "a checkpoint's folder goes behind --model"},
+    {CHECK, {"tiny-one-token", "/dev/null"}, "/dev/null: expected an activation file (HDF5 or safetensors), found a device"},
+    {CHECK, {"tiny-one-token", "pipe"}, "pipe: expected an activation file (HDF5 or safetensors), found a pipe: write the dump to a file"},
+    {CHECK, {"tiny-one-token", "keras.h5"}, "keras.h5: expected tensors under taps' names (tokens, layers/0/output, logits: spec/taps.md), found "},
     {CHECK, {MODEL, "half.h5"}, "half.h5: "},
     {CHECK, {"tiny-one-token", "no-dtype.h5"}, "no-dtype.h5: attribute dtype: expected the engine's arithmetic"},
     {CHECK, {"tiny-one-token", "odd-dtype.h5"}, "dtype: expected one of float32, float64, bfloat16, float16, q8_0, q4_0, found 'q9_9'"},
@@ -303,6 +318,69 @@ START_TEST(one_line_says_what_is_wrong)
     assert_unusable(&o, REFUSED[_i].which, REFUSED[_i].message);
     ck_assert(!has_temporary(work));
     ck_assert(!exists("x.h5") && !exists("x"));
+}
+END_TEST
+
+/* --- files that are no dump --- */
+
+#define BYTES(text) text, sizeof(text) - 1
+#define ZIP_MEMBER(name) "PK\3\4\x2d\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0" name
+
+/* Each is given once under its usual extension and once as "dump.h5": the content decides. */
+static const struct {
+    const char *extension, *bytes;
+    size_t size;
+    const char *found, *advice;
+} OTHER_FILES[] = {
+    {"h5", BYTES(""), "an empty file", "did the engine close it"},
+    {"npy", BYTES("\x93NUMPY\1\0v\0{'descr': '<f4', 'fortran_order': False, 'shape': (3, 4), }   \n\0\0\0\0"), "a NumPy array (.npy)", "with h5py"},
+    {"npz", BYTES(ZIP_MEMBER("\x0a\0\x14\0logits.npy\1\0\x10\0\0\0\0\0")), "NumPy arrays (.npz)", "with h5py"},
+    {"pt", BYTES(ZIP_MEMBER("\x10\0\0\0archive/data.pkl\x80\2}q\0")), "a PyTorch file (.pt)", "safetensors.torch.save_file"},
+    {"pt", BYTES("\x80\2\x8a\x0al\xfc\x9c\x46\xf9 j\xa8P\x19.\x80\2M"), "a PyTorch file (.pt, pickled)", "safetensors.torch.save_file"},
+    {"pkl", BYTES("\x80\4\x95\x10\0\0\0\0\0\0\0}"), "a Python pickle", "with h5py"},
+    {"zip", BYTES(ZIP_MEMBER("\7\0\0\0a.trace\0\0")), "a zip archive", "unpack it"},
+    {"zip", BYTES("PK\5\6\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0"), "a zip archive", "unpack it"},
+    {"zip", BYTES("PK\3\4"), "a zip archive", "unpack it"},
+    {"gguf", BYTES("GGUF\3\0\0\0\x0a\0\0\0\0\0\0\0"), "a GGUF file, which holds weights", "dump what the layers compute"},
+    {"gz", BYTES("\x1f\x8b\x08\0\0\0\0\0\0\3"), "a gzip file", "unpack it"},
+    {"onnx", BYTES("\x08\x08\x12\7pytorch\x1a\0052.1.0"), "an ONNX model", "as outputs"},
+    {"json", BYTES("{\"layers.0.output\": [1.0, 2.0]}"), "JSON text", "spec/activations.md"},
+    {"json", BYTES("\xef\xbb\xbf\n [1, 2]\n"), "JSON text", "spec/activations.md"},
+    {"yaml", BYTES("tokens: [2, 197]\nlayers: 3\n"), "YAML text", "spec/activations.md"},
+    {"csv", BYTES("position,value\n0,1.5\n1,2.5\n"), "a table in text (CSV)", "spec/activations.md"},
+    {"txt", BYTES("0.5 1.5 2.5\n3.5 4.5 5.5\n"), "plain text", "spec/activations.md"},
+    {"txt", BYTES("x"), "plain text", "spec/activations.md"},
+    {"html", BYTES("<!DOCTYPE html>\n<title>404</title>\n"), "an HTML or XML page", "spec/activations.md"},
+    {"h5", BYTES("version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 12\n"), "a Git LFS pointer", "git lfs pull"},
+    {"bin", BYTES("\0\0\x80\x3f\0\0\0\x40\0\0\x40\x40"), "a file of another kind, which begins with 00 00 80 3f 00 00 00 40", "spec/activations.md"},
+    {"bin", BYTES("\0"), "a file of another kind, which begins with 00:", "spec/activations.md"},
+};
+
+START_TEST(a_file_of_another_kind_is_called_what_it_is)
+{
+    char usual[32], expected[128];
+    snprintf(usual, sizeof usual, "other-%d.%s", _i, OTHER_FILES[_i].extension);
+    snprintf(expected, sizeof expected, ": expected an activation file (HDF5 or safetensors), found %s", OTHER_FILES[_i].found);
+    const char *const names[] = {usual, "dump.h5"};
+    for (size_t i = 0; i < COUNT(names); i++) {
+        const char *const args[] = {"tiny-one-token", names[i], NULL};
+        test_write(test_join(work, names[i]), OTHER_FILES[_i].bytes, OTHER_FILES[_i].size);
+        outcome o = run(CHECK, args);
+        assert_unusable(&o, CHECK, expected);
+        assert_unusable(&o, CHECK, names[i]);
+        assert_unusable(&o, CHECK, OTHER_FILES[_i].advice);
+    }
+}
+END_TEST
+
+/* A file that calls itself safetensors is read as one: what is wrong with it is more than that it is another kind. */
+START_TEST(a_broken_safetensors_file_is_read_as_one)
+{
+    const char *const args[] = {"tiny-one-token", "broken.safetensors", NULL};
+    test_write(test_join(work, args[1]), "\1\0\0\0", 4);
+    outcome o = run(CHECK, args);
+    assert_unusable(&o, CHECK, "broken.safetensors: ");
+    ck_assert_ptr_null(strstr(o.err, "another kind"));
 }
 END_TEST
 
@@ -488,6 +566,8 @@ Suite *cli_suite(void)
     tcase_set_timeout(c, 60);
     suite_add_tcase(suite, c);
     tcase_add_loop_test(c, one_line_says_what_is_wrong, 0, COUNT(REFUSED));
+    tcase_add_loop_test(c, a_file_of_another_kind_is_called_what_it_is, 0, COUNT(OTHER_FILES));
+    tcase_add_test(c, a_broken_safetensors_file_is_read_as_one);
     tcase_add_test(c, no_arguments_show_the_usage);
     tcase_add_loop_test(c, good_command_lines_succeed_in_silence, 0, COUNT(DONE));
     tcase_add_loop_test(c, what_does_not_conform_is_status_1, 0, COUNT(DIVERGING));
