@@ -1,6 +1,7 @@
 /* Activation files: the common door. A source (HDF5 or safetensors) lists its tensors; here they are compared with what
  * the config implies, put in dataflow order, and their values converted. */
 #include "activations_internal.h"
+#include "near_names.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -29,9 +30,9 @@ struct gemma4_activations {
 
 void gemma4_stored_add_unknown(gemma4_stored_list *list, const char *name)
 {
-    if (list->unknown_count == GEMMA4_UNKNOWN_MAX)
+    if (list->unknown_count++ >= GEMMA4_UNKNOWN_MAX)
         return;
-    char *copy = list->unknown[list->unknown_count++];
+    char *copy = list->unknown[list->unknown_count - 1];
     snprintf(copy, sizeof list->unknown[0], "%s", name);
     /* The name is printed to the user's terminal as part of one line. */
     for (char *c = copy; *c; c++)
@@ -75,6 +76,21 @@ static void stored_list_free(gemma4_stored_list *list)
     for (size_t i = 0; i < list->count; i++)
         free(list->items[i].rows);
     free(list->items);
+}
+
+/* What there is instead of what is missing: "nothing else", or "'layers.3.attn.qrope' (layers.3.attn.q_rope?), 'extra' and 3 more". */
+static void unknown_text(const gemma4_stored_list *list, char *text, size_t size)
+{
+    enum { MOST = 3 };
+    size_t used = (size_t)snprintf(text, size, "%s", list->unknown_count ? "" : "nothing else");
+    for (size_t i = 0; i < list->unknown_count && i < MOST && used < size; i++) {
+        char near[GEMMA4_TAP_NAME_SIZE];
+        bool meant = gemma4_near_name(list->unknown[i], near) != NULL;
+        used += (size_t)snprintf(text + used, size - used, "%s'%.60s'%s%s%s", i ? ", " : "", list->unknown[i], meant ? " (" : "",
+                                 meant ? near : "", meant ? "?)" : "");
+    }
+    if (list->unknown_count > MOST && used < size)
+        snprintf(text + used, size - used, " and %zu more", list->unknown_count - MOST);
 }
 
 /* --- shapes --- */
@@ -262,8 +278,11 @@ static int read_case(gemma4_activations *file, const gemma4_config *config, gemm
 {
     const size_t max_count = config->max_position_embeddings;
     const gemma4_stored_tensor *tokens = find_stored(file, "tokens"), *positions = find_stored(file, "positions");
-    if (!tokens)
-        return gemma4_fail(error, "%s: tokens: expected the input ids, found no such dataset", file->path);
+    char found[512];
+    if (!tokens) {
+        unknown_text(&file->list, found, sizeof found);
+        return gemma4_fail(error, "%s: tokens: expected the input ids, found no such dataset, but %s", file->path, found);
+    }
     if (read_int_list(file, tokens, &file->positions_count, max_count, config->vocab_size, &file->tokens, error))
         return -1;
     size_t T = file->positions_count;
@@ -391,8 +410,11 @@ static int match_taps(gemma4_activations *file, const gemma4_config *config, gem
     free(seen);
     if (status)
         return -1;
-    if (file->entries_count == 0)
-        return gemma4_fail(error, "%s: expected at least one tap beside tokens, found none", file->path);
+    if (file->entries_count == 0) {
+        char found[512];
+        unknown_text(&file->list, found, sizeof found);
+        return gemma4_fail(error, "%s: expected at least one tap beside tokens (spec/taps.md), found %s", file->path, found);
+    }
     qsort(file->entries, file->entries_count, sizeof *file->entries, compare_entries);
     return 0;
 }
@@ -419,22 +441,13 @@ static int open_source(const char *path, gemma4_activation_source *source, gemma
                                            : gemma4_activations_safetensors_open(path, source, error);
 }
 
-/* What there is instead of taps: "'model_weights', 'optimizer' and 3 more". */
-static void unknown_text(const gemma4_stored_list *list, char *text, size_t size)
-{
-    enum { MOST = 3 };
-    size_t used = 0;
-    for (size_t i = 0; i < list->unknown_count && i < MOST && used < size; i++)
-        used += (size_t)snprintf(text + used, size - used, "%s'%.60s'", i ? ", " : "", list->unknown[i]);
-    if (list->unknown_count > MOST && used < size)
-        snprintf(text + used, size - used, " and %zu more", list->unknown_count - MOST);
-}
 
 static int refuse_without_taps(const gemma4_activations *file, gemma4_error *error)
 {
-    char found[256];
+    char found[512];
     unknown_text(&file->list, found, sizeof found);
-    return gemma4_fail(error, "%s: expected tensors under taps' names (tokens, layers/0/output, logits: spec/taps.md), found %s", file->path, found);
+    return gemma4_fail(error, "%s: expected tensors under taps' names (tokens, layers/0/output, logits: spec/taps.md), found %s",
+                       file->path, found);
 }
 
 /* Lists the tensors and checks that the file says what it is. One that says something else and holds no tap is no dump at all: its user is
@@ -526,5 +539,5 @@ size_t gemma4_activations_unknown_count(const gemma4_activations *file)
 
 const char *gemma4_activations_unknown_at(const gemma4_activations *file, size_t index)
 {
-    return index < file->list.unknown_count ? file->list.unknown[index] : NULL;
+    return index < file->list.unknown_count && index < GEMMA4_UNKNOWN_MAX ? file->list.unknown[index] : NULL;
 }

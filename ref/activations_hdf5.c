@@ -12,7 +12,10 @@
 enum {
     LINKS_MAX = 65536,
     ATTRIBUTES_MAX = 256,
-    PATH_SIZE = 256 /* longer paths are cut off; no tap's name is near that */
+    PATH_SIZE = 256, /* longer paths are cut off; no tap's name is near that */
+    /* In groups that can hold no tap, where only names are looked at: */
+    FOREIGN_LINKS_MAX = 4096,
+    FOREIGN_DEPTH_MAX = 5
 };
 #define CHUNK_MAX_BYTES ((size_t)1 << 30)
 
@@ -468,6 +471,8 @@ typedef struct walk {
     gemma4_error *error;
     char path[PATH_SIZE]; /* of the group being walked: "", "/layers/5" */
     size_t links;         /* visited so far */
+    size_t foreign_links; /* and in foreign groups */
+    int foreign_depth;    /* how many of the groups on the path are foreign; see walk_foreign */
     bool failed;          /* error is filled already */
 } walk;
 
@@ -514,18 +519,22 @@ static int visit_dataset(walk *w, hid_t dataset, const char *name)
 }
 
 static int walk_group(walk *w, hid_t group);
+static void walk_foreign(walk *w, hid_t group, const char *name);
 
 /* Visits the object at w->path. */
 static int visit_object(walk *w, hid_t object)
 {
     char name[PATH_SIZE];
     H5I_type_t type = H5Iget_type(object);
-    bool dotted = dotted_name(w->path, name);
-    if (dotted && type == H5I_DATASET)
+    bool dotted = dotted_name(w->path, name), foreign = !dotted || w->foreign_depth > 0;
+    if (!foreign && type == H5I_DATASET)
         return visit_dataset(w, object, name);
-    if (dotted && type == H5I_GROUP && holds_taps(name))
+    if (!foreign && type == H5I_GROUP && holds_taps(name))
         return walk_group(w, object);
-    gemma4_stored_add_unknown(w->list, dotted ? name : w->path);
+    if (type == H5I_GROUP)
+        walk_foreign(w, object, dotted ? name : w->path);
+    else
+        gemma4_stored_add_unknown(w->list, dotted ? name : w->path);
     return 0;
 }
 
@@ -540,6 +549,37 @@ static int check_link(walk *w, const H5L_info_t *info)
                        info->type == H5L_TYPE_SOFT       ? "a soft"
                        : info->type == H5L_TYPE_EXTERNAL ? "an external"
                                                          : "a user-defined");
+}
+
+/* A link in a group that can hold no tap: whatever it is, it is no reason to refuse the file. */
+static herr_t visit_foreign_link(hid_t group, const char *name, const H5L_info_t *info, void *context)
+{
+    walk *w = context;
+    size_t length = strlen(w->path);
+    if (++w->foreign_links > FOREIGN_LINKS_MAX)
+        return 1; /* ends the iteration */
+    snprintf(w->path + length, sizeof w->path - length, "/%s", name);
+    hid_t object = info->type == H5L_TYPE_HARD ? H5Oopen(group, name, H5P_DEFAULT) : H5I_INVALID_HID;
+    if (object >= 0) {
+        visit_object(w, object);
+        H5Oclose(object);
+    }
+    w->path[length] = '\0';
+    return 0;
+}
+
+/* Notes the names in a group that can hold no tap, since they may have been meant as taps' ("layers/3/self_attn/q_proj"); the group's own
+ * where it holds none. Hard links that lead back up end at the bounds. */
+static void walk_foreign(walk *w, hid_t group, const char *name)
+{
+    size_t before = w->list->unknown_count;
+    if (w->foreign_depth < FOREIGN_DEPTH_MAX) {
+        w->foreign_depth++;
+        H5Literate(group, H5_INDEX_NAME, H5_ITER_NATIVE, NULL, visit_foreign_link, w);
+        w->foreign_depth--;
+    }
+    if (w->list->unknown_count == before)
+        gemma4_stored_add_unknown(w->list, name);
 }
 
 /* Called by HDF5 for each link of a group. */

@@ -65,13 +65,13 @@ typedef struct gemma4_stored_tensor {
     const void *tensor;     /* safetensors: its gemma4_tensor */
 } gemma4_stored_tensor;
 
-#define GEMMA4_UNKNOWN_MAX 64
+#define GEMMA4_UNKNOWN_MAX 512
 
 typedef struct gemma4_stored_list {
     gemma4_stored_tensor *items;
     size_t count, capacity;
     char unknown[GEMMA4_UNKNOWN_MAX][256];
-    size_t unknown_count; /* at most GEMMA4_UNKNOWN_MAX; the names beyond are dropped */
+    size_t unknown_count; /* of all; only the first GEMMA4_UNKNOWN_MAX names are kept */
 } gemma4_stored_list;
 
 /* Makes room for the tensor of that name; *tensor is valid until the next call, and NULL where the name means nothing

@@ -14,6 +14,7 @@
 #include "options.h"
 #include "report_html.h"
 #include "selftest.h"
+#include "unknown_names.h"
 #include "version.h"
 
 static const char usage[] =
@@ -104,14 +105,6 @@ static int check_provenance(gemma4_activations *engine, const gemma4_case *c, ge
     return 0;
 }
 
-static void note_unknown(gemma4_activations *engine, gemma4_report *report)
-{
-    size_t count = gemma4_activations_unknown_count(engine);
-    if (count)
-        gemma4_report_note(report, "%zu dataset%s no tap and ignored: %.60s%s", count, count == 1 ? " is" : "s are",
-                           gemma4_activations_unknown_at(engine, 0), count == 1 ? "" : ", ...");
-}
-
 static int required_level(const char *require, gemma4_level *level, gemma4_error *error)
 {
     *level = GEMMA4_PARTIAL;
@@ -136,7 +129,7 @@ static int judge_files(const request *r, gemma4_judgement *j, gemma4_report *rep
     }
     if (check_provenance(j->engine, j->the_case, error) || gemma4_judge(j, report, error))
         return UNUSABLE;
-    note_unknown(j->engine, report);
+    gemma4_note_unknown(j->engine, report);
     report->required = require;
     report->conforms = report->conforms && !gemma4_falls_short(report);
     gemma4_report_text(stdout, report);

@@ -177,6 +177,43 @@ static void write_foreign_hdf5(const char *name)
     ck_assert(H5Fclose(file) >= 0);
 }
 
+static void copy_file(const char *from, const char *to)
+{
+    static char bytes[4 << 20];
+    FILE *f = fopen(test_join(work, from), "rb");
+    ck_assert_ptr_nonnull(f);
+    size_t size = fread(bytes, 1, sizeof bytes, f);
+    ck_assert(fclose(f) == 0 && size < sizeof bytes);
+    test_write(test_join(work, to), bytes, size);
+}
+
+/* A copy of a dump in which datasets have other names. */
+static void write_renamed(const char *name, const char *const names[][2], size_t count)
+{
+    copy_file("good.h5", name);
+    hid_t file = H5Fopen(test_join(work, name), H5F_ACC_RDWR, H5P_DEFAULT), links = H5Pcreate(H5P_LINK_CREATE);
+    H5Pset_create_intermediate_group(links, 1);
+    for (size_t i = 0; i < count; i++)
+        ck_assert_msg(H5Lmove(file, names[i][0], file, names[i][1], links, H5P_DEFAULT) >= 0, "%s", names[i][0]);
+    H5Pclose(links);
+    ck_assert(H5Fclose(file) >= 0);
+}
+
+static const char *const MISSPELT[][2] = {
+    {"layers/0/attn/q_rope", "layers/0/attn/q-rope"},     {"layers/1/attn/q_rope", "layers/1/attn/q-rope"},
+    {"layers/11/attn/q_rope", "layers/11/attn/q-rope"},   {"layers/3/output", "layer.3.output"},
+    {"layers/3/attn/q", "layers/3/self_attn/q_proj"},     {"logits", "logit"},
+    {"layers/4/attn/q_norm", "layers/40/attn/q_norm"},    {"layers/5/attn/q_norm", "my/own/tensor"},
+};
+static const char *const BADLY_MISSPELT[][2] = {
+    {"layers/0/attn/q", "layers/0/attn/q_proj"},           {"layers/0/attn/k", "layers/0/attn/k_proj"},
+    {"layers/0/attn/q_norm", "layers/0/attn/q-norm"},      {"layers/0/attn/k_norm", "layers/0/attn/k-norm"},
+    {"layers/0/attn/q_rope", "layers/0/attn/q-rope"},      {"layers/0/attn/k_rope", "layers/0/attn/k-rope"},
+    {"layers/0/attn/context", "layers/0/attn/Context"},    {"layers/0/attn/out", "layers/0/attn/o_proj"},
+    {"layers/0/mlp/gate", "layers/0/mlp/gate_proj"},       {"layers/0/mlp/up", "layers/0/mlp/up_proj"},
+    {"layers/0/mlp/out", "layers/0/mlp/down_proj"},
+};
+
 static void write_hostile_files(void)
 {
     static const char garbage[] = "\x89HDF\r\n\x1a\nthis goes on in another way than an HDF5 file would, for quite a while";
@@ -187,6 +224,8 @@ static void write_hostile_files(void)
     write_part("start.h5", "good.h5", 100);
     test_write_text(test_join(work, "bad.yaml"), "format: gemma4-case\nversion: 7\n");
     write_foreign_hdf5("keras.h5");
+    write_renamed("misspelt.h5", MISSPELT, COUNT(MISSPELT));
+    write_renamed("badly.h5", BADLY_MISSPELT, COUNT(BADLY_MISSPELT));
     ck_assert_int_eq(mkfifo(test_join(work, "pipe"), 0600), 0);
     ck_assert_int_eq(mkdir(test_join(work, "folder"), 0777), 0);
     ck_assert_int_eq(mkdir(test_join(work, "folder.h5"), 0777), 0);
@@ -435,6 +474,41 @@ START_TEST(good_command_lines_succeed_in_silence)
 }
 END_TEST
 
+/* A misspelt tap would otherwise be not covered, and its user would never know. */
+START_TEST(names_near_a_taps_are_warned_of)
+{
+    static const char *const warnings[] = {
+        "warning    layers.0.attn.q-rope (and 2 like it) is no tap and was ignored: did you mean layers.0.attn.q_rope?\n",
+        "warning    /layer.3.output is no tap and was ignored: did you mean layers/3/output?\n",
+        "warning    layers.3.self_attn.q_proj is no tap and was ignored: did you mean layers.3.attn.q?\n",
+        "warning    logit is no tap and was ignored: did you mean logits?\n",
+        "warning    layers.40.attn.q_norm was ignored: the model has 12 layers, counted from 0\n",
+        "1 dataset is no tap and ignored: my.own.tensor\n",
+    };
+    const char *const args[] = {"tiny-one-token", "misspelt.h5", NULL};
+    outcome o = run(CHECK, args);
+    ck_assert_msg(o.status == 0, "status %d: %s%s", o.status, o.out, o.err);
+    for (size_t i = 0; i < COUNT(warnings); i++)
+        ck_assert_msg(strstr(o.out, warnings[i]) != NULL, "%s is not in: %s", warnings[i], o.out);
+}
+END_TEST
+
+/* Eleven misspelt taps: eight warnings, and a count of the others. */
+START_TEST(many_near_names_are_counted)
+{
+    const char *const args[] = {"tiny-one-token", "badly.h5", NULL};
+    outcome o = run(CHECK, args);
+    size_t warnings = 0, more = 0;
+    for (const char *at = o.out; (at = strstr(at, "warning    ")); at++)
+        warnings += strncmp(at, "warning    and ", 15) != 0;
+    const char *rest = strstr(o.out, "warning    and ");
+    ck_assert_msg(rest && sscanf(rest, "warning    and %zu more names that come near a tap's", &more) == 1, "%s", o.out);
+    ck_assert_uint_eq(warnings, 8);
+    ck_assert_uint_eq(warnings + more, COUNT(BADLY_MISSPELT));
+    ck_assert_ptr_null(strstr(o.out, "no tap and ignored"));
+}
+END_TEST
+
 static const struct {
     const char *args[8];
     const char *output;
@@ -570,6 +644,8 @@ Suite *cli_suite(void)
     tcase_add_test(c, a_broken_safetensors_file_is_read_as_one);
     tcase_add_test(c, no_arguments_show_the_usage);
     tcase_add_loop_test(c, good_command_lines_succeed_in_silence, 0, COUNT(DONE));
+    tcase_add_test(c, names_near_a_taps_are_warned_of);
+    tcase_add_test(c, many_near_names_are_counted);
     tcase_add_loop_test(c, what_does_not_conform_is_status_1, 0, COUNT(DIVERGING));
     tcase_add_test(c, decode_continues_the_prompt);
     tcase_add_test(c, the_same_dump_has_the_same_bytes);
