@@ -116,6 +116,13 @@ static int required_level(const char *require, gemma4_level *level, gemma4_error
     return gemma4_fail(error, "--require: expected full, layers or logits, found '%s'", require);
 }
 
+/* A case may ask for more than the model: a failure there may be no fault of the arithmetic. */
+static void note_flags(const gemma4_case *c, gemma4_report *report)
+{
+    for (size_t i = 0; c && !report->conforms && i < c->flag_count; i++)
+        gemma4_report_warn(report, "this case has the flag %s: %s", c->flags[i].flag, c->flags[i].reason);
+}
+
 /* Everything from opened files to a verdict. Returns the exit status, UNUSABLE with the error's message filled. */
 static int judge_files(const request *r, gemma4_judgement *j, gemma4_report *report, gemma4_error *error)
 {
@@ -130,6 +137,7 @@ static int judge_files(const request *r, gemma4_judgement *j, gemma4_report *rep
     if (check_provenance(j->engine, j->the_case, error) || gemma4_judge(j, report, error))
         return UNUSABLE;
     gemma4_note_unknown(j->engine, report);
+    note_flags(j->the_case, report);
     report->required = require;
     report->conforms = report->conforms && !gemma4_falls_short(report);
     gemma4_report_text(stdout, report);
@@ -206,25 +214,44 @@ static int command_check(request *r)
     return status < 0 ? say_unusable(r, &error) : status;
 }
 
+/* "ID  12 tokens  summary [start-position]"; the flag's bit in *flags is set. */
+static int list_case(const char *id, unsigned *flags, gemma4_error *error)
+{
+    char path[4096];
+    const gemma4_flag_info *info;
+    if (snprintf(path, sizeof path, "%s/%s.yaml", gemma4_cases_dir(), id) >= (int)sizeof path)
+        return gemma4_fail(error, "%s: path too long", id);
+    gemma4_case *c = gemma4_case_open(path, error);
+    if (!c)
+        return -1;
+    printf("%-24s %3zu tokens  %s", c->id, c->token_count, c->summary);
+    for (size_t i = 0; i < c->flag_count; i++)
+        printf("%s%s", i ? ", " : " [", c->flags[i].flag);
+    puts(c->flag_count ? "]" : "");
+    for (size_t i = 0; (info = gemma4_flag_at(i)); i++)
+        *flags |= (unsigned)gemma4_case_has_flag(c, info->flag) << i;
+    gemma4_case_close(c);
+    return 0;
+}
+
 static int command_list(gemma4_error *error)
 {
     char **ids;
     size_t count;
     int status = 0;
+    unsigned flags = 0;
+    const gemma4_flag_info *info;
     if (gemma4_case_ids(&ids, &count, error))
         return UNUSABLE;
-    for (size_t i = 0; i < count && !status; i++) {
-        char path[4096];
-        snprintf(path, sizeof path, "%s/%s.yaml", gemma4_cases_dir(), ids[i]);
-        gemma4_case *c = gemma4_case_open(path, error);
-        if (c)
-            printf("%-24s %3zu tokens  %s\n", c->id, c->token_count, c->summary);
-        else
-            status = UNUSABLE;
-        gemma4_case_close(c);
-    }
+    for (size_t i = 0; i < count && !status; i++)
+        status = list_case(ids[i], &flags, error);
     gemma4_case_ids_free(ids, count);
-    return status;
+    if (flags && !status)
+        puts("\nWhat not every engine can:");
+    for (size_t i = 0; (info = gemma4_flag_at(i)) && !status; i++)
+        if (flags >> i & 1)
+            printf("  %-16s %s\n", info->flag, info->meaning);
+    return status ? UNUSABLE : CONFORMS;
 }
 
 static int command_lint(gemma4_error *error)

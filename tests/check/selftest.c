@@ -333,14 +333,6 @@ gemma4_matrix_rates gemma4_matrix_rates_of(const gemma4_matrix *matrix, size_t c
     return r;
 }
 
-static bool cause_exists(const char *id)
-{
-    for (size_t i = 0; i < gemma4_counter_model_count(); i++)
-        if (!strcmp(gemma4_counter_model_at(i)->id, id))
-            return true;
-    return false;
-}
-
 /* One line; true where everything is reached. */
 static bool summarise(FILE *out, const gemma4_matrix *matrix, size_t unusable)
 {
@@ -387,7 +379,7 @@ static int prepare(self_test *t, FILE *out, gemma4_error *error)
 {
     gemma4_matrix *matrix = t->matrix;
     size_t unusable;
-    if (t->options->cause && !cause_exists(t->options->cause))
+    if (t->options->cause && !gemma4_cause_exists(t->options->cause))
         return gemma4_fail(error, "--cause: expected an id of the catalogue (gemma4-check explain), found '%s'", t->options->cause);
     if (check_asked(t, error))
         return -1;

@@ -49,7 +49,7 @@ static void redirect(int to, const char *path)
 }
 
 /* args ends with NULL. */
-static outcome run(program which, const char *const *args)
+static outcome run_in(const char *directory, program which, const char *const *args)
 {
     outcome o = {0};
     char *captured = test_fresh_dir(), *out = test_join(captured, "out"), *err = test_join(captured, "err");
@@ -62,7 +62,7 @@ static outcome run(program which, const char *const *args)
     if (child == 0) {
         redirect(STDOUT_FILENO, out);
         redirect(STDERR_FILENO, err);
-        if (chdir(work) == 0)
+        if (chdir(directory) == 0)
             execv(paths[which], argv);
         _exit(127);
     }
@@ -72,6 +72,11 @@ static outcome run(program which, const char *const *args)
     read_text(out, o.out, sizeof o.out);
     read_text(err, o.err, sizeof o.err);
     return o;
+}
+
+static outcome run(program which, const char *const *args)
+{
+    return run_in(work, which, args);
 }
 
 static void assert_succeeds(program which, const char *const *args)
@@ -129,7 +134,7 @@ static void write_zeros(const gemma4_model *model, const gemma4_case *c, const c
     gemma4_real zeros[64] = {0};
     gemma4_tap_event event = {.tap = GEMMA4_TAP_EMBED, .rows = 1, .rank = 1, .dims = {64, 1}, .values = zeros};
     gemma4_activations_writer *w =
-        gemma4_activations_create(test_join(work, name), &model->config, c->tokens, c->token_count, 0, "float32", &error);
+        gemma4_activations_create(test_join(work, name), &model->config, c->tokens, c->token_count, c->first_position, "float32", &error);
     ck_assert_msg(w != NULL, "%s", error.message);
     if (strcmp(attribute, "dtype") != 0 && *attribute)
         ck_assert_int_eq(gemma4_activations_set_attribute(w, "dtype", "float32", &error), 0);
@@ -250,6 +255,10 @@ static void set_up(void)
     write_zeros(model, c, "other-case.h5", "case", "tiny-far");
     write_zeros(model, c, "other-checkpoint.h5", "checkpoint_sha256", "00");
     write_zeros(model, c, "wrong.h5", "engine", "none");
+    gemma4_case *far = gemma4_case_open("tiny-far", &error); /* on the same checkpoint */
+    ck_assert_msg(far != NULL, "%s", error.message);
+    write_zeros(model, far, "far.h5", "", "");
+    gemma4_case_close(far);
     write_hostile_files();
     gemma4_model_close(model);
     gemma4_case_close(c);
@@ -337,7 +346,8 @@ static const struct {
     {CHECK, {MODEL, "model/model.safetensors"}, "a checkpoint's folder goes behind --model"},
     {CHECK, {"tiny-one-token", "/dev/null"}, "/dev/null: expected an activation file (HDF5 or safetensors), found a device"},
     {CHECK, {"tiny-one-token", "pipe"}, "pipe: expected an activation file (HDF5 or safetensors), found a pipe: write the dump to a file"},
-    {CHECK, {"tiny-one-token", "keras.h5"}, "keras.h5: expected tensors under taps' names (tokens, layers/0/output, logits: spec/taps.md), found "},
+    {CHECK, {"tiny-one-token", "keras.h5"},
+     "keras.h5: expected tensors under taps' names (tokens, layers/0/output, logits: spec/taps.md), found "},
     {CHECK, {MODEL, "half.h5"}, "half.h5: "},
     {CHECK, {"tiny-one-token", "no-dtype.h5"}, "no-dtype.h5: attribute dtype: expected the engine's arithmetic"},
     {CHECK, {"tiny-one-token", "odd-dtype.h5"}, "dtype: expected one of float32, float64, bfloat16, float16, q8_0, q4_0, found 'q9_9'"},
@@ -372,7 +382,8 @@ static const struct {
     const char *found, *advice;
 } OTHER_FILES[] = {
     {"h5", BYTES(""), "an empty file", "did the engine close it"},
-    {"npy", BYTES("\x93NUMPY\1\0v\0{'descr': '<f4', 'fortran_order': False, 'shape': (3, 4), }   \n\0\0\0\0"), "a NumPy array (.npy)", "with h5py"},
+    {"npy", BYTES("\x93NUMPY\1\0v\0{'descr': '<f4', 'fortran_order': False, 'shape': (3, 4), }   \n\0\0\0\0"),
+     "a NumPy array (.npy)", "with h5py"},
     {"npz", BYTES(ZIP_MEMBER("\x0a\0\x14\0logits.npy\1\0\x10\0\0\0\0\0")), "NumPy arrays (.npz)", "with h5py"},
     {"pt", BYTES(ZIP_MEMBER("\x10\0\0\0archive/data.pkl\x80\2}q\0")), "a PyTorch file (.pt)", "safetensors.torch.save_file"},
     {"pt", BYTES("\x80\2\x8a\x0al\xfc\x9c\x46\xf9 j\xa8P\x19.\x80\2M"), "a PyTorch file (.pt, pickled)", "safetensors.torch.save_file"},
@@ -391,7 +402,8 @@ static const struct {
     {"txt", BYTES("x"), "plain text", "spec/activations.md"},
     {"html", BYTES("<!DOCTYPE html>\n<title>404</title>\n"), "an HTML or XML page", "spec/activations.md"},
     {"h5", BYTES("version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 12\n"), "a Git LFS pointer", "git lfs pull"},
-    {"bin", BYTES("\0\0\x80\x3f\0\0\0\x40\0\0\x40\x40"), "a file of another kind, which begins with 00 00 80 3f 00 00 00 40", "spec/activations.md"},
+    {"bin", BYTES("\0\0\x80\x3f\0\0\0\x40\0\0\x40\x40"),
+     "a file of another kind, which begins with 00 00 80 3f 00 00 00 40", "spec/activations.md"},
     {"bin", BYTES("\0"), "a file of another kind, which begins with 00:", "spec/activations.md"},
 };
 
@@ -453,6 +465,8 @@ static const struct {
     {CHECK, {"--help"}, "usage: gemma4-check"},
     {CHECK, {"--version"}, "gemma4-check "},
     {CHECK, {"list"}, "tiny-one-token"},
+    {CHECK, {"list"}, "The last 24 of 262,144 positions [start-position, far-positions]\n"},
+    {CHECK, {"list"}, "\n  start-position   the first token has another position than 0"},
     {CHECK, {"lint"}, " 0 problems"},
     {CHECK, {"tiny-one-token", "good.h5"}, "\nCONFORMS\n"},
     {CHECK, {"golden/cases/tiny-one-token.yaml", "good.h5", "--require", "full"}, "\nCONFORMS\n"},
@@ -518,6 +532,9 @@ static const struct {
     {{"tiny-one-token", "no-dtype.h5", "--dtype", "float32"}, "First divergence: embed"},
     {{"tiny-one-token", "odd-dtype.h5", "--dtype", "float32"}, "First divergence: embed"},
     {{"tiny-one-token", "embed.h5", "--require", "logits"}, "--require logits: the dump covers less (partial): 1 of 373 required tensors"},
+    {{"tiny-far", "far.h5", "--dtype", "float32"},
+     "this case has the flag start-position: some engines cannot start at a position other than 0\n"},
+    {{"tiny-far", "far.h5", "--dtype", "float32"}, "this case has the flag far-positions: "},
     {{"tiny-one-token", "logits.h5", "--require", "layers"}, "--require layers: the dump covers less (logits)"},
     {{"tiny-one-token", "logits.h5", "--require", "full"}, "--require full: the dump covers less (logits)"},
 };
@@ -529,6 +546,51 @@ START_TEST(what_does_not_conform_is_status_1)
     ck_assert_str_eq(o.err, "");
     ck_assert_msg(strstr(o.out, DIVERGING[_i].output) != NULL, "%s", o.out);
     ck_assert_ptr_nonnull(strstr(o.out, "\nDOES NOT CONFORM\n"));
+}
+END_TEST
+
+/* --- lint --- */
+
+/* One replacement in the manifest of tiny-one-token, and the problem that lint finds. */
+static const struct {
+    const char *old, *replacement, *problem;
+} LINT[] = {
+    {"- softcap-missing", "- softcap-mising",
+     "tiny-one-token: shows[9]: expected a cause of the catalogue (gemma4-check explain), found 'softcap-mising'\n"},
+    {"- softcap-missing", "- topk-tie-order", "found 'topk-tie-order'\n"},
+    {"- softcap-missing", "- v-norm-missing", "shows[9]: found 'v-norm-missing' twice\n"},
+    {"- softcap-missing", "- window-not-passed", "shows[9]: window-not-passed changes no tap of this case by more than its tolerance\n"},
+    {"- softcap-missing", "- rope-missing", "shows[9]: rope-missing changes no tap of this case"},
+    {"taps: '*'", "taps: 'layers.*.attn.rope'",
+     "tolerances[0].taps: expected a pattern that matches a tap of the model, found 'layers.*.attn.rope'\n"},
+    {"taps: '*'", "taps: 'layers.99.*'", "tolerances[0].taps: expected a pattern"},
+    {"  - dtype: float32", "  - dtype: fp32", "tolerances[0].dtype: expected a tier's name (float32, bfloat16 ...), found 'fp32'\n"},
+    {"flags: []", "flags:\n  - flag: far\n    reason: none\n", "flags[0]: expected a flag that spec/cases.md explains, found 'far'\n"},
+    {"flags: []", "flags:\n  - flag: start-position\n    reason: none\n",
+     "flags: start-position is for cases whose first_position is 1 or more, which is 0 here\n"},
+    {"flags: []", "flags:\n  - flag: start-position\n    reason: a\n  - flag: start-position\n    reason: b\n",
+     "flags[1]: found 'start-position' twice\n"},
+    {"first_position: 0", "first_position: 5", "flags: start-position is for cases whose first_position is 1 or more, which is 5 here\n"},
+    {"decisions: 12", "decisions: 13", "routing.decisions: expected 12 layers times 1 positions, found 13\n"},
+};
+
+START_TEST(lint_finds_what_is_wrong_with_a_manifest)
+{
+    const char *const args[] = {"lint", NULL};
+    char *root = test_fresh_dir(), *golden = test_join(root, "golden"), *cases = test_join(golden, "cases"), text[8192], real[PATH_MAX];
+    ck_assert(mkdir(golden, 0777) == 0 && mkdir(cases, 0777) == 0);
+    ck_assert(realpath(test_join(work, "golden/checkpoints"), real) && symlink(real, test_join(golden, "checkpoints")) == 0);
+    ck_assert(realpath(test_join(work, "golden/cases/tiny-one-token.h5"), real) != NULL);
+    ck_assert_int_eq(symlink(real, test_join(cases, "tiny-one-token.h5")), 0);
+    read_text(test_join(work, "golden/cases/tiny-one-token.yaml"), text, sizeof text);
+    test_write_text(test_join(cases, "tiny-one-token.yaml"), text);
+    outcome o = run_in(root, CHECK, args);
+    ck_assert_msg(o.status == 0, "status %d: %s%s", o.status, o.out, o.err);
+    test_write_text(test_join(cases, "tiny-one-token.yaml"), test_replace(text, LINT[_i].old, LINT[_i].replacement));
+    o = run_in(root, CHECK, args);
+    ck_assert_msg(o.status == 1, "status %d: %s%s", o.status, o.out, o.err);
+    ck_assert_str_eq(o.err, "");
+    ck_assert_msg(strstr(o.out, LINT[_i].problem) != NULL, "%s is not in: %s", LINT[_i].problem, o.out);
 }
 END_TEST
 
@@ -647,6 +709,7 @@ Suite *cli_suite(void)
     tcase_add_test(c, names_near_a_taps_are_warned_of);
     tcase_add_test(c, many_near_names_are_counted);
     tcase_add_loop_test(c, what_does_not_conform_is_status_1, 0, COUNT(DIVERGING));
+    tcase_add_loop_test(c, lint_finds_what_is_wrong_with_a_manifest, 0, COUNT(LINT));
     tcase_add_test(c, decode_continues_the_prompt);
     tcase_add_test(c, the_same_dump_has_the_same_bytes);
     tcase_add_test(c, a_dump_by_any_schedule_conforms);
