@@ -62,6 +62,12 @@ static int write_file(const char *path, void (*write)(FILE *, const void *), con
     return 0;
 }
 
+/* A report that did not reach its reader must not end in "conforms". */
+static int check_output(gemma4_error *error)
+{
+    return fflush(stdout) || ferror(stdout) ? gemma4_fail(error, "standard output: cannot write: %s", strerror(errno)) : 0;
+}
+
 static void write_json(FILE *f, const void *report)
 {
     gemma4_report_json(f, report);
@@ -141,7 +147,7 @@ static int judge_files(const request *r, gemma4_judgement *j, gemma4_report *rep
     report->required = require;
     report->conforms = report->conforms && !gemma4_falls_short(report);
     gemma4_report_text(stdout, report);
-    if (write_file(r->json, write_json, report, error) || write_file(r->junit, write_junit, report, error) ||
+    if (check_output(error) || write_file(r->json, write_json, report, error) || write_file(r->junit, write_junit, report, error) ||
         write_file(r->html, write_html, report, error))
         return UNUSABLE;
     return report->conforms ? CONFORMS : DIVERGES;
@@ -342,8 +348,8 @@ static int command_self_test(int argc, char **argv, gemma4_error *error)
         return gemma4_self_test_honest(&options, stdout, &reached, error) ? UNUSABLE : reached ? CONFORMS : DIVERGES;
     FILE *memory = open_memstream(&text, &size);
     int status = memory ? gemma4_self_test(&options, stdout, memory, &reached, error) : gemma4_fail(error, "self-test: out of memory");
-    if (memory)
-        fclose(memory);
+    if (memory && fclose(memory) && !status) /* the page is cut off */
+        status = gemma4_fail(error, "self-test: out of memory");
     if (!status)
         status = write_file(page, write_bytes, text, error);
     free(text);
@@ -371,9 +377,9 @@ int main(int argc, char **argv)
     request r = {0};
     int status;
     if (argc == 2 && (!strcmp(argv[1], "--help") || !strcmp(argv[1], "-h")))
-        return fputs(usage, stdout) < 0 ? UNUSABLE : 0;
+        return fputs(usage, stdout) < 0 || fflush(stdout) ? UNUSABLE : 0;
     if (argc == 2 && !strcmp(argv[1], "--version"))
-        return printf("gemma4-check %s\n", gemma4_version()) < 0 ? UNUSABLE : 0;
+        return printf("gemma4-check %s\n", gemma4_version()) < 0 || fflush(stdout) ? UNUSABLE : 0;
     if (argc < 2) {
         fputs(usage, stderr);
         return UNUSABLE;
@@ -392,6 +398,8 @@ int main(int argc, char **argv)
         status = UNUSABLE;
     else
         return command_check(&r);
+    if (status != UNUSABLE && check_output(&error))
+        status = UNUSABLE;
     if (status == UNUSABLE)
         fprintf(stderr, "gemma4-check: %s\n", error.message);
     return status;

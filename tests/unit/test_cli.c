@@ -644,6 +644,27 @@ START_TEST(a_dump_by_any_schedule_conforms)
 }
 END_TEST
 
+/* A full disk behind the terminal's redirection: what was not written must not look done. */
+static const struct {
+    program which;
+    const char *args;
+} PRINTING[] = {
+    {CHECK, "list"}, {CHECK, "explain"}, {CHECK, "explain --all"}, {CHECK, "explain softcap-missing"}, {CHECK, "tiny-one-token good.h5"},
+    {REF, "facts"}, {REF, "run --model model --tokens 2"},
+};
+
+START_TEST(output_that_cannot_be_written_is_status_2)
+{
+    char command[PATH_MAX + 256], *err = test_join(test_fresh_dir(), "err");
+    outcome o = {0};
+    snprintf(command, sizeof command, "cd '%s' && '%s' %s >/dev/full 2>'%s'", work, paths[PRINTING[_i].which], PRINTING[_i].args, err);
+    int status = system(command);
+    o.status = WIFEXITED(status) ? WEXITSTATUS(status) : -1;
+    read_text(err, o.err, sizeof o.err);
+    assert_unusable(&o, PRINTING[_i].which, "standard output: cannot write: No space left on device");
+}
+END_TEST
+
 /* --- reports --- */
 
 /* JUnit is red where the exit status is not 0, and nowhere else. */
@@ -713,6 +734,7 @@ Suite *cli_suite(void)
     tcase_add_test(c, decode_continues_the_prompt);
     tcase_add_test(c, the_same_dump_has_the_same_bytes);
     tcase_add_test(c, a_dump_by_any_schedule_conforms);
+    tcase_add_loop_test(c, output_that_cannot_be_written_is_status_2, 0, access("/dev/full", W_OK) == 0 ? COUNT(PRINTING) : 0);
     tcase_add_loop_test(c, json_and_junit_are_written_whatever_the_verdict, 0, COUNT(REPORTS));
     tcase_add_test(c, an_older_report_is_replaced);
     return suite;
