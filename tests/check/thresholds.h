@@ -1,4 +1,4 @@
-/* Where verdicts begin. Every number here was measured; spec/tolerance.md says with which command. */
+/* Where verdicts begin. The table in spec/tolerance.md, "Constants", says of each why it is what it is, and what measured it. */
 #ifndef GEMMA4_THRESHOLDS_H
 #define GEMMA4_THRESHOLDS_H
 

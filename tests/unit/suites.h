@@ -10,6 +10,8 @@ Suite *safetensors_suite(void);
 Suite *model_suite(void);
 Suite *taps_suite(void);
 Suite *spec_suite(void);
+Suite *near_names_suite(void);
+Suite *pages_suite(void);
 Suite *activations_suite(void);
 Suite *options_suite(void);
 Suite *ops_suite(void);
