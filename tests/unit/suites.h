@@ -21,6 +21,7 @@ Suite *report_suite(void);
 Suite *report_html_suite(void);
 Suite *report_junit_suite(void);
 Suite *golden_suite(void);
+Suite *evidence_suite(void);
 Suite *judge_suite(void);
 Suite *counter_model_suite(void);
 Suite *cli_suite(void);
