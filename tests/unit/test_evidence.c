@@ -34,7 +34,10 @@ END_TEST
 /* Window 4: on a sliding layer position 5 sees the keys 2 ... 5, on a full one 0 ... 5. The second head's row begins at index 7. */
 START_TEST(scores_of_the_future_and_beyond_the_window_are_masked)
 {
-    static const struct { gemma4_block layer; size_t first; } cases[] = {{0, 2}, {5, 0}};
+    static const struct {
+        gemma4_block layer;
+        size_t first;
+    } cases[] = {{0, 2}, {5, 0}};
     for (size_t i = 0; i < 2; i++) {
         test_evidence *e = test_evidence_new(NULL, 7, "float32", cases[i].layer);
         for (size_t key = 0; key < 7; key++)
@@ -74,10 +77,13 @@ END_TEST
 
 START_TEST(storage_rounds_by_the_coarser_of_arithmetic_and_dataset)
 {
-    static const struct { const char *tier, *stored; double unit; } cases[] = {
-        {"float32", "float32", 0x1p-24}, {"float32", "bfloat16", 0x1p-8}, {"float32", "float16", 0x1p-11}, {"bfloat16", "float32", 0x1p-8},
-        {"bfloat16", "float16", 0x1p-8}, {"float16", "bfloat16", 0x1p-8}, {"float32", "float64", 0x1p-24},
-        {"float16", "unheard-of", 0x1p-11},
+    static const struct {
+        const char *tier, *stored;
+        double unit;
+    } cases[] = {
+        {"float32", "float32", 0x1p-24}, {"float32", "bfloat16", 0x1p-8},    {"float32", "float16", 0x1p-11},
+        {"bfloat16", "float32", 0x1p-8}, {"bfloat16", "float16", 0x1p-8},    {"float16", "bfloat16", 0x1p-8},
+        {"float32", "float64", 0x1p-24}, {"float16", "unheard-of", 0x1p-11},
     };
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
         test_evidence *e = test_evidence_new(NULL, 1, cases[i].tier, 0);
