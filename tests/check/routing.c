@@ -62,7 +62,7 @@ static double slack_of_stored(const gemma4_evidence *e, const float *logits)
     double largest = 0, storage = gemma4_storage_unit(e->subject, e->taps[GEMMA4_TAP_ROUTER_LOGITS].stored);
     for (size_t i = 0; i < E; i++)
         largest = fmax(largest, fabs((double)logits[i]));
-    return 2 * (storage > e->subject->tier->unit ? storage : 2 * UNIT_FLOAT32) * largest;
+    return (storage > e->subject->tier->unit ? TIE_ROUNDINGS_STORED * storage : TIE_ROUNDINGS_FLOAT32 * UNIT_FLOAT32) * largest;
 }
 
 /* May the engine have chosen `enters` instead of `leaves` at this row, as far as the dump tells? */

@@ -95,6 +95,85 @@ START_TEST(storage_rounds_by_the_coarser_of_arithmetic_and_dataset)
 }
 END_TEST
 
+/* --- the yardstick --- */
+
+/* Four rows of two values, whose draws are + and - 1. */
+static test_evidence *with_draws(gemma4_block block)
+{
+    test_evidence *e = test_evidence_new(NULL, 4, "bfloat16", block);
+    test_evidence_tap(e, GEMMA4_TAP_ATTN_OUT, 2, NULL, NULL, NULL);
+    test_draws_alternate(e, GEMMA4_TAP_ATTN_OUT);
+    return e;
+}
+
+static void clear_draws(test_evidence *e, size_t row)
+{
+    for (size_t d = 0; d < GEMMA4_DRAWS; d++)
+        e->taps[GEMMA4_TAP_ATTN_OUT].draws[d][2 * row] = e->taps[GEMMA4_TAP_ATTN_OUT].draws[d][2 * row + 1] = 0;
+}
+
+static void spread(const test_evidence *e, double sigma[4])
+{
+    gemma4_spread_of_draws(&e->evidence, GEMMA4_TAP_ATTN_OUT, sigma);
+}
+
+START_TEST(the_spread_of_a_row_is_the_rms_of_its_draws)
+{
+    double sigma[4];
+    test_evidence *e = with_draws(1);
+    e->taps[GEMMA4_TAP_ATTN_OUT].draws[2][0] = 5; /* of 12 values one is 5 */
+    e->taps[GEMMA4_TAP_ATTN_OUT].draws[3][6] = -7;
+    spread(e, sigma);
+    ck_assert_double_eq_tol(sigma[0], sqrt(36.0 / 12), 1e-12);
+    ck_assert_double_eq_tol(sigma[1], 1, 1e-12);
+    ck_assert_double_eq_tol(sigma[2], 1, 1e-12);
+    ck_assert_double_eq_tol(sigma[3], sqrt(60.0 / 12), 1e-12);
+    test_evidence_free(e);
+}
+END_TEST
+
+/* The last row's draws are 0, by chance. Typical is the root of 3 / 4 of a row's size; where the row itself is twice as large, of 3 / 7. */
+START_TEST(a_row_that_the_draws_spared_has_half_of_a_typical_spread)
+{
+    double sigma[4];
+    test_evidence *e = with_draws(3);
+    clear_draws(e, 3);
+    spread(e, sigma);
+    ck_assert_double_eq_tol(sigma[3], 0.5 * sqrt(0.75), 1e-12);
+    ck_assert_double_eq_tol(sigma[0], 1, 1e-12);
+    e->taps[GEMMA4_TAP_ATTN_OUT].expected[6] = e->taps[GEMMA4_TAP_ATTN_OUT].expected[7] = -2;
+    spread(e, sigma);
+    ck_assert_double_eq_tol(sigma[3], 0.5 * sqrt(3.0 / 7) * 2, 1e-12);
+    e->evidence.known_block = 2; /* one bridged block is this one: nothing came before it */
+    spread(e, sigma);
+    ck_assert_double_eq_tol(sigma[3], 0.5 * sqrt(3.0 / 7) * 2, 1e-12);
+    e->evidence.known_block = 1; /* over several, all of it */
+    spread(e, sigma);
+    ck_assert_double_eq_tol(sigma[3], sqrt(3.0 / 7) * 2, 1e-12);
+    test_evidence_free(e);
+}
+END_TEST
+
+START_TEST(a_spread_is_at_least_three_tenths_of_a_rounding)
+{
+    double sigma[4];
+    test_evidence *e = with_draws(1);
+    for (size_t row = 0; row < 4; row++)
+        clear_draws(e, row);
+    e->taps[GEMMA4_TAP_ATTN_OUT].expected[2] = 7; /* an RMS of 5 */
+    e->taps[GEMMA4_TAP_ATTN_OUT].expected[4] = e->taps[GEMMA4_TAP_ATTN_OUT].expected[5] = 0;
+    spread(e, sigma);
+    ck_assert_double_eq_tol(sigma[0], 0.3 * 0x1p-8, 1e-12);
+    ck_assert_double_eq_tol(sigma[1], 0.3 * 0x1p-8 * 5, 1e-12);
+    ck_assert(sigma[2] == 1e-30); /* zeros have to be zeros, but nothing is divided by 0 */
+    for (size_t i = 0; i < 8; i++)
+        e->taps[GEMMA4_TAP_ATTN_OUT].expected[i] = 0;
+    spread(e, sigma);
+    ck_assert(sigma[0] == 1e-30);
+    test_evidence_free(e);
+}
+END_TEST
+
 Suite *evidence_suite(void)
 {
     Suite *suite = suite_create("evidence");
@@ -105,6 +184,9 @@ Suite *evidence_suite(void)
     tcase_add_test(c, logits_are_stored_where_the_dump_has_their_row);
     tcase_add_test(c, two_logits_are_a_near_tie_within_five_deviations_of_their_difference);
     tcase_add_test(c, storage_rounds_by_the_coarser_of_arithmetic_and_dataset);
+    tcase_add_test(c, the_spread_of_a_row_is_the_rms_of_its_draws);
+    tcase_add_test(c, a_row_that_the_draws_spared_has_half_of_a_typical_spread);
+    tcase_add_test(c, a_spread_is_at_least_three_tenths_of_a_rounding);
     suite_add_tcase(suite, c);
     return suite;
 }
