@@ -92,9 +92,12 @@ char *test_engine_dump(const test_engine *e)
     ck_assert(e->T <= COUNT(tokens));
     for (size_t t = 0; t < e->T; t++)
         tokens[t] = (int32_t)((5 + 37 * t) % e->model->config.vocab_size);
-    running r = {e, gemma4_activations_create(path, &e->model->config, tokens, e->T, 0, "float32", &error)};
+    running r = {
+        e, gemma4_activations_create(path, &e->model->config, tokens, e->T, e->first_position, e->store ? e->store : "float32", &error)};
     ck_assert_msg(r.writer != NULL, "%s", error.message);
-    gemma4_session *session = gemma4_session_new(e->model, 0, e->T, &error);
+    for (size_t i = 0; i < COUNT(e->attributes) && e->attributes[i][0]; i++)
+        ck_assert_int_eq(gemma4_activations_set_attribute(r.writer, e->attributes[i][0], e->attributes[i][1], &error), 0);
+    gemma4_session *session = gemma4_session_new(e->model, e->first_position, e->T, &error);
     ck_assert_msg(session != NULL, "%s", error.message);
     gemma4_session_set_hook(session, on_event, &r);
     ck_assert_msg(gemma4_forward(session, tokens, e->T, e->T, NULL, &error) == 0, "%s", error.message);

@@ -9,12 +9,15 @@ typedef void test_change(const test_engine *engine, gemma4_tap_event *event);
 
 struct test_engine {
     const gemma4_model *model;
-    size_t T;             /* of the tokens 5, 42, 79 ... modulo the vocabulary */
-    const char *tier;     /* of its arithmetic. bfloat16: every tap is rounded to it, to nearest, before anything is changed */
-    test_change *compute; /* what it computes otherwise: the next step reads what this leaves; may be NULL */
-    test_change *show;    /* what it writes otherwise than it computes; may be NULL. May set event->values to memory of its own */
-    const char *taps[8];  /* globs of the taps that it dumps; none: all */
-    const char *but[4];   /* globs of those that it does not dump all the same */
+    size_t T;                     /* of the tokens 5, 42, 79 ... modulo the vocabulary */
+    const char *tier;             /* of its arithmetic. bfloat16: every tap is rounded to it, to nearest, before anything is changed */
+    test_change *compute;         /* what it computes otherwise: the next step reads what this leaves; may be NULL */
+    test_change *show;            /* what it writes otherwise than it computes; may be NULL. May set event->values to memory of its own */
+    const char *attributes[3][2]; /* names and texts that its dump has */
+    const char *store;            /* the type of its dump's datasets; NULL: float32 */
+    size_t first_position;
+    const char *taps[8]; /* globs of the taps that it dumps; none: all */
+    const char *but[4];  /* globs of those that it does not dump all the same */
 };
 
 /* Runs the engine; returns its dump's path. */
