@@ -644,6 +644,46 @@ START_TEST(the_reference_agrees_with_a_golden_within_1e_5_and_takes_its_rows)
 }
 END_TEST
 
+/* Writes all keys of a row of scores: what the mask excludes is minus infinity. */
+static void mask_by_infinity(const test_engine *engine, gemma4_tap_event *event)
+{
+    static real all[H * T];
+    (void)engine;
+    if (event->tap != GEMMA4_TAP_ATTN_SCORES)
+        return;
+    for (size_t i = 0; i < H * T; i++)
+        all[i] = -INFINITY;
+    for (size_t h = 0; h < H; h++)
+        memcpy(all + h * T + event->first_key, event->values + h * event->dims[1], event->dims[1] * sizeof *all);
+    event->values = all;
+    event->first_key = 0;
+    event->dims[1] = T;
+}
+
+START_TEST(masked_scores_of_a_golden_are_not_expected_of_an_engine)
+{
+    gemma4_error error = {""};
+    const bool keep[GEMMA4_TAP_COUNT] = {[GEMMA4_TAP_ATTN_SCORES] = true};
+    test_engine of_golden = engine_with("layers.*.attn.scores", NULL, NULL), engine = engine_with("logits", NULL, NULL);
+    of_golden.show = mask_by_infinity;
+    gemma4_activations *golden = gemma4_activations_open(test_engine_dump(&of_golden), &engine.model->config, &error);
+    replayed *r = replay_to(&engine, -1);
+    gemma4_reference_run *with = gemma4_reference_run_new(&r->subject, golden, &error);
+    gemma4_reference_run *without = gemma4_reference_run_new(&r->subject, NULL, &error);
+    ck_assert_msg(with && without, "%s", error.message);
+    for (gemma4_block block = -1; block <= 0; block++) {
+        ck_assert_msg(gemma4_reference_run_next(with, keep, &error) == 0, "%s", error.message);
+        ck_assert_int_eq(gemma4_reference_run_next(without, keep, &error), 0);
+    }
+    ck_assert_mem_eq(gemma4_reference_expected(with, GEMMA4_TAP_ATTN_SCORES), gemma4_reference_expected(without, GEMMA4_TAP_ATTN_SCORES),
+                     T * H * T * sizeof(float));
+    gemma4_reference_run_free(with);
+    gemma4_reference_run_free(without);
+    gemma4_activations_close(golden);
+    end_replay(r);
+}
+END_TEST
+
 /* The same experts in another order are the same; the golden's order is taken. */
 static void reverse_ids(const test_engine *engine, gemma4_tap_event *event)
 {
@@ -721,6 +761,7 @@ Suite *replay_suite(void)
     tcase_add_test(runs, a_perturbed_step_moves_injected_tensors_by_one_storage_rounding);
     suite_add_tcase(suite, runs);
     tcase_add_loop_test(reference, the_reference_agrees_with_a_golden_within_1e_5_and_takes_its_rows, 0, COUNT(GOLDENS));
+    tcase_add_test(reference, masked_scores_of_a_golden_are_not_expected_of_an_engine);
     tcase_add_test(reference, the_goldens_experts_must_be_the_references_in_any_order);
     suite_add_tcase(suite, reference);
     return suite;
