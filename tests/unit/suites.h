@@ -22,6 +22,7 @@ Suite *report_html_suite(void);
 Suite *report_junit_suite(void);
 Suite *golden_suite(void);
 Suite *evidence_suite(void);
+Suite *dumps_suite(void);
 Suite *replay_suite(void);
 Suite *routing_suite(void);
 Suite *score_suite(void);

@@ -181,6 +181,31 @@ START_TEST(probabilities_computed_from_logits_may_be_a_millionth_off)
 }
 END_TEST
 
+/* A choice among logits that are not finite is neither right nor wrong. Where the dump's logits are finite they decide, whatever comes
+ * later. */
+START_TEST(a_choice_that_follows_from_nan_is_left_out)
+{
+    const int32_t engine[] = {3, 3, 2, 3}, own[4] = {0};
+    const float logits[] = {3, 2, 1, 0, 3, 2, 1, 0};
+    test_evidence *e = test_evidence_new(NULL, 2, "float32", 0);
+    test_tap *stored = test_evidence_tap(e, GEMMA4_TAP_ROUTER_LOGITS, 0, logits, logits, (const double[]){0, 0});
+    test_tap *out = test_evidence_tap(e, GEMMA4_TAP_MOE_OUT, 0, NULL, NULL, NULL),
+             *weights = test_evidence_tap(e, GEMMA4_TAP_MOE_ACT, 0, NULL, NULL, NULL);
+    test_evidence_ids(e, engine, own);
+    out->have[0] = out->have[1] = false;
+    ck_assert(judged(e).counts.faults == 2 && judged(e).left_out == 0);
+    stored->have[0] = false; /* its values are not finite */
+    ck_assert(judged(e).counts.faults == 1 && judged(e).counts.decisions == 1 && judged(e).left_out == 1 && judged(e).first_fault == 1);
+    stored->stored_row[0] = false; /* or there are none, but of another tensor */
+    ck_assert(judged(e).counts.faults == 1 && judged(e).left_out == 1);
+    out->have[0] = true;
+    ck_assert(judged(e).counts.faults == 2 && judged(e).left_out == 0);
+    weights->have[0] = false; /* because nobody knows whose they are: the ids are the reason, not the logits */
+    ck_assert(judged(e).counts.faults == 2 && judged(e).left_out == 0);
+    test_evidence_free(e);
+}
+END_TEST
+
 START_TEST(counts_are_of_all_rows_and_the_first_fault_has_its_place)
 {
     const gemma4_real logits[] = {3, 2, 1, 0, 3, 2, 2, 0, 3, 2, 1, 0, 0, 1, 2, 3, 3, 2, 1, 0};
@@ -236,29 +261,25 @@ static void close_model(tied_model *m)
     gemma4_model_close(m->model);
 }
 
-/* The logits, or the probabilities as bfloat16, that the engine last computed. */
-static float last_logits[T * MOST_EXPERTS];
-
-static void keep_logits(const gemma4_tap_event *event)
-{
-    for (size_t i = 0; event->tap == GEMMA4_TAP_ROUTER_LOGITS && i < event->rows * event->dims[0]; i++)
-        last_logits[i] = (float)event->values[i];
-}
+/* What the engine chooses by, and what it last computed of that. */
+static gemma4_tap chooses_by = GEMMA4_TAP_ROUTER_LOGITS;
+static float last[T * MOST_EXPERTS];
 
 /* The K largest; of equals the higher id first. */
 static void take_higher_ids(const test_engine *e, gemma4_tap_event *event)
 {
-    size_t K = e->model->config.top_k_experts, E = e->model->config.num_experts;
-    keep_logits(event);
+    size_t n_experts = e->model->config.num_experts, n_chosen = e->model->config.top_k_experts;
+    for (size_t i = 0; event->tap == chooses_by && i < event->rows * n_experts; i++)
+        last[i] = (float)event->values[i];
     for (size_t t = 0; event->tap == GEMMA4_TAP_ROUTER_TOPK_IDS && t < event->rows; t++) {
         bool taken[MOST_EXPERTS] = {false};
-        for (size_t k = 0; k < K; k++) {
-            size_t best = E;
-            for (size_t i = E; i-- > 0;)
-                if (!taken[i] && (best == E || last_logits[t * E + i] > last_logits[t * E + best]))
+        for (size_t k = 0; k < n_chosen; k++) {
+            size_t best = n_experts;
+            for (size_t i = n_experts; i-- > 0;)
+                if (!taken[i] && (best == n_experts || last[t * n_experts + i] > last[t * n_experts + best]))
                     best = i;
             taken[best] = true;
-            event->ids[t * K + k] = (int32_t)best;
+            event->ids[t * n_chosen + k] = (int32_t)best;
         }
     }
 }
@@ -298,6 +319,39 @@ START_TEST(an_engine_that_breaks_ties_the_other_way_conforms)
         ck_assert_uint_eq(j.report.routing.inferred, with_ids ? 0 : 6 * T); /* each time the reference's is the other one */
         test_judgement_free(&j);
     }
+    close_model(&m);
+}
+END_TEST
+
+/* The second of each pair has a third of its router's row a bit lower, so that its logit is one step of bfloat16 or two below the first's:
+ * the probabilities of some pairs tie, those of others do not. The engine chooses by rounded probabilities. */
+static const struct {
+    bool ids, logits, probs;
+} BY_PROBABILITY[] = {
+    {true, true, true}, {true, true, false}, {false, true, true}, {false, true, false}, {true, false, false}, {false, false, false},
+};
+
+START_TEST(a_bfloat16_engine_that_chooses_by_probabilities_conforms)
+{
+    tied_model m = model_with_ties("\"num_experts\": 16, \"top_k_experts\": 3", NULL, 2);
+    for (size_t layer = 0; layer < 6; layer++)
+        for (size_t i = 0; i < MOST_EXPERTS * 16; i++)
+            m.rows[layer][i] = (uint16_t)(m.rows[layer][i] - (i / 16 % 2 && i % 3 == 0));
+    test_engine e = engine_of(&m, "bfloat16", take_higher_ids, BY_PROBABILITY[_i].ids);
+    const char **but = e.but + (BY_PROBABILITY[_i].ids ? 0 : 4);
+    if (!BY_PROBABILITY[_i].logits)
+        *but++ = "*.router.logits";
+    if (!BY_PROBABILITY[_i].probs)
+        *but++ = "*.router.probs";
+    chooses_by = GEMMA4_TAP_ROUTER_PROBS;
+    test_judgement j = test_judge_engine(&e, false);
+    chooses_by = GEMMA4_TAP_ROUTER_LOGITS;
+    ck_assert_str_eq(test_first_divergence(&j), "");
+    ck_assert_uint_eq(j.report.routing.faults, 0);
+    /* Else this test tests nothing: some tie, and some do not. */
+    size_t others = BY_PROBABILITY[_i].ids ? j.report.routing.excused : j.report.routing.inferred;
+    ck_assert_msg(others > 0 && (others < 6 * T || !BY_PROBABILITY[_i].ids || !BY_PROBABILITY[_i].logits), "%zu", others);
+    test_judgement_free(&j);
     close_model(&m);
 }
 END_TEST
@@ -381,9 +435,11 @@ Suite *routing_suite(void)
     tcase_add_test(held, in_a_16_bit_tier_what_ties_as_a_probability_is_a_tie);
     tcase_add_test(held, stored_probabilities_say_whether_they_tie);
     tcase_add_test(held, probabilities_computed_from_logits_may_be_a_millionth_off);
+    tcase_add_test(held, a_choice_that_follows_from_nan_is_left_out);
     tcase_add_test(held, counts_are_of_all_rows_and_the_first_fault_has_its_place);
     suite_add_tcase(suite, held);
     tcase_add_loop_test(inferred, an_engine_that_breaks_ties_the_other_way_conforms, 0, COUNT(TIES));
+    tcase_add_loop_test(inferred, a_bfloat16_engine_that_chooses_by_probabilities_conforms, 0, COUNT(BY_PROBABILITY));
     tcase_add_loop_test(inferred, a_choice_is_inferred_within_a_number_of_ranks_and_of_sets, 0, COUNT(LIMITS));
     tcase_add_test(inferred, a_choice_beyond_the_tie_is_a_fault_in_every_tier);
     suite_add_tcase(suite, inferred);

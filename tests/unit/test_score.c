@@ -343,24 +343,25 @@ END_TEST
 START_TEST(ids_fail_by_their_faults_alone)
 {
     static const struct {
-        size_t excused, faults;
+        size_t decisions, excused, faults;
         gemma4_verdict verdict;
         const char *problem;
     } cases[] = {
-        {0, 0, GEMMA4_PASS, ""},
-        {2, 0, GEMMA4_EXCUSED, ""},
-        {0, 1, GEMMA4_DIVERGES, "at 1 position the experts are not those of the engine's own router logits, first at position 3"},
-        {2, 5, GEMMA4_DIVERGES, "at 5 positions the experts are not those of the engine's own router logits, first at position 3"},
+        {12, 0, 0, GEMMA4_PASS, ""},
+        {12, 2, 0, GEMMA4_EXCUSED, ""},
+        {0, 0, 0, GEMMA4_NOT_COVERED, ""}, /* all of them follow from NaN */
+        {12, 0, 1, GEMMA4_DIVERGES, "at 1 position the experts are not those of the engine's own router logits, first at position 3"},
+        {12, 2, 5, GEMMA4_DIVERGES, "at 5 positions the experts are not those of the engine's own router logits, first at position 3"},
     };
     for (size_t i = 0; i < COUNT(cases); i++) {
-        const gemma4_routing_verdict v = {.counts = {.decisions = 12, .excused = cases[i].excused, .faults = cases[i].faults},
-                                          .first_fault = 3};
+        const gemma4_routing counts = {.decisions = cases[i].decisions, .excused = cases[i].excused, .faults = cases[i].faults};
+        const gemma4_routing_verdict v = {.counts = counts, .first_fault = 3, .left_out = 2};
         gemma4_tap_result r = {0};
         gemma4_judge_ids(&v, &r);
         ck_assert_int_eq(r.verdict, cases[i].verdict);
         ck_assert_str_eq(r.problem, cases[i].problem);
-        ck_assert(r.rows == 12 && r.local.kind == GEMMA4_METRIC_EXPERT_SETS && r.local.error == (double)cases[i].faults &&
-                  r.local.tolerance == 0);
+        ck_assert(r.rows == cases[i].decisions && r.rows_left_out == 2);
+        ck_assert(r.local.kind == GEMMA4_METRIC_EXPERT_SETS && r.local.error == (double)cases[i].faults && r.local.tolerance == 0);
     }
 }
 END_TEST
