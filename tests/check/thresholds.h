@@ -73,11 +73,18 @@
 #define ROUTING_RANKS_NEAR 2
 #define ROUTING_RANKS_TIED 6
 #define ROUTING_CHOICES 24
+/* Two logits of a dump tie where they differ by at most so many roundings, as parts of the largest logit: where the dataset is narrower than
+ * the arithmetic, one of either; where it is not, two of float32 of either, since an engine may choose by probabilities (the difference to
+ * the largest logit is rounded, and its exponential). */
+#define TIE_ROUNDINGS_STORED 2
+#define TIE_ROUNDINGS_FLOAT32 4
 /* How much two float32 softmaxes of the same logits may differ, as a part of the probability. */
 #define PROBABILITY_SLACK 0x1p-20
 
-/* The least spread of a row, as parts of what is typical for rows of its size, and of one rounding. */
+/* The least spread of a row, as parts of what is typical for rows of its size, and of one rounding; and in itself, so that a row of zeros,
+ * which must be zeros in the engine too, is divided by something. */
 #define LEAST_OF_TYPICAL 0.5
 #define LEAST_OF_ROUNDING 0.3
+#define LEAST_SPREAD 1e-30
 
 #endif
