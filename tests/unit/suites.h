@@ -24,6 +24,7 @@ Suite *golden_suite(void);
 Suite *judge_suite(void);
 Suite *counter_model_suite(void);
 Suite *cli_suite(void);
+Suite *causes_suite(void);
 Suite *selftest_suite(void);
 Suite *twins_suite(void);
 
