@@ -32,6 +32,9 @@
 /* A description holds where it leaves at most this part of the error's energy; few are at most one in so many. */
 #define DESCRIBED_LEFT 0.02
 #define DESCRIBED_FEW 3
+/* Of the few, so many are listed one by one: what fits on a line. Shifts of wider rows are not looked for: the search takes the square. */
+#define DESCRIBED_ITEMS 8
+#define DESCRIBED_WIDEST 1024
 
 /* The matched filter: how close to 1 the coefficient must be, and how many of its spreads away from 0, over all layers or in one. */
 #define FILTER_COEFFICIENT 0.3
