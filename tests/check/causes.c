@@ -147,7 +147,7 @@ static void take_findings(sorting *s, gemma4_cause *cause)
             cause->first_layer = f->layer;
         }
         if (fit && explained++ == 0) {
-            cause->has_near = f->has_near;
+            cause->has_near = f->has_near && !same_id(f->near.model, cause->model);
             cause->near = f->near;
             cause->scope = fit->scope;
         }

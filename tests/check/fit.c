@@ -131,11 +131,13 @@ static void keep_fit(gemma4_finding *f, const gemma4_fit *fit)
     qsort(f->fits, f->fit_count, sizeof *f->fits, by_residual);
 }
 
-/* The best of those that do not fit. */
+/* The best of those that do not fit: the one that leaves the least part of the error. Where the error is within rounding, at the few
+ * positions that were looked at, what is left of it says nothing; and of a pair, one alone would be named. */
 static void keep_near(gemma4_finding *f, const gemma4_fit *fit)
 {
-    if (!f->has_near || fit->residual < f->near.residual)
-        f->near = *fit;
+    if (!(fit->error > LIMIT_SCORE) || fit->second != NO_MODEL || (f->has_near && !(fit->residual / fit->error < f->near.residual / f->near.error)))
+        return;
+    f->near = *fit;
     f->has_near = true;
 }
 
@@ -211,6 +213,10 @@ static trial score_prediction(const search *s, size_t positions, gemma4_fit *fit
 {
     gemma4_against rows = {.values = s->prediction, .skip = s->open, .positions = positions};
     trial result = score_rows(s, &rows, 1, fit);
+    if (result == TRIAL_NO_EFFECT && positions == 0) { /* but where the choice is open: it may have been this one */
+        rows.skip = NULL;
+        result = score_rows(s, &rows, 1, fit);
+    }
     if (result != TRIAL_MISS || !flips_are_possible(s->e, s->tap))
         return result;
     bool *skip = calloc(s->e->subject->T, sizeof *skip);
@@ -523,8 +529,6 @@ static int fit_ids(search *s, size_t model)
     fit.share = fit.coefficient;
     if (!status && decisions && others == 0)
         keep_fit(s->finding, &fit);
-    else if (!status)
-        keep_near(s->finding, &fit);
     return status;
 }
 
