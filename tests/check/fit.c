@@ -193,8 +193,8 @@ static trial score_rows(const search *s, const gemma4_against *rows, double limi
     if (projection.size == 0)
         return TRIAL_NO_EFFECT;
     gemma4_score left = gemma4_score_tap(s->e, s->tap, rows), all = gemma4_score_tap(s->e, s->tap, &expected);
-    /* Positions whose choice of experts is open were left out: half of them must have been judged. */
-    bool judged = left.rows > 0 && 2 * left.rows >= gemma4_score_tap(s->e, s->tap, &every).rows;
+    /* Positions whose choice of experts is open were left out: enough of them must have been judged. */
+    bool judged = left.rows > 0 && (double)left.rows >= JUDGED_PART * (double)gemma4_score_tap(s->e, s->tap, &every).rows;
     fit->coefficient = gemma4_filter_coefficient(&projection);
     fit->share = gemma4_filter_share(&projection);
     fit->residual = judged ? left.score : INFINITY;
@@ -461,7 +461,7 @@ static pair pair_of(const search *s, size_t a, size_t b, size_t positions, doubl
     double xx = product(s, x, x, positions), yy = product(s, y, y, positions), xy = product(s, x, y, positions);
     double xe = product(s, x, NULL, positions), ye = product(s, y, NULL, positions), determinant = xx * yy - xy * xy;
     pair p = {a, b, 0};
-    if (determinant > 1e-12 * xx * yy)
+    if (determinant > PAIR_ALIKE * xx * yy)
         p.share = (xe * xe * yy - 2 * xe * ye * xy + ye * ye * xx) / determinant / total;
     return p;
 }
