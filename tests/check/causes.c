@@ -44,20 +44,25 @@ static gemma4_cause *new_cause(sorting *s)
     return &more[s->causes->count++];
 }
 
-/* Writes the layers whose bit is set as "0-4, 6". */
+/* Writes the layers whose bit is set as "0-4, 6", and "..." where there is no room for more. */
 static void list_layers(char *text, size_t size, const bool *layers, size_t count)
 {
+    static const char more[] = ", ...";
     text[0] = '\0';
     for (size_t l = 0, end; l < count; l = end + 1) {
+        char range[48];
         for (end = l; end < count && layers[end]; end++)
             ;
         if (end == l)
             continue;
         size_t n = strlen(text);
-        if (end - l == 1)
-            snprintf(text + n, size - n, "%s%zu", n ? ", " : "", l);
-        else
-            snprintf(text + n, size - n, "%s%zu-%zu", n ? ", " : "", l, end - 1);
+        int length = end - l == 1 ? snprintf(range, sizeof range, "%s%zu", n ? ", " : "", l)
+                                  : snprintf(range, sizeof range, "%s%zu-%zu", n ? ", " : "", l, end - 1);
+        if (n + (size_t)length + sizeof more > size) {
+            snprintf(text + n, size - n, "%s", more);
+            return;
+        }
+        memcpy(text + n, range, (size_t)length + 1);
     }
 }
 
@@ -78,14 +83,14 @@ static const gemma4_fit *fit_of(const gemma4_finding *f, size_t model)
     return NULL;
 }
 
-/* How many of the findings that are left a model explains, and how well. */
-static size_t explains(const sorting *s, size_t model, double *residual)
+/* How many of the findings that are left a model explains, and how well: of all of them, or of those that another model explains as well. */
+static size_t explains(const sorting *s, size_t model, size_t as_well, double *residual)
 {
     size_t count = 0;
     double sum = 0;
     for (size_t i = 0; i < s->count; i++) {
         const gemma4_fit *fit = s->done[i] ? NULL : fit_of(&s->findings[i], model);
-        if (fit) {
+        if (fit && (as_well == NO_MODEL || fit_of(&s->findings[i], as_well))) {
             count++;
             sum += fit->residual * fit->residual;
         }
@@ -108,7 +113,7 @@ static size_t find_equivalents(const sorting *s, gemma4_cause *cause)
     size_t too_many = 0;
     for (size_t model = 0; model < s->models; model++) {
         double residual;
-        if (same_id(model, cause->model) || explains(s, model, &residual) < cause->taps || lists(cause, model) ||
+        if (same_id(model, cause->model) || explains(s, model, cause->model, &residual) < cause->taps || lists(cause, model) ||
             !(residual <= EQUIVALENT_FACTOR * cause->residual + EQUIVALENT_OFFSET))
             continue;
         if (cause->equivalent_count < GEMMA4_MAX_EQUIVALENT)
@@ -142,11 +147,12 @@ static void take_findings(sorting *s, gemma4_cause *cause)
             cause->first_layer = f->layer;
         }
         if (fit && explained++ == 0) {
-            cause->has_near = f->has_near;
+            cause->has_near = f->has_near && !same_id(f->near.model, cause->model);
             cause->near = f->near;
-            cause->second = fit->second;
             cause->scope = fit->scope;
         }
+        if (fit && cause->second == NO_MODEL)
+            cause->second = fit->second;
         coefficients += fit ? fit->coefficient : 0;
         s->done[i] = true;
         if (fit && fit->only_layer >= 0)
@@ -165,7 +171,7 @@ static int take_cause(sorting *s, bool *taken)
     *taken = false;
     for (size_t model = 0; model < s->models; model++) {
         double residual;
-        size_t count = explains(s, model, &residual);
+        size_t count = explains(s, model, NO_MODEL, &residual);
         if (count > most || (count == most && count && residual < best_residual)) {
             best = model;
             most = count;
@@ -183,7 +189,8 @@ static int take_cause(sorting *s, bool *taken)
     take_findings(s, cause);
     list_layers(cause->layers, sizeof cause->layers, s->in_layer, s->config->num_hidden_layers);
     if (too_many) { /* more names than a person can check are no name */
-        cause->explained = false;
+        cause->explained = cause->has_near = false;
+        cause->second = NO_MODEL;
         snprintf(cause->description, sizeof cause->description, "more than %d known mistakes fit this evidence, %s among them; dump more taps",
                  GEMMA4_MAX_EQUIVALENT, id_of(best));
     }
@@ -244,6 +251,27 @@ static bool is_named(const sorting *s, size_t model)
     return false;
 }
 
+/* Is one of the significant filters that enter at a tap that of a cause? */
+static bool is_named_at(const sorting *s, gemma4_tap tap)
+{
+    for (size_t model = 0; model < s->models; model++)
+        if (s->filtered[model].tap == tap && gemma4_significant_filter(&s->filtered[model]) && is_named(s, model))
+            return true;
+    return false;
+}
+
+/* The significant filters that enter at a tap belong to one cause, whose equivalents they are. NULL: it has been named. */
+static void deal_with(sorting *s, gemma4_tap tap, gemma4_cause *cause)
+{
+    for (size_t model = 0; model < s->models; model++) {
+        if (s->dealt_with[model] || s->filtered[model].tap != tap || !gemma4_significant_filter(&s->filtered[model]))
+            continue;
+        s->dealt_with[model] = true;
+        if (cause && !same_id(model, cause->model) && !lists(cause, model) && cause->equivalent_count < GEMMA4_MAX_EQUIVALENT)
+            cause->equivalent[cause->equivalent_count++] = model;
+    }
+}
+
 /* A mistake that no tap shows but all layers together do, or one layer by itself. Of those that enter at one tap the most significant
  * one is the cause, the others are equivalent to it. */
 static int take_below_bound(sorting *s, bool *taken)
@@ -258,6 +286,11 @@ static int take_below_bound(sorting *s, bool *taken)
     }
     if (!best)
         return 0;
+    if (is_named_at(s, best->tap)) { /* the same mistake, where it is too small to fail a tap */
+        deal_with(s, best->tap, NULL);
+        *taken = true;
+        return 0;
+    }
     const gemma4_filter *f = gemma4_significant_filter(best);
     bool everywhere = f == &best->all;
     gemma4_cause *cause = new_cause(s);
@@ -268,16 +301,36 @@ static int take_below_bound(sorting *s, bool *taken)
                             .coefficient = gemma4_filter_coefficient(f), .residual = gemma4_filter_spread(f)};
     if (!everywhere)
         snprintf(cause->layers, sizeof cause->layers, "%zu", best->best_layer);
-    for (size_t model = 0; model < s->models; model++) {
-        const gemma4_filtered *state = &s->filtered[model];
-        if (s->dealt_with[model] || !gemma4_significant_filter(state) || state->tap != best->tap)
-            continue;
-        s->dealt_with[model] = true;
-        if (!same_id(model, cause->model) && !lists(cause, model) && cause->equivalent_count < GEMMA4_MAX_EQUIVALENT)
-            cause->equivalent[cause->equivalent_count++] = model;
-    }
+    deal_with(s, best->tap, cause);
     *taken = true;
     return 0;
+}
+
+/* ---------------------------------------------------------------------- order */
+
+/* Where a cause is seen first, as a place in the order of all taps of the model. */
+static size_t place_of(const sorting *s, const gemma4_cause *cause)
+{
+    size_t layer = gemma4_tap_describe(cause->tap)->per_layer ? cause->first_layer + 1 : cause->tap == GEMMA4_TAP_EMBED ? 0 : s->config->num_hidden_layers + 1;
+    return layer * GEMMA4_TAP_COUNT + cause->tap;
+}
+
+static bool comes_before(const sorting *s, const gemma4_cause *a, const gemma4_cause *b)
+{
+    return a->explained != b->explained ? a->explained : place_of(s, a) < place_of(s, b);
+}
+
+/* Stable: causes that are seen at the same tap stay in the order in which they were found. */
+static void sort_causes(sorting *s)
+{
+    gemma4_cause *list = s->causes->list;
+    for (size_t i = 1; i < s->causes->count; i++) {
+        gemma4_cause cause = list[i];
+        size_t at = i;
+        for (; at > 0 && comes_before(s, &cause, &list[at - 1]); at--)
+            list[at] = list[at - 1];
+        list[at] = cause;
+    }
 }
 
 /* ------------------------------------------------------------------------ all */
@@ -298,6 +351,7 @@ int gemma4_find_causes(const gemma4_config *config, const gemma4_finding *findin
         status = take_below_bound(&s, &taken);
     if (!status)
         status = take_unexplained(&s);
+    sort_causes(&s);
     free(s.done);
     free(s.in_layer);
     free(s.dealt_with);

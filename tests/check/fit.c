@@ -131,11 +131,13 @@ static void keep_fit(gemma4_finding *f, const gemma4_fit *fit)
     qsort(f->fits, f->fit_count, sizeof *f->fits, by_residual);
 }
 
-/* The best of those that do not fit. */
+/* The best of those that do not fit: the one that leaves the least part of the error. Where the error is within rounding, at the few
+ * positions that were looked at, what is left of it says nothing; and of a pair, one alone would be named. */
 static void keep_near(gemma4_finding *f, const gemma4_fit *fit)
 {
-    if (!f->has_near || fit->residual < f->near.residual)
-        f->near = *fit;
+    if (!(fit->error > LIMIT_SCORE) || fit->second != NO_MODEL || (f->has_near && !(fit->residual / fit->error < f->near.residual / f->near.error)))
+        return;
+    f->near = *fit;
     f->has_near = true;
 }
 
@@ -191,8 +193,8 @@ static trial score_rows(const search *s, const gemma4_against *rows, double limi
     if (projection.size == 0)
         return TRIAL_NO_EFFECT;
     gemma4_score left = gemma4_score_tap(s->e, s->tap, rows), all = gemma4_score_tap(s->e, s->tap, &expected);
-    /* Positions whose choice of experts is open were left out: half of them must have been judged. */
-    bool judged = left.rows > 0 && 2 * left.rows >= gemma4_score_tap(s->e, s->tap, &every).rows;
+    /* Positions whose choice of experts is open were left out: enough of them must have been judged. */
+    bool judged = left.rows > 0 && (double)left.rows >= JUDGED_PART * (double)gemma4_score_tap(s->e, s->tap, &every).rows;
     fit->coefficient = gemma4_filter_coefficient(&projection);
     fit->share = gemma4_filter_share(&projection);
     fit->residual = judged ? left.score : INFINITY;
@@ -211,6 +213,10 @@ static trial score_prediction(const search *s, size_t positions, gemma4_fit *fit
 {
     gemma4_against rows = {.values = s->prediction, .skip = s->open, .positions = positions};
     trial result = score_rows(s, &rows, 1, fit);
+    if (result == TRIAL_NO_EFFECT && positions == 0) { /* but where the choice is open: it may have been this one */
+        rows.skip = NULL;
+        result = score_rows(s, &rows, 1, fit);
+    }
     if (result != TRIAL_MISS || !flips_are_possible(s->e, s->tap))
         return result;
     bool *skip = calloc(s->e->subject->T, sizeof *skip);
@@ -473,7 +479,7 @@ static pair pair_of(const search *s, size_t a, size_t b, size_t positions, doubl
     double xx = product(s, x, x, positions), yy = product(s, y, y, positions), xy = product(s, x, y, positions);
     double xe = product(s, x, NULL, positions), ye = product(s, y, NULL, positions), determinant = xx * yy - xy * xy;
     pair p = {a, b, 0};
-    if (determinant > 1e-12 * xx * yy)
+    if (determinant > PAIR_ALIKE * xx * yy)
         p.share = (xe * xe * yy - 2 * xe * ye * xy + ye * ye * xx) / determinant / total;
     return p;
 }
@@ -541,8 +547,6 @@ static int fit_ids(search *s, size_t model)
     fit.share = fit.coefficient;
     if (!status && decisions && others == 0)
         keep_fit(s->finding, &fit);
-    else if (!status)
-        keep_near(s->finding, &fit);
     return status;
 }
 

@@ -14,13 +14,19 @@
 /* Beyond this part of a limit a passing tap is called marginal. */
 #define MARGINAL_PART 0.75
 
+/* From here to PAIR_..., what explains an error. Where nothing else is said, the rates of `make kill-matrix`, `make planted`, `make pairs` and
+ * `make uncatalogued` are reached with the number; tests/unit/test_fit.c, test_causes.c, test_describe.c and test_filter.c say where it lies. */
+
 /* A counter-model explains a failing tap where what it leaves is within the limits above, and the error's coefficient on its predicted
  * difference is this close to 1. */
 #define FIT_COEFFICIENT 0.1
 /* A model that leaves at most this part of the error is measured against the spread that rounding has in it, over so many perturbed runs. */
 #define NEAR_PART 0.05
 #define PLANTED_DRAWS 3
-/* Of the mistakes that do not fit, one is worth a mention where it leaves less than this part of the error. */
+/* Positions whose choice of experts is open are left out; of all positions, at least this part must be left. */
+#define JUDGED_PART 0.5
+/* Of the mistakes that do not fit, one is worth a mention where it leaves less than this part of the error: its coefficient is then between 2/3
+ * and 2. */
 #define RUNNER_UP_PART 0.5
 /* Models whose residual is within this factor (and offset, in spreads) of the best one's fit the evidence equally well. */
 #define EQUIVALENT_FACTOR 1.25
@@ -32,18 +38,24 @@
 /* A description holds where it leaves at most this part of the error's energy; few are at most one in so many. */
 #define DESCRIBED_LEFT 0.02
 #define DESCRIBED_FEW 3
+/* Of the few, so many are listed one by one: what fits on a line. Shifts of wider rows are not looked for: the search takes the square. */
+#define DESCRIBED_ITEMS 8
+#define DESCRIBED_WIDEST 1024
 
-/* The matched filter: how close to 1 the coefficient must be, and how many of its spreads away from 0, over all layers or in one. */
+/* The matched filter: how close to 1 the coefficient must be, and how many of its spreads away from 0, over all layers or in one: `make honest` and
+ * `make honest-reference` find no alarm with these. */
 #define FILTER_COEFFICIENT 0.3
 #define FILTER_DEVIATIONS 8.0
 #define FILTER_LAYER_DEVIATIONS 12.0
 /* The part of the row's variance that is added to each value's own. Measured on a bfloat16 erf GELU in case tiny-prompt: 1 gives 3 spreads, 0.1
  * gives 10, 0.01 gives 25. */
 #define FILTER_ROW_PART 0.01
-/* Only a coefficient above this is worth a second computation. */
+/* Only a coefficient above this is worth a second computation: less hardly becomes 1 - FILTER_COEFFICIENT by what other layers add. */
 #define FILTER_PROMISING 0.5
 /* A predicted difference of which perturbed inputs change more than this part (of its squared size) is rounding. */
 #define FILTER_MOVED_PART 0.5
+/* Over more bridged blocks than this, noise leaves nothing to filter. */
+#define FILTER_BRIDGED 1
 
 /* Where layers have to be run again for every model, the first so many positions decide whether a model can fit at all. */
 #define PREFIX_POSITIONS 4
@@ -59,6 +71,10 @@
 #define PAIR_MODELS 60
 #define PAIR_TRIES 24
 #define PAIR_VALUES ((size_t)1 << 18)
+/* Two effects whose directions differ by less are one. No unit test holds these four: the first three bound time and memory, and a pair that ranks
+ * behind them is not found (`make pairs` counts those that are); of the last, everything between the rounding of a sum of products, 1e-15, and what
+ * tells two mistakes apart, 1e-6, gives the same results. */
+#define PAIR_ALIKE 1e-12
 /* What explained a tap in the last so many findings is tried first in the next layer; where the whole search was in vain in so many layers of
  * a kind, it is not made again. */
 #define EARLIER_FINDINGS 2

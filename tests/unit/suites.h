@@ -34,6 +34,11 @@ Suite *noise_suite(void);
 Suite *judge_suite(void);
 Suite *counter_model_suite(void);
 Suite *cli_suite(void);
+Suite *causes_suite(void);
+Suite *describe_suite(void);
+Suite *diagnose_suite(void);
+Suite *filter_suite(void);
+Suite *fit_suite(void);
 Suite *selftest_suite(void);
 Suite *twins_suite(void);
 
