@@ -306,33 +306,6 @@ static int take_below_bound(sorting *s, bool *taken)
     return 0;
 }
 
-/* ---------------------------------------------------------------------- order */
-
-/* Where a cause is seen first, as a place in the order of all taps of the model. */
-static size_t place_of(const sorting *s, const gemma4_cause *cause)
-{
-    size_t layer = gemma4_tap_describe(cause->tap)->per_layer ? cause->first_layer + 1 : cause->tap == GEMMA4_TAP_EMBED ? 0 : s->config->num_hidden_layers + 1;
-    return layer * GEMMA4_TAP_COUNT + cause->tap;
-}
-
-static bool comes_before(const sorting *s, const gemma4_cause *a, const gemma4_cause *b)
-{
-    return a->explained != b->explained ? a->explained : place_of(s, a) < place_of(s, b);
-}
-
-/* Stable: causes that are seen at the same tap stay in the order in which they were found. */
-static void sort_causes(sorting *s)
-{
-    gemma4_cause *list = s->causes->list;
-    for (size_t i = 1; i < s->causes->count; i++) {
-        gemma4_cause cause = list[i];
-        size_t at = i;
-        for (; at > 0 && comes_before(s, &cause, &list[at - 1]); at--)
-            list[at] = list[at - 1];
-        list[at] = cause;
-    }
-}
-
 /* ------------------------------------------------------------------------ all */
 
 int gemma4_find_causes(const gemma4_config *config, const gemma4_finding *findings, size_t count, const gemma4_filtered *filtered,
@@ -351,7 +324,6 @@ int gemma4_find_causes(const gemma4_config *config, const gemma4_finding *findin
         status = take_below_bound(&s, &taken);
     if (!status)
         status = take_unexplained(&s);
-    sort_causes(&s);
     free(s.done);
     free(s.in_layer);
     free(s.dealt_with);

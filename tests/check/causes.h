@@ -26,7 +26,7 @@ typedef struct gemma4_cause {
 } gemma4_cause;
 
 typedef struct gemma4_causes {
-    gemma4_cause *list; /* in dataflow order of where each is seen first; the explained ones before the others */
+    gemma4_cause *list; /* the one that explains most first, those that explain nothing last */
     size_t count;
 } gemma4_causes;
 

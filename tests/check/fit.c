@@ -305,7 +305,7 @@ static size_t first_positions(const search *s, const gemma4_planted *planted)
 }
 
 /* A first look at so many positions (0: all), by the machine's fastest operators: may it be the one? What rounding they add is allowed for, and
- * whatever passes is computed again. */
+ * whatever passes is computed again. A predicted difference that their rounding may be is no effect. */
 static trial screen_positions(search *s, const gemma4_planted *planted, size_t positions)
 {
     const gemma4_against rows = {.values = s->prediction, .skip = s->open, .positions = positions};
@@ -313,10 +313,11 @@ static trial screen_positions(search *s, const gemma4_planted *planted, size_t p
     if (gemma4_run_counter(s->e, s->runner, &run, s->error))
         return TRIAL_ERROR;
     gemma4_filter projection = gemma4_project(s->e, s->tap, s->prediction, &rows);
-    if (projection.size == 0)
+    gemma4_score left = gemma4_score_tap(s->e, s->tap, &rows);
+    double effect = left.rows ? sqrt(projection.size / (double)(left.rows * s->e->taps[s->tap].width)) : 0;
+    if (!(effect > (positions ? SCREEN_EFFECT : LIMIT_SCORE / 2)))
         return TRIAL_NO_EFFECT;
-    bool near = fabs(gemma4_filter_coefficient(&projection) - 1) <= SCREEN_FACTOR * FIT_COEFFICIENT &&
-                gemma4_score_tap(s->e, s->tap, &rows).worst <= SCREEN_FACTOR * LIMIT_WORST;
+    bool near = fabs(gemma4_filter_coefficient(&projection) - 1) <= SCREEN_FACTOR * FIT_COEFFICIENT && left.worst <= SCREEN_FACTOR * LIMIT_WORST;
     return near ? TRIAL_FIT : TRIAL_MISS;
 }
 

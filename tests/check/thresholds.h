@@ -61,6 +61,8 @@
 #define PREFIX_POSITIONS 4
 /* A first look by the fastest operators allows so many times the limits: their own rounding is a few spreads of float32's (spec/twins.md). */
 #define SCREEN_FACTOR 4
+/* At the first positions, a mistake has no effect yet where it moves values by no more than so many spreads. */
+#define SCREEN_EFFECT 10.0
 /* Where rounding may have flipped experts that the dump does not show, a model may fit this part of the positions only; within this part of
  * the limits, and leaving at most 1 / FLIP_IMPROVEMENT of what the right model leaves there. */
 #define FLIP_ROWS 0.6
