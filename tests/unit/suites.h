@@ -25,6 +25,7 @@ Suite *judge_suite(void);
 Suite *counter_model_suite(void);
 Suite *cli_suite(void);
 Suite *selftest_suite(void);
+Suite *sample_suite(void);
 Suite *twins_suite(void);
 
 #endif
