@@ -15,6 +15,7 @@
 #include "report_html.h"
 #include "sample.h"
 #include "selftest.h"
+#include "times.h"
 #include "version.h"
 
 static const char usage[] =
@@ -28,6 +29,8 @@ static const char usage[] =
     "       gemma4-check self-test [--honest]    does it find every known mistake, and none in honest engines?\n"
     "           [--case ID] [--tier T] [--tap-set all|layers|logits] [--cause ID] [--seeds N] [--jobs N] [--out FILE.md]\n"
     "       gemma4-check self-test --sample      the same of a fixed sample, in seconds [--jobs N]\n"
+    "       gemma4-check self-test --times --model DIR   how long does it take to judge each known mistake?\n"
+    "           [--tier T] [--tap-set all|layers|logits] [--cause ID] [--jobs N]\n"
     "       gemma4-check --version\n"
     "\n"
     "ENGINE.h5 is an activation file (spec/activations.md), HDF5 or safetensors.\n"
@@ -317,6 +320,21 @@ static int self_test_sample(int argc, char **argv, bool *reached, gemma4_error *
     return gemma4_sample_run(&gemma4_the_sample, (size_t)job_count, stdout, reached, error);
 }
 
+static int self_test_times(int argc, char **argv, bool *reached, gemma4_error *error)
+{
+    gemma4_times_options o = {0};
+    const char *jobs = NULL;
+    int64_t job_count = 2;
+    size_t count;
+    const gemma4_option options[] = {{"--model", &o.model_dir}, {"--tier", &o.tier}, {"--tap-set", &o.tap_set},
+                                     {"--cause", &o.cause},     {"--jobs", &jobs},   {NULL, NULL}};
+    if (gemma4_options_parse(argc, argv, options, NULL, 0, &count, error) || (jobs && gemma4_parse_int(jobs, "--jobs", 1, 64, &job_count, error)))
+        return -1;
+    o.jobs = (size_t)job_count;
+    *reached = true;
+    return gemma4_times(&o, stdout, error);
+}
+
 static int self_test_honest(int argc, char **argv, bool *reached, gemma4_error *error)
 {
     gemma4_self_test_options options = {0};
@@ -346,7 +364,7 @@ static int self_test_matrix(int argc, char **argv, bool *reached, gemma4_error *
     return status;
 }
 
-/* The matrix; or what the first option says: the honest engines, or the sample. */
+/* The matrix; or what the first option says: the honest engines, the sample, or the times. */
 static int command_self_test(int argc, char **argv, gemma4_error *error)
 {
     bool reached = false;
@@ -355,6 +373,8 @@ static int command_self_test(int argc, char **argv, gemma4_error *error)
         status = self_test_honest(argc - 2, argv + 2, &reached, error);
     else if (argc > 1 && !strcmp(argv[1], "--sample"))
         status = self_test_sample(argc - 2, argv + 2, &reached, error);
+    else if (argc > 1 && !strcmp(argv[1], "--times"))
+        status = self_test_times(argc - 2, argv + 2, &reached, error);
     else
         status = self_test_matrix(argc - 1, argv + 1, &reached, error);
     return status ? UNUSABLE : reached ? CONFORMS : DIVERGES;
