@@ -7,6 +7,7 @@
 #   make check-neon       the NEON twin under qemu-user
 #   make check-full       two layers at the true dimensions: transformers, reference and twins agree; 3.3 GB of disk
 #   make bench            operators and forward pass at the true dimensions, beside the machine's own limits
+#   make bench-check      how long gemma4-check takes for each known mistake, and for which it takes longest
 #   make agreement        the reference against every golden, as a table
 #   make precision        the reference's own rounding error, against a float64 build of the same source
 #   make check-sanitizers the tests under AddressSanitizer and UndefinedBehaviorSanitizer
@@ -110,7 +111,13 @@ $(BUILD)/twin-passes.passed: $(REF_OBJECTS) tests/twins.sh | $(BUILD)/gemma4-ref
 	OMP_WAIT_POLICY=passive OMP_NUM_THREADS=1 sh tests/twins.sh $(BUILD)
 	@touch $@
 
-check: all $(BUILD)/unit-tests.passed $(BUILD)/twins.passed $(BUILD)/twin-passes.passed
+# Under the sanitizers it would take minutes; the unit tests run the same code there.
+CHECK_OBJECTS = $(CHECKER) $(BUILD)/tests/check/main.o $(filter-out %/version.o,$(LIBRARY))
+$(BUILD)/sample.passed: $(CHECK_OBJECTS) $(wildcard golden/cases/* golden/checkpoints/*/*) | $(BUILD)/gemma4-check $(BUILD)/twin-passes.passed
+	$(if $(SANITIZE),,$(BUILD)/gemma4-check self-test --sample)
+	@touch $@
+
+check: all $(BUILD)/unit-tests.passed $(BUILD)/twins.passed $(BUILD)/twin-passes.passed $(BUILD)/sample.passed
 	$(BUILD)/gemma4-check lint
 	sh tests/demo.sh $(BUILD)/gemma4-check >$(BUILD)/demo.txt
 	@echo "make check: everything passed"
@@ -135,6 +142,14 @@ check-full: all $(FULL)/model.safetensors
 
 bench: $(BUILD)/gemma4-bench $(FULL)/model.safetensors
 	$(BUILD)/gemma4-bench --model $(FULL) --csv $(BUILD)/bench.csv --json $(BUILD)/bench.json
+
+# 12 layers of width 128: a model that a port would be tested with. Minutes.
+DEEP = build/checkpoints/deep128
+$(DEEP)/model.safetensors: | $(BUILD)/gemma4-ref
+	$(BUILD)/gemma4-ref synth --preset deep128 --seed 1 --out $(DEEP)
+
+bench-check: all $(DEEP)/model.safetensors
+	$(BUILD)/gemma4-check self-test --times --model $(DEEP)
 
 agreement: all
 	$(BUILD)/gemma4-check agreement
@@ -183,5 +198,5 @@ golden-verify: all $(ORACLE)
 clean:
 	rm -rf $(BUILD)
 
-.PHONY: all always demo check agreement precision check-sanitizers check-warnings honest planted uncatalogued pairs golden golden-verify kill-matrix honest-reference clean twin-errors check-neon bench check-full
+.PHONY: all always demo check agreement precision check-sanitizers check-warnings honest planted uncatalogued pairs golden golden-verify kill-matrix honest-reference clean twin-errors check-neon bench bench-check check-full
 -include $(shell find $(BUILD) -name '*.d' 2>/dev/null)

@@ -21,7 +21,7 @@ static const char usage[] =
     "       gemma4-ref dump  --model DIR --tokens 2,17,... --out FILE.h5 [--taps all|GLOB] [--schedule 32,1,1,...]\n"
     "                        [--first-position P] [--dtype float32|float64|float16|bfloat16] [--cpu ...]\n"
     "       gemma4-ref facts [--model DIR]\n"
-    "       gemma4-ref synth --preset tiny|moe128|wide256|uneven96|26b-a4b --seed S --out DIR [--layers N] [--vocab N] [--shards N]\n"
+    "       gemma4-ref synth --preset tiny|moe128|wide256|uneven96|deep128|26b-a4b --seed S --out DIR [--layers N] [--vocab N] [--shards N]\n"
     "       gemma4-ref --version\n"
     "\n"
     "run     prints the best next tokens, or with --decode N the N tokens that greedy decoding appends\n"

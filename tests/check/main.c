@@ -13,7 +13,9 @@
 #include "lint.h"
 #include "options.h"
 #include "report_html.h"
+#include "sample.h"
 #include "selftest.h"
+#include "times.h"
 #include "unknown_names.h"
 #include "version.h"
 
@@ -27,6 +29,9 @@ static const char usage[] =
     "       gemma4-check agreement               does this build's reference agree with every golden?\n"
     "       gemma4-check self-test [--honest]    does it find every known mistake, and none in honest engines?\n"
     "           [--case ID] [--tier T] [--tap-set all|layers|logits] [--cause ID] [--seeds N] [--jobs N] [--out FILE.md]\n"
+    "       gemma4-check self-test --sample      the same of a fixed sample, in seconds [--jobs N]\n"
+    "       gemma4-check self-test --times --model DIR   how long does it take to judge each known mistake?\n"
+    "           [--tier T] [--tap-set all|layers|logits] [--cause ID] [--jobs N]\n"
     "       gemma4-check --version\n"
     "\n"
     "ENGINE.h5 is an activation file (spec/activations.md), HDF5 or safetensors.\n"
@@ -330,29 +335,74 @@ static void write_bytes(FILE *f, const void *text)
     fputs(text, f);
 }
 
-/* The matrix or, with --honest, the honest engines. */
-static int command_self_test(int argc, char **argv, gemma4_error *error)
+static int self_test_sample(int argc, char **argv, bool *reached, gemma4_error *error)
+{
+    const char *jobs = NULL;
+    int64_t job_count = 2;
+    size_t count;
+    const gemma4_option options[] = {{"--jobs", &jobs}, {NULL, NULL}};
+    if (gemma4_options_parse(argc, argv, options, NULL, 0, &count, error) || (jobs && gemma4_parse_int(jobs, "--jobs", 1, 64, &job_count, error)))
+        return -1;
+    return gemma4_sample_run(&gemma4_the_sample, (size_t)job_count, stdout, reached, error);
+}
+
+static int self_test_times(int argc, char **argv, bool *reached, gemma4_error *error)
+{
+    gemma4_times_options o = {0};
+    const char *jobs = NULL;
+    int64_t job_count = 2;
+    size_t count;
+    const gemma4_option options[] = {{"--model", &o.model_dir}, {"--tier", &o.tier}, {"--tap-set", &o.tap_set},
+                                     {"--cause", &o.cause},     {"--jobs", &jobs},   {NULL, NULL}};
+    if (gemma4_options_parse(argc, argv, options, NULL, 0, &count, error) || (jobs && gemma4_parse_int(jobs, "--jobs", 1, 64, &job_count, error)))
+        return -1;
+    o.jobs = (size_t)job_count;
+    *reached = true;
+    return gemma4_times(&o, stdout, error);
+}
+
+static int self_test_honest(int argc, char **argv, bool *reached, gemma4_error *error)
+{
+    gemma4_self_test_options options = {0};
+    const char *page = NULL;
+    if (parse_self_test(argc, argv, &options, &page, error))
+        return -1;
+    if (page || options.cause)
+        return gemma4_fail(error, "self-test --honest: takes neither --out nor --cause");
+    return gemma4_self_test_honest(&options, stdout, reached, error);
+}
+
+static int self_test_matrix(int argc, char **argv, bool *reached, gemma4_error *error)
 {
     gemma4_self_test_options options = {0};
     const char *page = NULL;
     char *text = NULL;
     size_t size = 0;
-    bool reached = false, honest = argc > 1 && !strcmp(argv[1], "--honest");
-    if (parse_self_test(argc - 1 - honest, argv + 1 + honest, &options, &page, error))
-        return UNUSABLE;
-    if (honest && (page || options.cause)) {
-        gemma4_fail(error, "self-test --honest: takes neither --out nor --cause");
-        return UNUSABLE;
-    }
-    if (honest)
-        return gemma4_self_test_honest(&options, stdout, &reached, error) ? UNUSABLE : reached ? CONFORMS : DIVERGES;
+    if (parse_self_test(argc, argv, &options, &page, error))
+        return -1;
     FILE *memory = open_memstream(&text, &size);
-    int status = memory ? gemma4_self_test(&options, stdout, memory, &reached, error) : gemma4_fail(error, "self-test: out of memory");
+    int status = memory ? gemma4_self_test(&options, stdout, memory, reached, error) : gemma4_fail(error, "self-test: out of memory");
     if (memory && fclose(memory) && !status) /* the page is cut off */
         status = gemma4_fail(error, "self-test: out of memory");
     if (!status)
         status = write_file(page, write_bytes, text, error);
     free(text);
+    return status;
+}
+
+/* The matrix; or what the first option says: the honest engines, the sample, or the times. */
+static int command_self_test(int argc, char **argv, gemma4_error *error)
+{
+    bool reached = false;
+    int status;
+    if (argc > 1 && !strcmp(argv[1], "--honest"))
+        status = self_test_honest(argc - 2, argv + 2, &reached, error);
+    else if (argc > 1 && !strcmp(argv[1], "--sample"))
+        status = self_test_sample(argc - 2, argv + 2, &reached, error);
+    else if (argc > 1 && !strcmp(argv[1], "--times"))
+        status = self_test_times(argc - 2, argv + 2, &reached, error);
+    else
+        status = self_test_matrix(argc - 1, argv + 1, &reached, error);
     return status ? UNUSABLE : reached ? CONFORMS : DIVERGES;
 }
 

@@ -40,6 +40,7 @@ Suite *diagnose_suite(void);
 Suite *filter_suite(void);
 Suite *fit_suite(void);
 Suite *selftest_suite(void);
+Suite *sample_suite(void);
 Suite *twins_suite(void);
 
 #endif

@@ -318,6 +318,13 @@ static const struct {
     {CHECK, {"tiny-one-token", "good.h5", "--require", "everything"}, "--require: expected full, layers or logits, found 'everything'"},
     {CHECK, {"tiny-one-token", "good.h5", "--require", "partial"}, "--require: expected full, layers or logits, found 'partial'"},
     {CHECK, {"tiny-one-token", "good.h5", "--dtype", "q9_9"}, "dtype: expected one of float32"},
+    {CHECK, {"self-test", "--sample", "--seeds", "3"}, "unknown option '--seeds'"},
+    {CHECK, {"self-test", "--sample", "--jobs", "0"}, "--jobs: expected an integer from 1"},
+    {CHECK, {"self-test", "--times"}, "self-test --times: option '--model' is required"},
+    {CHECK, {"self-test", "--times", MODEL, "--tap-set", "some"}, "--tap-set: expected all, layers or logits, found 'some'"},
+    {CHECK, {"self-test", "--times", MODEL, "--tier", "int8"}, "--tier: expected float32, bfloat16 or float16, found 'int8'"},
+    {CHECK, {"self-test", "--times", MODEL, "--cause", "no-such"}, "--cause: expected an id of the catalogue"},
+    {CHECK, {"self-test", "--honest", "--out", "x"}, "self-test --honest: takes neither --out nor --cause"},
     /* models and outputs */
     {REF, {"run", "--model", "missing", "--tokens", "2"}, "missing/config.json: No such file"},
     {REF, {"run", "--model", "good.h5", "--tokens", "2"}, "good.h5/config.json: Not a directory"},
