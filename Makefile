@@ -78,6 +78,8 @@ $(BUILD)/%.o: %.c
 
 # ops_avx2.c and peak_avx2.c get TWIN_avx2, and so on.
 $(BUILD)/ref/ops_%.o $(BUILD)/tests/bench/%.o $(BUILD)/tests/twins/%.o: TWIN_FLAGS = $(TWIN_$(lastword $(subst _, ,$(notdir $*)))) $(or $(OPENMP),-Wno-unknown-pragmas)
+# It says how many threads the twins use.
+$(BUILD)/ref/ops.o: TWIN_FLAGS = $(if $(TWINS),$(OPENMP))
 
 # The version is compiled into one file, and that one again when it changes.
 $(BUILD)/ref/version.o: CPPFLAGS += -DGEMMA4_VERSION='"$(VERSION)"'
@@ -94,7 +96,8 @@ demo: all
 # Tests that have passed are not repeated until something that they read changes. A commit's version is no such thing: the objects count.
 REF_OBJECTS  = $(BUILD)/ref/main.o $(filter-out %/version.o,$(LIBRARY))
 UNIT_OBJECTS = $(UNIT) $(CHECKER) $(BUILD)/tests/check/main.o $(REF_OBJECTS)
-$(BUILD)/unit-tests.passed: $(UNIT_OBJECTS) $(wildcard spec/*.md) $(wildcard golden/*/* golden/*/*/*) | $(BUILD)/unit-tests $(BUILD)/gemma4-ref $(BUILD)/gemma4-check
+UNIT_READS   = Makefile README.md $(wildcard spec/*.md spec/*/* golden/*/* golden/*/*/*)
+$(BUILD)/unit-tests.passed: $(UNIT_OBJECTS) $(UNIT_READS) | $(BUILD)/unit-tests $(BUILD)/gemma4-ref $(BUILD)/gemma4-check
 	GEMMA4_BUILD=$(BUILD) $(BUILD)/unit-tests
 	@touch $@
 

@@ -90,7 +90,7 @@ static int run_one(const gemma4_evidence *e, gemma4_runner *runner, const gemma4
     gemma4_mistakes mistakes = gemma4_mistakes_in(&s->model->config, wanted->planted, block);
     bool last = block == e->block;
     sink seen = {.stop = wanted->stop, .out = wanted->out, .width = e->taps[wanted->stop].width, .T = s->T};
-    gemma4_block_run run = {.block = block, .positions = wanted->positions, .inject = evidence_of(e, block), .draw = wanted->draw,
+    gemma4_block_run run = {.block = block, .positions = wanted->positions, .quick = wanted->quick, .inject = evidence_of(e, block), .draw = wanted->draw,
                             .noise = wanted->draw ? &noise : NULL, .mistakes = wanted->planted->count ? &mistakes : NULL};
     noise.kv_unit = s->kv_unit;
     if (last) {

@@ -288,31 +288,45 @@ static trial try_positions(search *s, const gemma4_planted *planted, size_t posi
     return result == TRIAL_MISS ? retry_with_spread(s, planted, positions, fit) : result;
 }
 
-/* The numbers of positions at which a mistake is tried, one after the other, the last being all (0): it must fit at each, or have no effect yet. A
- * wrong mask may let the first positions see later ones; a single step is computed faster than it could be cut; and where experts flip, few rows
- * say little. */
-typedef struct stages {
-    size_t positions[3];
-    size_t count;
-} stages;
-
-static stages stages_of(const search *s, const gemma4_planted *planted)
+/* How many positions decide at first whether a mistake can fit; 0: all of them are needed. A wrong mask may let the first positions see later
+ * ones; a single step is computed faster than it could be cut; and where experts flip, few rows say little. */
+static size_t first_positions(const search *s, const gemma4_planted *planted)
 {
     const gemma4_subject *subject = s->e->subject;
-    stages all = {.count = 1}, some = {.count = 0};
     size_t first = 0; /* position at which the mistake is made */
     for (size_t i = 0; i < planted->count; i++)
         if (!strcmp(planted->models[i]->section, "masks") || !strcmp(planted->models[i]->section, "cache"))
-            return all;
+            return 0;
     if (!is_bridged(s->e) && (subject->tier->unit > UNIT_FLOAT32 || gemma4_is_one_step(s->e, planted->models[0], s->tap)))
-        return all;
+        return 0;
     while (first < subject->T && !gemma4_in_scope(&subject->schedule, planted->scope, first))
         first++;
-    if (planted->only_layer[0] >= 0) /* there are many of these */
-        some.positions[some.count++] = first + 1;
-    some.positions[some.count++] = first + PREFIX_POSITIONS;
-    some.positions[some.count++] = 0;
-    return first + PREFIX_POSITIONS < subject->T ? some : all;
+    return first + PREFIX_POSITIONS < subject->T ? first + PREFIX_POSITIONS : 0;
+}
+
+/* A first look at so many positions (0: all), by the machine's fastest operators: may it be the one? What rounding they add is allowed for, and
+ * whatever passes is computed again. */
+static trial screen_positions(search *s, const gemma4_planted *planted, size_t positions)
+{
+    const gemma4_against rows = {.values = s->prediction, .skip = s->open, .positions = positions};
+    const gemma4_counter_run run = {.planted = planted, .positions = positions, .quick = true, .stop = s->tap, .out = s->prediction, .open = s->open};
+    if (gemma4_run_counter(s->e, s->runner, &run, s->error))
+        return TRIAL_ERROR;
+    gemma4_filter projection = gemma4_project(s->e, s->tap, s->prediction, &rows);
+    if (projection.size == 0)
+        return TRIAL_NO_EFFECT;
+    bool near = fabs(gemma4_filter_coefficient(&projection) - 1) <= SCREEN_FACTOR * FIT_COEFFICIENT &&
+                gemma4_score_tap(s->e, s->tap, &rows).worst <= SCREEN_FACTOR * LIMIT_WORST;
+    return near ? TRIAL_FIT : TRIAL_MISS;
+}
+
+/* At the position where the mistake is first made, at some, at all, until it has an effect. */
+static trial screen(search *s, const gemma4_planted *planted, size_t positions)
+{
+    trial result = positions ? screen_positions(s, planted, positions - PREFIX_POSITIONS + 1) : TRIAL_NO_EFFECT;
+    if (result == TRIAL_NO_EFFECT && positions)
+        result = screen_positions(s, planted, positions);
+    return result == TRIAL_NO_EFFECT ? screen_positions(s, planted, 0) : result;
 }
 
 static void keep_difference(search *s, size_t model, size_t positions)
@@ -333,18 +347,22 @@ static int try_planted(search *s, const gemma4_planted *planted, size_t model, s
     if (planted->count == 1 && !gemma4_can_show(s->e, planted, s->tap))
         return 0;
     bool everywhere = planted->count == 1 && planted->only_layer[0] < 0 && planted->scope == GEMMA4_EVERYWHERE;
-    stages at = stages_of(s, planted);
-    trial result = TRIAL_FIT;
-    for (size_t i = 0; i < at.count && (result == TRIAL_FIT || result == TRIAL_NO_EFFECT); i++) {
-        result = try_positions(s, planted, at.positions[i], &fit);
-        if (everywhere && at.positions[i] && result > TRIAL_NO_EFFECT) {
-            keep_difference(s, model, at.positions[i]);
-            s->missed_early[model] = result == TRIAL_MISS;
-        }
+    size_t positions = first_positions(s, planted);
+    /* Of these there are many. */
+    bool many = is_bridged(s->e) && (planted->only_layer[0] >= 0 || planted->scope != GEMMA4_EVERYWHERE);
+    trial result = many ? screen(s, planted, positions) : TRIAL_FIT;
+    if (positions && result == TRIAL_FIT)
+        result = try_positions(s, planted, positions, &fit);
+    if (everywhere && positions && result > TRIAL_NO_EFFECT) {
+        keep_difference(s, model, positions);
+        s->missed_early[model] = result == TRIAL_MISS;
     }
+    /* Without effect there, it may act later: past the window, in a later chunk. */
+    if (result == TRIAL_FIT || (positions && !many && result == TRIAL_NO_EFFECT))
+        result = try_positions(s, planted, 0, &fit);
     if (result == TRIAL_FIT)
         keep_fit(s->finding, &fit);
-    else if (result == TRIAL_MISS)
+    else if (result == TRIAL_MISS && fit.error > 0)
         keep_near(s->finding, &fit);
     if (everywhere && result > TRIAL_NO_EFFECT)
         s->partial[model] = fit;

@@ -39,7 +39,7 @@ typedef struct self_test {
     const gemma4_self_test_options *options;
     opened_case *cases;
     size_t case_count;
-    char directory[64]; /* of temporary files; "" where there is none */
+    char directory[4096]; /* of temporary files; "" where there is none */
     /* Honest runs: */
     size_t seeds;
     bool every_tier;      /* all tiers and tap sets instead of the grid's columns */
@@ -86,7 +86,11 @@ static int open_cases(self_test *t, const char *const *ids, size_t count, gemma4
 
 static int make_directory(self_test *t, gemma4_error *error)
 {
-    snprintf(t->directory, sizeof t->directory, "%s/gemma4-self-test-XXXXXX", getenv("TMPDIR") ? getenv("TMPDIR") : P_tmpdir);
+    const char *parent = getenv("TMPDIR") ? getenv("TMPDIR") : P_tmpdir;
+    if (snprintf(t->directory, sizeof t->directory, "%s/gemma4-self-test-XXXXXX", parent) >= (int)sizeof t->directory) {
+        t->directory[0] = '\0';
+        return gemma4_fail(error, "self-test: TMPDIR %.200s: path too long", parent);
+    }
     if (mkdtemp(t->directory))
         return 0;
     t->directory[0] = '\0';
@@ -333,14 +337,6 @@ gemma4_matrix_rates gemma4_matrix_rates_of(const gemma4_matrix *matrix, size_t c
     return r;
 }
 
-static bool cause_exists(const char *id)
-{
-    for (size_t i = 0; i < gemma4_counter_model_count(); i++)
-        if (!strcmp(gemma4_counter_model_at(i)->id, id))
-            return true;
-    return false;
-}
-
 /* One line; true where everything is reached. */
 static bool summarise(FILE *out, const gemma4_matrix *matrix, size_t unusable)
 {
@@ -387,7 +383,7 @@ static int prepare(self_test *t, FILE *out, gemma4_error *error)
 {
     gemma4_matrix *matrix = t->matrix;
     size_t unusable;
-    if (t->options->cause && !cause_exists(t->options->cause))
+    if (t->options->cause && !gemma4_cause_exists(t->options->cause))
         return gemma4_fail(error, "--cause: expected an id of the catalogue (gemma4-check explain), found '%s'", t->options->cause);
     if (check_asked(t, error))
         return -1;

@@ -1,4 +1,4 @@
-/* Where verdicts begin. Every number here was measured; spec/tolerance.md says with which command. */
+/* Where verdicts begin. The table in spec/tolerance.md, "Constants", says of each why it is what it is, and what measured it. */
 #ifndef GEMMA4_THRESHOLDS_H
 #define GEMMA4_THRESHOLDS_H
 
@@ -59,6 +59,8 @@
 
 /* Where layers have to be run again for every model, the first so many positions decide whether a model can fit at all. */
 #define PREFIX_POSITIONS 4
+/* A first look by the fastest operators allows so many times the limits: their own rounding is a few spreads of float32's (spec/twins.md). */
+#define SCREEN_FACTOR 4
 /* Where rounding may have flipped experts that the dump does not show, a model may fit this part of the positions only; within this part of
  * the limits, and leaving at most 1 / FLIP_IMPROVEMENT of what the right model leaves there. */
 #define FLIP_ROWS 0.6
@@ -87,11 +89,18 @@
 #define ROUTING_RANKS_NEAR 2
 #define ROUTING_RANKS_TIED 6
 #define ROUTING_CHOICES 24
+/* Two logits of a dump tie where they differ by at most so many roundings, as parts of the largest logit: where the dataset is narrower than
+ * the arithmetic, one of either; where it is not, two of float32 of either, since an engine may choose by probabilities (the difference to
+ * the largest logit is rounded, and its exponential). */
+#define TIE_ROUNDINGS_STORED 2
+#define TIE_ROUNDINGS_FLOAT32 4
 /* How much two float32 softmaxes of the same logits may differ, as a part of the probability. */
 #define PROBABILITY_SLACK 0x1p-20
 
-/* The least spread of a row, as parts of what is typical for rows of its size, and of one rounding. */
+/* The least spread of a row, as parts of what is typical for rows of its size, and of one rounding; and in itself, so that a row of zeros,
+ * which must be zeros in the engine too, is divided by something. */
 #define LEAST_OF_TYPICAL 0.5
 #define LEAST_OF_ROUNDING 0.3
+#define LEAST_SPREAD 1e-30
 
 #endif

@@ -172,9 +172,8 @@ int gemma4_trial_run(const gemma4_simulation *s, const double honest[GEMMA4_TAP_
     char path[4096];
     gemma4_report report = {0};
     *trial = (gemma4_trial){.first_tap = GEMMA4_TAP_COUNT, .expected_tap = GEMMA4_TAP_COUNT};
-    if (snprintf(path, sizeof path, "%s/%ld.h5", directory, (long)getpid()) >= (int)sizeof path)
-        return gemma4_fail(error, "%.200s...: path too long", directory);
-    int status = judge(s, without_causes, path, &report, error);
+    bool fits = snprintf(path, sizeof path, "%s/%ld.h5", directory, (long)getpid()) < (int)sizeof path;
+    int status = fits ? judge(s, without_causes, path, &report, error) : gemma4_fail(error, "%.200s...: path too long", directory);
     double *ratios = calloc(report.tap_count + 1, sizeof *ratios);
     if (!status && !ratios)
         status = gemma4_fail(error, "self-test: out of memory");
