@@ -66,6 +66,20 @@ static void list_layers(char *text, size_t size, const bool *layers, size_t coun
     }
 }
 
+bool gemma4_layer_is_listed(const char *layers, size_t layer)
+{
+    for (const char *text = layers; *text;) {
+        char *end;
+        size_t first = strtoul(text, &end, 10), last = *end == '-' ? strtoul(end + 1, &end, 10) : first;
+        if (end == text)
+            return false;
+        if (layer >= first && layer <= last)
+            return true;
+        text = end + strspn(end, ", ");
+    }
+    return false;
+}
+
 static void mark_layer(sorting *s, const gemma4_finding *f)
 {
     if (gemma4_tap_describe(f->tap)->per_layer)
@@ -306,6 +320,54 @@ static int take_below_bound(sorting *s, bool *taken)
     return 0;
 }
 
+/* -------------------------------------------------------------------- merging */
+
+/* Where a cause is seen first, as a place in the order of all taps of the model. */
+static size_t place_of(const sorting *s, const gemma4_cause *cause)
+{
+    size_t layer = gemma4_tap_describe(cause->tap)->per_layer ? cause->first_layer + 1 : cause->tap == GEMMA4_TAP_EMBED ? 0 : s->config->num_hidden_layers + 1;
+    return layer * GEMMA4_TAP_COUNT + cause->tap;
+}
+
+/* Two that the evidence does not tell apart where either is seen. */
+static bool are_one(const gemma4_cause *a, const gemma4_cause *b)
+{
+    return a->explained && b->explained && a->second == NO_MODEL && b->second == NO_MODEL && a->below_bound == b->below_bound &&
+           lists(a, b->model) && lists(b, a->model);
+}
+
+/* Gives what b explains to a, which is then seen where the first of them is. */
+static void merge(sorting *s, gemma4_cause *a, const gemma4_cause *b)
+{
+    double taps = (double)(a->taps + b->taps);
+    if (place_of(s, b) < place_of(s, a)) {
+        a->tap = b->tap;
+        a->first_layer = b->first_layer;
+    }
+    if (a->below_bound) /* of all layers, by the filter that says most */
+        return;
+    for (size_t l = 0; l < s->config->num_hidden_layers; l++)
+        s->in_layer[l] = gemma4_layer_is_listed(a->layers, l) || gemma4_layer_is_listed(b->layers, l);
+    list_layers(a->layers, sizeof a->layers, s->in_layer, s->config->num_hidden_layers);
+    a->coefficient = ((double)a->taps * a->coefficient + (double)b->taps * b->coefficient) / taps;
+    a->residual = sqrt(((double)a->taps * a->residual * a->residual + (double)b->taps * b->residual * b->residual) / taps);
+    a->taps += b->taps;
+}
+
+static void merge_causes(sorting *s)
+{
+    gemma4_cause *list = s->causes->list;
+    for (size_t i = 0; i < s->causes->count; i++)
+        for (size_t k = i + 1; k < s->causes->count;) {
+            if (!are_one(&list[i], &list[k])) {
+                k++;
+                continue;
+            }
+            merge(s, &list[i], &list[k]);
+            memmove(&list[k], &list[k + 1], (--s->causes->count - k) * sizeof *list);
+        }
+}
+
 /* ------------------------------------------------------------------------ all */
 
 int gemma4_find_causes(const gemma4_config *config, const gemma4_finding *findings, size_t count, const gemma4_filtered *filtered,
@@ -324,6 +386,8 @@ int gemma4_find_causes(const gemma4_config *config, const gemma4_finding *findin
         status = take_below_bound(&s, &taken);
     if (!status)
         status = take_unexplained(&s);
+    if (!status)
+        merge_causes(&s);
     free(s.done);
     free(s.in_layer);
     free(s.dealt_with);

@@ -34,5 +34,7 @@ typedef struct gemma4_causes {
 int gemma4_find_causes(const gemma4_config *config, const gemma4_finding *findings, size_t count, const gemma4_filtered *filtered,
                        gemma4_causes *causes, gemma4_error *error);
 void gemma4_causes_free(gemma4_causes *causes);
+/* Is a layer in a list as causes have them, "0-4, 6"? */
+bool gemma4_layer_is_listed(const char *layers, size_t layer);
 
 #endif

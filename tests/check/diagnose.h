@@ -12,7 +12,7 @@ void gemma4_diagnosis_free(gemma4_diagnosis *diagnosis);
 /* Looks at a block: failed says which of its taps failed. */
 int gemma4_diagnose_block(gemma4_diagnosis *diagnosis, const gemma4_evidence *evidence, gemma4_runner *runner, const bool failed[GEMMA4_TAP_COUNT],
                           gemma4_error *error);
-/* After the last block: findings become causes, best first. */
+/* After the last block: findings become causes, in the order of gemma4_causes. */
 int gemma4_diagnose_conclude(gemma4_diagnosis *diagnosis, gemma4_error *error);
 /* 0 where diagnosis is NULL. */
 size_t gemma4_cause_count(const gemma4_diagnosis *diagnosis);

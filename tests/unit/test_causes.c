@@ -235,6 +235,46 @@ START_TEST(equivalent_variants_are_listed_once)
 }
 END_TEST
 
+/* Each lists the other's id: here q's rotation and one mask, there another mask and k's. */
+START_TEST(two_causes_that_the_evidence_takes_for_each_other_are_one)
+{
+    size_t wide = model_of("window-off-by-one-wide", ""), wide_in_decode = model_of("window-off-by-one-wide", "decode only");
+    gemma4_finding *f = found(GEMMA4_TAP_LAYER_OUTPUT, 1), *g = found(GEMMA4_TAP_LAYER_OUTPUT, 2), *h = found(GEMMA4_TAP_LAYER_OUTPUT, 4);
+    fits(f, wide_in_decode, 1)->coefficient = 0.98;
+    fits(f, V1, _i == 1 ? 9 : 1.1);
+    fits(g, V2, 3);
+    fits(g, wide, 3.1);
+    fits(h, V2, 3);
+    fits(h, wide, 3.1);
+    conclude();
+    ck_assert_uint_eq(causes.count, 1 + (_i == 1));
+    if (_i == 1) /* the first one does not list the second */
+        return;
+    const gemma4_cause *c = &causes.list[0];
+    ck_assert_uint_eq(c->model, V2); /* explains most */
+    ck_assert_uint_eq(c->first_layer, 1);
+    ck_assert_uint_eq(c->taps, 3);
+    ck_assert_str_eq(c->layers, "1-2, 4");
+    ck_assert_double_eq_tol(c->coefficient, (0.98 + 1 + 1) / 3, 1e-12);
+    ck_assert_double_eq_tol(c->residual, sqrt(19.0 / 3), 1e-12);
+}
+END_TEST
+
+START_TEST(layers_in_a_list_are_found)
+{
+    static const struct {
+        const char *list;
+        size_t layer;
+        bool listed;
+    } cases[] = {
+        {"0-4, 6", 0, true}, {"0-4, 6", 4, true}, {"0-4, 6", 5, false}, {"0-4, 6", 6, true},    {"0-4, 6", 7, false},
+        {"5, 11", 1, false}, {"5, 11", 11, true}, {"", 0, false},       {"3, ...", 3, true},    {"3, ...", 4, false},
+    };
+    for (size_t i = 0; i < COUNT(cases); i++)
+        ck_assert_msg(gemma4_layer_is_listed(cases[i].list, cases[i].layer) == cases[i].listed, "%zu in %s", cases[i].layer, cases[i].list);
+}
+END_TEST
+
 START_TEST(three_others_that_fit_as_well_are_a_name_and_four_are_none)
 {
     size_t others[] = {B, C, D, E};
@@ -581,6 +621,8 @@ Suite *causes_suite(void)
     tcase_add_test(c, an_equivalent_mistake_explains_the_same_findings);
     tcase_add_test(c, variants_of_one_mistake_are_listed_once);
     tcase_add_test(c, equivalent_variants_are_listed_once);
+    tcase_add_loop_test(c, two_causes_that_the_evidence_takes_for_each_other_are_one, 0, 2);
+    tcase_add_test(c, layers_in_a_list_are_found);
     tcase_add_loop_test(c, three_others_that_fit_as_well_are_a_name_and_four_are_none, 0, 2);
     tcase_add_loop_test(c, layers_are_listed_as_ranges, 0, COUNT(LISTS));
     tcase_add_test(c, a_list_of_layers_without_end_stops_at_a_whole_number);

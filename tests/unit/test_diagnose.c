@@ -248,12 +248,18 @@ static void close_judged(void)
     gemma4_case_close(judged.the_case);
 }
 
-static void assert_cause(size_t index, const char *id)
+/* The cause with that id; each one must be explained. */
+static const gemma4_cause *assert_cause(const char *id)
 {
-    const gemma4_cause *cause = gemma4_cause_at(judged.report.diagnosis, index);
-    char name[GEMMA4_TAP_NAME_SIZE];
-    ck_assert_msg(cause->explained, "at %s: %s", gemma4_tap_name(cause->tap, cause->first_layer, name), cause->description);
-    ck_assert_str_eq(gemma4_counter_model_at(cause->model)->id, id);
+    const gemma4_cause *found = NULL;
+    for (size_t i = 0; i < gemma4_cause_count(judged.report.diagnosis); i++) {
+        const gemma4_cause *cause = gemma4_cause_at(judged.report.diagnosis, i);
+        char name[GEMMA4_TAP_NAME_SIZE];
+        ck_assert_msg(cause->explained, "at %s: %s", gemma4_tap_name(cause->tap, cause->first_layer, name), cause->description);
+        found = strcmp(gemma4_counter_model_at(cause->model)->id, id) ? found : cause;
+    }
+    ck_assert_msg(found != NULL, "%s is not among the causes", id);
+    return found;
 }
 
 /* Of each, several findings, which one mistake explains; some of these used to be two causes or one beside an unknown one. */
@@ -268,7 +274,7 @@ START_TEST(one_mistake_is_one_cause)
 {
     judge(&SINGLE[_i]);
     ck_assert_uint_eq(gemma4_cause_count(judged.report.diagnosis), 1);
-    assert_cause(0, SINGLE[_i].planted[0]);
+    assert_cause(SINGLE[_i].planted[0]);
     close_judged();
 }
 END_TEST
@@ -282,8 +288,8 @@ START_TEST(two_mistakes_are_two_causes)
 {
     judge(&PAIRS[_i]);
     ck_assert_uint_eq(gemma4_cause_count(judged.report.diagnosis), 2);
-    assert_cause(0, PAIRS[_i].planted[0]);
-    assert_cause(1, PAIRS[_i].planted[1]);
+    assert_cause(PAIRS[_i].planted[0]);
+    assert_cause(PAIRS[_i].planted[1]);
     close_judged();
 }
 END_TEST
@@ -298,10 +304,8 @@ START_TEST(the_first_divergence_may_be_below_the_bound)
     ck_assert_int_eq(first->tap, GEMMA4_TAP_MOE_ACT);
     ck_assert_int_eq(first->local.kind, GEMMA4_METRIC_MATCHED_FILTER);
     ck_assert_uint_eq(gemma4_cause_count(judged.report.diagnosis), 2);
-    assert_cause(0, "experts-gelu-erf");
-    assert_cause(1, "softcap-missing");
-    ck_assert(gemma4_cause_at(judged.report.diagnosis, 0)->below_bound && !gemma4_cause_at(judged.report.diagnosis, 1)->below_bound);
-    ck_assert_ptr_eq(gemma4_cause_of(&judged.report, first), gemma4_cause_at(judged.report.diagnosis, 0));
+    ck_assert(assert_cause("experts-gelu-erf")->below_bound && !assert_cause("softcap-missing")->below_bound);
+    ck_assert_ptr_eq(gemma4_cause_of(&judged.report, first), assert_cause("experts-gelu-erf"));
     close_judged();
 }
 END_TEST
