@@ -1,4 +1,4 @@
-/* Where verdicts begin. Every number here was measured; spec/tolerance.md says with which command. */
+/* Where verdicts begin. Every number here was measured, and spec/tolerance.md says with which command, or its derivation stands beside it. */
 #ifndef GEMMA4_THRESHOLDS_H
 #define GEMMA4_THRESHOLDS_H
 
