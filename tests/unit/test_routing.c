@@ -1,7 +1,7 @@
 /* Which experts an engine chose (tests/check/routing.h): by numbers made by hand, and by dumps of engines that break ties the other way. */
 #include "engines.h"
 #include "evidence_maker.h"
-#include "ops.h"
+#include "replay.h"
 #include "routing.h"
 #include "suites.h"
 #include "support.h"
@@ -356,6 +356,43 @@ START_TEST(a_bfloat16_engine_that_chooses_by_probabilities_conforms)
 }
 END_TEST
 
+/* The second of each pair has a logit a few per cent lower: more than the noise of two logits from one input makes of their difference,
+ * less than five deviations of a logit. Which of the two an engine takes cannot be inferred over bridged layers: half of the draws take the
+ * other. */
+START_TEST(over_bridged_layers_a_coin_is_tossed_for_near_ties)
+{
+    gemma4_error error = {""};
+    tied_model m = model_with_ties("\"num_experts\": 16, \"top_k_experts\": 3", NULL, 2);
+    for (size_t layer = 0; layer < 6; layer++)
+        for (size_t i = 0; i < MOST_EXPERTS * 16; i++)
+            m.rows[layer][i] = (uint16_t)(m.rows[layer][i] - (i / 16 % 2 ? 4 : 0));
+    const test_engine e = {.model = m.model, .T = T, .tier = "bfloat16", .taps = {"layers.1.moe.out"}};
+    gemma4_subject subject;
+    gemma4_activations *dump = gemma4_activations_open(test_engine_dump(&e), &m.model->config, &error);
+    ck_assert_int_eq(gemma4_subject_init(&subject, m.model, dump, gemma4_tier_of("bfloat16"), &error), 0);
+    gemma4_replay *replay = gemma4_replay_new(&subject, dump, &error);
+    const gemma4_evidence *evidence = NULL;
+    for (gemma4_block block = -1; block <= 1; block++)
+        ck_assert_ptr_nonnull(evidence = gemma4_replay_next(replay, &error));
+    const gemma4_tap_evidence *t = &evidence->taps[GEMMA4_TAP_MOE_OUT];
+    size_t flips = 0;
+    for (size_t d = 0; d < GEMMA4_DRAWS; d++)
+        for (size_t row = 0; row < T; row++) {
+            double moved = 0, size = 0;
+            for (size_t i = row * t->width; i < (row + 1) * t->width; i++) {
+                moved += (double)t->draws[d][i] * (double)t->draws[d][i];
+                size += (double)t->expected[i] * (double)t->expected[i];
+            }
+            flips += moved > 0.1 * 0.1 * size;
+        }
+    ck_assert_msg(flips >= GEMMA4_DRAWS * T / 4 && flips <= GEMMA4_DRAWS * T * 3 / 4, "%zu", flips);
+    gemma4_replay_free(replay);
+    gemma4_subject_free(&subject);
+    gemma4_activations_close(dump);
+    close_model(&m);
+}
+END_TEST
+
 /* The choices of experts that an engine makes, at every position: its K ids. */
 static const int32_t *chosen;
 
@@ -440,6 +477,7 @@ Suite *routing_suite(void)
     suite_add_tcase(suite, held);
     tcase_add_loop_test(inferred, an_engine_that_breaks_ties_the_other_way_conforms, 0, COUNT(TIES));
     tcase_add_loop_test(inferred, a_bfloat16_engine_that_chooses_by_probabilities_conforms, 0, COUNT(BY_PROBABILITY));
+    tcase_add_test(inferred, over_bridged_layers_a_coin_is_tossed_for_near_ties);
     tcase_add_loop_test(inferred, a_choice_is_inferred_within_a_number_of_ranks_and_of_sets, 0, COUNT(LIMITS));
     tcase_add_test(inferred, a_choice_beyond_the_tie_is_a_fault_in_every_tier);
     suite_add_tcase(suite, inferred);

@@ -95,11 +95,12 @@ START_TEST(other_values_and_another_spread_may_take_the_place_of_what_was_expect
     static const struct {
         double values[2], sigma, score;
     } cases[] = {
-        {{1, 1}, 0, 3},                  /* the same values, the tap's own spread */
-        {{1, 1}, 0.5, 6},                /* another spread */
-        {{4, -2}, 0, 0},                 /* what the engine has */
-        {{2, 2}, 0, 1.5811388300841898}, /* errors of 2 and 4, of values twice as large: sqrt(10) / 2 */
-        {{0, 0}, 0, 3.1622776601683795}, /* errors of 4 and 2: sqrt(10), with no smaller spread */
+        {{1, 1}, 0, 3},                      /* the same values, the tap's own spread */
+        {{1, 1}, 0.5, 6},                    /* another spread */
+        {{4, -2}, 0, 0},                     /* what the engine has */
+        {{2, 2}, 0, 1.5811388300841898},     /* errors of 2 and 4, of values twice as large: sqrt(10) / 2 */
+        {{0.5, 0.5}, 0, 3.0413812651491097}, /* errors of 3.5 and 2.5: sqrt(18.5 / 2), with no smaller spread */
+        {{0, 0}, 0, 3.1622776601683795},     /* errors of 4 and 2: sqrt(10) */
     };
     const double error[] = {3};
     test_evidence *e = rows_with_errors(1, error);
@@ -294,6 +295,24 @@ START_TEST(a_bias_is_never_held_against_less_than_a_part_of_a_unit)
 }
 END_TEST
 
+/* Of five positions all visible scores are half as large again. */
+START_TEST(masked_scores_are_no_part_of_a_bias)
+{
+    test_evidence *e = test_evidence_new(NULL, 5, "bfloat16", 5);
+    test_tap *t = test_evidence_tap(e, GEMMA4_TAP_ATTN_SCORES, 0, NULL, NULL, NULL);
+    for (size_t row = 0; row < 5; row++)
+        for (size_t i = 0; i < 4 * 5; i++) {
+            t->expected[row * 20 + i] = i % 5 <= row;
+            t->engine[row * 20 + i] = i % 5 <= row ? 1.5f : NAN;
+        }
+    test_draws_along(e, GEMMA4_TAP_ATTN_SCORES, EITHER_WAY);
+    gemma4_bias bias = gemma4_bias_of_tap(&e->evidence, GEMMA4_TAP_ATTN_SCORES);
+    ck_assert_double_eq_tol(bias.part, 0.5, 1e-6);
+    ck_assert_double_eq_tol(bias.in_spreads, 2, 1e-6);
+    test_evidence_free(e);
+}
+END_TEST
+
 START_TEST(three_rows_are_too_few_for_a_bias)
 {
     test_evidence *three = biased(3, "bfloat16", TAP, 0.5, NO_DRAWS), *four = biased(4, "bfloat16", TAP, 0.5, NO_DRAWS);
@@ -381,6 +400,7 @@ Suite *score_suite(void)
     tcase_add_test(c, the_spread_of_a_bias_is_that_of_the_draws_means);
     tcase_add_test(c, the_spread_of_a_bias_is_at_least_that_of_independent_rows);
     tcase_add_loop_test(c, a_bias_is_never_held_against_less_than_a_part_of_a_unit, 0, COUNT(LEAST));
+    tcase_add_test(c, masked_scores_are_no_part_of_a_bias);
     tcase_add_test(c, three_rows_are_too_few_for_a_bias);
     tcase_add_loop_test(c, all_rows_may_be_four_spreads_of_their_mean_too_large, 0, COUNT(OF_BIAS));
     tcase_add_test(c, ids_fail_by_their_faults_alone);
