@@ -17,6 +17,7 @@
 #   make uncatalogued     faults that are in no catalogue: found at the right tap, not named               (Python)
 #   make pairs            two faults at once: both found                                                   (Python)
 #   make kill-matrix      every known mistake in a simulated engine: detected, located, named? writes spec/kill-matrix.md
+#   make mutate           is every constant of the checker held by a test? changes each; half an hour on two cores (Python 3, without packages)
 #   make honest-reference simulated honest engines, 20 seeds a tier on every case: no alarm in any
 #   make golden           the goldens and shipped dumps anew, from transformers                            (Python)
 #   make golden-verify    are they what transformers computes?                                             (Python)
@@ -154,6 +155,10 @@ agreement: all
 kill-matrix: all
 	$(BUILD)/gemma4-check self-test --out spec/kill-matrix.md
 
+MUTATE =
+mutate:
+	python3 -u tests/mutate.py $(MUTATE)
+
 honest-reference: all
 	@mkdir -p spec/measured
 	{ $(BUILD)/gemma4-check self-test --honest --seeds 20; echo $$? >$(BUILD)/$@.status; } | tee spec/measured/$@.txt
@@ -195,5 +200,5 @@ golden-verify: all $(ORACLE)
 clean:
 	rm -rf $(BUILD)
 
-.PHONY: all always demo check agreement precision check-sanitizers check-warnings honest planted uncatalogued pairs golden golden-verify kill-matrix honest-reference clean twin-errors check-neon bench bench-check check-full
+.PHONY: all always demo check agreement precision check-sanitizers check-warnings honest planted uncatalogued pairs golden golden-verify kill-matrix mutate honest-reference clean twin-errors check-neon bench bench-check check-full
 -include $(shell find $(BUILD) -name '*.d' 2>/dev/null)
