@@ -134,6 +134,7 @@ static void find_name(const gemma4_simulation *s, const gemma4_report *report, g
     for (size_t i = 0; i < gemma4_cause_count(report->diagnosis); i++) {
         const gemma4_cause *cause = gemma4_cause_at(report->diagnosis, i);
         bool itself, planted = cause->explained && is_planted(s, cause, &itself);
+        trial->wrong_name = trial->wrong_name || cause->of_dump;
         if (!cause->explained)
             continue;
         if (i == 0) {
