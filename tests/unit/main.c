@@ -9,7 +9,7 @@
 
 /* The slowest first: a process takes the next one when it is done with one. */
 static Suite *(*const suites[])(void) = {
-    judge_suite, cli_suite,         counter_model_suite, activations_suite, forward_suite, golden_suite,      selftest_suite,
+    judge_suite, recognise_suite, cli_suite, counter_model_suite, activations_suite, forward_suite, golden_suite,      selftest_suite,
     document_suite, synth_suite,    safetensors_suite,   report_html_suite, case_suite,    config_suite,      model_suite,
     ops_suite,   report_suite,      taps_suite,          options_suite,     compare_suite,
     twins_suite, report_junit_suite, spec_suite,

@@ -22,6 +22,7 @@ Suite *report_html_suite(void);
 Suite *report_junit_suite(void);
 Suite *golden_suite(void);
 Suite *judge_suite(void);
+Suite *recognise_suite(void);
 Suite *counter_model_suite(void);
 Suite *cli_suite(void);
 Suite *selftest_suite(void);
