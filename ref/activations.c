@@ -367,13 +367,12 @@ static void match_tap(const gemma4_activations *file, const gemma4_config *confi
         shape_text(expected, 1 + dims_count, expected_text, sizeof expected_text);
         shape_text(tensor->shape, tensor->rank, found_text, sizeof found_text);
         snprintf(shown->problem, sizeof shown->problem, "expected %.70s, found %.70s", expected_text, found_text);
+        shown->wrong_shape = true;
     } else
         shown->usable = true;
 
-    if (shown->usable) {
-        shown->rows = rows;
-        shown->row_index = entry->rows ? entry->rows : file->every_row;
-    }
+    shown->rows = rows;
+    shown->row_index = entry->rows || !shown->usable ? entry->rows : file->every_row;
 }
 
 /* Dataflow order: what precedes the layers, layer by layer, what follows them. */

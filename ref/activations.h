@@ -22,9 +22,10 @@ typedef struct gemma4_activation {
     size_t rank, shape[8]; /* as stored */
     bool usable;           /* the shape and type are those that the model implies; else problem says what is wrong */
     char problem[160];     /* "expected [24, 16, 32], found [24, 2, 256]" */
-    size_t rows;           /* rows stored */
+    bool wrong_shape;      /* it is the shape that the problem is about: the type is right */
+    size_t rows;           /* rows stored; of a wrong shape: rows due */
     const size_t *row_index; /* [rows]: which position (index into the case, 0 ... T-1) each row is; distinct, in the
-                                file's order */
+                                file's order. Not usable: NULL where the file does not say it */
 } gemma4_activation;
 
 /* Opens the file and validates it against the model's config. NULL on failure. A tap of a wrong trailing shape or type

@@ -223,6 +223,13 @@ static int take_cause(sorting *s, bool *taken)
 
 /* ---------------------------------------------------------------- unexplained */
 
+/* Do both belong to one entry? A mistake of the dump is one, wherever it was made. */
+static bool belong_together(const gemma4_finding *a, const gemma4_finding *b)
+{
+    bool of_dump = a->mistake.kind || b->mistake.kind;
+    return of_dump ? a->mistake.kind == b->mistake.kind && a->mistake.shift == b->mistake.shift : a->tap == b->tap;
+}
+
 /* What nothing explains: one entry a kind of tap. */
 static int take_unexplained(sorting *s)
 {
@@ -234,10 +241,11 @@ static int take_unexplained(sorting *s)
         if (!cause)
             return -1;
         *cause = (gemma4_cause){.second = NO_MODEL, .tap = first->tap, .first_layer = first->layer, .has_near = first->has_near, .near = first->near};
+        cause->of_dump = first->mistake.kind != GEMMA4_DUMP_AS_DUE;
         snprintf(cause->description, sizeof cause->description, "%s", first->description);
         memset(s->in_layer, 0, s->config->num_hidden_layers * sizeof *s->in_layer);
         for (size_t k = i; k < s->count; k++)
-            if (!s->done[k] && s->findings[k].tap == first->tap) {
+            if (!s->done[k] && belong_together(first, &s->findings[k])) {
                 s->done[k] = true;
                 cause->taps++;
                 mark_layer(s, &s->findings[k]);

@@ -10,6 +10,7 @@ enum { GEMMA4_MAX_EQUIVALENT = 3 };
 /* One cause and everything that it explains. */
 typedef struct gemma4_cause {
     bool explained;      /* false: no counter-model fits; description says what can be measured */
+    bool of_dump;        /* a mistake of the dump, not of the engine: description says which; not explained */
     size_t model;
     size_t second;       /* the mistake that explains it together with this one; GEMMA4_NO_MODEL where it does so alone */
     gemma4_tap tap;      /* where it is seen first */

@@ -1,12 +1,16 @@
 #include "diagnose.h"
 
+#include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
 struct gemma4_diagnosis {
     const gemma4_config *config;
     gemma4_filtered *filtered; /* [catalogue] */
     gemma4_finding *findings;
     size_t count;
+    gemma4_finding *of_dump; /* mistakes of the dump */
+    size_t of_dump_count;
     gemma4_causes causes;
 };
 
@@ -29,6 +33,7 @@ void gemma4_diagnosis_free(gemma4_diagnosis *d)
     for (size_t i = 0; i < d->count; i++)
         gemma4_finding_free(&d->findings[i]);
     free(d->findings);
+    free(d->of_dump);
     free(d->filtered);
     gemma4_causes_free(&d->causes);
     free(d);
@@ -63,8 +68,57 @@ int gemma4_diagnose_block(gemma4_diagnosis *d, const gemma4_evidence *e, gemma4_
     return gemma4_filter_block(d->filtered, e, runner, failed, error);
 }
 
+static void describe_dump(gemma4_finding *finding, const gemma4_dump_mistake *mistake, const char *text)
+{
+    finding->mistake = *mistake;
+    finding->has_near = false;
+    snprintf(finding->description, sizeof finding->description, "%s", text);
+}
+
+void gemma4_diagnose_unexplained(gemma4_diagnosis *d, const gemma4_dump_mistake *mistake, const char *text)
+{
+    for (size_t i = 0; i < d->count; i++)
+        if (d->findings[i].fit_count)
+            return;
+    for (size_t i = 0; i < d->count; i++)
+        describe_dump(&d->findings[i], mistake, text);
+}
+
+int gemma4_diagnose_dump(gemma4_diagnosis *d, gemma4_tap tap, size_t layer, const gemma4_dump_mistake *mistake, const char *text,
+                         gemma4_error *error)
+{
+    gemma4_finding *more = realloc(d->of_dump, (d->of_dump_count + 1) * sizeof *more);
+    if (!more)
+        return gemma4_fail(error, "diagnosis: out of memory");
+    d->of_dump = more;
+    gemma4_finding *finding = &more[d->of_dump_count++];
+    *finding = (gemma4_finding){.tap = tap, .layer = layer};
+    describe_dump(finding, mistake, text);
+    return 0;
+}
+
+/* Puts those of the dump before the others. */
+static int list_those_of_dump(gemma4_diagnosis *d, gemma4_error *error)
+{
+    if (d->of_dump_count == 0)
+        return 0;
+    gemma4_finding *all = realloc(d->of_dump, (d->of_dump_count + d->count) * sizeof *all);
+    if (!all)
+        return gemma4_fail(error, "diagnosis: out of memory");
+    if (d->count)
+        memcpy(all + d->of_dump_count, d->findings, d->count * sizeof *all);
+    free(d->findings);
+    d->findings = all;
+    d->count += d->of_dump_count;
+    d->of_dump = NULL;
+    d->of_dump_count = 0;
+    return 0;
+}
+
 int gemma4_diagnose_conclude(gemma4_diagnosis *d, gemma4_error *error)
 {
+    if (list_those_of_dump(d, error))
+        return -1;
     return gemma4_find_causes(d->config, d->findings, d->count, d->filtered, &d->causes, error);
 }
 

@@ -25,6 +25,28 @@ typedef struct gemma4_subject {
     gemma4_schedule schedule;
 } gemma4_subject;
 
+/* A mistake of the dump, not of the engine (recognise.h). */
+typedef enum gemma4_dump_mistake_kind {
+    GEMMA4_DUMP_AS_DUE,
+    GEMMA4_DUMP_AXES,              /* in another order */
+    GEMMA4_DUMP_BATCH,             /* a batch axis longer than 1 */
+    GEMMA4_DUMP_FEW_ROWS,          /* fewer than positions, without the attribute rows */
+    GEMMA4_DUMP_PADDING,           /* more rows than positions */
+    GEMMA4_DUMP_INNER_AXIS,        /* an axis of length 1 that is not in front */
+    GEMMA4_DUMP_SHIFTED,           /* row t holds another position's values */
+    GEMMA4_DUMP_LOG_PROBABILITIES, /* in the place of logits */
+    GEMMA4_DUMP_PROBABILITIES,
+    GEMMA4_DUMP_PRECISION,         /* the whole dump: of another arithmetic than it says */
+    GEMMA4_DUMP_CHECKPOINT         /* the whole dump: of another checkpoint */
+} gemma4_dump_mistake_kind;
+
+typedef struct gemma4_dump_mistake {
+    gemma4_dump_mistake_kind kind;
+    unsigned char order[3]; /* AXES, by value: axis i of what is stored is this axis of the tap; 0 is the position */
+    int shift;              /* SHIFTED: row t holds position t + shift */
+    double left;            /* by value: relative RMS against the reference by itself once it is put right */
+} gemma4_dump_mistake;
+
 /* One tap of the block. Arrays are [T, width]; scores and probabilities are spread out to [T, H * T]. */
 typedef struct gemma4_tap_evidence {
     size_t width;
@@ -32,6 +54,7 @@ typedef struct gemma4_tap_evidence {
     const gemma4_real *expected;     /* what the step makes of the engine's inputs; NULL for ids, and for taps of other blocks */
     const gemma4_real *values;       /* the same after injection: what the next step reads */
     const float *engine;             /* NULL where not stored */
+    gemma4_dump_mistake mistake;     /* of the dump: it has been put right in engine, have and stored_row */
     const bool *have;                /* [T] rows of engine that are stored and can be compared: all that counts in them is finite */
     const bool *stored_row;          /* [T] rows of engine that are stored at all */
     const float *draws[GEMMA4_DRAWS]; /* perturbed minus expected; NULL where not stored */

@@ -34,6 +34,7 @@ typedef struct gemma4_finding {
     bool has_near;
     gemma4_fit near;     /* the best of those that do not */
     gemma4_fit *partial; /* [catalogue] what each model planted everywhere leaves; model is GEMMA4_NO_MODEL where it has no effect here */
+    gemma4_dump_mistake mistake; /* of the dump: nothing else is to be explained */
     char description[300]; /* what can be measured of the error */
 } gemma4_finding;
 

@@ -4,6 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "recognise.h"
 #include "reference_run.h"
 #include "replay.h"
 #include "rows.h"
@@ -17,6 +18,10 @@ typedef struct judge {
     const gemma4_config *config;
     gemma4_subject subject;
     double worst_agreement;
+    gemma4_dump_mistake whole_dump; /* what is wrong with all of it: no counter-model is asked then */
+    char grid[GEMMA4_RECOGNISED_SIZE]; /* in words, where it is the precision */
+    bool compared;          /* anything, in the blocks so far */
+    bool nothing_in_common; /* with the reference, in the first block that was compared */
 } judge;
 
 static size_t slot_of(const judge *g, gemma4_tap tap, size_t layer)
@@ -151,6 +156,75 @@ static int judge_taps(judge *g, const gemma4_evidence *e, const gemma4_reference
     return gemma4_block_is_layer(g->config, e->block) ? judge_routing(g, e, failed, error) : 0;
 }
 
+/* ---------------------------------------------------- mistakes of the dump */
+
+/* A tensor that is there in a form that nothing can be read from, or not as it is. */
+static void fail_form(gemma4_tap_result *r)
+{
+    r->local = (gemma4_measure){GEMMA4_METRIC_SHAPE, INFINITY, 0, 0};
+    r->verdict = GEMMA4_DIVERGES;
+}
+
+/* Tensors that were put right fail. Is what the first block holds of this checkpoint? A mistake in the first layer never leaves nothing of
+ * the embedding, but in many layers it may: then the search for mistakes comes first. */
+static int judge_dump(judge *g, const gemma4_evidence *e, const gemma4_reference_run *reference, gemma4_error *error)
+{
+    const float *expected[GEMMA4_TAP_COUNT];
+    bool compared = g->compared;
+    for (int tap = 0; tap < GEMMA4_TAP_COUNT; tap++) {
+        const gemma4_dump_mistake *m = &e->taps[tap].mistake;
+        gemma4_tap_result *r = &g->report->taps[slot_of(g, (gemma4_tap)tap, e->layer)];
+        expected[tap] = gemma4_reference_expected(reference, (gemma4_tap)tap);
+        g->compared = g->compared || expected[tap];
+        if (m->kind == GEMMA4_DUMP_AS_DUE)
+            continue;
+        gemma4_describe_loaded((gemma4_tap)tap, m, r->problem, sizeof r->problem);
+        fail_form(r);
+        if (gemma4_diagnose_dump(g->report->diagnosis, r->tap, r->layer, m, r->problem, error))
+            return -1;
+    }
+    if (compared || !gemma4_recognise_checkpoint(e, expected))
+        return 0;
+    g->nothing_in_common = true;
+    if (e->block <= 0)
+        g->whole_dump = (gemma4_dump_mistake){.kind = GEMMA4_DUMP_CHECKPOINT};
+    return 0;
+}
+
+/* Are the values those of a coarser arithmetic than the dump says? */
+static int judge_grid(judge *g, gemma4_error *error)
+{
+    gemma4_grid grid;
+    const char *said = gemma4_activations_attribute(g->j->engine, "dtype");
+    const char *by = said && !strcmp(said, g->j->dtype) ? "the attribute dtype" : "--dtype";
+    if (g->j->reference_only)
+        return 0;
+    if (gemma4_recognise_grid(g->j->engine, g->config, g->subject.tier, &grid, error))
+        return -1;
+    if (!grid.dtype)
+        return 0;
+    g->whole_dump.kind = GEMMA4_DUMP_PRECISION;
+    gemma4_describe_grid(&grid, g->j->dtype, by, g->grid, sizeof g->grid);
+    gemma4_report_warn(g->report, "%s", g->grid);
+    return 0;
+}
+
+/* What is wrong with the whole dump is said once, and covers every tap that fails. */
+static int conclude_whole_dump(judge *g, gemma4_error *error)
+{
+    const gemma4_dump_mistake other = {.kind = GEMMA4_DUMP_CHECKPOINT};
+    const char *text = g->whole_dump.kind == GEMMA4_DUMP_PRECISION ? g->grid : gemma4_other_checkpoint;
+    for (size_t i = 0; i < g->report->tap_count && g->whole_dump.kind; i++) {
+        const gemma4_tap_result *r = &g->report->taps[i];
+        if (r->verdict == GEMMA4_DIVERGES && r->local.kind != GEMMA4_METRIC_SHAPE &&
+            gemma4_diagnose_dump(g->report->diagnosis, r->tap, r->layer, &g->whole_dump, text, error))
+            return -1;
+    }
+    if (g->nothing_in_common)
+        gemma4_diagnose_unexplained(g->report->diagnosis, &other, gemma4_other_checkpoint);
+    return 0;
+}
+
 static void note_agreement(judge *g, const gemma4_reference_run *reference, gemma4_block block)
 {
     for (int tap = 0; tap < GEMMA4_TAP_COUNT; tap++) {
@@ -187,9 +261,11 @@ static int judge_block(judge *g, gemma4_reference_run *reference, gemma4_replay 
     if (!replayed)
         return 0;
     const gemma4_evidence *e = gemma4_replay_next(replay, error);
-    if (!e || judge_taps(g, e, reference, failed, error))
+    if (!e || judge_taps(g, e, reference, failed, error) || judge_dump(g, e, reference, error))
         return -1;
-    return g->j->without_causes ? 0 : gemma4_diagnose_block(g->report->diagnosis, e, gemma4_replay_runner(replay), failed, error);
+    if (g->j->without_causes || g->whole_dump.kind)
+        return 0;
+    return gemma4_diagnose_block(g->report->diagnosis, e, gemma4_replay_runner(replay), failed, error);
 }
 
 /* The reference and the replay side by side. */
@@ -198,7 +274,9 @@ static int judge_blocks(judge *g, gemma4_error *error)
     gemma4_block last = (gemma4_block)g->config->num_hidden_layers, last_held = g->j->reference_only ? -2 : last_block_held(g);
     gemma4_reference_run *reference = gemma4_reference_run_new(&g->subject, g->j->golden, error);
     gemma4_replay *replay = reference ? gemma4_replay_new(&g->subject, g->j->engine, error) : NULL;
-    int status = replay && (g->report->diagnosis = gemma4_diagnosis_new(g->config, error)) ? 0 : -1;
+    int status = replay && (g->report->diagnosis = gemma4_diagnosis_new(g->config, error)) ? judge_grid(g, error) : -1;
+    if (replay)
+        gemma4_replay_recognise(replay, reference);
     for (gemma4_block block = -1; block <= last && !status; block++)
         status = judge_block(g, reference, replay, block, block <= last_held, error);
     gemma4_replay_free(replay);
@@ -209,10 +287,14 @@ static int judge_blocks(judge *g, gemma4_error *error)
 /* ---------------------------------------------------------------- conclusions */
 
 /* Taps that are there with a shape or a type that the config contradicts. */
-static void conclude_shape(gemma4_tap_result *r)
+static int conclude_shape(judge *g, gemma4_tap_result *r, gemma4_error *error)
 {
-    r->local = (gemma4_measure){GEMMA4_METRIC_SHAPE, INFINITY, 0, 0};
-    r->verdict = GEMMA4_DIVERGES;
+    const gemma4_activation *a = gemma4_activations_find(g->j->engine, r->tap, r->layer);
+    gemma4_dump_mistake mistake;
+    fail_form(r);
+    if (!gemma4_recognise_shape(g->config, g->subject.T, a, &mistake, r->problem, sizeof r->problem))
+        return 0;
+    return gemma4_diagnose_dump(g->report->diagnosis, r->tap, r->layer, &mistake, r->problem, error);
 }
 
 static void conclude_coverage(judge *g)
@@ -276,13 +358,13 @@ static int conclude(judge *g, gemma4_error *error)
     describe_golden(g);
     for (size_t i = 0; i < report->tap_count; i++) {
         gemma4_tap_result *r = &report->taps[i];
-        if (r->verdict == GEMMA4_NOT_COVERED && r->problem[0])
-            conclude_shape(r);
+        if (r->verdict == GEMMA4_NOT_COVERED && r->problem[0] && conclude_shape(g, r, error))
+            return -1;
         compared += r->verdict != GEMMA4_NOT_COVERED;
     }
     if (compared == 0 && !g->j->reference_only)
         return gemma4_fail(error, "nothing in the dump can be compared");
-    if (gemma4_diagnose_conclude(report->diagnosis, error))
+    if (conclude_whole_dump(g, error) || gemma4_diagnose_conclude(report->diagnosis, error))
         return -1;
     conclude_below_bound(g);
     find_first_divergence(report);

@@ -4,8 +4,11 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "recognise.h"
 #include "routing.h"
 #include "rows.h"
+#include "score.h"
+#include "thresholds.h"
 
 typedef gemma4_real real;
 
@@ -20,12 +23,16 @@ typedef struct record {
     int32_t *engine_ids, *ids; /* [T, K] */
     bool *have_ids, *have_valid_ids; /* [T] */
     real *output; /* [T, d] */
+    /* Tensors that were put right, as they were stored: [T, width] of float or int32. */
+    void *as_stored[GEMMA4_TAP_COUNT];
+    bool *rows_as_stored[GEMMA4_TAP_COUNT]; /* [T] */
 } record;
 
 struct gemma4_replay {
     const gemma4_subject *s;
     gemma4_activations *engine;
     gemma4_runner *runner;
+    const gemma4_reference_run *reference; /* NULL: mistakes of the dump are not looked for */
     record *record; /* of the block at hand */
     gemma4_block next;
     real *h_draws[GEMMA4_DRAWS], *h_draws_before[GEMMA4_DRAWS]; /* [T, d] the perturbed streams, after and before the block */
@@ -43,6 +50,8 @@ static void free_tap(record *r, int tap)
     free(r->have[tap]);
     free(r->stored_row[tap]);
     free(r->sigma[tap]);
+    free(r->as_stored[tap]);
+    free(r->rows_as_stored[tap]);
     for (size_t i = 0; i < GEMMA4_DRAWS; i++)
         free(r->draws[tap][i]);
 }
@@ -113,6 +122,59 @@ static bool row_is_finite(const gemma4_evidence *e, gemma4_tap tap, size_t row)
     return true;
 }
 
+/* Rows that can be compared. */
+static void find_rows(record *r, gemma4_tap tap)
+{
+    for (size_t row = 0; row < r->evidence.subject->T; row++) {
+        bool in_unknown_order = gemma4_tap_in_id_order(tap) && !r->have_valid_ids[row];
+        r->have[tap][row] = r->stored_row[tap][row] && !in_unknown_order && row_is_finite(&r->evidence, tap, row);
+    }
+}
+
+/* What of the dump a tap is, and which of its rows are there. */
+static void *stored_values(const record *r, gemma4_tap tap)
+{
+    return tap == GEMMA4_TAP_ROUTER_TOPK_IDS ? (void *)r->engine_ids : (void *)r->engine[tap];
+}
+
+static bool *stored_rows(const record *r, gemma4_tap tap)
+{
+    return tap == GEMMA4_TAP_ROUTER_TOPK_IDS ? r->have_ids : r->stored_row[tap];
+}
+
+static size_t stored_bytes(const record *r, gemma4_tap tap)
+{
+    const gemma4_subject *s = r->evidence.subject;
+    if (tap == GEMMA4_TAP_ROUTER_TOPK_IDS)
+        return s->T * s->model->config.top_k_experts * sizeof *r->engine_ids;
+    return s->T * r->evidence.taps[tap].width * sizeof **r->engine;
+}
+
+/* Puts a tensor right that was dumped wrongly, and keeps what was stored. */
+static int put_right(gemma4_replay *replay, record *r, gemma4_tap tap, gemma4_error *error)
+{
+    gemma4_tap_evidence *t = &r->evidence.taps[tap];
+    const gemma4_reference_run *reference = replay->reference;
+    size_t T = replay->s->T, bytes = stored_bytes(r, tap);
+    if (!reference || !(tap == GEMMA4_TAP_ROUTER_TOPK_IDS || gemma4_reference_expected(reference, tap)))
+        return 0;
+    const gemma4_loaded loaded = {.config = &replay->s->model->config, .tap = tap, .layer = r->evidence.layer, .T = T, .width = t->width,
+                                  .engine = r->engine[tap], .engine_ids = r->engine_ids, .stored_row = stored_rows(r, tap),
+                                  .have_valid_ids = r->have_valid_ids, .expected = gemma4_reference_expected(reference, tap),
+                                  .expected_ids = gemma4_reference_ids(reference)};
+    if (gemma4_recognise_loaded(&loaded, &t->mistake, error))
+        return -1;
+    if (t->mistake.kind == GEMMA4_DUMP_AS_DUE)
+        return 0;
+    r->as_stored[tap] = malloc(bytes);
+    r->rows_as_stored[tap] = malloc(T * sizeof **r->rows_as_stored);
+    if (!r->as_stored[tap] || !r->rows_as_stored[tap])
+        return gemma4_fail(error, "replay: out of memory");
+    memcpy(r->as_stored[tap], stored_values(r, tap), bytes);
+    memcpy(r->rows_as_stored[tap], stored_rows(r, tap), T * sizeof **r->rows_as_stored);
+    return gemma4_put_right(&loaded, &t->mistake, error);
+}
+
 static int load_tap(gemma4_replay *replay, record *r, gemma4_tap tap, gemma4_error *error)
 {
     gemma4_tap_evidence *t = &r->evidence.taps[tap];
@@ -122,10 +184,10 @@ static int load_tap(gemma4_replay *replay, record *r, gemma4_tap tap, gemma4_err
         return -1;
     if (!t->stored)
         return 0;
-    if (gemma4_read_positions(replay->engine, t->stored, 0, T, t->width, r->engine[tap], NULL, r->stored_row[tap], error))
+    if (gemma4_read_positions(replay->engine, t->stored, 0, T, t->width, r->engine[tap], NULL, r->stored_row[tap], error) ||
+        put_right(replay, r, tap, error))
         return -1;
-    for (size_t row = 0; row < T; row++)
-        r->have[tap][row] = t->stored_row[row] && !(gemma4_tap_in_id_order(tap) && !r->have_valid_ids[row]) && row_is_finite(&r->evidence, tap, row);
+    find_rows(r, tap);
     return 0;
 }
 
@@ -139,6 +201,14 @@ static bool are_distinct_experts(const int32_t *ids, size_t K, size_t E)
                 return false;
     }
     return true;
+}
+
+static void find_valid_ids(record *r)
+{
+    const gemma4_config *c = &r->evidence.subject->model->config;
+    size_t K = c->top_k_experts;
+    for (size_t t = 0; t < r->evidence.subject->T; t++)
+        r->have_valid_ids[t] = r->have_ids[t] && are_distinct_experts(r->engine_ids + t * K, K, c->num_experts);
 }
 
 /* The engine's expert choices, before anything in their order is loaded. */
@@ -160,10 +230,10 @@ static int load_ids(gemma4_replay *replay, record *r, gemma4_error *error)
     e->have_ids = r->have_ids;
     e->have_valid_ids = r->have_valid_ids;
     e->taps[GEMMA4_TAP_ROUTER_TOPK_IDS].stored = a;
-    if (a && gemma4_read_positions(replay->engine, a, 0, T, K, NULL, r->engine_ids, r->have_ids, error))
+    if (a && (gemma4_read_positions(replay->engine, a, 0, T, K, NULL, r->engine_ids, r->have_ids, error) ||
+              put_right(replay, r, GEMMA4_TAP_ROUTER_TOPK_IDS, error)))
         return -1;
-    for (size_t t = 0; t < T; t++)
-        r->have_valid_ids[t] = r->have_ids[t] && are_distinct_experts(r->engine_ids + t * K, K, c->num_experts);
+    find_valid_ids(r);
     return 0;
 }
 
@@ -186,7 +256,9 @@ static bool input_is_known(const gemma4_replay *replay, gemma4_block block)
     const gemma4_activation *a = block >= 0 ? find_usable(replay->engine, before, block > 0 ? (size_t)block - 1 : 0) : NULL;
     const gemma4_activation *input = gemma4_block_is_layer(&replay->s->model->config, block)
                                          ? find_usable(replay->engine, GEMMA4_TAP_LAYER_INPUT, (size_t)block) : NULL;
-    return block < 0 || (a && a->rows == replay->s->T) || (input && input->rows == replay->s->T);
+    const record *r = replay->record;
+    bool moved = block >= 0 && r && r->evidence.taps[before].mistake.kind == GEMMA4_DUMP_SHIFTED; /* a row is lost */
+    return block < 0 || (a && a->rows == replay->s->T && !moved) || (input && input->rows == replay->s->T);
 }
 
 /* --------------------------------------------------------------------- runs */
@@ -331,6 +403,82 @@ static int infer_ids(gemma4_replay *replay, record *r, gemma4_error *error)
     return status;
 }
 
+/* All runs of the block. */
+static int run_all(gemma4_replay *replay, record *r, gemma4_error *error)
+{
+    bool layer = gemma4_block_is_layer(&replay->s->model->config, replay->next);
+    bool bridged = r->evidence.known_block != r->evidence.block && r->evidence.block > 0;
+    r->evidence.ids_fixed = false;
+    r->evidence.inferred = 0;
+    if (run_exactly(replay, r, NULL, error))
+        return -1;
+    /* Where no layer is bridged into the block, experts are those of the exact run: a flip is judged as a flip, not as noise. */
+    r->evidence.ids_fixed = layer && !bridged;
+    return run_perturbed(replay, r, error) || (layer && !bridged && infer_ids(replay, r, error)) ? -1 : 0;
+}
+
+/* --- tensors that were put right --- */
+
+static bool has_mistakes(const record *r)
+{
+    for (int tap = 0; tap < GEMMA4_TAP_COUNT; tap++)
+        if (r->as_stored[tap])
+            return true;
+    return false;
+}
+
+static void exchange_bytes(void *a, void *b, size_t size)
+{
+    for (unsigned char *x = a, *y = b; size-- > 0; x++, y++) {
+        unsigned char kept = *x;
+        *x = *y;
+        *y = kept;
+    }
+}
+
+/* Exchanges the tensors that were put right for what was stored, and back. */
+static void exchange(record *r)
+{
+    for (int tap = 0; tap < GEMMA4_TAP_COUNT; tap++) {
+        if (!r->as_stored[tap])
+            continue;
+        exchange_bytes(stored_values(r, (gemma4_tap)tap), r->as_stored[tap], stored_bytes(r, (gemma4_tap)tap));
+        exchange_bytes(stored_rows(r, (gemma4_tap)tap), r->rows_as_stored[tap], r->evidence.subject->T * sizeof(bool));
+    }
+    if (r->have_ids)
+        find_valid_ids(r);
+    for (int tap = 0; tap < GEMMA4_TAP_COUNT; tap++)
+        if (r->engine[tap])
+            find_rows(r, (gemma4_tap)tap);
+}
+
+/* The taps beside those that were put right that fail. */
+static size_t failing_beside(const record *r)
+{
+    size_t failing = 0;
+    for (int tap = 0; tap < GEMMA4_TAP_COUNT; tap++)
+        failing += r->engine[tap] && !r->as_stored[tap] && !gemma4_within_limits(&r->evidence, (gemma4_tap)tap);
+    return failing;
+}
+
+/* Was it the engine that computed what was put right? Then what reads it follows from what was stored. */
+static int run_with_mistakes(gemma4_replay *replay, record *r, gemma4_error *error)
+{
+    exchange(r);
+    if (run_all(replay, r, error))
+        return -1;
+    size_t as_stored = failing_beside(r);
+    exchange(r);
+    if (run_all(replay, r, error))
+        return -1;
+    if (failing_beside(r) <= as_stored)
+        return 0;
+    exchange(r);
+    for (int tap = 0; tap < GEMMA4_TAP_COUNT; tap++)
+        r->evidence.taps[tap].mistake = (gemma4_dump_mistake){0};
+    return run_all(replay, r, error);
+}
+
 const gemma4_evidence *gemma4_replay_next(gemma4_replay *replay, gemma4_error *error)
 {
     const gemma4_subject *s = replay->s;
@@ -340,16 +488,15 @@ const gemma4_evidence *gemma4_replay_next(gemma4_replay *replay, gemma4_error *e
         return NULL;
     for (size_t d = 0; d < GEMMA4_DRAWS; d++)
         memcpy(replay->h_draws_before[d], replay->h_draws[d], n * sizeof *replay->h_draws[d]);
-    bool layer = gemma4_block_is_layer(&s->model->config, replay->next);
-    bool bridged = r->evidence.known_block != r->evidence.block && r->evidence.block > 0;
-    if (run_exactly(replay, r, NULL, error))
-        return NULL;
-    /* Where no layer is bridged into the block, experts are those of the exact run: a flip is judged as a flip, not as noise. */
-    r->evidence.ids_fixed = layer && !bridged;
-    if (run_perturbed(replay, r, error) || (layer && !bridged && infer_ids(replay, r, error)))
+    if (has_mistakes(r) ? run_with_mistakes(replay, r, error) : run_all(replay, r, error))
         return NULL;
     replay->next++;
     return &r->evidence;
+}
+
+void gemma4_replay_recognise(gemma4_replay *replay, const gemma4_reference_run *reference)
+{
+    replay->reference = reference;
 }
 
 gemma4_runner *gemma4_replay_runner(gemma4_replay *replay)

@@ -8,6 +8,7 @@
 #define GEMMA4_REPLAY_H
 
 #include "block_run.h"
+#include "reference_run.h"
 
 /* Fills what is known before the first block: tokens, schedule, precision. engine and model must outlive the subject. */
 int gemma4_subject_init(gemma4_subject *subject, const gemma4_model *model, const gemma4_activations *engine, const gemma4_tier *tier, gemma4_error *error);
@@ -18,6 +19,10 @@ typedef struct gemma4_replay gemma4_replay;
 /* NULL on failure. The subject must outlive the replay. */
 gemma4_replay *gemma4_replay_new(const gemma4_subject *subject, gemma4_activations *engine, gemma4_error *error);
 void gemma4_replay_free(gemma4_replay *replay);
+
+/* From now on, tensors are held against the reference by itself, which must be at the block that is replayed next: mistakes of the dump are
+ * recognised, and put right (recognise.h). */
+void gemma4_replay_recognise(gemma4_replay *replay, const gemma4_reference_run *reference);
 
 /* Replays the next block: first -1, then 0, 1 ... num_hidden_layers. Every tensor that the dump holds of it is read here, once. The evidence
  * is the replay's, and stays until the next call. NULL on failure. */

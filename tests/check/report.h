@@ -103,6 +103,8 @@ gemma4_sentence gemma4_measure_sentence(const gemma4_tap_result *result);
 
 /* --- causes (report_cause.c) --- */
 
+/* "Cause", or where nothing explains it, "Cause unknown". */
+const char *gemma4_cause_heading(const gemma4_cause *cause);
 /* The mistake, where it is seen first, what is wrong and what is right; or what was measured of an error that nothing explains. */
 gemma4_sentence gemma4_cause_sentence(const gemma4_cause *cause);
 /* The same words, a line each for the terminal. */

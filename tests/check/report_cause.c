@@ -10,6 +10,17 @@ static const gemma4_counter_model *model_of(const gemma4_cause *cause)
     return gemma4_counter_model_at(cause->model);
 }
 
+/* The words for a mistake of the dump. */
+static gemma4_sentence dump_words(const gemma4_cause *cause, const char *name, const char *layers, const char *recognised)
+{
+    gemma4_sentence s;
+    char others[48] = "";
+    if (cause->taps > 1)
+        snprintf(others, sizeof others, "; %zu tensors", cause->taps);
+    snprintf(s.text, sizeof s.text, "a mistake of the dump, first at %s%s%s%s%s", name, layers, others, recognised, cause->description);
+    return s;
+}
+
 /* The words, with what stands before each part of them. */
 static gemma4_sentence cause_words(const gemma4_cause *cause, const char *only, const char *wrong, const char *right, const char *measured)
 {
@@ -20,6 +31,8 @@ static gemma4_sentence cause_words(const gemma4_cause *cause, const char *only, 
         snprintf(layers, sizeof layers, "; layers %s", cause->layers);
     if (cause->scope != GEMMA4_EVERYWHERE)
         snprintf(scope, sizeof scope, "%s%s", only, gemma4_scope_text(cause->scope));
+    if (cause->of_dump)
+        return dump_words(cause, name, layers, measured);
     if (!cause->explained) {
         snprintf(s.text, sizeof s.text, "no known mistake explains %s%s%s%s", name, layers, measured, cause->description);
         return s;
@@ -28,6 +41,11 @@ static gemma4_sentence cause_words(const gemma4_cause *cause, const char *only, 
     snprintf(s.text, sizeof s.text, "%s%s%s%s, first at %s%s%s%s%s%s%s", m->id, m->variant[0] ? " (" : "", m->variant,
              m->variant[0] ? ")" : "", name, layers, scope, wrong, m->wrong, right, m->right);
     return s;
+}
+
+const char *gemma4_cause_heading(const gemma4_cause *cause)
+{
+    return cause->explained || cause->of_dump ? "Cause" : "Cause unknown";
 }
 
 gemma4_sentence gemma4_cause_sentence(const gemma4_cause *cause)

@@ -107,7 +107,7 @@ void gemma4_report_html_cause(FILE *out, const gemma4_cause *cause)
     if (m)
         html_model_name(out, m);
     else
-        fputs("No known mistake explains ", out);
+        fputs(cause->of_dump ? "A mistake of the dump: " : "No known mistake explains ", out);
     if (!m)
         html_tap_code(out, cause->tap, cause->first_layer);
     fputs("</h3>\n", out);
@@ -120,14 +120,14 @@ void gemma4_report_html_cause(FILE *out, const gemma4_cause *cause)
     if (m) {
         write_evidence(out, cause);
     } else {
-        fputs("<dt>Measured</dt><dd>", out);
+        fputs(cause->of_dump ? "<dt>Recognised</dt><dd>" : "<dt>Measured</dt><dd>", out);
         html_foreign_text(out, cause->description);
         fputs("</dd>\n", out);
     }
     write_runner_up(out, gemma4_runner_up(cause));
     if (m)
         write_catalogue_facts(out, m);
-    else if (!gemma4_runner_up(cause))
+    else if (!gemma4_runner_up(cause) && !cause->of_dump)
         fputs("<dt>Runner-up</dt><dd>none comes near</dd>\n", out);
     fputs("</dl>\n</article>\n", out);
 }
@@ -140,7 +140,7 @@ void html_causes(FILE *out, const gemma4_report *report)
     if (causes == 0)
         return;
     for (size_t i = 0; i < causes; i++)
-        known += gemma4_cause_at(report->diagnosis, i)->explained;
+        known += gemma4_cause_at(report->diagnosis, i)->explained || gemma4_cause_at(report->diagnosis, i)->of_dump;
     fprintf(out, "<section>\n<h2>Why: %zu known mistake%s", known, html_plural(known));
     if (known < causes)
         fprintf(out, ", %zu unexplained", causes - known);

@@ -46,6 +46,10 @@ void html_first(FILE *out, const gemma4_report *report)
 static void next_of_cause(FILE *out, const gemma4_report *report, const gemma4_cause *cause)
 {
     bool full = report->level == GEMMA4_FULL_LEVEL;
+    if (cause->of_dump) {
+        fputs("<li>What is wrong is how the tensor was dumped, not how it is computed.</li>\n", out);
+        return;
+    }
     fputs("<li>Look at your code that computes ", out);
     html_tap_code(out, cause->tap, cause->first_layer);
     fputs(cause->explained ? ". Right is: " : ". Compare it with that step in spec/model.md", out);

@@ -26,7 +26,7 @@ static void write_margin(FILE *out, const gemma4_report *report)
 static void write_cause_sentences(FILE *out, const gemma4_report *report, const gemma4_cause *first)
 {
     if (first) {
-        fputs(first->explained ? "<p>Cause: " : "<p>Cause unknown: ", out);
+        fprintf(out, "<p>%s: ", gemma4_cause_heading(first));
         html_foreign_text(out, gemma4_cause_sentence(first).text);
         fputs("</p>\n", out);
     } else {
@@ -34,7 +34,7 @@ static void write_cause_sentences(FILE *out, const gemma4_report *report, const 
     }
     for (size_t i = 0; i < gemma4_cause_count(report->diagnosis); i++) {
         const gemma4_cause *cause = gemma4_cause_at(report->diagnosis, i);
-        if (!cause->explained || cause == first)
+        if (!(cause->explained || cause->of_dump) || cause == first)
             continue;
         fputs("<p>And: ", out);
         html_foreign_text(out, gemma4_cause_sentence(cause).text);

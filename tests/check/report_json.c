@@ -118,8 +118,10 @@ static void json_cause(FILE *out, const gemma4_cause *cause)
     json_field(out, "id", m ? m->id : NULL);
     fputs(", ", out);
     json_field(out, "variant", m && m->variant[0] ? m->variant : NULL);
-    fprintf(out, ", \"tap\": \"%s\", \"layers\": \"%s\", \"explained\": %s, \"taps\": %zu, \"below_bound\": %s, \"coefficient\": ",
-            gemma4_tap_name(cause->tap, cause->first_layer, name), cause->layers, m ? "true" : "false", cause->taps,
+    fprintf(out, ", \"tap\": \"%s\", \"layers\": \"%s\", \"explained\": %s, \"of_dump\": %s, \"taps\": %zu, "
+                 "\"below_bound\": %s, \"coefficient\": ",
+            gemma4_tap_name(cause->tap, cause->first_layer, name), cause->layers, m ? "true" : "false",
+            cause->of_dump ? "true" : "false", cause->taps,
             cause->below_bound ? "true" : "false");
     json_number(out, m ? cause->coefficient : NAN);
     fputs(", \"residual\": ", out);

@@ -87,7 +87,7 @@ static void print_evidence(FILE *out, const gemma4_cause *cause)
 static void print_cause(FILE *out, const gemma4_cause *cause)
 {
     const gemma4_fit *near = gemma4_runner_up(cause);
-    fprintf(out, "\n%s: %s\n", cause->explained ? "Cause" : "Cause unknown", gemma4_cause_lines(cause).text);
+    fprintf(out, "\n%s: %s\n", gemma4_cause_heading(cause), gemma4_cause_lines(cause).text);
     if (cause->explained)
         print_evidence(out, cause);
     if (near)

@@ -46,6 +46,13 @@ gemma4_score gemma4_score_tap(const gemma4_evidence *e, gemma4_tap tap, const ge
     return s;
 }
 
+bool gemma4_within_limits(const gemma4_evidence *e, gemma4_tap tap)
+{
+    const gemma4_against all = {0};
+    gemma4_score s = gemma4_score_tap(e, tap, &all);
+    return s.score <= LIMIT_SCORE && s.worst <= LIMIT_WORST;
+}
+
 /* <x, expected> / <expected, expected> of one row, where x is the engine's error or a draw. */
 static double projection(const gemma4_tap_evidence *t, size_t row, const float *x, bool is_engine, double size)
 {

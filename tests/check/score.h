@@ -21,6 +21,9 @@ typedef struct gemma4_score {
 } gemma4_score;
 gemma4_score gemma4_score_tap(const gemma4_evidence *evidence, gemma4_tap tap, const gemma4_against *against);
 
+/* Is the tap's error, at the rows that can be compared, within the limits? */
+bool gemma4_within_limits(const gemma4_evidence *evidence, gemma4_tap tap);
+
 /* How much too large the rows are on average, as a part of what was expected: rounding scales a row up or down, but not all rows alike. */
 typedef struct gemma4_bias {
     double part;       /* -0.002: 0.2 % too small */

@@ -105,4 +105,32 @@
 #define LEAST_OF_ROUNDING 0.3
 #define LEAST_SPREAD 1e-30
 
+/* Mistakes of the dump (recognise.h). Measured on every counter-model and on honest engines, in cases tiny-prompt (float32 and bfloat16),
+ * moe128-prompt, uneven96-prompt and wide256-prompt, with all taps, layer outputs and logits. */
+/* From this relative RMS on, against the reference by itself, a mistake is looked for. Put right, a tensor is off by at most this part of
+ * it, and of 1. What a shift or another order of axes leaves of a counter-model's error is never below 0.48; a real bfloat16 engine's
+ * tensors, put right, are off by 0.03 to 0.08. So many rows decide whether all are looked at. */
+#define RECOGNISED_FROM 0.05
+/* Of topk_ids, from this part of other experts on: shifted rows have those of chance, 0.75 with 4 of 16 and 0.94 with 8 of 128, where a few
+ * rows that hold NaN leave most of them right. */
+#define RECOGNISED_FROM_IDS 0.4
+#define RECOGNISED_PART 0.25
+#define RECOGNISED_FIRST_ROWS 4
+/* Rows may be shifted by so many positions, and so many must be left to compare. */
+#define SHIFT_MOST 4
+#define SHIFT_ROWS 4
+/* Probabilities sum to 1 within this: log-probabilities stored as bfloat16 were off by 0.0008 at most. */
+#define SUM_OF_PROBABILITIES 0.01
+/* A dump lies on the grid of a narrower type where this part of the values of an average tensor does, by its last rows; tensors with fewer
+ * values are left out. Float32 engines: 0.0001, with a mistake in their rounding 0.043 at most; bfloat16 and float16 engines: 1. */
+#define GRID_SHARE 0.5
+#define GRID_ROWS 2
+#define GRID_VALUES 8
+#define GRID_SECONDS 60
+/* The mean squared cosine of at least so many rows, in units of what chance gives. Ten other checkpoints: 1.93 at most, at any tap. A
+ * mistake of the engine leaves at least 5.07 of the first layer's output (attn-residual-missing), but 1.85 of the logits
+ * (softcap-wrong-formula), which is why logits alone are searched for mistakes first. */
+#define CHANCE_IN_COMMON 3.0
+#define CHANCE_ROWS 4
+
 #endif

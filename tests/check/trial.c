@@ -146,6 +146,7 @@ static void find_name(const gemma4_simulation *s, const gemma4_report *report, g
     trial->causes = gemma4_cause_count(report->diagnosis);
     for (size_t i = 0; i < trial->causes; i++) {
         const gemma4_cause *cause = gemma4_cause_at(report->diagnosis, i);
+        trial->wrong_name = trial->wrong_name || cause->of_dump;
         if (!cause->explained)
             continue;
         bool itself, listed[2], planted = is_planted(s, cause, &itself, listed);
