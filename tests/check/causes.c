@@ -337,11 +337,12 @@ static size_t place_of(const sorting *s, const gemma4_cause *cause)
     return layer * GEMMA4_TAP_COUNT + cause->tap;
 }
 
-/* Two that the evidence does not tell apart where either is seen. */
+/* The same mistake, here by itself and there beside another one; or two that the evidence does not tell apart where either is seen. */
 static bool are_one(const gemma4_cause *a, const gemma4_cause *b)
 {
-    return a->explained && b->explained && a->second == NO_MODEL && b->second == NO_MODEL && a->below_bound == b->below_bound &&
-           lists(a, b->model) && lists(b, a->model);
+    bool alone = a->second == NO_MODEL && b->second == NO_MODEL;
+    return a->explained && b->explained && a->below_bound == b->below_bound &&
+           (a->model == b->model || (alone && lists(a, b->model) && lists(b, a->model)));
 }
 
 /* Gives what b explains to a, which is then seen where the first of them is. */
@@ -360,6 +361,8 @@ static void merge(sorting *s, gemma4_cause *a, const gemma4_cause *b)
     a->coefficient = ((double)a->taps * a->coefficient + (double)b->taps * b->coefficient) / taps;
     a->residual = sqrt(((double)a->taps * a->residual * a->residual + (double)b->taps * b->residual * b->residual) / taps);
     a->taps += b->taps;
+    if (a->second == NO_MODEL)
+        a->second = b->second;
 }
 
 static void merge_causes(sorting *s)

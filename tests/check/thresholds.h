@@ -50,7 +50,8 @@
 /* The part of the row's variance that is added to each value's own. Measured on a bfloat16 erf GELU in case tiny-prompt: 1 gives 3 spreads, 0.1
  * gives 10, 0.01 gives 25. */
 #define FILTER_ROW_PART 0.01
-/* Only a coefficient above this is worth a second computation: less hardly becomes 1 - FILTER_COEFFICIENT by what other layers add. */
+/* Only a coefficient above this is worth a second computation: less hardly becomes 1 - FILTER_COEFFICIENT by what other layers add. Where the right
+ * values, rounded to nearest, have it, there is nothing to see. */
 #define FILTER_PROMISING 0.5
 /* A predicted difference of which perturbed inputs change more than this part (of its squared size) is rounding. */
 #define FILTER_MOVED_PART 0.5

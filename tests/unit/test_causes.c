@@ -260,6 +260,26 @@ START_TEST(two_causes_that_the_evidence_takes_for_each_other_are_one)
 }
 END_TEST
 
+/* From layer outputs: in layer 0 beside a wrong embedding, in the others by itself. */
+START_TEST(a_mistake_beside_another_one_and_by_itself_is_one_cause)
+{
+    fits(found(GEMMA4_TAP_LAYER_OUTPUT, 0), B, 1)->second = A;
+    fits(found(GEMMA4_TAP_LAYER_OUTPUT, 1), A, 1);
+    fits(found(GEMMA4_TAP_LAYER_OUTPUT, 2), A, 1);
+    conclude();
+    ck_assert_uint_eq(causes.count, 2);
+    const gemma4_cause *a = &causes.list[causes.list[0].model == A ? 0 : 1], *b = &causes.list[causes.list[0].model == A ? 1 : 0];
+    ck_assert_uint_eq(a->model, A);
+    ck_assert_uint_eq(a->second, B);
+    ck_assert_uint_eq(a->taps, 3);
+    ck_assert_uint_eq(a->first_layer, 0);
+    ck_assert_str_eq(a->layers, "0-2");
+    ck_assert_uint_eq(b->model, B);
+    ck_assert_uint_eq(b->second, A);
+    ck_assert_str_eq(b->layers, "0");
+}
+END_TEST
+
 START_TEST(layers_in_a_list_are_found)
 {
     static const struct {
@@ -622,6 +642,7 @@ Suite *causes_suite(void)
     tcase_add_test(c, variants_of_one_mistake_are_listed_once);
     tcase_add_test(c, equivalent_variants_are_listed_once);
     tcase_add_loop_test(c, two_causes_that_the_evidence_takes_for_each_other_are_one, 0, 2);
+    tcase_add_test(c, a_mistake_beside_another_one_and_by_itself_is_one_cause);
     tcase_add_test(c, layers_in_a_list_are_found);
     tcase_add_loop_test(c, three_others_that_fit_as_well_are_a_name_and_four_are_none, 0, 2);
     tcase_add_loop_test(c, layers_are_listed_as_ranges, 0, COUNT(LISTS));
