@@ -133,15 +133,6 @@ static int outlasts_rounding(const gemma4_evidence *e, const gemma4_counter_mode
     return status;
 }
 
-/* x rounded to nearest with this unit. */
-static double nearest(double x, double unit)
-{
-    int exponent;
-    frexp(x, &exponent);
-    double step = ldexp(unit, exponent);
-    return nearbyint(x / step) * step;
-}
-
 /* The coefficient that an engine would have which stores the right values, rounded to nearest. Nearly always none; but where the right value is next to
  * one that the step read as it was stored, like a soft-cap's of small logits, rounding takes all of them back to it. */
 static double coefficient_of_rounding(const gemma4_evidence *e, gemma4_tap tap, const real *prediction)
@@ -154,7 +145,7 @@ static double coefficient_of_rounding(const gemma4_evidence *e, gemma4_tap tap, 
         if (!t->have[row] || !isfinite(difference) || gemma4_evidence_masked(e, tap, row, i % t->width))
             continue;
         double variance = gemma4_noise_variance(t, row, i);
-        product += difference * (nearest(right, unit) - right) / variance;
+        product += difference * (gemma4_rounded(right, unit) - right) / variance;
         size += difference * difference / variance;
     }
     return size > 0 ? product / size : 0;
