@@ -97,7 +97,8 @@ static const gemma4_fit *fit_of(const gemma4_finding *f, size_t model)
     return NULL;
 }
 
-/* How many of the findings that are left a model explains, and how well: of all of them, or of those that another model explains as well. */
+/* How many of the findings that are left a model explains, and how well: of all of them, or of those that another model explains as
+ * well. */
 static size_t explains(const sorting *s, size_t model, size_t as_well, double *residual)
 {
     size_t count = 0;
@@ -333,7 +334,8 @@ static int take_below_bound(sorting *s, bool *taken)
 /* Where a cause is seen first, as a place in the order of all taps of the model. */
 static size_t place_of(const sorting *s, const gemma4_cause *cause)
 {
-    size_t layer = gemma4_tap_describe(cause->tap)->per_layer ? cause->first_layer + 1 : cause->tap == GEMMA4_TAP_EMBED ? 0 : s->config->num_hidden_layers + 1;
+    size_t outside = cause->tap == GEMMA4_TAP_EMBED ? 0 : s->config->num_hidden_layers + 1;
+    size_t layer = gemma4_tap_describe(cause->tap)->per_layer ? cause->first_layer + 1 : outside;
     return layer * GEMMA4_TAP_COUNT + cause->tap;
 }
 

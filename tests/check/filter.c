@@ -133,8 +133,8 @@ static int outlasts_rounding(const gemma4_evidence *e, const gemma4_counter_mode
     return status;
 }
 
-/* The coefficient that an engine would have which stores the right values, rounded to nearest. Nearly always none; but where the right value is next to
- * one that the step read as it was stored, like a soft-cap's of small logits, rounding takes all of them back to it. */
+/* The coefficient that an engine would have which stores the right values, rounded to nearest. Nearly always none; but where the right
+ * value is next to one that the step read as it was stored, like a soft-cap's of small logits, rounding takes all of them back to it. */
 static double coefficient_of_rounding(const gemma4_evidence *e, gemma4_tap tap, const real *prediction)
 {
     const gemma4_tap_evidence *t = &e->taps[tap];

@@ -135,7 +135,9 @@ static void keep_fit(gemma4_finding *f, const gemma4_fit *fit)
  * positions that were looked at, what is left of it says nothing; and of a pair, one alone would be named. */
 static void keep_near(gemma4_finding *f, const gemma4_fit *fit)
 {
-    if (!(fit->error > LIMIT_SCORE) || fit->second != NO_MODEL || (f->has_near && !(fit->residual / fit->error < f->near.residual / f->near.error)))
+    if (!(fit->error > LIMIT_SCORE) || fit->second != NO_MODEL)
+        return;
+    if (f->has_near && !(fit->residual / fit->error < f->near.residual / f->near.error))
         return;
     f->near = *fit;
     f->has_near = true;

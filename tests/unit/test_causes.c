@@ -65,7 +65,8 @@ static gemma4_finding *found(gemma4_tap tap, size_t layer)
 static gemma4_fit *fits(gemma4_finding *f, size_t model, double residual)
 {
     gemma4_fit *fit = &f->fits[f->fit_count++];
-    *fit = (gemma4_fit){.model = model, .second = GEMMA4_NO_MODEL, .only_layer = -1, .coefficient = 1, .residual = residual, .error = 100, .share = 1};
+    *fit = (gemma4_fit){.model = model, .second = GEMMA4_NO_MODEL, .only_layer = -1, .coefficient = 1, .residual = residual,
+                        .error = 100, .share = 1};
     return fit;
 }
 
@@ -79,7 +80,8 @@ static void holds(gemma4_finding *f, size_t model, double coefficient, double sh
         for (size_t i = 0; i < count; i++)
             f->partial[i] = (gemma4_fit){.model = GEMMA4_NO_MODEL};
     }
-    f->partial[model] = (gemma4_fit){.model = model, .second = GEMMA4_NO_MODEL, .only_layer = -1, .coefficient = coefficient, .share = share};
+    f->partial[model] = (gemma4_fit){.model = model, .second = GEMMA4_NO_MODEL, .only_layer = -1, .coefficient = coefficient,
+                                     .share = share};
 }
 
 static void conclude(void)
@@ -542,8 +544,8 @@ static gemma4_filter filter(double deviations)
 
 static void filters(size_t model, double deviations, gemma4_tap tap, size_t layer)
 {
-    filtered[model] = (gemma4_filtered){.all = filter(deviations), .blocks = 2, .tap = tap, .first_layer = layer, .best = filter(deviations / 2),
-                                        .best_tap = tap, .best_layer = layer + 1};
+    filtered[model] = (gemma4_filtered){.all = filter(deviations), .blocks = 2, .tap = tap, .first_layer = layer,
+                                        .best = filter(deviations / 2), .best_tap = tap, .best_layer = layer + 1};
 }
 
 START_TEST(a_significant_filter_is_a_cause_below_the_bound)
@@ -567,7 +569,8 @@ END_TEST
 
 START_TEST(a_filter_that_only_one_layer_shows_is_a_cause_there)
 {
-    filtered[C] = (gemma4_filtered){.all = filter(7), .blocks = 9, .tap = GEMMA4_TAP_MOE_ACT, .best = filter(13), .best_tap = GEMMA4_TAP_MOE_OUT, .best_layer = 4};
+    filtered[C] = (gemma4_filtered){.all = filter(7), .blocks = 9, .tap = GEMMA4_TAP_MOE_ACT, .best = filter(13),
+                                    .best_tap = GEMMA4_TAP_MOE_OUT, .best_layer = 4};
     conclude();
     ck_assert_uint_eq(causes.count, 1);
     ck_assert_int_eq(causes.list[0].tap, GEMMA4_TAP_MOE_OUT);

@@ -212,7 +212,8 @@ static const gemma4_filtered *filter_block(const char *id, const bool *failed)
 {
     static const bool none[GEMMA4_TAP_COUNT];
     gemma4_error error = {""};
-    ck_assert_msg(gemma4_filter_block(block.filtered, &block.e->evidence, block.runner, failed ? failed : none, &error) == 0, "%s", error.message);
+    int status = gemma4_filter_block(block.filtered, &block.e->evidence, block.runner, failed ? failed : none, &error);
+    ck_assert_msg(status == 0, "%s", error.message);
     return &block.filtered[model_of(id)];
 }
 
@@ -347,7 +348,8 @@ START_TEST(a_coefficient_within_its_spread_is_not_looked_at_again)
 }
 END_TEST
 
-/* An honest engine stores right values that were rounded to nearest. Here they are made so that this alone looks like so much of the mistake. */
+/* An honest engine stores right values that were rounded to nearest. Here they are made so that this alone looks like so much of the
+ * mistake. */
 START_TEST(what_rounding_to_nearest_gives_is_no_mistake)
 {
     static gemma4_real prediction[T * 16];
