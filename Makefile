@@ -7,6 +7,7 @@
 #   make check-neon       the NEON twin under qemu-user
 #   make check-full       two layers at the true dimensions: transformers, reference and twins agree; 3.3 GB of disk
 #   make bench            operators and forward pass at the true dimensions, beside the machine's own limits
+#   make bench-check      how long gemma4-check takes for each known mistake, and for which it takes longest
 #   make agreement        the reference against every golden, as a table
 #   make precision        the reference's own rounding error, against a float64 build of the same source
 #   make check-sanitizers the tests under AddressSanitizer and UndefinedBehaviorSanitizer
@@ -78,6 +79,8 @@ $(BUILD)/%.o: %.c
 
 # ops_avx2.c and peak_avx2.c get TWIN_avx2, and so on.
 $(BUILD)/ref/ops_%.o $(BUILD)/tests/bench/%.o $(BUILD)/tests/twins/%.o: TWIN_FLAGS = $(TWIN_$(lastword $(subst _, ,$(notdir $*)))) $(or $(OPENMP),-Wno-unknown-pragmas)
+# It says how many threads the twins use.
+$(BUILD)/ref/ops.o: TWIN_FLAGS = $(if $(TWINS),$(OPENMP))
 
 # The version is compiled into one file, and that one again when it changes.
 $(BUILD)/ref/version.o: CPPFLAGS += -DGEMMA4_VERSION='"$(VERSION)"'
@@ -94,7 +97,8 @@ demo: all
 # Tests that have passed are not repeated until something that they read changes. A commit's version is no such thing: the objects count.
 REF_OBJECTS  = $(BUILD)/ref/main.o $(filter-out %/version.o,$(LIBRARY))
 UNIT_OBJECTS = $(UNIT) $(CHECKER) $(BUILD)/tests/check/main.o $(REF_OBJECTS)
-$(BUILD)/unit-tests.passed: $(UNIT_OBJECTS) $(wildcard spec/*.md) $(wildcard golden/*/* golden/*/*/*) | $(BUILD)/unit-tests $(BUILD)/gemma4-ref $(BUILD)/gemma4-check
+UNIT_READS   = Makefile README.md $(wildcard spec/*.md spec/*/* golden/*/* golden/*/*/*)
+$(BUILD)/unit-tests.passed: $(UNIT_OBJECTS) $(UNIT_READS) | $(BUILD)/unit-tests $(BUILD)/gemma4-ref $(BUILD)/gemma4-check
 	GEMMA4_BUILD=$(BUILD) $(BUILD)/unit-tests
 	@touch $@
 
@@ -107,7 +111,13 @@ $(BUILD)/twin-passes.passed: $(REF_OBJECTS) tests/twins.sh | $(BUILD)/gemma4-ref
 	OMP_WAIT_POLICY=passive OMP_NUM_THREADS=1 sh tests/twins.sh $(BUILD)
 	@touch $@
 
-check: all $(BUILD)/unit-tests.passed $(BUILD)/twins.passed $(BUILD)/twin-passes.passed
+# Under the sanitizers it would take minutes; the unit tests run the same code there.
+CHECK_OBJECTS = $(CHECKER) $(BUILD)/tests/check/main.o $(filter-out %/version.o,$(LIBRARY))
+$(BUILD)/sample.passed: $(CHECK_OBJECTS) $(wildcard golden/cases/* golden/checkpoints/*/*) | $(BUILD)/gemma4-check $(BUILD)/twin-passes.passed
+	$(if $(SANITIZE),,$(BUILD)/gemma4-check self-test --sample)
+	@touch $@
+
+check: all $(BUILD)/unit-tests.passed $(BUILD)/twins.passed $(BUILD)/twin-passes.passed $(BUILD)/sample.passed
 	$(BUILD)/gemma4-check lint
 	sh tests/demo.sh $(BUILD)/gemma4-check >$(BUILD)/demo.txt
 	@echo "make check: everything passed"
@@ -132,6 +142,14 @@ check-full: all $(FULL)/model.safetensors
 
 bench: $(BUILD)/gemma4-bench $(FULL)/model.safetensors
 	$(BUILD)/gemma4-bench --model $(FULL) --csv $(BUILD)/bench.csv --json $(BUILD)/bench.json
+
+# 12 layers of width 128: a model that a port would be tested with. Minutes.
+DEEP = build/checkpoints/deep128
+$(DEEP)/model.safetensors: | $(BUILD)/gemma4-ref
+	$(BUILD)/gemma4-ref synth --preset deep128 --seed 1 --out $(DEEP)
+
+bench-check: all $(DEEP)/model.safetensors
+	$(BUILD)/gemma4-check self-test --times --model $(DEEP)
 
 agreement: all
 	$(BUILD)/gemma4-check agreement
@@ -180,5 +198,5 @@ golden-verify: all $(ORACLE)
 clean:
 	rm -rf $(BUILD)
 
-.PHONY: all always demo check agreement precision check-sanitizers check-warnings honest planted uncatalogued pairs golden golden-verify kill-matrix honest-reference clean twin-errors check-neon bench check-full
+.PHONY: all always demo check agreement precision check-sanitizers check-warnings honest planted uncatalogued pairs golden golden-verify kill-matrix honest-reference clean twin-errors check-neon bench bench-check check-full
 -include $(shell find $(BUILD) -name '*.d' 2>/dev/null)

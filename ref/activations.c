@@ -1,13 +1,11 @@
 /* Activation files: the common door. A source (HDF5 or safetensors) lists its tensors; here they are compared with what
  * the config implies, put in dataflow order, and their values converted. */
 #include "activations_internal.h"
+#include "near_names.h"
 
-#include <errno.h>
-#include <hdf5.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
 
 typedef struct activation_entry {
     gemma4_activation shown; /* first, so that the caller's pointer leads back to the entry */
@@ -32,9 +30,9 @@ struct gemma4_activations {
 
 void gemma4_stored_add_unknown(gemma4_stored_list *list, const char *name)
 {
-    if (list->unknown_count == GEMMA4_UNKNOWN_MAX)
+    if (list->unknown_count++ >= GEMMA4_UNKNOWN_MAX)
         return;
-    char *copy = list->unknown[list->unknown_count++];
+    char *copy = list->unknown[list->unknown_count - 1];
     snprintf(copy, sizeof list->unknown[0], "%s", name);
     /* The name is printed to the user's terminal as part of one line. */
     for (char *c = copy; *c; c++)
@@ -78,6 +76,21 @@ static void stored_list_free(gemma4_stored_list *list)
     for (size_t i = 0; i < list->count; i++)
         free(list->items[i].rows);
     free(list->items);
+}
+
+/* What there is instead of what is missing: "nothing else", or "'layers.3.attn.qrope' (layers.3.attn.q_rope?), 'extra' and 3 more". */
+static void unknown_text(const gemma4_stored_list *list, char *text, size_t size)
+{
+    enum { MOST = 3 };
+    size_t used = (size_t)snprintf(text, size, "%s", list->unknown_count ? "" : "nothing else");
+    for (size_t i = 0; i < list->unknown_count && i < MOST && used < size; i++) {
+        char near[GEMMA4_TAP_NAME_SIZE];
+        bool meant = gemma4_near_name(list->unknown[i], near) != NULL;
+        used += (size_t)snprintf(text + used, size - used, "%s'%.60s'%s%s%s", i ? ", " : "", list->unknown[i], meant ? " (" : "",
+                                 meant ? near : "", meant ? "?)" : "");
+    }
+    if (list->unknown_count > MOST && used < size)
+        snprintf(text + used, size - used, " and %zu more", list->unknown_count - MOST);
 }
 
 /* --- shapes --- */
@@ -265,8 +278,11 @@ static int read_case(gemma4_activations *file, const gemma4_config *config, gemm
 {
     const size_t max_count = config->max_position_embeddings;
     const gemma4_stored_tensor *tokens = find_stored(file, "tokens"), *positions = find_stored(file, "positions");
-    if (!tokens)
-        return gemma4_fail(error, "%s: tokens: expected the input ids, found no such dataset", file->path);
+    char found[512];
+    if (!tokens) {
+        unknown_text(&file->list, found, sizeof found);
+        return gemma4_fail(error, "%s: tokens: expected the input ids, found no such dataset, but %s", file->path, found);
+    }
     if (read_int_list(file, tokens, &file->positions_count, max_count, config->vocab_size, &file->tokens, error))
         return -1;
     size_t T = file->positions_count;
@@ -393,8 +409,11 @@ static int match_taps(gemma4_activations *file, const gemma4_config *config, gem
     free(seen);
     if (status)
         return -1;
-    if (file->entries_count == 0)
-        return gemma4_fail(error, "%s: expected at least one tap beside tokens, found none", file->path);
+    if (file->entries_count == 0) {
+        char found[512];
+        unknown_text(&file->list, found, sizeof found);
+        return gemma4_fail(error, "%s: expected at least one tap beside tokens (spec/taps.md), found %s", file->path, found);
+    }
     qsort(file->entries, file->entries_count, sizeof *file->entries, compare_entries);
     return 0;
 }
@@ -411,20 +430,40 @@ static int check_attribute(const gemma4_activations *file, const char *name, con
     return 0;
 }
 
-/* Opens whichever kind of file it is, judged by its content: the name is the user's to choose. */
+/* Opens whichever kind of file it is. */
 static int open_source(const char *path, gemma4_activation_source *source, gemma4_error *error)
 {
-    struct stat status;
-    if (stat(path, &status) != 0)
-        return gemma4_fail(error, "%s: cannot open: %s", path, strerror(errno));
-    if (!S_ISREG(status.st_mode))
-        return gemma4_fail(error, "%s: expected a regular file", path);
-    H5Eset_auto2(H5E_DEFAULT, NULL, NULL);
-    htri_t is_hdf5 = H5Fis_hdf5(path);
-    if (is_hdf5 < 0)
-        return gemma4_hdf5_fail(path, "cannot read", error);
-    return is_hdf5 ? gemma4_activations_hdf5_open(path, source, error)
-                   : gemma4_activations_safetensors_open(path, source, error);
+    gemma4_activations_kind kind;
+    if (gemma4_activations_kind_of(path, &kind, error))
+        return -1;
+    return kind == GEMMA4_ACTIVATIONS_HDF5 ? gemma4_activations_hdf5_open(path, source, error)
+                                           : gemma4_activations_safetensors_open(path, source, error);
+}
+
+
+static int refuse_without_taps(const gemma4_activations *file, gemma4_error *error)
+{
+    char found[512];
+    unknown_text(&file->list, found, sizeof found);
+    return gemma4_fail(error, "%s: expected tensors under taps' names (tokens, layers/0/output, logits: spec/taps.md), found %s",
+                       file->path, found);
+}
+
+/* Lists the tensors and checks that the file says what it is. One that says something else and holds no tap is no dump at all: its user is
+ * helped more by what is in it than by the attribute that it lacks. */
+static int list_tensors(gemma4_activations *file, const gemma4_config *config, gemma4_error *error)
+{
+    char version[16];
+    gemma4_error ignored;
+    const char *format = gemma4_activations_attribute(file, "format");
+    bool ours = format && strcmp(format, GEMMA4_ACTIVATIONS_FORMAT) == 0;
+    snprintf(version, sizeof version, "%d", GEMMA4_ACTIVATIONS_VERSION);
+    if (ours && check_attribute(file, "format_version", version, error))
+        return -1;
+    int status = file->source.list(file->source.state, config, &file->list, ours ? error : &ignored);
+    if (status == 0 && !ours && file->list.count == 0 && file->list.unknown_count > 0)
+        return refuse_without_taps(file, error);
+    return ours ? status : check_attribute(file, "format", GEMMA4_ACTIVATIONS_FORMAT, error);
 }
 
 gemma4_activations *gemma4_activations_open(const char *path, const gemma4_config *config, gemma4_error *error)
@@ -435,13 +474,7 @@ gemma4_activations *gemma4_activations_open(const char *path, const gemma4_confi
         gemma4_fail(error, "%s: out of memory", path);
         return NULL;
     }
-    char version[16];
-    snprintf(version, sizeof version, "%d", GEMMA4_ACTIVATIONS_VERSION);
-    if (open_source(path, &file->source, error) ||
-        check_attribute(file, "format", GEMMA4_ACTIVATIONS_FORMAT, error) ||
-        check_attribute(file, "format_version", version, error) ||
-        file->source.list(file->source.state, config, &file->list, error) ||
-        read_case(file, config, error) ||
+    if (open_source(path, &file->source, error) || list_tensors(file, config, error) || read_case(file, config, error) ||
         match_taps(file, config, error)) {
         gemma4_activations_close(file);
         return NULL;
@@ -505,5 +538,5 @@ size_t gemma4_activations_unknown_count(const gemma4_activations *file)
 
 const char *gemma4_activations_unknown_at(const gemma4_activations *file, size_t index)
 {
-    return index < file->list.unknown_count ? file->list.unknown[index] : NULL;
+    return index < file->list.unknown_count && index < GEMMA4_UNKNOWN_MAX ? file->list.unknown[index] : NULL;
 }

@@ -42,7 +42,8 @@ size_t gemma4_activations_count(const gemma4_activations *file);
 const gemma4_activation *gemma4_activations_at(const gemma4_activations *file, size_t index); /* in dataflow order */
 /* NULL where the file does not hold that tap. */
 const gemma4_activation *gemma4_activations_find(const gemma4_activations *file, gemma4_tap tap, size_t layer);
-/* Names of datasets that are no taps, ignored by everything else; for a note to the user. */
+/* Datasets that are no taps, ignored by everything else; for a note to the user. A '.' in a link's name makes no tap: the name is then the
+ * path, with a '/' before it. unknown_at: NULL behind the last name that is kept (512 are). */
 size_t gemma4_activations_unknown_count(const gemma4_activations *file);
 const char *gemma4_activations_unknown_at(const gemma4_activations *file, size_t index);
 

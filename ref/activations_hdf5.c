@@ -12,8 +12,13 @@
 enum {
     LINKS_MAX = 65536,
     ATTRIBUTES_MAX = 256,
-    PATH_SIZE = 256 /* longer paths are cut off; no tap's name is near that */
+    PATH_SIZE = 256, /* longer paths are cut off; no tap's name is near that */
+    /* In groups that can hold no tap, where only names are looked at: */
+    FOREIGN_LINKS_MAX = 4096,
+    FOREIGN_DEPTH_MAX = 5
 };
+/* What ends an iteration over attributes. */
+enum { TOO_MANY = 1, OUT_OF_MEMORY };
 #define CHUNK_MAX_BYTES ((size_t)1 << 30)
 
 typedef struct root_attribute {
@@ -59,89 +64,95 @@ static hid_t string_memory_type(hid_t type, size_t size)
     return memory;
 }
 
-static char *read_variable_string(hid_t attribute, hid_t type)
+/* Each of these sets *text, NULL where the attribute cannot be read or is too long, and returns -1 only where memory runs out: an attribute
+ * that is there must not look absent. */
+static int read_variable_string(hid_t attribute, hid_t type, char **text)
 {
-    char *value = NULL, *text = NULL;
+    char *value = NULL;
+    bool wanted = false;
     hid_t memory = string_memory_type(type, H5T_VARIABLE);
     if (memory >= 0 && H5Aread(attribute, memory, &value) >= 0) {
-        if (!value)
-            text = strdup("");
-        else if (strnlen(value, GEMMA4_ATTRIBUTE_MAX_BYTES) < GEMMA4_ATTRIBUTE_MAX_BYTES)
-            text = strdup(value);
+        wanted = !value || strnlen(value, GEMMA4_ATTRIBUTE_MAX_BYTES) < GEMMA4_ATTRIBUTE_MAX_BYTES;
+        *text = wanted ? strdup(value ? value : "") : NULL;
         H5free_memory(value);
     }
     H5Tclose(memory);
-    return text;
+    return wanted && !*text ? -1 : 0;
 }
 
-static char *read_fixed_string(hid_t attribute, hid_t type)
+static int read_fixed_string(hid_t attribute, hid_t type, char **text)
 {
     size_t size = H5Tget_size(type);
     if (size == 0 || size >= GEMMA4_ATTRIBUTE_MAX_BYTES)
-        return NULL;
+        return 0;
+    *text = calloc(1, size + 1);
+    if (!*text)
+        return -1;
     hid_t memory = string_memory_type(type, size + 1); /* the conversion takes the padding off and terminates */
-    char *text = calloc(1, size + 1);
-    if (memory < 0 || !text || H5Aread(attribute, memory, text) < 0) {
-        free(text);
-        text = NULL;
+    if (memory < 0 || H5Aread(attribute, memory, *text) < 0) {
+        free(*text);
+        *text = NULL;
     }
     H5Tclose(memory);
-    return text;
+    return 0;
 }
 
-static char *read_integer_as_text(hid_t attribute, hid_t type)
+static int read_integer_as_text(hid_t attribute, hid_t type, char **text)
 {
-    char text[32];
+    char digits[32];
     if (H5Tget_sign(type) == H5T_SGN_NONE) {
         unsigned long long value;
         if (H5Aread(attribute, H5T_NATIVE_ULLONG, &value) < 0)
-            return NULL;
-        snprintf(text, sizeof text, "%llu", value);
+            return 0;
+        snprintf(digits, sizeof digits, "%llu", value);
     } else {
         long long value;
         if (H5Aread(attribute, H5T_NATIVE_LLONG, &value) < 0)
-            return NULL;
-        snprintf(text, sizeof text, "%lld", value);
+            return 0;
+        snprintf(digits, sizeof digits, "%lld", value);
     }
-    return strdup(text);
+    *text = strdup(digits);
+    return *text ? 0 : -1;
 }
 
-/* The text of a string or integer attribute of one element; NULL where it is anything else, too long or unreadable. */
-static char *read_text(hid_t attribute)
+/* The text of a string or integer attribute of one element, to be freed; NULL where it is anything else. */
+static int read_text(hid_t attribute, char **text)
 {
     hid_t space = H5Aget_space(attribute), type = H5Aget_type(attribute);
     H5T_class_t class = H5Tget_class(type);
-    char *text = NULL;
+    int status = 0;
+    *text = NULL;
     if (space >= 0 && H5Sget_simple_extent_npoints(space) == 1) {
         if (class == H5T_STRING)
-            text = H5Tis_variable_str(type) > 0 ? read_variable_string(attribute, type)
-                                                : read_fixed_string(attribute, type);
+            status = H5Tis_variable_str(type) > 0 ? read_variable_string(attribute, type, text) : read_fixed_string(attribute, type, text);
         else if (class == H5T_INTEGER)
-            text = read_integer_as_text(attribute, type);
+            status = read_integer_as_text(attribute, type, text);
     }
     H5Tclose(type);
     H5Sclose(space);
-    return text;
+    return status;
 }
 
 /* Called by HDF5 for each root attribute. What is no text is ignored. */
 static herr_t keep_attribute(hid_t location, const char *name, const H5A_info_t *info, void *context)
 {
     hdf5_state *state = context;
+    char *text, *copy;
     (void)info;
     if (state->attributes_count == ATTRIBUTES_MAX)
-        return 1;
+        return TOO_MANY;
     hid_t attribute = H5Aopen(location, name, H5P_DEFAULT);
     if (attribute < 0)
         return -1;
-    char *text = read_text(attribute);
+    int status = read_text(attribute, &text);
     H5Aclose(attribute);
+    if (status)
+        return OUT_OF_MEMORY;
     if (!text)
         return 0;
-    char *copy = strdup(name);
-    if (!copy) {
+    if (!(copy = strdup(name))) {
         free(text);
-        return -1;
+        return OUT_OF_MEMORY;
     }
     state->attributes[state->attributes_count++] = (root_attribute){copy, text};
     return 0;
@@ -156,7 +167,9 @@ static int read_root_attributes(hdf5_state *state, gemma4_error *error)
     int status = 0;
     if (visited < 0)
         status = gemma4_hdf5_fail(state->path, "/: cannot read the attributes", error);
-    else if (visited > 0)
+    else if (visited == OUT_OF_MEMORY)
+        status = gemma4_fail(error, "%s: /: attributes: out of memory", state->path);
+    else if (visited == TOO_MANY)
         status = gemma4_fail(error, "%s: /: expected at most %d attributes, found more", state->path, ATTRIBUTES_MAX);
     H5Gclose(root);
     return status;
@@ -301,18 +314,22 @@ static const char *class_name(H5T_class_t class)
 }
 
 /* Whether uint16 values are said to be the bits of bfloat16 ones. */
-static bool marked_as_bfloat16(hid_t dataset)
+static int check_marked_as_bfloat16(const description *d, bool *marked)
 {
-    if (H5Aexists(dataset, "dtype") <= 0)
-        return false;
-    hid_t attribute = H5Aopen(dataset, "dtype", H5P_DEFAULT);
+    char *text;
+    *marked = false;
+    if (H5Aexists(d->dataset, "dtype") <= 0)
+        return 0;
+    hid_t attribute = H5Aopen(d->dataset, "dtype", H5P_DEFAULT);
     if (attribute < 0)
-        return false;
-    char *text = read_text(attribute);
-    bool marked = text && strcmp(text, "bfloat16") == 0;
-    free(text);
+        return 0;
+    int status = read_text(attribute, &text);
     H5Aclose(attribute);
-    return marked;
+    if (status)
+        return gemma4_fail(d->error, "%s: %s: attribute dtype: out of memory", d->state->path, d->path);
+    *marked = text && strcmp(text, "bfloat16") == 0;
+    free(text);
+    return 0;
 }
 
 static int describe_type(const description *d)
@@ -333,7 +350,10 @@ static int describe_type(const description *d)
     else if (order == H5T_ORDER_LE || order == H5T_ORDER_BE)
         tensor->element = class == H5T_FLOAT ? float_element(type) : integer_element(type);
 
-    if (tensor->element == GEMMA4_ELEMENT_U16 && marked_as_bfloat16(d->dataset))
+    bool marked = false;
+    if (status == 0 && tensor->element == GEMMA4_ELEMENT_U16)
+        status = check_marked_as_bfloat16(d, &marked);
+    if (marked)
         tensor->element = GEMMA4_ELEMENT_BF16;
     if (status == 0 && tensor->element == GEMMA4_ELEMENT_NONE)
         snprintf(tensor->problem, sizeof tensor->problem,
@@ -468,6 +488,8 @@ typedef struct walk {
     gemma4_error *error;
     char path[PATH_SIZE]; /* of the group being walked: "", "/layers/5" */
     size_t links;         /* visited so far */
+    size_t foreign_links; /* and in foreign groups */
+    int foreign_depth;    /* how many of the groups on the path are foreign; see walk_foreign */
     bool failed;          /* error is filled already */
 } walk;
 
@@ -514,18 +536,22 @@ static int visit_dataset(walk *w, hid_t dataset, const char *name)
 }
 
 static int walk_group(walk *w, hid_t group);
+static void walk_foreign(walk *w, hid_t group, const char *name);
 
 /* Visits the object at w->path. */
 static int visit_object(walk *w, hid_t object)
 {
     char name[PATH_SIZE];
     H5I_type_t type = H5Iget_type(object);
-    bool dotted = dotted_name(w->path, name);
-    if (dotted && type == H5I_DATASET)
+    bool dotted = dotted_name(w->path, name), foreign = !dotted || w->foreign_depth > 0;
+    if (!foreign && type == H5I_DATASET)
         return visit_dataset(w, object, name);
-    if (dotted && type == H5I_GROUP && holds_taps(name))
+    if (!foreign && type == H5I_GROUP && holds_taps(name))
         return walk_group(w, object);
-    gemma4_stored_add_unknown(w->list, dotted ? name : w->path);
+    if (type == H5I_GROUP)
+        walk_foreign(w, object, dotted ? name : w->path);
+    else
+        gemma4_stored_add_unknown(w->list, dotted ? name : w->path);
     return 0;
 }
 
@@ -540,6 +566,37 @@ static int check_link(walk *w, const H5L_info_t *info)
                        info->type == H5L_TYPE_SOFT       ? "a soft"
                        : info->type == H5L_TYPE_EXTERNAL ? "an external"
                                                          : "a user-defined");
+}
+
+/* A link in a group that can hold no tap: whatever it is, it is no reason to refuse the file. */
+static herr_t visit_foreign_link(hid_t group, const char *name, const H5L_info_t *info, void *context)
+{
+    walk *w = context;
+    size_t length = strlen(w->path);
+    if (++w->foreign_links > FOREIGN_LINKS_MAX)
+        return 1; /* ends the iteration */
+    snprintf(w->path + length, sizeof w->path - length, "/%s", name);
+    hid_t object = info->type == H5L_TYPE_HARD ? H5Oopen(group, name, H5P_DEFAULT) : H5I_INVALID_HID;
+    if (object >= 0) {
+        visit_object(w, object);
+        H5Oclose(object);
+    }
+    w->path[length] = '\0';
+    return 0;
+}
+
+/* Notes the names in a group that can hold no tap, since they may have been meant as taps' ("layers/3/self_attn/q_proj"); the group's own
+ * where it holds none. Hard links that lead back up end at the bounds. */
+static void walk_foreign(walk *w, hid_t group, const char *name)
+{
+    size_t before = w->list->unknown_count;
+    if (w->foreign_depth < FOREIGN_DEPTH_MAX) {
+        w->foreign_depth++;
+        H5Literate(group, H5_INDEX_NAME, H5_ITER_NATIVE, NULL, visit_foreign_link, w);
+        w->foreign_depth--;
+    }
+    if (w->list->unknown_count == before)
+        gemma4_stored_add_unknown(w->list, name);
 }
 
 /* Called by HDF5 for each link of a group. */

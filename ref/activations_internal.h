@@ -65,13 +65,13 @@ typedef struct gemma4_stored_tensor {
     const void *tensor;     /* safetensors: its gemma4_tensor */
 } gemma4_stored_tensor;
 
-#define GEMMA4_UNKNOWN_MAX 64
+#define GEMMA4_UNKNOWN_MAX 512
 
 typedef struct gemma4_stored_list {
     gemma4_stored_tensor *items;
     size_t count, capacity;
     char unknown[GEMMA4_UNKNOWN_MAX][256];
-    size_t unknown_count; /* at most GEMMA4_UNKNOWN_MAX; the names beyond are dropped */
+    size_t unknown_count; /* of all; only the first GEMMA4_UNKNOWN_MAX names are kept */
 } gemma4_stored_list;
 
 /* Makes room for the tensor of that name; *tensor is valid until the next call, and NULL where the name means nothing
@@ -92,6 +92,12 @@ typedef struct gemma4_activation_source {
                 void *elements, gemma4_error *error);
     void (*close)(void *state);
 } gemma4_activation_source;
+
+typedef enum gemma4_activations_kind { GEMMA4_ACTIVATIONS_HDF5, GEMMA4_ACTIVATIONS_SAFETENSORS } gemma4_activations_kind;
+
+/* Which of the two the file is, by its first bytes: at most 512 of them are looked at, and a pipe is not opened. Fails where it is neither:
+ * the message then says what it is (a NumPy array, a checkpoint in GGUF, a folder ...) and what to do. */
+int gemma4_activations_kind_of(const char *path, gemma4_activations_kind *kind, gemma4_error *error);
 
 int gemma4_activations_hdf5_open(const char *path, gemma4_activation_source *source, gemma4_error *error);
 int gemma4_activations_safetensors_open(const char *path, gemma4_activation_source *source, gemma4_error *error);

@@ -85,11 +85,34 @@ static void safetensors_close(void *state)
     gemma4_safetensors_close(state);
 }
 
+/* A checkpoint has the same form, but its names end in ".weight", which no tap's does; NULL where there is no such tensor. */
+static const char *find_weight(const gemma4_safetensors *files)
+{
+    for (size_t i = 0; i < gemma4_safetensors_count(files); i++) {
+        const char *name = gemma4_safetensors_at(files, i)->name;
+        size_t length = strlen(name);
+        if (length > 7 && strcmp(name + length - 7, ".weight") == 0)
+            return name;
+    }
+    return NULL;
+}
+
+static int refuse_checkpoint(const char *path, const gemma4_safetensors *files, gemma4_error *error)
+{
+    const char *format = gemma4_safetensors_metadata(files, "format"), *weight = find_weight(files);
+    if (!weight || (format && strcmp(format, GEMMA4_ACTIVATIONS_FORMAT) == 0))
+        return 0;
+    return gemma4_fail(error, "%s: expected activations, found a checkpoint's weights (%.100s): dump what the layers compute; "
+                       "a checkpoint's folder goes behind --model", path, weight);
+}
+
 int gemma4_activations_safetensors_open(const char *path, gemma4_activation_source *source, gemma4_error *error)
 {
     gemma4_safetensors *files = gemma4_safetensors_open(path, error);
-    if (!files)
+    if (!files || refuse_checkpoint(path, files, error)) {
+        gemma4_safetensors_close(files);
         return -1;
+    }
     *source = (gemma4_activation_source){files, safetensors_attribute, safetensors_list, safetensors_read,
                                          safetensors_close};
     return 0;

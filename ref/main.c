@@ -1,4 +1,5 @@
 /* gemma4-ref: run the reference on a checkpoint, dump its activations, print facts, write synthetic checkpoints. */
+#include <errno.h>
 #include <fnmatch.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -20,7 +21,7 @@ static const char usage[] =
     "       gemma4-ref dump  --model DIR --tokens 2,17,... --out FILE.h5 [--taps all|GLOB] [--schedule 32,1,1,...]\n"
     "                        [--first-position P] [--dtype float32|float64|float16|bfloat16] [--cpu ...]\n"
     "       gemma4-ref facts [--model DIR]\n"
-    "       gemma4-ref synth --preset tiny|moe128|wide256|uneven96|26b-a4b --seed S --out DIR [--layers N] [--vocab N] [--shards N]\n"
+    "       gemma4-ref synth --preset tiny|moe128|wide256|uneven96|deep128|26b-a4b --seed S --out DIR [--layers N] [--vocab N] [--shards N]\n"
     "       gemma4-ref --version\n"
     "\n"
     "run     prints the best next tokens, or with --decode N the N tokens that greedy decoding appends\n"
@@ -347,7 +348,10 @@ int main(int argc, char **argv)
         return printf("gemma4-ref %s\n", gemma4_version()) < 0 ? 2 : 0;
     for (size_t i = 0; argc > 1 && i < sizeof commands / sizeof *commands; i++)
         if (!strcmp(argv[1], commands[i].name)) {
-            if (!commands[i].run(argc - 2, argv + 2, &error))
+            int status = commands[i].run(argc - 2, argv + 2, &error);
+            if (!status && (fflush(stdout) || ferror(stdout))) /* what did not reach its reader is not done */
+                status = gemma4_fail(&error, "standard output: cannot write: %s", strerror(errno));
+            if (!status)
                 return 0;
             fprintf(stderr, "gemma4-ref: %s\n", error.message);
             return 2;

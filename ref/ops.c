@@ -9,6 +9,9 @@
 #if defined(__x86_64__)
 #include <cpuid.h>
 #endif
+#ifdef _OPENMP
+#include <omp.h>
+#endif
 
 /* The Makefile defines GEMMA4_TWIN_... for every twin that it compiles. */
 unsigned gemma4_cpu_detect(void)
@@ -86,6 +89,15 @@ int gemma4_cpu_parse(const char *text, const char *what, unsigned *mask, gemma4_
         return (sets[i].mask & ~found) ? gemma4_fail(error, "%s: expected an instruction set of this machine and build, found %s", what, text) : 0;
     }
     return gemma4_fail(error, "%s: expected scalar, avx2, avx512, neon or auto, found '%.40s'", what, text);
+}
+
+void gemma4_use_threads(int threads)
+{
+#ifdef _OPENMP
+    omp_set_num_threads(threads);
+#else
+    (void)threads;
+#endif
 }
 
 void gemma4_keep_memory(void)

@@ -111,6 +111,8 @@ gemma4_ops gemma4_ops_for(unsigned mask);
 /* "scalar", "avx2", "avx512", "neon" (each with those below it) or "auto" (all that was detected). what names the option in the
  * message. An unknown name, and an instruction set that this machine lacks, are errors. */
 int gemma4_cpu_parse(const char *text, const char *what, unsigned *mask, gemma4_error *error);
+/* How many threads the twins of the calling thread use from now on; at first, as many as OpenMP says. Without OpenMP there is one. */
+void gemma4_use_threads(int threads);
 /* For programs that run twins: memory that the forward pass frees after a layer stays in the process for the next one. Fresh pages
  * from the system cost 5 % of a prefill. */
 void gemma4_keep_memory(void);

@@ -26,6 +26,7 @@ static const preset presets[] = {
     {"moe128", TEXT_ONLY_PER_LAYER, 4, 2, 64, 16, 8, 2, 32, 64, 16, 64, 32, 128, 8, 512},
     {"wide256", TEXT_ONLY, 4, 2, 256, 8, 4, 2, 32, 64, 32, 256, 256, 8, 2, 512},
     {"uneven96", TEXT_ONLY, 4, 2, 96, 6, 2, 1, 32, 64, 24, 160, 96, 12, 3, 384},
+    {"deep128", TEXT_ONLY, 12, 6, 128, 8, 4, 2, 16, 32, 16, 192, 64, 16, 4, 512},
     {"26b-a4b", MULTIMODAL, 30, 6, 2816, 16, 8, 2, 256, 512, 1024, 2112, 704, 128, 8, 262144},
 };
 enum { PRESET_COUNT = sizeof presets / sizeof *presets };
@@ -364,7 +365,7 @@ static int find_preset(const gemma4_synth_options *o, preset *p, gemma4_error *e
                 return gemma4_fail(error, "synth: expected 1 to %zu shards, found %zu", p->layers, o->shards);
             return 0;
         }
-    return gemma4_fail(error, "synth: expected a preset among tiny, moe128, wide256, uneven96, 26b-a4b, found '%s'", o->preset);
+    return gemma4_fail(error, "synth: expected a preset among tiny, moe128, wide256, uneven96, deep128, 26b-a4b, found '%s'", o->preset);
 }
 
 int gemma4_synth(const gemma4_synth_options *options, const char *directory, gemma4_error *error)

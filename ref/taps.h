@@ -56,7 +56,7 @@ typedef GEMMA4_REAL gemma4_real;
     X(MLP_NORM,             "mlp.norm",             "d",   REAL,   REQUIRED,      ANY,      '1',  "",    2,    1.5,    PLAIN,   WEIGHTS) \
     X(MLP_GATE,             "mlp.gate",             "F",   REAL,   REQUIRED,      ANY,      '1',  "d",   1,    0,      PLAIN,   OTHER)   \
     X(MLP_UP,               "mlp.up",               "F",   REAL,   REQUIRED,      ANY,      '1',  "d",   1,    0,      PLAIN,   OTHER)   \
-    X(MLP_ACT,              "mlp.act",              "F",   REAL,   REQUIRED,      ANY,      '1',  "d",   3,    0,      PLAIN,   WEIGHTS) \
+    X(MLP_ACT,              "mlp.act",              "F",   REAL,   REQUIRED,      ANY,      '1',  "",    3,    0,      PLAIN,   WEIGHTS) \
     X(MLP_OUT,              "mlp.out",              "d",   REAL,   REQUIRED,      ANY,      '1',  "F",   1,    0,      PLAIN,   OTHER)   \
     X(MLP_POST_NORM,        "mlp.post_norm",        "d",   REAL,   REQUIRED,      EXPERTS,  '1',  "",    2,    1.5,    PLAIN,   OTHER)   \
     X(ROUTER_NORM,          "router.norm",          "d",   REAL,   REQUIRED,      EXPERTS,  '1',  "",    3,    2,      PLAIN,   WEIGHTS) \

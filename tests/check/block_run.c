@@ -4,7 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "forward.h"
+#include "ops.h"
 #include "rows.h"
 #include "thresholds.h"
 
@@ -13,6 +13,7 @@ typedef gemma4_real real;
 struct gemma4_runner {
     const gemma4_subject *subject;
     gemma4_session *session;
+    gemma4_ops quick;                /* this machine's fastest operators */
     real *scratch[GEMMA4_TAP_COUNT]; /* tensors of a run with mistakes that the caller does not want to keep */
     size_t scratch_size[GEMMA4_TAP_COUNT];
     real *right;                     /* a tensor without its mistakes */
@@ -273,6 +274,9 @@ int gemma4_run_block(gemma4_runner *runner, const gemma4_block_run *run, real *h
     if (find_memory(&r, h, error))
         return -1;
     gemma4_session_set_hook(runner->session, hook, &r);
+    gemma4_session_set_ops(runner->session, run->quick ? &runner->quick : NULL);
+    if (run->quick) /* too small to share */
+        gemma4_use_threads(1);
     if (run->block < 0)
         return gemma4_forward_embed(runner->session, r.s->tokens, r.positions, h, error);
     if (layer)
@@ -286,6 +290,7 @@ gemma4_runner *gemma4_runner_new(const gemma4_subject *subject, gemma4_error *er
     gemma4_runner *runner = calloc(1, sizeof *runner);
     if (runner) {
         runner->subject = subject;
+        runner->quick = gemma4_ops_for(gemma4_cpu_detect());
         runner->ids = calloc(subject->T * subject->model->config.top_k_experts, sizeof *runner->ids);
     }
     if (!runner || !runner->ids) {

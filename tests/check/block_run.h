@@ -22,6 +22,8 @@ typedef struct gemma4_mistakes {
 typedef struct gemma4_block_run {
     gemma4_block block;
     size_t positions;              /* only the first so many of the case; 0: all */
+    bool quick;                    /* by this machine's fastest operators, within their bounds of the scalar ones (spec/twins.md): for what a scalar run
+                                      confirms */
     const gemma4_evidence *inject; /* what the dump holds of this block takes the place of the run's own tensors; NULL: nothing does */
     gemma4_noise *noise;           /* perturbs every step; NULL: exact */
     size_t draw;                   /* which of the perturbed runs this is: q and k of a layer are turned by the same wrong angles */

@@ -31,6 +31,14 @@ const gemma4_counter_model *gemma4_counter_model_at(size_t index)
     return NULL;
 }
 
+bool gemma4_cause_exists(const char *id)
+{
+    for (size_t i = 0; i < gemma4_counter_model_count(); i++)
+        if (!strcmp(gemma4_counter_model_at(i)->id, id))
+            return true;
+    return false;
+}
+
 /* The unit from which on each of these is an honest rounding. */
 static const struct {
     const char *id;

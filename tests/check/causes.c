@@ -44,21 +44,40 @@ static gemma4_cause *new_cause(sorting *s)
     return &more[s->causes->count++];
 }
 
-/* Writes the layers whose bit is set as "0-4, 6". */
+/* Writes the layers whose bit is set as "0-4, 6", and "..." where there is no room for more. */
 static void list_layers(char *text, size_t size, const bool *layers, size_t count)
 {
+    static const char more[] = ", ...";
     text[0] = '\0';
     for (size_t l = 0, end; l < count; l = end + 1) {
+        char range[48];
         for (end = l; end < count && layers[end]; end++)
             ;
         if (end == l)
             continue;
         size_t n = strlen(text);
-        if (end - l == 1)
-            snprintf(text + n, size - n, "%s%zu", n ? ", " : "", l);
-        else
-            snprintf(text + n, size - n, "%s%zu-%zu", n ? ", " : "", l, end - 1);
+        int length = end - l == 1 ? snprintf(range, sizeof range, "%s%zu", n ? ", " : "", l)
+                                  : snprintf(range, sizeof range, "%s%zu-%zu", n ? ", " : "", l, end - 1);
+        if (n + (size_t)length + sizeof more > size) {
+            snprintf(text + n, size - n, "%s", more);
+            return;
+        }
+        memcpy(text + n, range, (size_t)length + 1);
     }
+}
+
+bool gemma4_layer_is_listed(const char *layers, size_t layer)
+{
+    for (const char *text = layers; *text;) {
+        char *end;
+        size_t first = strtoul(text, &end, 10), last = *end == '-' ? strtoul(end + 1, &end, 10) : first;
+        if (end == text)
+            return false;
+        if (layer >= first && layer <= last)
+            return true;
+        text = end + strspn(end, ", ");
+    }
+    return false;
 }
 
 static void mark_layer(sorting *s, const gemma4_finding *f)
@@ -78,14 +97,14 @@ static const gemma4_fit *fit_of(const gemma4_finding *f, size_t model)
     return NULL;
 }
 
-/* How many of the findings that are left a model explains, and how well. */
-static size_t explains(const sorting *s, size_t model, double *residual)
+/* How many of the findings that are left a model explains, and how well: of all of them, or of those that another model explains as well. */
+static size_t explains(const sorting *s, size_t model, size_t as_well, double *residual)
 {
     size_t count = 0;
     double sum = 0;
     for (size_t i = 0; i < s->count; i++) {
         const gemma4_fit *fit = s->done[i] ? NULL : fit_of(&s->findings[i], model);
-        if (fit) {
+        if (fit && (as_well == NO_MODEL || fit_of(&s->findings[i], as_well))) {
             count++;
             sum += fit->residual * fit->residual;
         }
@@ -108,7 +127,7 @@ static size_t find_equivalents(const sorting *s, gemma4_cause *cause)
     size_t too_many = 0;
     for (size_t model = 0; model < s->models; model++) {
         double residual;
-        if (same_id(model, cause->model) || explains(s, model, &residual) < cause->taps || lists(cause, model) ||
+        if (same_id(model, cause->model) || explains(s, model, cause->model, &residual) < cause->taps || lists(cause, model) ||
             !(residual <= EQUIVALENT_FACTOR * cause->residual + EQUIVALENT_OFFSET))
             continue;
         if (cause->equivalent_count < GEMMA4_MAX_EQUIVALENT)
@@ -142,11 +161,12 @@ static void take_findings(sorting *s, gemma4_cause *cause)
             cause->first_layer = f->layer;
         }
         if (fit && explained++ == 0) {
-            cause->has_near = f->has_near;
+            cause->has_near = f->has_near && !same_id(f->near.model, cause->model);
             cause->near = f->near;
-            cause->second = fit->second;
             cause->scope = fit->scope;
         }
+        if (fit && cause->second == NO_MODEL)
+            cause->second = fit->second;
         coefficients += fit ? fit->coefficient : 0;
         s->done[i] = true;
         if (fit && fit->only_layer >= 0)
@@ -165,7 +185,7 @@ static int take_cause(sorting *s, bool *taken)
     *taken = false;
     for (size_t model = 0; model < s->models; model++) {
         double residual;
-        size_t count = explains(s, model, &residual);
+        size_t count = explains(s, model, NO_MODEL, &residual);
         if (count > most || (count == most && count && residual < best_residual)) {
             best = model;
             most = count;
@@ -183,7 +203,8 @@ static int take_cause(sorting *s, bool *taken)
     take_findings(s, cause);
     list_layers(cause->layers, sizeof cause->layers, s->in_layer, s->config->num_hidden_layers);
     if (too_many) { /* more names than a person can check are no name */
-        cause->explained = false;
+        cause->explained = cause->has_near = false;
+        cause->second = NO_MODEL;
         snprintf(cause->description, sizeof cause->description, "more than %d known mistakes fit this evidence, %s among them; dump more taps",
                  GEMMA4_MAX_EQUIVALENT, id_of(best));
     }
@@ -252,6 +273,27 @@ static bool is_named(const sorting *s, size_t model)
     return false;
 }
 
+/* Is one of the significant filters that enter at a tap that of a cause? */
+static bool is_named_at(const sorting *s, gemma4_tap tap)
+{
+    for (size_t model = 0; model < s->models; model++)
+        if (s->filtered[model].tap == tap && gemma4_significant_filter(&s->filtered[model]) && is_named(s, model))
+            return true;
+    return false;
+}
+
+/* The significant filters that enter at a tap belong to one cause, whose equivalents they are. NULL: it has been named. */
+static void deal_with(sorting *s, gemma4_tap tap, gemma4_cause *cause)
+{
+    for (size_t model = 0; model < s->models; model++) {
+        if (s->dealt_with[model] || s->filtered[model].tap != tap || !gemma4_significant_filter(&s->filtered[model]))
+            continue;
+        s->dealt_with[model] = true;
+        if (cause && !same_id(model, cause->model) && !lists(cause, model) && cause->equivalent_count < GEMMA4_MAX_EQUIVALENT)
+            cause->equivalent[cause->equivalent_count++] = model;
+    }
+}
+
 /* A mistake that no tap shows but all layers together do, or one layer by itself. Of those that enter at one tap the most significant
  * one is the cause, the others are equivalent to it. */
 static int take_below_bound(sorting *s, bool *taken)
@@ -266,6 +308,11 @@ static int take_below_bound(sorting *s, bool *taken)
     }
     if (!best)
         return 0;
+    if (is_named_at(s, best->tap)) { /* the same mistake, where it is too small to fail a tap */
+        deal_with(s, best->tap, NULL);
+        *taken = true;
+        return 0;
+    }
     const gemma4_filter *f = gemma4_significant_filter(best);
     bool everywhere = f == &best->all;
     gemma4_cause *cause = new_cause(s);
@@ -276,16 +323,57 @@ static int take_below_bound(sorting *s, bool *taken)
                             .coefficient = gemma4_filter_coefficient(f), .residual = gemma4_filter_spread(f)};
     if (!everywhere)
         snprintf(cause->layers, sizeof cause->layers, "%zu", best->best_layer);
-    for (size_t model = 0; model < s->models; model++) {
-        const gemma4_filtered *state = &s->filtered[model];
-        if (s->dealt_with[model] || !gemma4_significant_filter(state) || state->tap != best->tap)
-            continue;
-        s->dealt_with[model] = true;
-        if (!same_id(model, cause->model) && !lists(cause, model) && cause->equivalent_count < GEMMA4_MAX_EQUIVALENT)
-            cause->equivalent[cause->equivalent_count++] = model;
-    }
+    deal_with(s, best->tap, cause);
     *taken = true;
     return 0;
+}
+
+/* -------------------------------------------------------------------- merging */
+
+/* Where a cause is seen first, as a place in the order of all taps of the model. */
+static size_t place_of(const sorting *s, const gemma4_cause *cause)
+{
+    size_t layer = gemma4_tap_describe(cause->tap)->per_layer ? cause->first_layer + 1 : cause->tap == GEMMA4_TAP_EMBED ? 0 : s->config->num_hidden_layers + 1;
+    return layer * GEMMA4_TAP_COUNT + cause->tap;
+}
+
+/* Two that the evidence does not tell apart where either is seen. */
+static bool are_one(const gemma4_cause *a, const gemma4_cause *b)
+{
+    return a->explained && b->explained && a->second == NO_MODEL && b->second == NO_MODEL && a->below_bound == b->below_bound &&
+           lists(a, b->model) && lists(b, a->model);
+}
+
+/* Gives what b explains to a, which is then seen where the first of them is. */
+static void merge(sorting *s, gemma4_cause *a, const gemma4_cause *b)
+{
+    double taps = (double)(a->taps + b->taps);
+    if (place_of(s, b) < place_of(s, a)) {
+        a->tap = b->tap;
+        a->first_layer = b->first_layer;
+    }
+    if (a->below_bound) /* of all layers, by the filter that says most */
+        return;
+    for (size_t l = 0; l < s->config->num_hidden_layers; l++)
+        s->in_layer[l] = gemma4_layer_is_listed(a->layers, l) || gemma4_layer_is_listed(b->layers, l);
+    list_layers(a->layers, sizeof a->layers, s->in_layer, s->config->num_hidden_layers);
+    a->coefficient = ((double)a->taps * a->coefficient + (double)b->taps * b->coefficient) / taps;
+    a->residual = sqrt(((double)a->taps * a->residual * a->residual + (double)b->taps * b->residual * b->residual) / taps);
+    a->taps += b->taps;
+}
+
+static void merge_causes(sorting *s)
+{
+    gemma4_cause *list = s->causes->list;
+    for (size_t i = 0; i < s->causes->count; i++)
+        for (size_t k = i + 1; k < s->causes->count;) {
+            if (!are_one(&list[i], &list[k])) {
+                k++;
+                continue;
+            }
+            merge(s, &list[i], &list[k]);
+            memmove(&list[k], &list[k + 1], (--s->causes->count - k) * sizeof *list);
+        }
 }
 
 /* ------------------------------------------------------------------------ all */
@@ -306,6 +394,8 @@ int gemma4_find_causes(const gemma4_config *config, const gemma4_finding *findin
         status = take_below_bound(&s, &taken);
     if (!status)
         status = take_unexplained(&s);
+    if (!status)
+        merge_causes(&s);
     free(s.done);
     free(s.in_layer);
     free(s.dealt_with);

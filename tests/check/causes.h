@@ -27,7 +27,7 @@ typedef struct gemma4_cause {
 } gemma4_cause;
 
 typedef struct gemma4_causes {
-    gemma4_cause *list; /* in dataflow order of where each is seen first; the explained ones before the others */
+    gemma4_cause *list; /* the one that explains most first, those that explain nothing last */
     size_t count;
 } gemma4_causes;
 
@@ -35,5 +35,7 @@ typedef struct gemma4_causes {
 int gemma4_find_causes(const gemma4_config *config, const gemma4_finding *findings, size_t count, const gemma4_filtered *filtered,
                        gemma4_causes *causes, gemma4_error *error);
 void gemma4_causes_free(gemma4_causes *causes);
+/* Is a layer in a list as causes have them, "0-4, 6"? */
+bool gemma4_layer_is_listed(const char *layers, size_t layer);
 
 #endif

@@ -248,6 +248,8 @@ typedef struct gemma4_counter_model {
 
 size_t gemma4_counter_model_count(void);
 const gemma4_counter_model *gemma4_counter_model_at(size_t index);
+/* Whether a counter-model has that id. */
+bool gemma4_cause_exists(const char *id);
 /* A rounding that engines whose arithmetic has this unit may make: a mistake in finer precisions only. */
 bool gemma4_counter_model_is_permitted(const gemma4_counter_model *counter_model, double unit);
 /* Whether it acts on that layer's kind (or, for a tap that has no layer, on the embedding or the head). */

@@ -1,5 +1,6 @@
 #include "counter_run.h"
 
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -38,14 +39,26 @@ static void see_stop(void *context, const gemma4_tap_event *event)
         gemma4_keep_event(s->out, event, s->width, s->T);
 }
 
+/* Rounding is in proportion to what is rounded: how much larger a row's logits are with the mistake than without. */
+static double times_larger(const real *with, const real *without, size_t E)
+{
+    double a = 0, b = 0;
+    for (size_t i = 0; i < E; i++) {
+        a += (double)with[i] * (double)with[i];
+        b += (double)without[i] * (double)without[i];
+    }
+    return b > 0 ? sqrt(a / b) : 1;
+}
+
 /* Marks the rows whose choice the engine may have made otherwise: its mistake moves the logits, so choices inferred for the right model
  * do not hold. */
 static void find_open(const gemma4_evidence *e, size_t positions, const real *logits, const int32_t *ids, bool *open)
 {
     size_t K = e->subject->model->config.top_k_experts, E = e->subject->model->config.num_experts;
+    const real *right = e->taps[GEMMA4_TAP_ROUTER_LOGITS].expected;
     for (size_t t = 0; t < positions; t++)
         open[t] = !e->have_valid_ids[t] && !gemma4_logits_are_stored(e, t) &&
-                  gemma4_find_boundary(logits + t * E, ids + t * K, K, E).gap <= gemma4_near_tie(e, t);
+                  gemma4_find_boundary(logits + t * E, ids + t * K, K, E).gap <= gemma4_near_tie(e, t) * times_larger(logits + t * E, right + t * E, E);
 }
 
 /* The first block in which anything differs from the replay. */
@@ -77,7 +90,7 @@ static int run_one(const gemma4_evidence *e, gemma4_runner *runner, const gemma4
     gemma4_mistakes mistakes = gemma4_mistakes_in(&s->model->config, wanted->planted, block);
     bool last = block == e->block;
     sink seen = {.stop = wanted->stop, .out = wanted->out, .width = e->taps[wanted->stop].width, .T = s->T};
-    gemma4_block_run run = {.block = block, .positions = wanted->positions, .inject = evidence_of(e, block), .draw = wanted->draw,
+    gemma4_block_run run = {.block = block, .positions = wanted->positions, .quick = wanted->quick, .inject = evidence_of(e, block), .draw = wanted->draw,
                             .noise = wanted->draw ? &noise : NULL, .mistakes = wanted->planted->count ? &mistakes : NULL};
     noise.kv_unit = s->kv_unit;
     if (last) {

@@ -81,17 +81,16 @@ static size_t find_few(const double *energy, size_t count, double total, bool *u
 /* Names the few items (positions, heads, lanes) that hold nearly all of the error; nothing where it is spread. */
 static int describe_share(const double *energy, size_t count, double total, const char *what, char *text, size_t size, gemma4_error *error)
 {
-    enum { MOST = 8 };
     char sentence[120];
     bool *used = calloc(count, sizeof *used);
     if (!used)
         return gemma4_fail(error, "description: out of memory");
     size_t listed = find_few(energy, count, total, used);
     int n = snprintf(sentence, sizeof sentence, "only in %s", what);
-    for (size_t i = 0, said = 0; i < count && said < MOST; i++)
+    for (size_t i = 0, said = 0; i < count && said < DESCRIBED_ITEMS; i++)
         if (used[i])
             n += snprintf(sentence + n, sizeof sentence - (size_t)n, "%s%zu", said++ ? ", " : " ", i);
-    if (listed > MOST)
+    if (listed > DESCRIBED_ITEMS)
         snprintf(sentence + n, sizeof sentence - (size_t)n, " ... (%zu of %zu)", listed, count);
     if (listed)
         say(text, size, sentence);
@@ -157,7 +156,7 @@ static void describe_permutation(const error_view *v, char *text, size_t size)
 /* The lanes of every head are rotated by a constant number of places. */
 static void describe_shift(const error_view *v, char *text, size_t size)
 {
-    for (size_t shift = 1; shift < v->width && v->width <= 1024; shift++) {
+    for (size_t shift = 1; shift < v->width && v->width <= DESCRIBED_WIDEST; shift++) {
         double left = 0;
         for (size_t head = 0; head < v->heads && left < DESCRIBED_LEFT * v->total; head++)
             left += head_distance(v, head, head, shift);

@@ -17,7 +17,7 @@ int gemma4_diagnose_dump(gemma4_diagnosis *diagnosis, gemma4_tap tap, size_t lay
                          gemma4_error *error);
 /* Where no tap has an explanation: all of what is left is this mistake of the dump. */
 void gemma4_diagnose_unexplained(gemma4_diagnosis *diagnosis, const gemma4_dump_mistake *mistake, const char *text);
-/* After the last block: findings become causes, best first. */
+/* After the last block: findings become causes, in the order of gemma4_causes. */
 int gemma4_diagnose_conclude(gemma4_diagnosis *diagnosis, gemma4_error *error);
 /* 0 where diagnosis is NULL. */
 size_t gemma4_cause_count(const gemma4_diagnosis *diagnosis);

@@ -93,6 +93,10 @@ bool gemma4_logits_are_stored(const gemma4_evidence *evidence, size_t row);
 /* Two router logits of a row whose difference is below this may change places by rounding. */
 double gemma4_near_tie(const gemma4_evidence *evidence, size_t row);
 
+/* The yardstick of each row of a tap, [T]: the RMS of its draws. A row of few values, which may all be spared by chance, borrows from the
+ * others in proportion to its own size. Reads expected and draws. */
+void gemma4_spread_of_draws(const gemma4_evidence *evidence, gemma4_tap tap, double *sigma);
+
 /* The rounding that the dump's own storage adds to values: the coarser of the tier's and the dataset's. */
 double gemma4_storage_unit(const gemma4_subject *subject, const gemma4_activation *stored);
 

@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "counter_model.h"
+#include "near_names.h"
 
 static const struct {
     const char *name, *title;
@@ -77,32 +78,11 @@ static void print_entry(FILE *out, const gemma4_counter_model *entry)
     }
 }
 
-/* How many characters have to be inserted, removed or replaced to make a out of b. */
-static size_t edit_distance(const char *a, const char *b)
-{
-    enum { LONGEST = 96 };
-    size_t row[LONGEST + 1], n = strlen(b);
-    if (n > LONGEST)
-        return n;
-    for (size_t j = 0; j <= n; j++)
-        row[j] = j;
-    for (size_t i = 0; a[i] != '\0'; i++) {
-        size_t diagonal = row[0];
-        row[0] = i + 1;
-        for (size_t j = 0; j < n; j++) {
-            size_t replaced = diagonal + (a[i] != b[j]), shorter = row[j] < row[j + 1] ? row[j] : row[j + 1];
-            diagonal = row[j + 1];
-            row[j + 1] = replaced < shorter + 1 ? replaced : shorter + 1;
-        }
-    }
-    return row[n];
-}
-
 /* How far an id is from what was asked for: part of each other is nearest. */
 static size_t miss(const char *asked, const char *id)
 {
     bool part = asked[0] != '\0' && (strstr(id, asked) || strstr(asked, id));
-    return part ? 0 : edit_distance(asked, id);
+    return part ? 0 : gemma4_edit_distance(asked, id);
 }
 
 /* Up to five ids that are near, nearest first. */

@@ -191,7 +191,7 @@ int gemma4_filter_block(gemma4_filtered *filtered, const gemma4_evidence *e, gem
 {
     /* A float32 engine's noise is as small as the reference's own rounding, which its error and every prediction share: a filter would find
      * that. Over several bridged layers, noise leaves no room for one that would be worth its time. */
-    bool worthwhile = e->subject->tier->unit > UNIT_FLOAT32 && e->block - e->known_block <= 1;
+    bool worthwhile = e->subject->tier->unit > UNIT_FLOAT32 && e->block - e->known_block <= FILTER_BRIDGED;
     for (size_t model = 0; model < gemma4_counter_model_count() && worthwhile; model++)
         if (filter_model(&filtered[model], e, runner, model, failed, error))
             return -1;

@@ -131,11 +131,13 @@ static void keep_fit(gemma4_finding *f, const gemma4_fit *fit)
     qsort(f->fits, f->fit_count, sizeof *f->fits, by_residual);
 }
 
-/* The best of those that do not fit. */
+/* The best of those that do not fit: the one that leaves the least part of the error. Where the error is within rounding, at the few
+ * positions that were looked at, what is left of it says nothing; and of a pair, one alone would be named. */
 static void keep_near(gemma4_finding *f, const gemma4_fit *fit)
 {
-    if (!f->has_near || fit->residual < f->near.residual)
-        f->near = *fit;
+    if (!(fit->error > LIMIT_SCORE) || fit->second != NO_MODEL || (f->has_near && !(fit->residual / fit->error < f->near.residual / f->near.error)))
+        return;
+    f->near = *fit;
     f->has_near = true;
 }
 
@@ -191,8 +193,8 @@ static trial score_rows(const search *s, const gemma4_against *rows, double limi
     if (projection.size == 0)
         return TRIAL_NO_EFFECT;
     gemma4_score left = gemma4_score_tap(s->e, s->tap, rows), all = gemma4_score_tap(s->e, s->tap, &expected);
-    /* Positions whose choice of experts is open were left out: half of them must have been judged. */
-    bool judged = left.rows > 0 && 2 * left.rows >= gemma4_score_tap(s->e, s->tap, &every).rows;
+    /* Positions whose choice of experts is open were left out: enough of them must have been judged. */
+    bool judged = left.rows > 0 && (double)left.rows >= JUDGED_PART * (double)gemma4_score_tap(s->e, s->tap, &every).rows;
     fit->coefficient = gemma4_filter_coefficient(&projection);
     fit->share = gemma4_filter_share(&projection);
     fit->residual = judged ? left.score : INFINITY;
@@ -211,6 +213,10 @@ static trial score_prediction(const search *s, size_t positions, gemma4_fit *fit
 {
     gemma4_against rows = {.values = s->prediction, .skip = s->open, .positions = positions};
     trial result = score_rows(s, &rows, 1, fit);
+    if (result == TRIAL_NO_EFFECT && positions == 0) { /* but where the choice is open: it may have been this one */
+        rows.skip = NULL;
+        result = score_rows(s, &rows, 1, fit);
+    }
     if (result != TRIAL_MISS || !flips_are_possible(s->e, s->tap))
         return result;
     bool *skip = calloc(s->e->subject->T, sizeof *skip);
@@ -282,31 +288,46 @@ static trial try_positions(search *s, const gemma4_planted *planted, size_t posi
     return result == TRIAL_MISS ? retry_with_spread(s, planted, positions, fit) : result;
 }
 
-/* The numbers of positions at which a mistake is tried, one after the other, the last being all (0): it must fit at each, or have no effect yet. A
- * wrong mask may let the first positions see later ones; a single step is computed faster than it could be cut; and where experts flip, few rows
- * say little. */
-typedef struct stages {
-    size_t positions[3];
-    size_t count;
-} stages;
-
-static stages stages_of(const search *s, const gemma4_planted *planted)
+/* How many positions decide at first whether a mistake can fit; 0: all of them are needed. A wrong mask may let the first positions see later
+ * ones; a single step is computed faster than it could be cut; and where experts flip, few rows say little. */
+static size_t first_positions(const search *s, const gemma4_planted *planted)
 {
     const gemma4_subject *subject = s->e->subject;
-    stages all = {.count = 1}, some = {.count = 0};
     size_t first = 0; /* position at which the mistake is made */
     for (size_t i = 0; i < planted->count; i++)
         if (!strcmp(planted->models[i]->section, "masks") || !strcmp(planted->models[i]->section, "cache"))
-            return all;
+            return 0;
     if (!is_bridged(s->e) && (subject->tier->unit > UNIT_FLOAT32 || gemma4_is_one_step(s->e, planted->models[0], s->tap)))
-        return all;
+        return 0;
     while (first < subject->T && !gemma4_in_scope(&subject->schedule, planted->scope, first))
         first++;
-    if (planted->only_layer[0] >= 0) /* there are many of these */
-        some.positions[some.count++] = first + 1;
-    some.positions[some.count++] = first + PREFIX_POSITIONS;
-    some.positions[some.count++] = 0;
-    return first + PREFIX_POSITIONS < subject->T ? some : all;
+    return first + PREFIX_POSITIONS < subject->T ? first + PREFIX_POSITIONS : 0;
+}
+
+/* A first look at so many positions (0: all), by the machine's fastest operators: may it be the one? What rounding they add is allowed for, and
+ * whatever passes is computed again. A predicted difference that their rounding may be is no effect. */
+static trial screen_positions(search *s, const gemma4_planted *planted, size_t positions)
+{
+    const gemma4_against rows = {.values = s->prediction, .skip = s->open, .positions = positions};
+    const gemma4_counter_run run = {.planted = planted, .positions = positions, .quick = true, .stop = s->tap, .out = s->prediction, .open = s->open};
+    if (gemma4_run_counter(s->e, s->runner, &run, s->error))
+        return TRIAL_ERROR;
+    gemma4_filter projection = gemma4_project(s->e, s->tap, s->prediction, &rows);
+    gemma4_score left = gemma4_score_tap(s->e, s->tap, &rows);
+    double effect = left.rows ? sqrt(projection.size / (double)(left.rows * s->e->taps[s->tap].width)) : 0;
+    if (!(effect > (positions ? SCREEN_EFFECT : LIMIT_SCORE / 2)))
+        return TRIAL_NO_EFFECT;
+    bool near = fabs(gemma4_filter_coefficient(&projection) - 1) <= SCREEN_FACTOR * FIT_COEFFICIENT && left.worst <= SCREEN_FACTOR * LIMIT_WORST;
+    return near ? TRIAL_FIT : TRIAL_MISS;
+}
+
+/* At the position where the mistake is first made, at some, at all, until it has an effect. */
+static trial screen(search *s, const gemma4_planted *planted, size_t positions)
+{
+    trial result = positions ? screen_positions(s, planted, positions - PREFIX_POSITIONS + 1) : TRIAL_NO_EFFECT;
+    if (result == TRIAL_NO_EFFECT && positions)
+        result = screen_positions(s, planted, positions);
+    return result == TRIAL_NO_EFFECT ? screen_positions(s, planted, 0) : result;
 }
 
 static void keep_difference(search *s, size_t model, size_t positions)
@@ -327,18 +348,22 @@ static int try_planted(search *s, const gemma4_planted *planted, size_t model, s
     if (planted->count == 1 && !gemma4_can_show(s->e, planted, s->tap))
         return 0;
     bool everywhere = planted->count == 1 && planted->only_layer[0] < 0 && planted->scope == GEMMA4_EVERYWHERE;
-    stages at = stages_of(s, planted);
-    trial result = TRIAL_FIT;
-    for (size_t i = 0; i < at.count && (result == TRIAL_FIT || result == TRIAL_NO_EFFECT); i++) {
-        result = try_positions(s, planted, at.positions[i], &fit);
-        if (everywhere && at.positions[i] && result > TRIAL_NO_EFFECT) {
-            keep_difference(s, model, at.positions[i]);
-            s->missed_early[model] = result == TRIAL_MISS;
-        }
+    size_t positions = first_positions(s, planted);
+    /* Of these there are many. */
+    bool many = is_bridged(s->e) && (planted->only_layer[0] >= 0 || planted->scope != GEMMA4_EVERYWHERE);
+    trial result = many ? screen(s, planted, positions) : TRIAL_FIT;
+    if (positions && result == TRIAL_FIT)
+        result = try_positions(s, planted, positions, &fit);
+    if (everywhere && positions && result > TRIAL_NO_EFFECT) {
+        keep_difference(s, model, positions);
+        s->missed_early[model] = result == TRIAL_MISS;
     }
+    /* Without effect there, it may act later: past the window, in a later chunk. */
+    if (result == TRIAL_FIT || (positions && !many && result == TRIAL_NO_EFFECT))
+        result = try_positions(s, planted, 0, &fit);
     if (result == TRIAL_FIT)
         keep_fit(s->finding, &fit);
-    else if (result == TRIAL_MISS)
+    else if (result == TRIAL_MISS && fit.error > 0)
         keep_near(s->finding, &fit);
     if (everywhere && result > TRIAL_NO_EFFECT)
         s->partial[model] = fit;
@@ -455,7 +480,7 @@ static pair pair_of(const search *s, size_t a, size_t b, size_t positions, doubl
     double xx = product(s, x, x, positions), yy = product(s, y, y, positions), xy = product(s, x, y, positions);
     double xe = product(s, x, NULL, positions), ye = product(s, y, NULL, positions), determinant = xx * yy - xy * xy;
     pair p = {a, b, 0};
-    if (determinant > 1e-12 * xx * yy)
+    if (determinant > PAIR_ALIKE * xx * yy)
         p.share = (xe * xe * yy - 2 * xe * ye * xy + ye * ye * xx) / determinant / total;
     return p;
 }
@@ -523,8 +548,6 @@ static int fit_ids(search *s, size_t model)
     fit.share = fit.coefficient;
     if (!status && decisions && others == 0)
         keep_fit(s->finding, &fit);
-    else if (!status)
-        keep_near(s->finding, &fit);
     return status;
 }
 

@@ -1,15 +1,20 @@
 #include "lint.h"
 
 #include <dirent.h>
+#include <errno.h>
+#include <fnmatch.h>
 #include <math.h>
 #include <stdarg.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "activations.h"
+#include "counter_model.h"
 #include "hash.h"
 #include "manifest.h"
 #include "model.h"
+#include "noise.h"
+#include "shows.h"
 
 #define SMALLEST_GAP 1e-4 /* spec/cases.md */
 
@@ -30,6 +35,67 @@ static void problem(lint *l, const char *format, ...)
     va_end(arguments);
     l->problems++;
 }
+
+/* ------------------------------------------------------------ the manifest */
+
+/* Whether a glob matches a tap of the model. */
+static bool matches_a_tap(const char *glob, const gemma4_config *config)
+{
+    for (int tap = 0; tap < GEMMA4_TAP_COUNT; tap++)
+        for (size_t layer = 0; layer < (gemma4_tap_describe((gemma4_tap)tap)->per_layer ? config->num_hidden_layers : 1); layer++) {
+            char name[GEMMA4_TAP_NAME_SIZE];
+            if (!fnmatch(glob, gemma4_tap_name((gemma4_tap)tap, layer, name), 0))
+                return true;
+        }
+    return false;
+}
+
+static void lint_tolerances(lint *l, const gemma4_case *c, const gemma4_config *config)
+{
+    for (size_t i = 0; i < c->tolerance_count; i++) {
+        const gemma4_tolerance_row *row = &c->tolerances[i];
+        if (!gemma4_tier_of(row->dtype))
+            problem(l, "tolerances[%zu].dtype: expected a tier's name (float32, bfloat16 ...), found '%s'", i, row->dtype);
+        if (!matches_a_tap(row->taps, config))
+            problem(l, "tolerances[%zu].taps: expected a pattern that matches a tap of the model, found '%s'", i, row->taps);
+    }
+}
+
+static void lint_flags(lint *l, const gemma4_case *c)
+{
+    const gemma4_flag_info *info;
+    for (size_t i = 0; i < c->flag_count; i++) {
+        if (!gemma4_flag_named(c->flags[i].flag))
+            problem(l, "flags[%zu]: expected a flag that spec/cases.md explains, found '%s'", i, c->flags[i].flag);
+        for (size_t j = 0; j < i; j++)
+            if (!strcmp(c->flags[i].flag, c->flags[j].flag))
+                problem(l, "flags[%zu]: found '%s' twice", i, c->flags[i].flag);
+    }
+    for (size_t i = 0; (info = gemma4_flag_at(i)); i++)
+        if (gemma4_case_has_flag(c, info->flag) != (c->first_position >= info->from))
+            problem(l, "flags: %s is for cases whose first_position is %zu or more, which is %zu here", info->flag, info->from,
+                    c->first_position);
+}
+
+/* Every mistake that the case names must have a counter-model, and the case must show it. */
+static void lint_shows(lint *l, const gemma4_case *c, const gemma4_model *model, gemma4_activations *golden)
+{
+    for (size_t i = 0; i < c->shows_count; i++) {
+        gemma4_error error;
+        bool shows;
+        for (size_t j = 0; j < i; j++)
+            if (!strcmp(c->shows[i], c->shows[j]))
+                problem(l, "shows[%zu]: found '%s' twice", i, c->shows[i]);
+        if (!gemma4_cause_exists(c->shows[i]))
+            problem(l, "shows[%zu]: expected a cause of the catalogue (gemma4-check explain), found '%s'", i, c->shows[i]);
+        else if (gemma4_case_shows(c, model, golden, c->shows[i], &shows, &error))
+            problem(l, "shows[%zu]: %s", i, error.message);
+        else if (!shows)
+            problem(l, "shows[%zu]: %s changes no tap of this case by more than its tolerance", i, c->shows[i]);
+    }
+}
+
+/* -------------------------------------------------------------- the golden */
 
 /* Every value of every tap of the golden must be finite. */
 static void lint_values(lint *l, gemma4_activations *golden, const gemma4_config *config, size_t T)
@@ -91,6 +157,8 @@ static void lint_golden(lint *l, const gemma4_case *c)
         size_t T = gemma4_activations_positions(golden, &tokens, &positions);
         if (T != c->token_count || memcmp(tokens, c->tokens, T * sizeof *tokens) || (size_t)positions[0] != c->first_position)
             problem(l, "golden: its tokens or positions are not the manifest's");
+        lint_tolerances(l, c, &model->config);
+        lint_shows(l, c, model, golden);
         lint_coverage(l, golden, &model->config);
         lint_values(l, golden, &model->config, T);
         if (c->routing_decisions != model->config.num_hidden_layers * T)
@@ -106,10 +174,10 @@ static void lint_case(lint *l)
     gemma4_error error;
     const char *directory = gemma4_cases_dir();
     char path[4096];
-    snprintf(path, sizeof path, "%s/%s.yaml", directory, l->id);
-    gemma4_case *c = gemma4_case_open(path, &error);
+    bool fits = snprintf(path, sizeof path, "%s/%s.yaml", directory, l->id) < (int)sizeof path;
+    gemma4_case *c = fits ? gemma4_case_open(path, &error) : NULL;
     if (!c) {
-        problem(l, "%s", error.message);
+        problem(l, "%s", fits ? error.message : "path too long");
         return;
     }
     if (strcmp(c->id, l->id))
@@ -121,6 +189,7 @@ static void lint_case(lint *l)
     for (int metric = GEMMA4_METRIC_RELATIVE_RMS; metric <= GEMMA4_METRIC_POSITION_RMS; metric++)
         if (!gemma4_case_tolerance(c, "float32", "layers.0.output", (gemma4_metric_kind)metric))
             problem(l, "tolerances: no float32 row for %s", gemma4_metric_name((gemma4_metric_kind)metric));
+    lint_flags(l, c);
     if (gemma4_case_provide_checkpoint(c, &error))
         problem(l, "%s", error.message);
     else
@@ -128,22 +197,32 @@ static void lint_case(lint *l)
     gemma4_case_close(c);
 }
 
-/* Every golden is named by exactly one manifest: since a manifest's golden is in its folder, it must be ID.h5. */
-static void lint_orphans(lint *l, char **ids, size_t count)
+static bool is_golden_of_none(const char *name, char **ids, size_t count)
 {
-    DIR *d = opendir(gemma4_cases_dir());
-    for (struct dirent *entry; d && (entry = readdir(d));) {
-        size_t n = strlen(entry->d_name), i = 0;
-        if (n < 4 || strcmp(entry->d_name + n - 3, ".h5"))
-            continue;
-        while (i < count && (strlen(ids[i]) != n - 3 || strncmp(ids[i], entry->d_name, n - 3)))
-            i++;
+    size_t n = strlen(name);
+    if (n < 4 || strcmp(name + n - 3, ".h5"))
+        return false;
+    for (size_t i = 0; i < count; i++)
+        if (strlen(ids[i]) == n - 3 && !strncmp(ids[i], name, n - 3))
+            return false;
+    return true;
+}
+
+/* Every golden is named by exactly one manifest: since a manifest's golden is in its folder, it must be ID.h5. */
+static int lint_orphans(lint *l, char **ids, size_t count, gemma4_error *error)
+{
+    const char *directory = gemma4_cases_dir();
+    DIR *d = opendir(directory);
+    if (!d)
+        return gemma4_fail(error, "%s: cannot list: %s", directory, strerror(errno));
+    for (struct dirent *entry; errno = 0, (entry = readdir(d));) {
         l->id = entry->d_name;
-        if (i == count)
+        if (is_golden_of_none(entry->d_name, ids, count))
             problem(l, "no manifest names this golden");
     }
-    if (d)
-        closedir(d);
+    int reason = errno;
+    closedir(d);
+    return reason ? gemma4_fail(error, "%s: cannot list: %s", directory, strerror(reason)) : 0;
 }
 
 int gemma4_lint(FILE *out, size_t *problems, gemma4_error *error)
@@ -157,9 +236,11 @@ int gemma4_lint(FILE *out, size_t *problems, gemma4_error *error)
         l.id = ids[i];
         lint_case(&l);
     }
-    lint_orphans(&l, ids, count);
-    fprintf(out, "lint: %zu cases, %zu problems\n", count, l.problems);
+    int status = lint_orphans(&l, ids, count, error);
     gemma4_case_ids_free(ids, count);
     *problems = l.problems;
+    if (status)
+        return -1;
+    fprintf(out, "lint: %zu cases, %zu problems\n", count, l.problems);
     return count ? 0 : gemma4_fail(error, "golden/cases: expected at least one manifest, found none");
 }

@@ -13,7 +13,10 @@
 #include "lint.h"
 #include "options.h"
 #include "report_html.h"
+#include "sample.h"
 #include "selftest.h"
+#include "times.h"
+#include "unknown_names.h"
 #include "version.h"
 
 static const char usage[] =
@@ -26,6 +29,9 @@ static const char usage[] =
     "       gemma4-check agreement               does this build's reference agree with every golden?\n"
     "       gemma4-check self-test [--honest]    does it find every known mistake, and none in honest engines?\n"
     "           [--case ID] [--tier T] [--tap-set all|layers|logits] [--cause ID] [--seeds N] [--jobs N] [--out FILE.md]\n"
+    "       gemma4-check self-test --sample      the same of a fixed sample, in seconds [--jobs N]\n"
+    "       gemma4-check self-test --times --model DIR   how long does it take to judge each known mistake?\n"
+    "           [--tier T] [--tap-set all|layers|logits] [--cause ID] [--jobs N]\n"
     "       gemma4-check --version\n"
     "\n"
     "ENGINE.h5 is an activation file (spec/activations.md), HDF5 or safetensors.\n"
@@ -59,6 +65,12 @@ static int write_file(const char *path, void (*write)(FILE *, const void *), con
         return gemma4_fail(error, "%s: cannot write: %s", path, strerror(errno));
     }
     return 0;
+}
+
+/* A report that did not reach its reader must not end in "conforms". */
+static int check_output(gemma4_error *error)
+{
+    return fflush(stdout) || ferror(stdout) ? gemma4_fail(error, "standard output: cannot write: %s", strerror(errno)) : 0;
 }
 
 static void write_json(FILE *f, const void *report)
@@ -104,14 +116,6 @@ static int check_provenance(gemma4_activations *engine, const gemma4_case *c, ge
     return 0;
 }
 
-static void note_unknown(gemma4_activations *engine, gemma4_report *report)
-{
-    size_t count = gemma4_activations_unknown_count(engine);
-    if (count)
-        gemma4_report_note(report, "%zu dataset%s no tap and ignored: %.60s%s", count, count == 1 ? " is" : "s are",
-                           gemma4_activations_unknown_at(engine, 0), count == 1 ? "" : ", ...");
-}
-
 static int required_level(const char *require, gemma4_level *level, gemma4_error *error)
 {
     *level = GEMMA4_PARTIAL;
@@ -121,6 +125,13 @@ static int required_level(const char *require, gemma4_level *level, gemma4_error
         if (!strcmp(require, gemma4_level_name(*level)))
             return 0;
     return gemma4_fail(error, "--require: expected full, layers or logits, found '%s'", require);
+}
+
+/* A case may ask for more than the model: a failure there may be no fault of the arithmetic. */
+static void note_flags(const gemma4_case *c, gemma4_report *report)
+{
+    for (size_t i = 0; c && !report->conforms && i < c->flag_count; i++)
+        gemma4_report_warn(report, "this case has the flag %s: %s", c->flags[i].flag, c->flags[i].reason);
 }
 
 /* Everything from opened files to a verdict. Returns the exit status, UNUSABLE with the error's message filled. */
@@ -136,11 +147,12 @@ static int judge_files(const request *r, gemma4_judgement *j, gemma4_report *rep
     }
     if (check_provenance(j->engine, j->the_case, error) || gemma4_judge(j, report, error))
         return UNUSABLE;
-    note_unknown(j->engine, report);
+    gemma4_note_unknown(j->engine, report);
+    note_flags(j->the_case, report);
     report->required = require;
     report->conforms = report->conforms && !gemma4_falls_short(report);
     gemma4_report_text(stdout, report);
-    if (write_file(r->json, write_json, report, error) || write_file(r->junit, write_junit, report, error) ||
+    if (check_output(error) || write_file(r->json, write_json, report, error) || write_file(r->junit, write_junit, report, error) ||
         write_file(r->html, write_html, report, error))
         return UNUSABLE;
     return report->conforms ? CONFORMS : DIVERGES;
@@ -213,25 +225,44 @@ static int command_check(request *r)
     return status < 0 ? say_unusable(r, &error) : status;
 }
 
+/* "ID  12 tokens  summary [start-position]"; the flag's bit in *flags is set. */
+static int list_case(const char *id, unsigned *flags, gemma4_error *error)
+{
+    char path[4096];
+    const gemma4_flag_info *info;
+    if (snprintf(path, sizeof path, "%s/%s.yaml", gemma4_cases_dir(), id) >= (int)sizeof path)
+        return gemma4_fail(error, "%s: path too long", id);
+    gemma4_case *c = gemma4_case_open(path, error);
+    if (!c)
+        return -1;
+    printf("%-24s %3zu tokens  %s", c->id, c->token_count, c->summary);
+    for (size_t i = 0; i < c->flag_count; i++)
+        printf("%s%s", i ? ", " : " [", c->flags[i].flag);
+    puts(c->flag_count ? "]" : "");
+    for (size_t i = 0; (info = gemma4_flag_at(i)); i++)
+        *flags |= (unsigned)gemma4_case_has_flag(c, info->flag) << i;
+    gemma4_case_close(c);
+    return 0;
+}
+
 static int command_list(gemma4_error *error)
 {
     char **ids;
     size_t count;
     int status = 0;
+    unsigned flags = 0;
+    const gemma4_flag_info *info;
     if (gemma4_case_ids(&ids, &count, error))
         return UNUSABLE;
-    for (size_t i = 0; i < count && !status; i++) {
-        char path[4096];
-        snprintf(path, sizeof path, "%s/%s.yaml", gemma4_cases_dir(), ids[i]);
-        gemma4_case *c = gemma4_case_open(path, error);
-        if (c)
-            printf("%-24s %3zu tokens  %s\n", c->id, c->token_count, c->summary);
-        else
-            status = UNUSABLE;
-        gemma4_case_close(c);
-    }
+    for (size_t i = 0; i < count && !status; i++)
+        status = list_case(ids[i], &flags, error);
     gemma4_case_ids_free(ids, count);
-    return status;
+    if (flags && !status)
+        puts("\nWhat not every engine can:");
+    for (size_t i = 0; (info = gemma4_flag_at(i)) && !status; i++)
+        if (flags >> i & 1)
+            printf("  %-16s %s\n", info->flag, info->meaning);
+    return status ? UNUSABLE : CONFORMS;
 }
 
 static int command_lint(gemma4_error *error)
@@ -304,29 +335,74 @@ static void write_bytes(FILE *f, const void *text)
     fputs(text, f);
 }
 
-/* The matrix or, with --honest, the honest engines. */
-static int command_self_test(int argc, char **argv, gemma4_error *error)
+static int self_test_sample(int argc, char **argv, bool *reached, gemma4_error *error)
+{
+    const char *jobs = NULL;
+    int64_t job_count = 2;
+    size_t count;
+    const gemma4_option options[] = {{"--jobs", &jobs}, {NULL, NULL}};
+    if (gemma4_options_parse(argc, argv, options, NULL, 0, &count, error) || (jobs && gemma4_parse_int(jobs, "--jobs", 1, 64, &job_count, error)))
+        return -1;
+    return gemma4_sample_run(&gemma4_the_sample, (size_t)job_count, stdout, reached, error);
+}
+
+static int self_test_times(int argc, char **argv, bool *reached, gemma4_error *error)
+{
+    gemma4_times_options o = {0};
+    const char *jobs = NULL;
+    int64_t job_count = 2;
+    size_t count;
+    const gemma4_option options[] = {{"--model", &o.model_dir}, {"--tier", &o.tier}, {"--tap-set", &o.tap_set},
+                                     {"--cause", &o.cause},     {"--jobs", &jobs},   {NULL, NULL}};
+    if (gemma4_options_parse(argc, argv, options, NULL, 0, &count, error) || (jobs && gemma4_parse_int(jobs, "--jobs", 1, 64, &job_count, error)))
+        return -1;
+    o.jobs = (size_t)job_count;
+    *reached = true;
+    return gemma4_times(&o, stdout, error);
+}
+
+static int self_test_honest(int argc, char **argv, bool *reached, gemma4_error *error)
+{
+    gemma4_self_test_options options = {0};
+    const char *page = NULL;
+    if (parse_self_test(argc, argv, &options, &page, error))
+        return -1;
+    if (page || options.cause)
+        return gemma4_fail(error, "self-test --honest: takes neither --out nor --cause");
+    return gemma4_self_test_honest(&options, stdout, reached, error);
+}
+
+static int self_test_matrix(int argc, char **argv, bool *reached, gemma4_error *error)
 {
     gemma4_self_test_options options = {0};
     const char *page = NULL;
     char *text = NULL;
     size_t size = 0;
-    bool reached = false, honest = argc > 1 && !strcmp(argv[1], "--honest");
-    if (parse_self_test(argc - 1 - honest, argv + 1 + honest, &options, &page, error))
-        return UNUSABLE;
-    if (honest && (page || options.cause)) {
-        gemma4_fail(error, "self-test --honest: takes neither --out nor --cause");
-        return UNUSABLE;
-    }
-    if (honest)
-        return gemma4_self_test_honest(&options, stdout, &reached, error) ? UNUSABLE : reached ? CONFORMS : DIVERGES;
+    if (parse_self_test(argc, argv, &options, &page, error))
+        return -1;
     FILE *memory = open_memstream(&text, &size);
-    int status = memory ? gemma4_self_test(&options, stdout, memory, &reached, error) : gemma4_fail(error, "self-test: out of memory");
-    if (memory)
-        fclose(memory);
+    int status = memory ? gemma4_self_test(&options, stdout, memory, reached, error) : gemma4_fail(error, "self-test: out of memory");
+    if (memory && fclose(memory) && !status) /* the page is cut off */
+        status = gemma4_fail(error, "self-test: out of memory");
     if (!status)
         status = write_file(page, write_bytes, text, error);
     free(text);
+    return status;
+}
+
+/* The matrix; or what the first option says: the honest engines, the sample, or the times. */
+static int command_self_test(int argc, char **argv, gemma4_error *error)
+{
+    bool reached = false;
+    int status;
+    if (argc > 1 && !strcmp(argv[1], "--honest"))
+        status = self_test_honest(argc - 2, argv + 2, &reached, error);
+    else if (argc > 1 && !strcmp(argv[1], "--sample"))
+        status = self_test_sample(argc - 2, argv + 2, &reached, error);
+    else if (argc > 1 && !strcmp(argv[1], "--times"))
+        status = self_test_times(argc - 2, argv + 2, &reached, error);
+    else
+        status = self_test_matrix(argc - 1, argv + 1, &reached, error);
     return status ? UNUSABLE : reached ? CONFORMS : DIVERGES;
 }
 
@@ -351,9 +427,9 @@ int main(int argc, char **argv)
     request r = {0};
     int status;
     if (argc == 2 && (!strcmp(argv[1], "--help") || !strcmp(argv[1], "-h")))
-        return fputs(usage, stdout) < 0 ? UNUSABLE : 0;
+        return fputs(usage, stdout) < 0 || fflush(stdout) ? UNUSABLE : 0;
     if (argc == 2 && !strcmp(argv[1], "--version"))
-        return printf("gemma4-check %s\n", gemma4_version()) < 0 ? UNUSABLE : 0;
+        return printf("gemma4-check %s\n", gemma4_version()) < 0 || fflush(stdout) ? UNUSABLE : 0;
     if (argc < 2) {
         fputs(usage, stderr);
         return UNUSABLE;
@@ -372,6 +448,8 @@ int main(int argc, char **argv)
         status = UNUSABLE;
     else
         return command_check(&r);
+    if (status != UNUSABLE && check_output(&error))
+        status = UNUSABLE;
     if (status == UNUSABLE)
         fprintf(stderr, "gemma4-check: %s\n", error.message);
     return status;

@@ -1,6 +1,7 @@
 #include "manifest.h"
 
 #include <dirent.h>
+#include <errno.h>
 #include <fnmatch.h>
 #include <limits.h>
 #include <stdio.h>
@@ -298,7 +299,7 @@ int gemma4_case_ids(char ***ids, size_t *count, gemma4_error *error)
     *count = 0;
     if (!d)
         return gemma4_fail(error, "golden/cases: not found under the current directory nor beside the program");
-    for (struct dirent *entry; (entry = readdir(d));) {
+    for (struct dirent *entry; errno = 0, (entry = readdir(d));) {
         size_t n = strlen(entry->d_name);
         if (n < 6 || strcmp(entry->d_name + n - 5, ".yaml"))
             continue;
@@ -312,7 +313,12 @@ int gemma4_case_ids(char ***ids, size_t *count, gemma4_error *error)
         }
         ++*count;
     }
+    int reason = errno;
     closedir(d);
+    if (reason) {
+        gemma4_case_ids_free(*ids, *count);
+        return gemma4_fail(error, "%s: cannot list: %s", directory, strerror(reason));
+    }
     if (*count)
         qsort(*ids, *count, sizeof **ids, by_name);
     return 0;
@@ -323,6 +329,34 @@ void gemma4_case_ids_free(char **ids, size_t count)
     for (size_t i = 0; i < count; i++)
         free(ids[i]);
     free(ids);
+}
+
+/* ------------------------------------------------------------------ flags */
+
+static const gemma4_flag_info flags[] = {
+    {"start-position", 1, "the first token has another position than 0, and the cache before it is empty"},
+    {"far-positions", 131072, "positions are in the upper half of the model's 262,144"},
+};
+
+const gemma4_flag_info *gemma4_flag_at(size_t index)
+{
+    return index < sizeof flags / sizeof *flags ? &flags[index] : NULL;
+}
+
+const gemma4_flag_info *gemma4_flag_named(const char *flag)
+{
+    for (size_t i = 0; i < sizeof flags / sizeof *flags; i++)
+        if (!strcmp(flags[i].flag, flag))
+            return &flags[i];
+    return NULL;
+}
+
+bool gemma4_case_has_flag(const gemma4_case *c, const char *flag)
+{
+    for (size_t i = 0; i < c->flag_count; i++)
+        if (!strcmp(c->flags[i].flag, flag))
+            return true;
+    return false;
 }
 
 /* ------------------------------------------------------------- tolerances */

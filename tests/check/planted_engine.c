@@ -26,7 +26,7 @@ typedef struct engine {
     uint64_t state;               /* of the random numbers */
     gemma4_activations_writer *writer;
     size_t T;
-    size_t *chunk_start, *chunk_end; /* [T] */
+    gemma4_schedule schedule;
     real *values[GEMMA4_TAP_COUNT];  /* [T, width] of the layer at hand, as the steps read them; scores and probabilities are not kept */
     int32_t *ids;                    /* [T, K] */
 } engine;
@@ -106,19 +106,40 @@ static bool is_changed(const engine *e, gemma4_tap tap, size_t layer)
     return false;
 }
 
-/* The tap as the planted mistakes compute it. */
-static int plant(engine *e, gemma4_tap tap, size_t layer, real *out, int32_t *ids, gemma4_error *error)
+static bool in_scope(const engine *e, size_t t)
+{
+    return gemma4_in_scope(&e->schedule, e->simulation->scope, t);
+}
+
+/* The tap as the planted mistakes compute it, at every position. */
+static int compute(engine *e, gemma4_tap tap, size_t layer, real *out, int32_t *ids, gemma4_error *error)
 {
     const gemma4_simulation *s = e->simulation;
     gemma4_parameters parameters = gemma4_right_parameters();
-    gemma4_step step = {.model = s->model, .layer = layer, .T = e->T, .first_position = s->the_case->first_position, .chunk_start = e->chunk_start,
-                        .chunk_end = e->chunk_end, .tokens = s->the_case->tokens, .topk_ids = e->ids};
+    gemma4_step step = {.model = s->model, .layer = layer, .T = e->T, .first_position = s->the_case->first_position, 
+                        .chunk_start = e->schedule.chunk_start, .chunk_end = e->schedule.chunk_end, .tokens = s->the_case->tokens, .topk_ids = e->ids};
     for (int t = 0; t < GEMMA4_TAP_COUNT; t++)
         step.values[t] = e->values[t];
     for (size_t i = 0; i < 2; i++)
         if (acts(e, i, tap, layer))
             s->planted[i]->change(&parameters);
     return gemma4_counter_step(&step, &parameters, tap, out, ids, error);
+}
+
+/* The same in place of what is there, at the positions in scope. */
+static int plant(engine *e, const gemma4_tap_event *event, gemma4_error *error)
+{
+    size_t width = event->dims[0] * event->dims[1], size = event->ids ? sizeof *event->ids : sizeof *event->values;
+    char *to = event->ids ? (char *)event->ids : (char *)event->values;
+    char *computed = malloc(e->T * width * size);
+    if (!computed)
+        return gemma4_fail(error, "simulated engine: out of memory");
+    int status = compute(e, event->tap, event->layer, event->ids ? NULL : (real *)computed, event->ids ? (int32_t *)computed : NULL, error);
+    for (size_t t = 0; t < e->T && !status; t++)
+        if (in_scope(e, t))
+            memcpy(to + t * width * size, computed + t * width * size, width * size);
+    free(computed);
+    return status;
 }
 
 /* ------------------------------------------------------------------- taps */
@@ -155,8 +176,10 @@ static int dump_keys(engine *e, gemma4_tap tap, size_t layer, gemma4_error *erro
     if (!is_changed(e, tap, layer) || !is_dumped(e->simulation->taps, tap))
         return 0;
     real *all = calloc(T * H * T, sizeof *all);
-    int status = all ? plant(e, tap, layer, all, NULL, error) : gemma4_fail(error, "simulated engine: out of memory");
+    int status = all ? compute(e, tap, layer, all, NULL, error) : gemma4_fail(error, "simulated engine: out of memory");
     for (size_t t = 0; t < T && !status; t++) {
+        if (!in_scope(e, t))
+            continue;
         gemma4_tap_event row = {.tap = tap, .layer = layer, .row = t, .rows = 1, .rank = 2, .dims = {H, T}, .values = all + t * H * T};
         round_event(e, &row);
         status = dump(e, &row, error);
@@ -170,7 +193,7 @@ static int show(void *context, gemma4_tap_event *event, gemma4_error *error)
     engine *e = context;
     bool changed = is_changed(e, event->tap, event->layer);
     if (gemma4_tap_is_keys(event->tap)) {
-        if (changed)
+        if (changed && in_scope(e, event->row))
             return 0;
         round_event(e, event);
         return dump(e, event, error);
@@ -180,7 +203,7 @@ static int show(void *context, gemma4_tap_event *event, gemma4_error *error)
     if (event->tap == GEMMA4_TAP_ATTN_CONTEXT &&
         (dump_keys(e, GEMMA4_TAP_ATTN_SCORES, event->layer, error) || dump_keys(e, GEMMA4_TAP_ATTN_PROBS, event->layer, error)))
         return -1;
-    if (changed && plant(e, event->tap, event->layer, event->values, event->ids, error))
+    if (changed && plant(e, event, error))
         return -1;
     round_event(e, event);
     return keep(e, event, error) || dump(e, event, error) ? -1 : 0;
@@ -188,27 +211,17 @@ static int show(void *context, gemma4_tap_event *event, gemma4_error *error)
 
 /* ----------------------------------------------------------------- set-up */
 
-/* Where each position's chunk begins and ends, and the schedule as an attribute's text. */
+/* The schedule, as an attribute's text as well. */
 static int read_schedule(engine *e, char *text, size_t size, gemma4_error *error)
 {
     const gemma4_case *c = e->simulation->the_case;
-    size_t at = 0, length = 0;
-    e->chunk_start = calloc(e->T, sizeof *e->chunk_start);
-    e->chunk_end = calloc(e->T, sizeof *e->chunk_end);
-    if (!e->chunk_start || !e->chunk_end)
-        return gemma4_fail(error, "simulated engine: out of memory");
+    size_t length = 0;
     for (size_t i = 0; i < c->schedule_count; i++) {
-        size_t end = at + (size_t)c->schedule[i];
         length += (size_t)snprintf(text + length, size - length, "%s%d", i ? "," : "", c->schedule[i]);
         if (length >= size)
             return gemma4_fail(error, "simulated engine: schedule of %zu chunks: too long", c->schedule_count);
-        for (size_t t = at; t < end && t < e->T; t++) {
-            e->chunk_start[t] = at;
-            e->chunk_end[t] = end;
-        }
-        at = end;
     }
-    return 0;
+    return gemma4_schedule_init(&e->schedule, text, e->T, error);
 }
 
 static int start_file(engine *e, const char *path, const char *schedule, gemma4_error *error)
@@ -252,7 +265,6 @@ int gemma4_simulate(const gemma4_simulation *simulation, const char *path, gemma
     for (int tap = 0; tap < GEMMA4_TAP_COUNT; tap++)
         free(e.values[tap]);
     free(e.ids);
-    free(e.chunk_start);
-    free(e.chunk_end);
+    gemma4_schedule_free(&e.schedule);
     return status;
 }

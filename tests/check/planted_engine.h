@@ -5,6 +5,7 @@
 #include "counter_model.h"
 #include "manifest.h"
 #include "model.h"
+#include "schedule.h"
 
 /* Which taps an engine dumps. */
 typedef enum gemma4_tap_set {
@@ -24,6 +25,7 @@ typedef struct gemma4_simulation {
     uint64_t seed;               /* in float32, whose values are rounded already, a quarter of them move by one ulp either way */
     const gemma4_counter_model *planted[2]; /* NULL: none */
     int only_layer[2];           /* -1: in every layer that it concerns */
+    gemma4_scope scope;          /* the positions at which they are made */
     gemma4_tap_set taps;
 } gemma4_simulation;
 

@@ -5,7 +5,7 @@
 
 #include "evidence.h"
 
-/* Largest relative RMS at which the reference counts as agreeing with a golden. */
+/* Largest relative RMS at which the reference counts as agreeing with a golden: three times the largest that `make agreement` prints. */
 #define GEMMA4_REFERENCE_AGREEMENT 1e-5
 
 typedef struct gemma4_reference_run gemma4_reference_run;

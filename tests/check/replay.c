@@ -8,7 +8,6 @@
 #include "routing.h"
 #include "rows.h"
 #include "score.h"
-#include "thresholds.h"
 
 typedef gemma4_real real;
 
@@ -38,7 +37,6 @@ struct gemma4_replay {
     real *h_draws[GEMMA4_DRAWS], *h_draws_before[GEMMA4_DRAWS]; /* [T, d] the perturbed streams, after and before the block */
     real **streams; /* the exact stream before each block since the last whose input was known, and after the block at hand */
     size_t stream_count;
-    real *draw_logits; /* [T, E] of the perturbed run at hand */
 };
 
 /* ---------------------------------------------------------------- the record */
@@ -303,36 +301,6 @@ static void see_difference(void *context, const gemma4_tap_event *e)
         }
 }
 
-/* The yardstick of each row: RMS of the draws. A row of few values borrows from the others, relative to its own size. */
-static void measure_sigma(record *r, gemma4_tap tap)
-{
-    const gemma4_evidence *e = &r->evidence;
-    const gemma4_tap_evidence *t = &e->taps[tap];
-    double draws = 0, sizes = 0, unit = e->subject->tier->unit;
-    for (size_t row = 0; row < e->subject->T; row++) {
-        double sum = 0, size = 0;
-        for (size_t d = 0; d < GEMMA4_DRAWS; d++)
-            for (size_t i = row * t->width; i < (row + 1) * t->width; i++)
-                sum += (double)t->draws[d][i] * (double)t->draws[d][i];
-        for (size_t i = row * t->width; i < (row + 1) * t->width; i++)
-            size += (double)t->expected[i] * (double)t->expected[i];
-        r->sigma[tap][row] = sqrt(sum / (double)(t->width * GEMMA4_DRAWS));
-        draws += sum / GEMMA4_DRAWS;
-        sizes += size;
-    }
-    double relative = sizes > 0 ? sqrt(draws / sizes) : 0;
-    for (size_t row = 0; row < e->subject->T; row++) {
-        double size = 0;
-        for (size_t i = row * t->width; i < (row + 1) * t->width; i++)
-            size += (double)t->expected[i] * (double)t->expected[i];
-        double rms = sqrt(size / (double)t->width), typical = relative * rms;
-        /* A part of the typical row's, and a good part of one rounding: the few values of a router's row may all be spared by chance. Over
-         * several bridged layers all of it: an engine's flips need not be in the rows where those of the draws are. */
-        double least = e->known_block < e->block - 1 ? typical : LEAST_OF_TYPICAL * typical;
-        r->sigma[tap][row] = fmax(fmax(r->sigma[tap][row], least), fmax(LEAST_OF_ROUNDING * unit * rms, 1e-30));
-    }
-}
-
 static int run_perturbed(gemma4_replay *replay, record *r, gemma4_error *error)
 {
     const gemma4_evidence *e = &r->evidence;
@@ -350,7 +318,7 @@ static int run_perturbed(gemma4_replay *replay, record *r, gemma4_error *error)
     }
     for (int tap = 0; tap < GEMMA4_TAP_COUNT; tap++)
         if (r->sigma[tap])
-            measure_sigma(r, (gemma4_tap)tap);
+            gemma4_spread_of_draws(&r->evidence, (gemma4_tap)tap, r->sigma[tap]);
     return 0;
 }
 

@@ -1,5 +1,4 @@
 /* What a report says of a cause, and which of them explains a failing tap. */
-#include <stdlib.h>
 #include <string.h>
 
 #include "counter_model.h"
@@ -64,24 +63,9 @@ const gemma4_fit *gemma4_runner_up(const gemma4_cause *cause)
     return cause->has_near && cause->near.residual < RUNNER_UP_PART * cause->near.error ? &cause->near : NULL;
 }
 
-/* Whether a layer is in a list as causes have them: "0-4, 6". */
-static bool is_listed(const char *layers, size_t layer)
-{
-    for (const char *s = layers; *s;) {
-        char *end;
-        size_t first = strtoul(s, &end, 10), last = *end == '-' ? strtoul(end + 1, &end, 10) : first;
-        if (end == s)
-            return false;
-        if (layer >= first && layer <= last)
-            return true;
-        s = end + strspn(end, ", ");
-    }
-    return false;
-}
-
 static bool is_at(const gemma4_cause *cause, const gemma4_tap_result *r)
 {
-    return !gemma4_tap_describe(r->tap)->per_layer || cause->first_layer == r->layer || is_listed(cause->layers, r->layer);
+    return !gemma4_tap_describe(r->tap)->per_layer || cause->first_layer == r->layer || gemma4_layer_is_listed(cause->layers, r->layer);
 }
 
 /* Whether a named mistake acts at the tap, whatever tap it was seen at first. */

@@ -74,6 +74,7 @@ static void json_tap(FILE *out, const gemma4_tap_result *r)
     if (r->verdict != GEMMA4_NOT_COVERED) {
         fputs(", \"mode\": \"local\", ", out);
         json_measure(out, &r->local);
+        fprintf(out, ", \"rows\": %zu, \"rows_left_out\": %zu", r->rows, r->rows_left_out);
     }
     if (r->verdict != GEMMA4_NOT_COVERED && r->problem[0]) {
         fputs(", ", out);

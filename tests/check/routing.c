@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "counter_run.h"
+#include "rows.h"
 #include "thresholds.h"
 
 typedef gemma4_real real;
@@ -62,7 +63,8 @@ static double slack_of_stored(const gemma4_evidence *e, const float *logits)
     double largest = 0, storage = gemma4_storage_unit(e->subject, e->taps[GEMMA4_TAP_ROUTER_LOGITS].stored);
     for (size_t i = 0; i < E; i++)
         largest = fmax(largest, fabs((double)logits[i]));
-    return 2 * (storage > e->subject->tier->unit ? storage : 2 * UNIT_FLOAT32) * largest;
+    bool narrow = storage > e->subject->tier->unit;
+    return (narrow ? TIE_ROUNDINGS_STORED * storage : TIE_ROUNDINGS_FLOAT32 * UNIT_FLOAT32) * largest;
 }
 
 /* May the engine have chosen `enters` instead of `leaves` at this row, as far as the dump tells? */
@@ -287,6 +289,18 @@ static size_t swaps_of(const gemma4_evidence *e, size_t row, const int32_t *ids,
     return short_of ? swaps : 0;
 }
 
+/* Does the choice at this row follow from values that are not finite? As far as the dump shows: where it does not hold the row's logits, or
+ * they are not finite, and a tensor of the layer is not finite there. */
+static bool choice_is_lost(const gemma4_evidence *e, size_t row)
+{
+    for (int tap = 0; tap < GEMMA4_TAP_COUNT && !gemma4_logits_are_stored(e, row); tap++) {
+        const gemma4_tap_evidence *t = &e->taps[tap];
+        if (t->engine && t->stored_row[row] && !t->have[row] && !gemma4_tap_in_id_order((gemma4_tap)tap))
+            return true;
+    }
+    return false;
+}
+
 int gemma4_routing_judge(const gemma4_evidence *e, gemma4_routing_verdict *v, gemma4_error *error)
 {
     const gemma4_config *c = &e->subject->model->config;
@@ -301,6 +315,10 @@ int gemma4_routing_judge(const gemma4_evidence *e, gemma4_routing_verdict *v, ge
         v->counts.near_ties += K < E && (double)logits[ranked[K - 1]] - (double)logits[ranked[K]] <= gemma4_near_tie(e, t);
         if (!e->have_ids[t])
             continue;
+        if (choice_is_lost(e, t)) {
+            v->left_out++;
+            continue;
+        }
         v->counts.decisions++;
         bool allowed = e->have_valid_ids[t];
         if (allowed) {

@@ -24,6 +24,7 @@ int gemma4_routing_infer(const gemma4_evidence *evidence, gemma4_runner *runner,
 typedef struct gemma4_routing_verdict {
     gemma4_routing counts; /* of this layer */
     size_t first_fault;    /* position */
+    size_t left_out;       /* choices that the dump holds but that follow from values that are not finite */
 } gemma4_routing_verdict;
 int gemma4_routing_judge(const gemma4_evidence *evidence, gemma4_routing_verdict *verdict, gemma4_error *error);
 

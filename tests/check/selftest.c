@@ -1,13 +1,10 @@
 #include "selftest.h"
 
-#include <dirent.h>
-#include <errno.h>
 #include <math.h>
-#include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
 #include "noise.h"
+#include "opened_cases.h"
 #include "workers.h"
 
 const gemma4_grid_column gemma4_grid[GEMMA4_GRID_COLUMNS] = {
@@ -27,19 +24,12 @@ const char *const gemma4_matrix_cases[GEMMA4_MATRIX_CASES] = {
 static const char *const honest_tiers[] = {"float32", "bfloat16", "float16"};
 enum { HONEST_TIERS = sizeof honest_tiers / sizeof *honest_tiers, SEEDS_FOR_MATRIX = 5, SEEDS_ALONE = 20 };
 
-/* ------------------------------------------------------------- the cases */
+/* ------------------------------------------------------------- what is run */
 
-typedef struct opened_case {
-    gemma4_case *the_case;
-    gemma4_model *model;
-} opened_case;
-
-/* What one run of the self-test works with; the cases are opened before the processes are forked. */
+/* What one run of the self-test works with. */
 typedef struct self_test {
     const gemma4_self_test_options *options;
-    opened_case *cases;
-    size_t case_count;
-    char directory[64]; /* of temporary files; "" where there is none */
+    gemma4_opened_cases cases; /* opened before the processes are forked */
     /* Honest runs: */
     size_t seeds;
     bool every_tier;      /* all tiers and tap sets instead of the grid's columns */
@@ -48,69 +38,6 @@ typedef struct self_test {
     gemma4_matrix *matrix;
     gemma4_matrix_row *rows; /* shared */
 } self_test;
-
-static void close_cases(self_test *t)
-{
-    for (size_t i = 0; i < t->case_count; i++) {
-        gemma4_model_close(t->cases[i].model);
-        gemma4_case_close(t->cases[i].the_case);
-    }
-    free(t->cases);
-    t->cases = NULL;
-    t->case_count = 0;
-}
-
-static int open_case(opened_case *c, const char *id, gemma4_error *error)
-{
-    c->the_case = gemma4_case_open(id, error);
-    if (!c->the_case || gemma4_case_provide_checkpoint(c->the_case, error))
-        return -1;
-    c->model = gemma4_model_open(c->the_case->checkpoint_dir, error);
-    return c->model ? 0 : -1;
-}
-
-static int open_cases(self_test *t, const char *const *ids, size_t count, gemma4_error *error)
-{
-    const char *only = t->options->case_id;
-    t->cases = calloc(count, sizeof *t->cases);
-    if (!t->cases)
-        return gemma4_fail(error, "self-test: out of memory");
-    for (size_t i = 0; i < count; i++)
-        if (!only || !strcmp(only, ids[i])) {
-            t->case_count++;
-            if (open_case(&t->cases[t->case_count - 1], ids[i], error))
-                return -1;
-        }
-    return t->case_count ? 0 : gemma4_fail(error, "--case: found '%s', which is none of the cases that this command works on", only);
-}
-
-static int make_directory(self_test *t, gemma4_error *error)
-{
-    snprintf(t->directory, sizeof t->directory, "%s/gemma4-self-test-XXXXXX", getenv("TMPDIR") ? getenv("TMPDIR") : P_tmpdir);
-    if (mkdtemp(t->directory))
-        return 0;
-    t->directory[0] = '\0';
-    return gemma4_fail(error, "self-test: cannot make a temporary directory: %s", strerror(errno));
-}
-
-/* A process that died may have left its file. */
-static void remove_directory(const char *directory)
-{
-    DIR *d = opendir(directory);
-    for (struct dirent *entry; d && (entry = readdir(d));)
-        if (entry->d_name[0] != '.')
-            unlinkat(dirfd(d), entry->d_name, 0);
-    if (d)
-        closedir(d);
-    rmdir(directory);
-}
-
-static void end(self_test *t)
-{
-    close_cases(t);
-    if (t->directory[0])
-        remove_directory(t->directory);
-}
 
 static bool is_asked(const self_test *t, const char *tier, gemma4_tap_set set)
 {
@@ -155,25 +82,25 @@ static void honest_work(void *context, size_t i)
 {
     self_test *t = context;
     gemma4_error error = {""};
-    size_t columns = honest_columns(t), number = i / columns % t->case_count;
+    size_t columns = honest_columns(t), number = i / columns % t->cases.count;
     const gemma4_grid_column column = honest_column(t, i % columns);
-    const opened_case *c = &t->cases[number];
+    const gemma4_opened_case *c = &t->cases.list[number];
     gemma4_simulation s = {.the_case = c->the_case, .model = c->model, .tier = column.tier, .stochastic = true,
-                           .seed = 1000 + i / columns / t->case_count, .only_layer = {-1, -1}, .taps = column.taps};
+                           .seed = 1000 + i / columns / t->cases.count, .only_layer = {-1, -1}, .taps = column.taps};
     if (is_run(t, i % columns))
-        gemma4_trial_run(&s, NULL, !t->every_tier, t->directory, &t->honest[i], &error);
+        gemma4_trial_run(&s, NULL, !t->every_tier, t->cases.directory, &t->honest[i], &error);
 }
 
 static int run_honest(self_test *t, gemma4_error *error)
 {
-    size_t count = honest_columns(t) * t->case_count * t->seeds;
+    size_t count = honest_columns(t) * t->cases.count * t->seeds;
     t->honest = gemma4_shared_new(count * sizeof *t->honest, error);
     return t->honest ? gemma4_workers_run(count, t->options->jobs, "honest", honest_work, t, error) : -1;
 }
 
 static size_t honest_count(const self_test *t)
 {
-    return honest_columns(t) * t->case_count * t->seeds;
+    return honest_columns(t) * t->cases.count * t->seeds;
 }
 
 /* The largest error / tolerance of each column, and one line per alarm. */
@@ -184,7 +111,7 @@ static void count_honest(self_test *t, FILE *out, size_t *runs, size_t *alarms, 
     for (size_t i = 0; i < honest_count(t); i++) {
         const gemma4_trial *trial = &t->honest[i];
         const gemma4_grid_column column = honest_column(t, i % columns);
-        const char *id = t->cases[i / columns % t->case_count].the_case->id;
+        const char *id = t->cases.list[i / columns % t->cases.count].the_case->id;
         char tap[GEMMA4_TAP_NAME_SIZE] = "nothing";
         if (!is_run(t, i % columns))
             continue;
@@ -197,7 +124,7 @@ static void count_honest(self_test *t, FILE *out, size_t *runs, size_t *alarms, 
         ++*alarms;
         if (trial->first_tap < GEMMA4_TAP_COUNT)
             gemma4_tap_name(trial->first_tap, trial->first_layer, tap);
-        fprintf(out, "alarm: %s %s %s seed %zu: %s, %s\n", id, column.tier, gemma4_tap_set_name(column.taps), i / columns / t->case_count, tap,
+        fprintf(out, "alarm: %s %s %s seed %zu: %s, %s\n", id, column.tier, gemma4_tap_set_name(column.taps), i / columns / t->cases.count, tap,
                 trial->name[0] ? trial->name : "no name");
     }
 }
@@ -220,7 +147,7 @@ static int open_all_cases(self_test *t, gemma4_error *error)
     size_t count;
     if (gemma4_case_ids(&ids, &count, error))
         return -1;
-    int status = open_cases(t, (const char *const *)ids, count, error);
+    int status = gemma4_open_cases(&t->cases, (const char *const *)ids, count, t->options->case_id, error);
     gemma4_case_ids_free(ids, count);
     return status;
 }
@@ -230,7 +157,7 @@ int gemma4_self_test_honest(const gemma4_self_test_options *options, FILE *out, 
     self_test t = {.options = options, .every_tier = true, .seeds = options->seeds ? options->seeds : SEEDS_ALONE};
     size_t runs, alarms, unusable;
     *reached = false;
-    int status = check_asked(&t, error) || open_all_cases(&t, error) || make_directory(&t, error) || run_honest(&t, error) ? -1 : 0;
+    int status = check_asked(&t, error) || open_all_cases(&t, error) || run_honest(&t, error) ? -1 : 0;
     if (!status) {
         count_honest(&t, out, &runs, &alarms, &unusable);
         for (size_t column = 0; column < honest_columns(&t); column++) {
@@ -239,18 +166,18 @@ int gemma4_self_test_honest(const gemma4_self_test_options *options, FILE *out, 
                 fprintf(out, "%-9s %-6s worst error / tolerance %.3f\n", c.tier, gemma4_tap_set_name(c.taps),
                         honest_worst(&t, column, GEMMA4_TAP_COUNT));
         }
-        fprintf(out, "honest reference: %zu runs (%zu cases, %zu seeds a tier and tap set), %zu alarms, %zu unusable\n", runs, t.case_count,
+        fprintf(out, "honest reference: %zu runs (%zu cases, %zu seeds a tier and tap set), %zu alarms, %zu unusable\n", runs, t.cases.count,
                 t.seeds, alarms, unusable);
         *reached = runs > 0 && alarms == 0 && unusable == 0;
     }
     gemma4_shared_free(t.honest, honest_count(&t) * sizeof *t.honest);
-    end(&t);
+    gemma4_close_cases(&t.cases);
     return status;
 }
 
 /* ------------------------------------------------------------- the matrix */
 
-static gemma4_simulation planted_simulation(const opened_case *c, const gemma4_counter_model *model, const gemma4_grid_column *column)
+static gemma4_simulation planted_simulation(const gemma4_opened_case *c, const gemma4_counter_model *model, const gemma4_grid_column *column)
 {
     return (gemma4_simulation){.the_case = c->the_case, .model = c->model, .tier = column->tier, .seed = 7, .planted = {model},
                                .only_layer = {-1, -1}, .taps = column->taps};
@@ -262,11 +189,11 @@ static size_t choose_case(const self_test *t, const gemma4_counter_model *model)
 {
     size_t best = 0;
     double largest = -1;
-    for (size_t i = 0; i < t->case_count; i++) {
+    for (size_t i = 0; i < t->cases.count; i++) {
         gemma4_error error = {""};
         gemma4_trial trial;
-        gemma4_simulation s = planted_simulation(&t->cases[i], model, &gemma4_grid[0]);
-        if (gemma4_trial_run(&s, t->matrix->honest[0], true, t->directory, &trial, &error))
+        gemma4_simulation s = planted_simulation(&t->cases.list[i], model, &gemma4_grid[0]);
+        if (gemma4_trial_run(&s, t->matrix->honest[0], true, t->cases.directory, &trial, &error))
             return i; /* the judgement that follows says what is wrong */
         if (trial.shows)
             return i;
@@ -293,11 +220,11 @@ static void matrix_work(void *context, size_t i)
         row->permitted[column] = gemma4_counter_model_is_permitted(model, gemma4_tier_of(g->tier)->unit);
         if (!t->matrix->asked[column] || row->permitted[column])
             continue;
-        gemma4_simulation s = planted_simulation(&t->cases[number], model, g);
-        gemma4_trial_run(&s, t->matrix->honest[column], false, t->directory, &row->trials[column], &error);
+        gemma4_simulation s = planted_simulation(&t->cases.list[number], model, g);
+        gemma4_trial_run(&s, t->matrix->honest[column], false, t->cases.directory, &row->trials[column], &error);
     }
     for (int k = 0; k < GEMMA4_MATRIX_CASES; k++)
-        if (!strcmp(gemma4_matrix_cases[k], t->cases[number].the_case->id))
+        if (!strcmp(gemma4_matrix_cases[k], t->cases.list[number].the_case->id))
             row->case_index = k;
     row->done = true;
 }
@@ -331,14 +258,6 @@ gemma4_matrix_rates gemma4_matrix_rates_of(const gemma4_matrix *matrix, size_t c
     r.reached = at_least(r.detected, r.visible, g->detected) && at_least(r.first, r.visible, g->first) && at_least(r.named, r.visible, g->named) &&
                 (double)r.wrong <= GEMMA4_LARGEST_SHARE_OF_WRONG_NAMES * (double)r.visible && (double)r.invisible <= g->invisible * (double)r.judged;
     return r;
-}
-
-static bool cause_exists(const char *id)
-{
-    for (size_t i = 0; i < gemma4_counter_model_count(); i++)
-        if (!strcmp(gemma4_counter_model_at(i)->id, id))
-            return true;
-    return false;
 }
 
 /* One line; true where everything is reached. */
@@ -387,13 +306,13 @@ static int prepare(self_test *t, FILE *out, gemma4_error *error)
 {
     gemma4_matrix *matrix = t->matrix;
     size_t unusable;
-    if (t->options->cause && !cause_exists(t->options->cause))
+    if (t->options->cause && !gemma4_cause_exists(t->options->cause))
         return gemma4_fail(error, "--cause: expected an id of the catalogue (gemma4-check explain), found '%s'", t->options->cause);
     if (check_asked(t, error))
         return -1;
     for (size_t column = 0; column < GEMMA4_GRID_COLUMNS; column++)
         matrix->asked[column] = is_asked(t, gemma4_grid[column].tier, gemma4_grid[column].taps);
-    if (open_cases(t, gemma4_matrix_cases, GEMMA4_MATRIX_CASES, error) || make_directory(t, error) || run_honest(t, error))
+    if (gemma4_open_cases(&t->cases, gemma4_matrix_cases, GEMMA4_MATRIX_CASES, t->options->case_id, error) || run_honest(t, error))
         return -1;
     count_honest(t, out, &matrix->honest_runs, &matrix->honest_alarms, &unusable);
     if (unusable)
@@ -424,6 +343,6 @@ int gemma4_self_test(const gemma4_self_test_options *options, FILE *out, FILE *p
     status = t.rows ? 0 : -1;
     gemma4_shared_free(t.rows, matrix.rows_count * sizeof *t.rows);
     gemma4_shared_free(t.honest, honest_count(&t) * sizeof *t.honest);
-    end(&t);
+    gemma4_close_cases(&t.cases);
     return status;
 }

@@ -4,22 +4,32 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "judge.h"
 
 /* --------------------------------------------------------------- judging */
 
-/* Simulates into path and judges it. The report is to be freed whatever happens; the strings that it points to are gone. */
-static int judge(const gemma4_simulation *s, bool without_causes, const char *path, gemma4_report *report, gemma4_error *error)
+static double processor_seconds(void)
+{
+    struct timespec now;
+    clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &now);
+    return (double)now.tv_sec + 1e-9 * (double)now.tv_nsec;
+}
+
+/* Simulates into path and judges it, in *seconds. The report is to be freed whatever happens; the strings that it points to are gone. */
+static int judge(const gemma4_simulation *s, bool without_causes, const char *path, gemma4_report *report, double *seconds, gemma4_error *error)
 {
     *report = (gemma4_report){0};
     if (gemma4_simulate(s, path, error))
         return -1;
+    double start = processor_seconds();
     gemma4_activations *file = gemma4_activations_open(path, &s->model->config, error);
     gemma4_judgement j = {.model = s->model, .engine = file, .dtype = s->tier, .without_causes = without_causes};
     int status = file ? gemma4_judge(&j, report, error) : -1;
     gemma4_activations_close(file);
+    *seconds = processor_seconds() - start;
     unlink(path);
     return status;
 }
@@ -42,8 +52,9 @@ static int find_ratios(const gemma4_simulation *s, const gemma4_report *report, 
     gemma4_report plain = {0};
     const gemma4_report *from = report;
     const gemma4_tap_result *first = report->first_divergence;
+    double ignored;
     bool filtered = first && first->local.kind == GEMMA4_METRIC_MATCHED_FILTER;
-    int status = filtered ? judge(s, true, path, &plain, error) : 0;
+    int status = filtered ? judge(s, true, path, &plain, &ignored, error) : 0;
     if (filtered)
         from = &plain;
     for (size_t i = 0; i < from->tap_count && !status; i++)
@@ -115,28 +126,31 @@ static bool has_id(size_t model, const char *id)
     return !strcmp(gemma4_counter_model_at(model)->id, id);
 }
 
-/* Whether a cause is one that was planted, or lists one as equivalent. */
-static bool is_planted(const gemma4_simulation *s, const gemma4_cause *cause, bool *itself)
+/* Whether a cause is one that was planted, or lists one as equivalent; listed[i]: whether it is, or lists, the i-th. */
+static bool is_planted(const gemma4_simulation *s, const gemma4_cause *cause, bool *itself, bool listed[2])
 {
-    bool planted = false;
-    *itself = false;
+    *itself = listed[0] = listed[1] = false;
     for (size_t i = 0; i < 2 && s->planted[i]; i++) {
-        *itself = *itself || has_id(cause->model, s->planted[i]->id);
+        listed[i] = has_id(cause->model, s->planted[i]->id);
+        *itself = *itself || listed[i];
         for (size_t k = 0; k < cause->equivalent_count; k++)
-            planted = planted || has_id(cause->equivalent[k], s->planted[i]->id);
+            listed[i] = listed[i] || has_id(cause->equivalent[k], s->planted[i]->id);
     }
-    return planted || *itself;
+    return listed[0] || listed[1];
 }
 
 /* The first cause is the name; any other one that was not planted is wrong all the same. */
 static void find_name(const gemma4_simulation *s, const gemma4_report *report, gemma4_trial *trial)
 {
-    for (size_t i = 0; i < gemma4_cause_count(report->diagnosis); i++) {
+    trial->causes = gemma4_cause_count(report->diagnosis);
+    for (size_t i = 0; i < trial->causes; i++) {
         const gemma4_cause *cause = gemma4_cause_at(report->diagnosis, i);
-        bool itself, planted = cause->explained && is_planted(s, cause, &itself);
         trial->wrong_name = trial->wrong_name || cause->of_dump;
         if (!cause->explained)
             continue;
+        bool itself, listed[2], planted = is_planted(s, cause, &itself, listed);
+        trial->listed[0] = trial->listed[0] || listed[0];
+        trial->listed[1] = trial->listed[1] || listed[1];
         if (i == 0) {
             trial->below_bound = cause->below_bound;
             trial->named = planted;
@@ -173,9 +187,8 @@ int gemma4_trial_run(const gemma4_simulation *s, const double honest[GEMMA4_TAP_
     char path[4096];
     gemma4_report report = {0};
     *trial = (gemma4_trial){.first_tap = GEMMA4_TAP_COUNT, .expected_tap = GEMMA4_TAP_COUNT};
-    if (snprintf(path, sizeof path, "%s/%ld.h5", directory, (long)getpid()) >= (int)sizeof path)
-        return gemma4_fail(error, "%.200s...: path too long", directory);
-    int status = judge(s, without_causes, path, &report, error);
+    bool fits = snprintf(path, sizeof path, "%s/%ld.h5", directory, (long)getpid()) < (int)sizeof path;
+    int status = fits ? judge(s, without_causes, path, &report, &trial->seconds, error) : gemma4_fail(error, "%.200s...: path too long", directory);
     double *ratios = calloc(report.tap_count + 1, sizeof *ratios);
     if (!status && !ratios)
         status = gemma4_fail(error, "self-test: out of memory");

@@ -22,6 +22,9 @@ typedef struct gemma4_trial {
     bool named_itself;        /* ... is the mistake */
     bool wrong_name;          /* any cause is explained by what is neither it nor equivalent to it */
     char name[64];            /* that wrong cause, or else the first one; "" where none is explained */
+    bool listed[2];           /* each planted mistake is among the causes, or equivalent to one of them */
+    size_t causes;            /* how many there are, unknown ones with them */
+    double seconds;           /* of processor time that the judgement took */
     double worst[GEMMA4_TAP_COUNT]; /* the largest error / tolerance of each kind of tap, over all layers */
     char message[200];
 } gemma4_trial;

@@ -78,7 +78,8 @@ void gemma4_judge_ids(const gemma4_routing_verdict *v, gemma4_tap_result *r)
     size_t faults = v->counts.faults;
     r->local = (gemma4_measure){GEMMA4_METRIC_EXPERT_SETS, (double)faults, 0, v->first_fault};
     r->rows = v->counts.decisions;
-    r->verdict = faults ? GEMMA4_DIVERGES : v->counts.excused ? GEMMA4_EXCUSED : GEMMA4_PASS;
+    r->rows_left_out = v->left_out;
+    r->verdict = faults ? GEMMA4_DIVERGES : v->counts.excused ? GEMMA4_EXCUSED : v->counts.decisions ? GEMMA4_PASS : GEMMA4_NOT_COVERED;
     if (faults)
         snprintf(r->problem, sizeof r->problem, "at %zu position%s the experts are not those of the engine's own router logits, first at position %zu",
                  faults, faults == 1 ? "" : "s", v->first_fault);

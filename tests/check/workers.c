@@ -54,6 +54,7 @@ int gemma4_workers_run(size_t count, size_t jobs, const char *what, void (*work)
     pid_t children[MOST_JOBS];
     pid_t parent = getpid();
     size_t started = 0;
+    int reason = 0;
     atomic_size_t *next = gemma4_shared_new(sizeof *next, error);
     if (!next)
         return -1;
@@ -66,14 +67,16 @@ int gemma4_workers_run(size_t count, size_t jobs, const char *what, void (*work)
             fflush(NULL);
             _exit(0);
         }
-        if (children[started] < 0)
+        if (children[started] < 0) {
+            reason = errno;
             break;
+        }
     }
     size_t bad = wait_for(children, started);
     if (isatty(STDERR_FILENO))
         fputc('\n', stderr);
     gemma4_shared_free(next, sizeof *next);
     if (started == 0)
-        return gemma4_fail(error, "%s: cannot start a process: %s", what, strerror(errno));
+        return gemma4_fail(error, "%s: cannot start a process: %s", what, strerror(reason));
     return bad ? gemma4_fail(error, "%s: %zu of %zu processes died", what, bad, started) : 0;
 }

@@ -115,6 +115,31 @@ void test_write_text(const char *path, const char *text)
     test_write(path, text, strlen(text));
 }
 
+const char *test_read(const char *path)
+{
+    static struct {
+        char *path, *text;
+    } read[64];
+    size_t i = 0;
+    for (; i < sizeof read / sizeof *read && read[i].path != NULL; i++)
+        if (strcmp(read[i].path, path) == 0)
+            return read[i].text;
+    FILE *file = fopen(path, "rb");
+    ck_assert_msg(file != NULL, "%s: %s", path, strerror(errno));
+    ck_assert(fseek(file, 0, SEEK_END) == 0 && ftell(file) >= 0);
+    size_t size = (size_t)ftell(file);
+    char *text = keep(size + 1);
+    rewind(file);
+    ck_assert_uint_eq(fread(text, 1, size, file), size);
+    text[size] = '\0';
+    fclose(file);
+    if (i < sizeof read / sizeof *read) {
+        read[i].path = strcpy(keep(strlen(path) + 1), path);
+        read[i].text = text;
+    }
+    return text;
+}
+
 const char *test_replace(const char *text, const char *old, const char *replacement)
 {
     if (old == NULL)

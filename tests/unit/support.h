@@ -37,6 +37,9 @@ char *test_join(const char *directory, const char *name);
 void test_write(const char *path, const void *bytes, size_t size);
 void test_write_text(const char *path, const char *text);
 
+/* A file's whole text, read once and valid until the program ends; the test fails where it cannot be read. */
+const char *test_read(const char *path);
+
 /* A copy of text with the first occurrence of old replaced (the test fails where there is none), valid until the program
  * ends. A '@' as old appends the replacement, and NULL as old returns text as it is. */
 const char *test_replace(const char *text, const char *old, const char *replacement);

@@ -9,6 +9,7 @@
 
 #include <dirent.h>
 #include <fcntl.h>
+#include <hdf5.h>
 #include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -48,7 +49,7 @@ static void redirect(int to, const char *path)
 }
 
 /* args ends with NULL. */
-static outcome run(program which, const char *const *args)
+static outcome run_in(const char *directory, program which, const char *const *args)
 {
     outcome o = {0};
     char *captured = test_fresh_dir(), *out = test_join(captured, "out"), *err = test_join(captured, "err");
@@ -61,7 +62,7 @@ static outcome run(program which, const char *const *args)
     if (child == 0) {
         redirect(STDOUT_FILENO, out);
         redirect(STDERR_FILENO, err);
-        if (chdir(work) == 0)
+        if (chdir(directory) == 0)
             execv(paths[which], argv);
         _exit(127);
     }
@@ -71,6 +72,11 @@ static outcome run(program which, const char *const *args)
     read_text(out, o.out, sizeof o.out);
     read_text(err, o.err, sizeof o.err);
     return o;
+}
+
+static outcome run(program which, const char *const *args)
+{
+    return run_in(work, which, args);
 }
 
 static void assert_succeeds(program which, const char *const *args)
@@ -128,7 +134,7 @@ static void write_zeros(const gemma4_model *model, const gemma4_case *c, const c
     gemma4_real zeros[64] = {0};
     gemma4_tap_event event = {.tap = GEMMA4_TAP_EMBED, .rows = 1, .rank = 1, .dims = {64, 1}, .values = zeros};
     gemma4_activations_writer *w =
-        gemma4_activations_create(test_join(work, name), &model->config, c->tokens, c->token_count, 0, "float32", &error);
+        gemma4_activations_create(test_join(work, name), &model->config, c->tokens, c->token_count, c->first_position, "float32", &error);
     ck_assert_msg(w != NULL, "%s", error.message);
     if (strcmp(attribute, "dtype") != 0 && *attribute)
         ck_assert_int_eq(gemma4_activations_set_attribute(w, "dtype", "float32", &error), 0);
@@ -167,6 +173,52 @@ static void link_to(const char *target, const char *name)
     ck_assert_int_eq(symlink(absolute, test_join(work, name)), 0);
 }
 
+/* An HDF5 file of another program, which holds no tap. */
+static void write_foreign_hdf5(const char *name)
+{
+    hid_t file = H5Fcreate(test_join(work, name), H5F_ACC_TRUNC, H5P_DEFAULT, H5P_DEFAULT);
+    ck_assert(file >= 0);
+    H5Gclose(H5Gcreate2(file, "model_weights", H5P_DEFAULT, H5P_DEFAULT, H5P_DEFAULT));
+    ck_assert(H5Fclose(file) >= 0);
+}
+
+static void copy_file(const char *from, const char *to)
+{
+    static char bytes[4 << 20];
+    FILE *f = fopen(test_join(work, from), "rb");
+    ck_assert_ptr_nonnull(f);
+    size_t size = fread(bytes, 1, sizeof bytes, f);
+    ck_assert(fclose(f) == 0 && size < sizeof bytes);
+    test_write(test_join(work, to), bytes, size);
+}
+
+/* A copy of a dump in which datasets have other names. */
+static void write_renamed(const char *name, const char *const names[][2], size_t count)
+{
+    copy_file("good.h5", name);
+    hid_t file = H5Fopen(test_join(work, name), H5F_ACC_RDWR, H5P_DEFAULT), links = H5Pcreate(H5P_LINK_CREATE);
+    H5Pset_create_intermediate_group(links, 1);
+    for (size_t i = 0; i < count; i++)
+        ck_assert_msg(H5Lmove(file, names[i][0], file, names[i][1], links, H5P_DEFAULT) >= 0, "%s", names[i][0]);
+    H5Pclose(links);
+    ck_assert(H5Fclose(file) >= 0);
+}
+
+static const char *const MISSPELT[][2] = {
+    {"layers/0/attn/q_rope", "layers/0/attn/q-rope"},     {"layers/1/attn/q_rope", "layers/1/attn/q-rope"},
+    {"layers/11/attn/q_rope", "layers/11/attn/q-rope"},   {"layers/3/output", "layer.3.output"},
+    {"layers/3/attn/q", "layers/3/self_attn/q_proj"},     {"logits", "logit"},
+    {"layers/4/attn/q_norm", "layers/40/attn/q_norm"},    {"layers/5/attn/q_norm", "my/own/tensor"},
+};
+static const char *const BADLY_MISSPELT[][2] = {
+    {"layers/0/attn/q", "layers/0/attn/q_proj"},           {"layers/0/attn/k", "layers/0/attn/k_proj"},
+    {"layers/0/attn/q_norm", "layers/0/attn/q-norm"},      {"layers/0/attn/k_norm", "layers/0/attn/k-norm"},
+    {"layers/0/attn/q_rope", "layers/0/attn/q-rope"},      {"layers/0/attn/k_rope", "layers/0/attn/k-rope"},
+    {"layers/0/attn/context", "layers/0/attn/Context"},    {"layers/0/attn/out", "layers/0/attn/o_proj"},
+    {"layers/0/mlp/gate", "layers/0/mlp/gate_proj"},       {"layers/0/mlp/up", "layers/0/mlp/up_proj"},
+    {"layers/0/mlp/out", "layers/0/mlp/down_proj"},
+};
+
 static void write_hostile_files(void)
 {
     static const char garbage[] = "\x89HDF\r\n\x1a\nthis goes on in another way than an HDF5 file would, for quite a while";
@@ -176,6 +228,10 @@ static void write_hostile_files(void)
     write_part("half.h5", "good.h5", 50000);
     write_part("start.h5", "good.h5", 100);
     test_write_text(test_join(work, "bad.yaml"), "format: gemma4-case\nversion: 7\n");
+    write_foreign_hdf5("keras.h5");
+    write_renamed("misspelt.h5", MISSPELT, COUNT(MISSPELT));
+    write_renamed("badly.h5", BADLY_MISSPELT, COUNT(BADLY_MISSPELT));
+    ck_assert_int_eq(mkfifo(test_join(work, "pipe"), 0600), 0);
     ck_assert_int_eq(mkdir(test_join(work, "folder"), 0777), 0);
     ck_assert_int_eq(mkdir(test_join(work, "folder.h5"), 0777), 0);
     ck_assert_int_eq(mkdir(test_join(work, "no-config"), 0777), 0);
@@ -199,6 +255,10 @@ static void set_up(void)
     write_zeros(model, c, "other-case.h5", "case", "tiny-far");
     write_zeros(model, c, "other-checkpoint.h5", "checkpoint_sha256", "00");
     write_zeros(model, c, "wrong.h5", "engine", "none");
+    gemma4_case *far = gemma4_case_open("tiny-far", &error); /* on the same checkpoint */
+    ck_assert_msg(far != NULL, "%s", error.message);
+    write_zeros(model, far, "far.h5", "", "");
+    gemma4_case_close(far);
     write_hostile_files();
     gemma4_model_close(model);
     gemma4_case_close(c);
@@ -258,6 +318,13 @@ static const struct {
     {CHECK, {"tiny-one-token", "good.h5", "--require", "everything"}, "--require: expected full, layers or logits, found 'everything'"},
     {CHECK, {"tiny-one-token", "good.h5", "--require", "partial"}, "--require: expected full, layers or logits, found 'partial'"},
     {CHECK, {"tiny-one-token", "good.h5", "--dtype", "q9_9"}, "dtype: expected one of float32"},
+    {CHECK, {"self-test", "--sample", "--seeds", "3"}, "unknown option '--seeds'"},
+    {CHECK, {"self-test", "--sample", "--jobs", "0"}, "--jobs: expected an integer from 1"},
+    {CHECK, {"self-test", "--times"}, "self-test --times: option '--model' is required"},
+    {CHECK, {"self-test", "--times", MODEL, "--tap-set", "some"}, "--tap-set: expected all, layers or logits, found 'some'"},
+    {CHECK, {"self-test", "--times", MODEL, "--tier", "int8"}, "--tier: expected float32, bfloat16 or float16, found 'int8'"},
+    {CHECK, {"self-test", "--times", MODEL, "--cause", "no-such"}, "--cause: expected an id of the catalogue"},
+    {CHECK, {"self-test", "--honest", "--out", "x"}, "self-test --honest: takes neither --out nor --cause"},
     /* models and outputs */
     {REF, {"run", "--model", "missing", "--tokens", "2"}, "missing/config.json: No such file"},
     {REF, {"run", "--model", "good.h5", "--tokens", "2"}, "good.h5/config.json: Not a directory"},
@@ -282,8 +349,12 @@ static const struct {
     {CHECK, {"tiny-one-token", "garbage.h5"}, "garbage.h5: "},
     {CHECK, {"tiny-one-token", "half.h5"}, "half.h5: "},
     {CHECK, {"tiny-one-token", "start.h5"}, "start.h5: "},
-    {CHECK, {"tiny-one-token", "model/model.safetensors"}, "model.safetensors: "},
-    {CHECK, {"tiny-one-token", "/dev/null"}, "/dev/null: "},
+    {CHECK, {"tiny-one-token", "model/model.safetensors"}, "model.safetensors: expected activations, found a checkpoint's weights (model."},
+    {CHECK, {MODEL, "model/model.safetensors"}, "a checkpoint's folder goes behind --model"},
+    {CHECK, {"tiny-one-token", "/dev/null"}, "/dev/null: expected an activation file (HDF5 or safetensors), found a device"},
+    {CHECK, {"tiny-one-token", "pipe"}, "pipe: expected an activation file (HDF5 or safetensors), found a pipe: write the dump to a file"},
+    {CHECK, {"tiny-one-token", "keras.h5"},
+     "keras.h5: expected tensors under taps' names (tokens, layers/0/output, logits: spec/taps.md), found "},
     {CHECK, {MODEL, "half.h5"}, "half.h5: "},
     {CHECK, {"tiny-one-token", "no-dtype.h5"}, "no-dtype.h5: attribute dtype: expected the engine's arithmetic"},
     {CHECK, {"tiny-one-token", "odd-dtype.h5"}, "dtype: expected one of float32, float64, bfloat16, float16, q8_0, q4_0, found 'q9_9'"},
@@ -303,6 +374,71 @@ START_TEST(one_line_says_what_is_wrong)
     assert_unusable(&o, REFUSED[_i].which, REFUSED[_i].message);
     ck_assert(!has_temporary(work));
     ck_assert(!exists("x.h5") && !exists("x"));
+}
+END_TEST
+
+/* --- files that are no dump --- */
+
+#define BYTES(text) text, sizeof(text) - 1
+#define ZIP_MEMBER(name) "PK\3\4\x2d\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0" name
+
+/* Each is given once under its usual extension and once as "dump.h5": the content decides. */
+static const struct {
+    const char *extension, *bytes;
+    size_t size;
+    const char *found, *advice;
+} OTHER_FILES[] = {
+    {"h5", BYTES(""), "an empty file", "did the engine close it"},
+    {"npy", BYTES("\x93NUMPY\1\0v\0{'descr': '<f4', 'fortran_order': False, 'shape': (3, 4), }   \n\0\0\0\0"),
+     "a NumPy array (.npy)", "with h5py"},
+    {"npz", BYTES(ZIP_MEMBER("\x0a\0\x14\0logits.npy\1\0\x10\0\0\0\0\0")), "NumPy arrays (.npz)", "with h5py"},
+    {"pt", BYTES(ZIP_MEMBER("\x10\0\0\0archive/data.pkl\x80\2}q\0")), "a PyTorch file (.pt)", "safetensors.torch.save_file"},
+    {"pt", BYTES("\x80\2\x8a\x0al\xfc\x9c\x46\xf9 j\xa8P\x19.\x80\2M"), "a PyTorch file (.pt, pickled)", "safetensors.torch.save_file"},
+    {"pkl", BYTES("\x80\4\x95\x10\0\0\0\0\0\0\0}"), "a Python pickle", "with h5py"},
+    {"zip", BYTES(ZIP_MEMBER("\7\0\0\0a.trace\0\0")), "a zip archive", "unpack it"},
+    {"zip", BYTES("PK\5\6\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0"), "a zip archive", "unpack it"},
+    {"zip", BYTES("PK\3\4"), "a zip archive", "unpack it"},
+    {"gguf", BYTES("GGUF\3\0\0\0\x0a\0\0\0\0\0\0\0"), "a GGUF file, which holds weights", "dump what the layers compute"},
+    {"gz", BYTES("\x1f\x8b\x08\0\0\0\0\0\0\3"), "a gzip file", "unpack it"},
+    {"onnx", BYTES("\x08\x08\x12\7pytorch\x1a\0052.1.0"), "an ONNX model", "as outputs"},
+    {"json", BYTES("{\"layers.0.output\": [1.0, 2.0]}"), "JSON text", "spec/activations.md"},
+    {"json", BYTES("\xef\xbb\xbf\n [1, 2]\n"), "JSON text", "spec/activations.md"},
+    {"yaml", BYTES("tokens: [2, 197]\nlayers: 3\n"), "YAML text", "spec/activations.md"},
+    {"csv", BYTES("position,value\n0,1.5\n1,2.5\n"), "a table in text (CSV)", "spec/activations.md"},
+    {"txt", BYTES("0.5 1.5 2.5\n3.5 4.5 5.5\n"), "plain text", "spec/activations.md"},
+    {"txt", BYTES("x"), "plain text", "spec/activations.md"},
+    {"html", BYTES("<!DOCTYPE html>\n<title>404</title>\n"), "an HTML or XML page", "spec/activations.md"},
+    {"h5", BYTES("version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 12\n"), "a Git LFS pointer", "git lfs pull"},
+    {"bin", BYTES("\0\0\x80\x3f\0\0\0\x40\0\0\x40\x40"),
+     "a file of another kind, which begins with 00 00 80 3f 00 00 00 40", "spec/activations.md"},
+    {"bin", BYTES("\0"), "a file of another kind, which begins with 00:", "spec/activations.md"},
+};
+
+START_TEST(a_file_of_another_kind_is_called_what_it_is)
+{
+    char usual[32], expected[128];
+    snprintf(usual, sizeof usual, "other-%d.%s", _i, OTHER_FILES[_i].extension);
+    snprintf(expected, sizeof expected, ": expected an activation file (HDF5 or safetensors), found %s", OTHER_FILES[_i].found);
+    const char *const names[] = {usual, "dump.h5"};
+    for (size_t i = 0; i < COUNT(names); i++) {
+        const char *const args[] = {"tiny-one-token", names[i], NULL};
+        test_write(test_join(work, names[i]), OTHER_FILES[_i].bytes, OTHER_FILES[_i].size);
+        outcome o = run(CHECK, args);
+        assert_unusable(&o, CHECK, expected);
+        assert_unusable(&o, CHECK, names[i]);
+        assert_unusable(&o, CHECK, OTHER_FILES[_i].advice);
+    }
+}
+END_TEST
+
+/* A file that calls itself safetensors is read as one: what is wrong with it is more than that it is another kind. */
+START_TEST(a_broken_safetensors_file_is_read_as_one)
+{
+    const char *const args[] = {"tiny-one-token", "broken.safetensors", NULL};
+    test_write(test_join(work, args[1]), "\1\0\0\0", 4);
+    outcome o = run(CHECK, args);
+    assert_unusable(&o, CHECK, "broken.safetensors: ");
+    ck_assert_ptr_null(strstr(o.err, "another kind"));
 }
 END_TEST
 
@@ -336,6 +472,8 @@ static const struct {
     {CHECK, {"--help"}, "usage: gemma4-check"},
     {CHECK, {"--version"}, "gemma4-check "},
     {CHECK, {"list"}, "tiny-one-token"},
+    {CHECK, {"list"}, "The last 24 of 262,144 positions [start-position, far-positions]\n"},
+    {CHECK, {"list"}, "\n  start-position   the first token has another position than 0"},
     {CHECK, {"lint"}, " 0 problems"},
     {CHECK, {"tiny-one-token", "good.h5"}, "\nCONFORMS\n"},
     {CHECK, {"golden/cases/tiny-one-token.yaml", "good.h5", "--require", "full"}, "\nCONFORMS\n"},
@@ -357,6 +495,41 @@ START_TEST(good_command_lines_succeed_in_silence)
 }
 END_TEST
 
+/* A misspelt tap would otherwise be not covered, and its user would never know. */
+START_TEST(names_near_a_taps_are_warned_of)
+{
+    static const char *const warnings[] = {
+        "warning    layers.0.attn.q-rope (and 2 like it) is no tap and was ignored: did you mean layers.0.attn.q_rope?\n",
+        "warning    /layer.3.output is no tap and was ignored: did you mean layers/3/output?\n",
+        "warning    layers.3.self_attn.q_proj is no tap and was ignored: did you mean layers.3.attn.q?\n",
+        "warning    logit is no tap and was ignored: did you mean logits?\n",
+        "warning    layers.40.attn.q_norm was ignored: the model has 12 layers, counted from 0\n",
+        "1 dataset is no tap and ignored: my.own.tensor\n",
+    };
+    const char *const args[] = {"tiny-one-token", "misspelt.h5", NULL};
+    outcome o = run(CHECK, args);
+    ck_assert_msg(o.status == 0, "status %d: %s%s", o.status, o.out, o.err);
+    for (size_t i = 0; i < COUNT(warnings); i++)
+        ck_assert_msg(strstr(o.out, warnings[i]) != NULL, "%s is not in: %s", warnings[i], o.out);
+}
+END_TEST
+
+/* Eleven misspelt taps: eight warnings, and a count of the others. */
+START_TEST(many_near_names_are_counted)
+{
+    const char *const args[] = {"tiny-one-token", "badly.h5", NULL};
+    outcome o = run(CHECK, args);
+    size_t warnings = 0, more = 0;
+    for (const char *at = o.out; (at = strstr(at, "warning    ")); at++)
+        warnings += strncmp(at, "warning    and ", 15) != 0;
+    const char *rest = strstr(o.out, "warning    and ");
+    ck_assert_msg(rest && sscanf(rest, "warning    and %zu more names that come near a tap's", &more) == 1, "%s", o.out);
+    ck_assert_uint_eq(warnings, 8);
+    ck_assert_uint_eq(warnings + more, COUNT(BADLY_MISSPELT));
+    ck_assert_ptr_null(strstr(o.out, "no tap and ignored"));
+}
+END_TEST
+
 static const struct {
     const char *args[8];
     const char *output;
@@ -366,6 +539,9 @@ static const struct {
     {{"tiny-one-token", "no-dtype.h5", "--dtype", "float32"}, "First divergence: embed"},
     {{"tiny-one-token", "odd-dtype.h5", "--dtype", "float32"}, "First divergence: embed"},
     {{"tiny-one-token", "embed.h5", "--require", "logits"}, "--require logits: the dump covers less (partial): 1 of 373 required tensors"},
+    {{"tiny-far", "far.h5", "--dtype", "float32"},
+     "this case has the flag start-position: some engines cannot start at a position other than 0\n"},
+    {{"tiny-far", "far.h5", "--dtype", "float32"}, "this case has the flag far-positions: "},
     {{"tiny-one-token", "logits.h5", "--require", "layers"}, "--require layers: the dump covers less (logits)"},
     {{"tiny-one-token", "logits.h5", "--require", "full"}, "--require full: the dump covers less (logits)"},
 };
@@ -377,6 +553,51 @@ START_TEST(what_does_not_conform_is_status_1)
     ck_assert_str_eq(o.err, "");
     ck_assert_msg(strstr(o.out, DIVERGING[_i].output) != NULL, "%s", o.out);
     ck_assert_ptr_nonnull(strstr(o.out, "\nDOES NOT CONFORM\n"));
+}
+END_TEST
+
+/* --- lint --- */
+
+/* One replacement in the manifest of tiny-one-token, and the problem that lint finds. */
+static const struct {
+    const char *old, *replacement, *problem;
+} LINT[] = {
+    {"- softcap-missing", "- softcap-mising",
+     "tiny-one-token: shows[9]: expected a cause of the catalogue (gemma4-check explain), found 'softcap-mising'\n"},
+    {"- softcap-missing", "- topk-tie-order", "found 'topk-tie-order'\n"},
+    {"- softcap-missing", "- v-norm-missing", "shows[9]: found 'v-norm-missing' twice\n"},
+    {"- softcap-missing", "- window-not-passed", "shows[9]: window-not-passed changes no tap of this case by more than its tolerance\n"},
+    {"- softcap-missing", "- rope-missing", "shows[9]: rope-missing changes no tap of this case"},
+    {"taps: '*'", "taps: 'layers.*.attn.rope'",
+     "tolerances[0].taps: expected a pattern that matches a tap of the model, found 'layers.*.attn.rope'\n"},
+    {"taps: '*'", "taps: 'layers.99.*'", "tolerances[0].taps: expected a pattern"},
+    {"  - dtype: float32", "  - dtype: fp32", "tolerances[0].dtype: expected a tier's name (float32, bfloat16 ...), found 'fp32'\n"},
+    {"flags: []", "flags:\n  - flag: far\n    reason: none\n", "flags[0]: expected a flag that spec/cases.md explains, found 'far'\n"},
+    {"flags: []", "flags:\n  - flag: start-position\n    reason: none\n",
+     "flags: start-position is for cases whose first_position is 1 or more, which is 0 here\n"},
+    {"flags: []", "flags:\n  - flag: start-position\n    reason: a\n  - flag: start-position\n    reason: b\n",
+     "flags[1]: found 'start-position' twice\n"},
+    {"first_position: 0", "first_position: 5", "flags: start-position is for cases whose first_position is 1 or more, which is 5 here\n"},
+    {"decisions: 12", "decisions: 13", "routing.decisions: expected 12 layers times 1 positions, found 13\n"},
+};
+
+START_TEST(lint_finds_what_is_wrong_with_a_manifest)
+{
+    const char *const args[] = {"lint", NULL};
+    char *root = test_fresh_dir(), *golden = test_join(root, "golden"), *cases = test_join(golden, "cases"), text[8192], real[PATH_MAX];
+    ck_assert(mkdir(golden, 0777) == 0 && mkdir(cases, 0777) == 0);
+    ck_assert(realpath(test_join(work, "golden/checkpoints"), real) && symlink(real, test_join(golden, "checkpoints")) == 0);
+    ck_assert(realpath(test_join(work, "golden/cases/tiny-one-token.h5"), real) != NULL);
+    ck_assert_int_eq(symlink(real, test_join(cases, "tiny-one-token.h5")), 0);
+    read_text(test_join(work, "golden/cases/tiny-one-token.yaml"), text, sizeof text);
+    test_write_text(test_join(cases, "tiny-one-token.yaml"), text);
+    outcome o = run_in(root, CHECK, args);
+    ck_assert_msg(o.status == 0, "status %d: %s%s", o.status, o.out, o.err);
+    test_write_text(test_join(cases, "tiny-one-token.yaml"), test_replace(text, LINT[_i].old, LINT[_i].replacement));
+    o = run_in(root, CHECK, args);
+    ck_assert_msg(o.status == 1, "status %d: %s%s", o.status, o.out, o.err);
+    ck_assert_str_eq(o.err, "");
+    ck_assert_msg(strstr(o.out, LINT[_i].problem) != NULL, "%s is not in: %s", LINT[_i].problem, o.out);
 }
 END_TEST
 
@@ -427,6 +648,27 @@ START_TEST(a_dump_by_any_schedule_conforms)
     const char *const check[] = {"tiny-prompt", "chunked.h5", "--require", "full", NULL};
     assert_succeeds(REF, dump);
     assert_succeeds(CHECK, check);
+}
+END_TEST
+
+/* A full disk behind the terminal's redirection: what was not written must not look done. */
+static const struct {
+    program which;
+    const char *args;
+} PRINTING[] = {
+    {CHECK, "list"}, {CHECK, "explain"}, {CHECK, "explain --all"}, {CHECK, "explain softcap-missing"}, {CHECK, "tiny-one-token good.h5"},
+    {REF, "facts"}, {REF, "run --model model --tokens 2"},
+};
+
+START_TEST(output_that_cannot_be_written_is_status_2)
+{
+    char command[PATH_MAX + 256], *err = test_join(test_fresh_dir(), "err");
+    outcome o = {0};
+    snprintf(command, sizeof command, "cd '%s' && '%s' %s >/dev/full 2>'%s'", work, paths[PRINTING[_i].which], PRINTING[_i].args, err);
+    int status = system(command);
+    o.status = WIFEXITED(status) ? WEXITSTATUS(status) : -1;
+    read_text(err, o.err, sizeof o.err);
+    assert_unusable(&o, PRINTING[_i].which, "standard output: cannot write: No space left on device");
 }
 END_TEST
 
@@ -488,12 +730,18 @@ Suite *cli_suite(void)
     tcase_set_timeout(c, 60);
     suite_add_tcase(suite, c);
     tcase_add_loop_test(c, one_line_says_what_is_wrong, 0, COUNT(REFUSED));
+    tcase_add_loop_test(c, a_file_of_another_kind_is_called_what_it_is, 0, COUNT(OTHER_FILES));
+    tcase_add_test(c, a_broken_safetensors_file_is_read_as_one);
     tcase_add_test(c, no_arguments_show_the_usage);
     tcase_add_loop_test(c, good_command_lines_succeed_in_silence, 0, COUNT(DONE));
+    tcase_add_test(c, names_near_a_taps_are_warned_of);
+    tcase_add_test(c, many_near_names_are_counted);
     tcase_add_loop_test(c, what_does_not_conform_is_status_1, 0, COUNT(DIVERGING));
+    tcase_add_loop_test(c, lint_finds_what_is_wrong_with_a_manifest, 0, COUNT(LINT));
     tcase_add_test(c, decode_continues_the_prompt);
     tcase_add_test(c, the_same_dump_has_the_same_bytes);
     tcase_add_test(c, a_dump_by_any_schedule_conforms);
+    tcase_add_loop_test(c, output_that_cannot_be_written_is_status_2, 0, access("/dev/full", W_OK) == 0 ? COUNT(PRINTING) : 0);
     tcase_add_loop_test(c, json_and_junit_are_written_whatever_the_verdict, 0, COUNT(REPORTS));
     tcase_add_test(c, an_older_report_is_replaced);
     return suite;

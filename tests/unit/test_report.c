@@ -39,6 +39,8 @@ static gemma4_report failing_report(void)
                                      .worst_index = 12,
                                      .worst_engine = -1.5,
                                      .worst_expected = 0.25,
+                                     .rows = 6,
+                                     .rows_left_out = 3,
                                      .problem = "3 values are NaN <&\"> or infinite"};
     results[3] = (gemma4_tap_result){.tap = GEMMA4_TAP_LOGITS,
                                      .verdict = GEMMA4_MARGINAL,
@@ -213,6 +215,10 @@ START_TEST(every_tap_is_listed_with_its_verdict)
         ck_assert_ptr_nonnull(gemma4_node_get(row, "error"));
         ck_assert_ptr_nonnull(gemma4_node_get(row, "tolerance"));
         ck_assert_ptr_nonnull(gemma4_node_get(row, local ? "added" : "worst"));
+        if (local) {
+            ck_assert_uint_eq(strtoul(gemma4_node_get(row, "rows")->text, NULL, 10), r->rows);
+            ck_assert_uint_eq(strtoul(gemma4_node_get(row, "rows_left_out")->text, NULL, 10), r->rows_left_out);
+        }
     }
     gemma4_document_free(document);
     free(text);

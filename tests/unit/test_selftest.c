@@ -1,9 +1,11 @@
-/* The simulated engine, one judgement of it, and the matrix's counts (tests/check/selftest.h). */
+/* The simulated engine, one judgement of it, the matrix's counts (tests/check/selftest.h), and the times (tests/check/times.h). */
 #include "activations.h"
 #include "noise.h"
 #include "selftest.h"
 #include "suites.h"
 #include "support.h"
+#include "synth.h"
+#include "times.h"
 #include "workers.h"
 
 #include <math.h>
@@ -167,6 +169,36 @@ START_TEST(a_planted_mistake_is_named)
 }
 END_TEST
 
+/* Mistakes of one code path: in the only chunk of a prompt nothing is decoded. A step of rows, and one of keys. */
+START_TEST(a_mistake_may_be_in_one_path_only)
+{
+    static const char *const ids[] = {"v-norm-missing", "attn-scale-inv-sqrt-d"};
+    static int32_t chunks[] = {13, 1, 1};
+    gemma4_case decoded = *prompt;
+    decoded.schedule = chunks;
+    decoded.schedule_count = COUNT(chunks);
+    gemma4_simulation s = simulation(ids[_i], -1, "float32", GEMMA4_SET_ALL);
+    s.scope = GEMMA4_DECODE_ONLY;
+    s.the_case = prompt;
+    ck_assert(!try(&s, NULL, true).detected);
+    s.the_case = &decoded;
+    gemma4_trial trial = try(&s, NULL, false);
+    ck_assert(trial.detected && trial.named && !trial.wrong_name && trial.causes == 1);
+}
+END_TEST
+
+START_TEST(two_mistakes_are_listed_each)
+{
+    gemma4_simulation s = simulation("v-norm-missing", -1, "float32", GEMMA4_SET_ALL);
+    gemma4_trial one = try(&s, NULL, false);
+    s.planted[1] = cause("layer-scalar-dropped");
+    gemma4_trial both = try(&s, NULL, false);
+    ck_assert(one.listed[0] && !one.listed[1] && one.causes == 1);
+    ck_assert(both.listed[0] && both.listed[1] && both.causes == 2);
+    ck_assert(both.seconds > 0);
+}
+END_TEST
+
 /* Below the bound, rounding is not mistaken for a second mistake: these engines' roundings are just what another model predicts (attention that
  * does not round its scores; V from a K that k_norm left as it was). */
 START_TEST(rounding_is_no_second_mistake)
@@ -282,6 +314,27 @@ START_TEST(work_is_dealt_out)
 }
 END_TEST
 
+/* --- times --- */
+
+/* A counter-model, and a combination with it. */
+START_TEST(faults_are_timed)
+{
+    gemma4_error error = {""};
+    char *text = NULL;
+    size_t size;
+    const gemma4_synth_options tiny = {.preset = "tiny", .seed = 1, .layers = 1, .vocab = 32, .shards = 1};
+    gemma4_times_options options = {.model_dir = test_fresh_dir(), .tap_set = "logits", .cause = "router-sigmoid", .jobs = 2};
+    ck_assert_int_eq(gemma4_synth(&tiny, options.model_dir, &error), 0);
+    FILE *out = open_memstream(&text, &size);
+    ck_assert_ptr_nonnull(out);
+    ck_assert_msg(gemma4_times(&options, out, &error) == 0, "%s", error.message);
+    fclose(out);
+    ck_assert_msg(strstr(text, "\nfloat32  logits         2         1 ") != NULL, "%s", text);
+    ck_assert_msg(strstr(text, "  router-sigmoid\n") != NULL, "%s", text);
+    free(text);
+}
+END_TEST
+
 Suite *selftest_suite(void)
 {
     Suite *suite = suite_create("selftest");
@@ -292,12 +345,15 @@ Suite *selftest_suite(void)
     tcase_add_loop_test(c, an_honest_engine_raises_no_alarm, 0, COUNT(TIERS));
     tcase_add_loop_test(c, a_planted_mistake_is_detected_where_it_enters, 0, COUNT(PLANTED));
     tcase_add_test(c, a_planted_mistake_is_named);
+    tcase_add_loop_test(c, a_mistake_may_be_in_one_path_only, 0, 2);
+    tcase_add_test(c, two_mistakes_are_listed_each);
     tcase_add_loop_test(c, rounding_is_no_second_mistake, 0, 2);
     tcase_add_test(c, what_cannot_show_is_invisible);
     tcase_add_test(c, roundings_of_a_tier_are_permitted);
     tcase_add_test(c, rates_count_the_visible_ones);
     tcase_add_test(c, the_page_lists_what_was_missed);
     tcase_add_test(c, work_is_dealt_out);
+    tcase_add_test(c, faults_are_timed);
     suite_add_tcase(suite, c);
     return suite;
 }

@@ -98,6 +98,7 @@ static const struct {
     {"tiny", "58fe7c7f76cfd65668dd05e148ede15852c996c1c5168e5f9610f339b76b9867"},
     {"moe128", "1c101ae805ded4236c8198869c875fa0ea88cbfa0e17168244b8bf493f28a0bf"},
     {"uneven96", "089cf3fcebdbe234be2459fbfca8185095ef2ad00e756747203b1303cdfc9745"},
+    {"deep128", "9f959239ed451d4e1eca5ee264029202798752e80500da02a8593944a8e6e1e5"},
     {"wide256", "4ea0cfd0d937d6a90732f9fc0285c1bc6673004a301a0eff776072b46ef6187e"},
 };
 
@@ -140,7 +141,7 @@ END_TEST
 START_TEST(every_preset_is_listed)
 {
     const char *const *names = gemma4_synth_presets();
-    static const char *const expected[] = {"tiny", "moe128", "wide256", "uneven96", "26b-a4b"};
+    static const char *const expected[] = {"tiny", "moe128", "wide256", "uneven96", "deep128", "26b-a4b"};
     for (size_t i = 0; i < COUNT(expected); i++)
         ck_assert_str_eq(names[i], expected[i]);
     ck_assert_ptr_null(names[COUNT(expected)]);
@@ -232,7 +233,7 @@ static const struct {
     gemma4_synth_options options;
     const char *message;
 } REFUSED[] = {
-    {{.preset = "tinny", .shards = 1}, "expected a preset among tiny, moe128, wide256, uneven96, 26b-a4b, found 'tinny'"},
+    {{.preset = "tinny", .shards = 1}, "expected a preset among tiny, moe128, wide256, uneven96, deep128, 26b-a4b, found 'tinny'"},
     {{.preset = "", .shards = 1}, "found ''"},
     {{.preset = "tiny", .layers = 1001, .shards = 1}, "expected at most 1000 layers"},
     {{.preset = "tiny", .layers = SIZE_MAX, .shards = 1}, "expected at most 1000 layers"},
