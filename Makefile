@@ -17,6 +17,8 @@
 #   make uncatalogued     faults that are in no catalogue: found at the right tap, not named               (Python)
 #   make pairs            two faults at once: both found                                                   (Python)
 #   make kill-matrix      every known mistake in a simulated engine: detected, located, named? writes spec/kill-matrix.md
+#   make kill-matrix-verify  the same without a change of the page: are the rates reached, and is it the page that is committed?
+#   make mutate           is every constant of the checker held by a test? changes each; half an hour on two cores (Python 3, without packages)
 #   make honest-reference simulated honest engines, 20 seeds a tier on every case: no alarm in any
 #   make golden           the goldens and shipped dumps anew, from transformers                            (Python)
 #   make golden-verify    are they what transformers computes?                                             (Python)
@@ -157,6 +159,15 @@ agreement: all
 kill-matrix: all
 	$(BUILD)/gemma4-check self-test --out spec/kill-matrix.md
 
+kill-matrix-verify: all
+	$(BUILD)/gemma4-check self-test --out $(BUILD)/kill-matrix.md
+	@cmp -s $(BUILD)/kill-matrix.md spec/kill-matrix.md && echo "spec/kill-matrix.md is what this build writes" || \
+		echo "spec/kill-matrix.md differs from $(BUILD)/kill-matrix.md: look at the difference, then make kill-matrix"
+
+MUTATE =
+mutate:
+	python3 -u tests/mutate.py $(MUTATE)
+
 honest-reference: all
 	@mkdir -p spec/measured
 	{ $(BUILD)/gemma4-check self-test --honest --seeds 20; echo $$? >$(BUILD)/$@.status; } | tee spec/measured/$@.txt
@@ -198,5 +209,5 @@ golden-verify: all $(ORACLE)
 clean:
 	rm -rf $(BUILD)
 
-.PHONY: all always demo check agreement precision check-sanitizers check-warnings honest planted uncatalogued pairs golden golden-verify kill-matrix honest-reference clean twin-errors check-neon bench bench-check check-full
+.PHONY: all always demo check agreement precision check-sanitizers check-warnings honest planted uncatalogued pairs golden golden-verify kill-matrix kill-matrix-verify mutate honest-reference clean twin-errors check-neon bench bench-check check-full
 -include $(shell find $(BUILD) -name '*.d' 2>/dev/null)

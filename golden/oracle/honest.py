@@ -67,9 +67,10 @@ def judge(run, program, tap_sets, out):
     declared = attributes.get("dtype", run.dtype)
     path = os.path.join(out, f"honest-{os.getpid()}.h5")
     rows = []
+    recorded = None
     for tap_set in tap_sets:
         try:
-            if not rows:
+            if recorded is None:
                 recorded = compute(run, case, schedule)
             runs.write_dump(path, recorded, tap_set, case, declared, schedule, attributes)
             rows.append((run, tap_set, declared, runs.check(program, run.manifest_path, path), None))

@@ -89,7 +89,7 @@ def kind(tap):
 
 
 def names(result):
-    """The ids of the causes that explain something, in dataflow order."""
+    """The ids of the causes that explain something, best first."""
     return [cause["id"] for cause in result["causes"] if cause["explained"]]
 
 

@@ -97,7 +97,8 @@ static const gemma4_fit *fit_of(const gemma4_finding *f, size_t model)
     return NULL;
 }
 
-/* How many of the findings that are left a model explains, and how well: of all of them, or of those that another model explains as well. */
+/* How many of the findings that are left a model explains, and how well: of all of them, or of those that another model explains as
+ * well. */
 static size_t explains(const sorting *s, size_t model, size_t as_well, double *residual)
 {
     size_t count = 0;
@@ -333,15 +334,17 @@ static int take_below_bound(sorting *s, bool *taken)
 /* Where a cause is seen first, as a place in the order of all taps of the model. */
 static size_t place_of(const sorting *s, const gemma4_cause *cause)
 {
-    size_t layer = gemma4_tap_describe(cause->tap)->per_layer ? cause->first_layer + 1 : cause->tap == GEMMA4_TAP_EMBED ? 0 : s->config->num_hidden_layers + 1;
+    size_t outside = cause->tap == GEMMA4_TAP_EMBED ? 0 : s->config->num_hidden_layers + 1;
+    size_t layer = gemma4_tap_describe(cause->tap)->per_layer ? cause->first_layer + 1 : outside;
     return layer * GEMMA4_TAP_COUNT + cause->tap;
 }
 
-/* Two that the evidence does not tell apart where either is seen. */
+/* The same mistake, here by itself and there beside another one; or two that the evidence does not tell apart where either is seen. */
 static bool are_one(const gemma4_cause *a, const gemma4_cause *b)
 {
-    return a->explained && b->explained && a->second == NO_MODEL && b->second == NO_MODEL && a->below_bound == b->below_bound &&
-           lists(a, b->model) && lists(b, a->model);
+    bool alone = a->second == NO_MODEL && b->second == NO_MODEL;
+    return a->explained && b->explained && a->below_bound == b->below_bound &&
+           (a->model == b->model || (alone && lists(a, b->model) && lists(b, a->model)));
 }
 
 /* Gives what b explains to a, which is then seen where the first of them is. */
@@ -360,6 +363,8 @@ static void merge(sorting *s, gemma4_cause *a, const gemma4_cause *b)
     a->coefficient = ((double)a->taps * a->coefficient + (double)b->taps * b->coefficient) / taps;
     a->residual = sqrt(((double)a->taps * a->residual * a->residual + (double)b->taps * b->residual * b->residual) / taps);
     a->taps += b->taps;
+    if (a->second == NO_MODEL)
+        a->second = b->second;
 }
 
 static void merge_causes(sorting *s)

@@ -133,6 +133,24 @@ static int outlasts_rounding(const gemma4_evidence *e, const gemma4_counter_mode
     return status;
 }
 
+/* The coefficient that an engine would have which stores the right values, rounded to nearest. Nearly always none; but where the right
+ * value is next to one that the step read as it was stored, like a soft-cap's of small logits, rounding takes all of them back to it. */
+static double coefficient_of_rounding(const gemma4_evidence *e, gemma4_tap tap, const real *prediction)
+{
+    const gemma4_tap_evidence *t = &e->taps[tap];
+    double unit = gemma4_storage_unit(e->subject, t->stored), product = 0, size = 0;
+    for (size_t i = 0; i < e->subject->T * t->width; i++) {
+        size_t row = i / t->width;
+        double right = (double)t->expected[i], difference = (double)prediction[i] - right;
+        if (!t->have[row] || !isfinite(difference) || gemma4_evidence_masked(e, tap, row, i % t->width))
+            continue;
+        double variance = gemma4_noise_variance(t, row, i);
+        product += difference * (gemma4_rounded(right, unit) - right) / variance;
+        size += difference * difference / variance;
+    }
+    return size > 0 ? product / size : 0;
+}
+
 /* One model at one tap. */
 static int filter_tap(gemma4_filter *sums, const gemma4_evidence *e, gemma4_runner *runner, const gemma4_planted *planted, gemma4_tap tap,
                       gemma4_error *error)
@@ -145,7 +163,9 @@ static int filter_tap(gemma4_filter *sums, const gemma4_evidence *e, gemma4_runn
         /* Only what could become a cause is worth a second computation. */
         double c = gemma4_filter_coefficient(&f);
         bool outlasts = true, promising = c > FILTER_PROMISING && c >= gemma4_filter_spread(&f);
-        if (promising && gemma4_is_one_step(e, planted->models[0], tap))
+        if (promising && coefficient_of_rounding(e, tap, prediction) > FILTER_PROMISING)
+            outlasts = false;
+        else if (promising && gemma4_is_one_step(e, planted->models[0], tap))
             status = outlasts_rounding(e, planted->models[0], tap, prediction, &outlasts, error);
         if (!status && outlasts)
             gemma4_filter_add(sums, &f);

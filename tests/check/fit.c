@@ -135,7 +135,9 @@ static void keep_fit(gemma4_finding *f, const gemma4_fit *fit)
  * positions that were looked at, what is left of it says nothing; and of a pair, one alone would be named. */
 static void keep_near(gemma4_finding *f, const gemma4_fit *fit)
 {
-    if (!(fit->error > LIMIT_SCORE) || fit->second != NO_MODEL || (f->has_near && !(fit->residual / fit->error < f->near.residual / f->near.error)))
+    if (!(fit->error > LIMIT_SCORE) || fit->second != NO_MODEL)
+        return;
+    if (f->has_near && !(fit->residual / fit->error < f->near.residual / f->near.error))
         return;
     f->near = *fit;
     f->has_near = true;
@@ -385,39 +387,34 @@ static int try_scope(search *s, gemma4_scope scope, bool single_steps_only)
     return 0;
 }
 
-/* Can the mistake be at these positions alone? The others, which it does not reach, must then be right: keys and values go forward only. */
-static int may_be_in_scope(const search *s, gemma4_scope scope, bool *may)
+/* Can the mistake be at these positions alone? Those before the first of them must then be right: keys and values go forward only. */
+static bool may_be_in_scope(const search *s, gemma4_scope scope)
 {
-    const gemma4_subject *subject = s->e->subject;
-    bool *inside = calloc(subject->T, sizeof *inside);
-    if (!inside)
-        return gemma4_fail(s->error, "diagnosis: out of memory");
-    size_t count = 0;
-    bool other = false; /* are these other positions than those of the next wider scope? */
-    for (size_t t = 0; t < subject->T; t++) {
-        inside[t] = gemma4_in_scope(&subject->schedule, scope, t);
-        count += inside[t];
-        other = other || (inside[t] != gemma4_in_scope(&subject->schedule, GEMMA4_AFTER_FIRST_CHUNK, t));
+    const gemma4_schedule *schedule = &s->e->subject->schedule;
+    size_t T = s->e->subject->T, first = 0;
+    bool other = false, all = true; /* are these other positions than those of the next wider scope? are they all? */
+    while (first < T && !gemma4_in_scope(schedule, scope, first))
+        first++;
+    for (size_t t = 0; t < T; t++) {
+        bool inside = gemma4_in_scope(schedule, scope, t);
+        all = all && inside;
+        other = other || inside != gemma4_in_scope(schedule, GEMMA4_AFTER_FIRST_CHUNK, t);
     }
-    *may = count > 0 && count < subject->T;
-    if (*may && scope != GEMMA4_FIRST_CHUNK_ONLY) {
-        const gemma4_against outside = {.skip = inside};
-        gemma4_score score = gemma4_score_tap(s->e, s->tap, &outside);
-        *may = (scope == GEMMA4_AFTER_FIRST_CHUNK || other) && score.score <= LIMIT_SCORE && score.worst <= LIMIT_WORST;
-    }
-    free(inside);
-    return 0;
+    bool may = first < T && !all && (scope == GEMMA4_AFTER_FIRST_CHUNK || other);
+    if (!may || first == 0)
+        return may;
+    const gemma4_against before = {.positions = first};
+    gemma4_score score = gemma4_score_tap(s->e, s->tap, &before);
+    return score.score <= LIMIT_SCORE && score.worst <= LIMIT_WORST;
 }
 
 /* Engines have other code for a prompt, for its later chunks and for single tokens. A mistake that is made at some positions only is looked for
  * where none fits all. */
 static int try_scopes(search *s)
 {
-    for (int scope = GEMMA4_EVERYWHERE + 1; scope < GEMMA4_SCOPES && s->finding->fit_count == 0; scope++) {
-        bool may;
-        if (may_be_in_scope(s, (gemma4_scope)scope, &may) || (may && try_scope(s, (gemma4_scope)scope, false)))
+    for (int scope = GEMMA4_EVERYWHERE + 1; scope < GEMMA4_SCOPES && s->finding->fit_count == 0; scope++)
+        if (may_be_in_scope(s, (gemma4_scope)scope) && try_scope(s, (gemma4_scope)scope, false))
             return -1;
-    }
     return 0;
 }
 

@@ -29,7 +29,7 @@ static const char usage[] =
     "       gemma4-check agreement               does this build's reference agree with every golden?\n"
     "       gemma4-check self-test [--honest]    does it find every known mistake, and none in honest engines?\n"
     "           [--case ID] [--tier T] [--tap-set all|layers|logits] [--cause ID] [--seeds N] [--jobs N] [--out FILE.md]\n"
-    "       gemma4-check self-test --sample      the same of a fixed sample, in seconds [--jobs N]\n"
+    "       gemma4-check self-test --sample      the same of a fixed sample, in seconds [--jobs N] [--stop]\n"
     "       gemma4-check self-test --times --model DIR   how long does it take to judge each known mistake?\n"
     "           [--tier T] [--tap-set all|layers|logits] [--cause ID] [--jobs N]\n"
     "       gemma4-check --version\n"
@@ -313,20 +313,28 @@ static int command_explain(const char *what, gemma4_error *error)
     return CONFORMS;
 }
 
+/* NULL: as it was. */
+static int parse_jobs(const char *text, size_t *jobs, gemma4_error *error)
+{
+    int64_t count;
+    if (text && gemma4_parse_int(text, "--jobs", 1, 64, &count, error))
+        return -1;
+    *jobs = text ? (size_t)count : *jobs;
+    return 0;
+}
+
 static int parse_self_test(int argc, char **argv, gemma4_self_test_options *o, const char **page, gemma4_error *error)
 {
     const char *seeds = NULL, *jobs = NULL;
-    int64_t seed_count = 0, job_count = 2;
+    int64_t seed_count = 0;
     size_t count;
     const gemma4_option options[] = {{"--case", &o->case_id}, {"--tier", &o->tier}, {"--tap-set", &o->tap_set},
                                      {"--cause", &o->cause},  {"--seeds", &seeds},  {"--jobs", &jobs},
                                      {"--out", page},         {NULL, NULL}};
     if (gemma4_options_parse(argc, argv, options, NULL, 0, &count, error) ||
-        (seeds && gemma4_parse_int(seeds, "--seeds", 1, 1000, &seed_count, error)) ||
-        (jobs && gemma4_parse_int(jobs, "--jobs", 1, 64, &job_count, error)))
+        (seeds && gemma4_parse_int(seeds, "--seeds", 1, 1000, &seed_count, error)) || parse_jobs(jobs, &o->jobs, error))
         return -1;
     o->seeds = (size_t)seed_count;
-    o->jobs = (size_t)job_count;
     return 0;
 }
 
@@ -335,35 +343,34 @@ static void write_bytes(FILE *f, const void *text)
     fputs(text, f);
 }
 
+/* --stop: at the first engine that is judged wrong. */
 static int self_test_sample(int argc, char **argv, bool *reached, gemma4_error *error)
 {
+    bool stop = argc > 0 && !strcmp(argv[argc - 1], "--stop");
     const char *jobs = NULL;
-    int64_t job_count = 2;
-    size_t count;
+    size_t count, job_count = 2;
     const gemma4_option options[] = {{"--jobs", &jobs}, {NULL, NULL}};
-    if (gemma4_options_parse(argc, argv, options, NULL, 0, &count, error) || (jobs && gemma4_parse_int(jobs, "--jobs", 1, 64, &job_count, error)))
+    if (gemma4_options_parse(argc - stop, argv, options, NULL, 0, &count, error) || parse_jobs(jobs, &job_count, error))
         return -1;
-    return gemma4_sample_run(&gemma4_the_sample, (size_t)job_count, stdout, reached, error);
+    return gemma4_sample_run(&gemma4_the_sample, job_count, stop, stdout, reached, error);
 }
 
 static int self_test_times(int argc, char **argv, bool *reached, gemma4_error *error)
 {
-    gemma4_times_options o = {0};
+    gemma4_times_options o = {.jobs = 2};
     const char *jobs = NULL;
-    int64_t job_count = 2;
     size_t count;
     const gemma4_option options[] = {{"--model", &o.model_dir}, {"--tier", &o.tier}, {"--tap-set", &o.tap_set},
                                      {"--cause", &o.cause},     {"--jobs", &jobs},   {NULL, NULL}};
-    if (gemma4_options_parse(argc, argv, options, NULL, 0, &count, error) || (jobs && gemma4_parse_int(jobs, "--jobs", 1, 64, &job_count, error)))
+    if (gemma4_options_parse(argc, argv, options, NULL, 0, &count, error) || parse_jobs(jobs, &o.jobs, error))
         return -1;
-    o.jobs = (size_t)job_count;
     *reached = true;
     return gemma4_times(&o, stdout, error);
 }
 
 static int self_test_honest(int argc, char **argv, bool *reached, gemma4_error *error)
 {
-    gemma4_self_test_options options = {0};
+    gemma4_self_test_options options = {.jobs = 2};
     const char *page = NULL;
     if (parse_self_test(argc, argv, &options, &page, error))
         return -1;
@@ -374,7 +381,7 @@ static int self_test_honest(int argc, char **argv, bool *reached, gemma4_error *
 
 static int self_test_matrix(int argc, char **argv, bool *reached, gemma4_error *error)
 {
-    gemma4_self_test_options options = {0};
+    gemma4_self_test_options options = {.jobs = 2};
     const char *page = NULL;
     char *text = NULL;
     size_t size = 0;

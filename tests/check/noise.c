@@ -63,6 +63,14 @@ gemma4_noise gemma4_noise_new(const gemma4_tier *tier, uint64_t draw)
     return noise;
 }
 
+double gemma4_rounded(double x, double unit)
+{
+    int exponent;
+    frexp(x, &exponent);
+    double step = ldexp(unit, exponent);
+    return x == 0 ? 0 : nearbyint(x / step) * step;
+}
+
 bool gemma4_noise_toss(gemma4_noise *noise)
 {
     return next(noise) >> 63;

@@ -31,6 +31,9 @@ typedef struct gemma4_noise {
 /* draw selects one of many independent streams. */
 gemma4_noise gemma4_noise_new(const gemma4_tier *tier, uint64_t draw);
 
+/* x rounded to nearest in a type whose largest relative rounding error is unit, 2^-n: to n significant bits. */
+double gemma4_rounded(double x, double unit);
+
 /* A coin. */
 bool gemma4_noise_toss(gemma4_noise *noise);
 

@@ -117,7 +117,8 @@ static int compute(engine *e, gemma4_tap tap, size_t layer, real *out, int32_t *
     const gemma4_simulation *s = e->simulation;
     gemma4_parameters parameters = gemma4_right_parameters();
     gemma4_step step = {.model = s->model, .layer = layer, .T = e->T, .first_position = s->the_case->first_position, 
-                        .chunk_start = e->schedule.chunk_start, .chunk_end = e->schedule.chunk_end, .tokens = s->the_case->tokens, .topk_ids = e->ids};
+                        .chunk_start = e->schedule.chunk_start, .chunk_end = e->schedule.chunk_end, .tokens = s->the_case->tokens,
+                        .topk_ids = e->ids};
     for (int t = 0; t < GEMMA4_TAP_COUNT; t++)
         step.values[t] = e->values[t];
     for (size_t i = 0; i < 2; i++)

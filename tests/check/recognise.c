@@ -151,6 +151,12 @@ typedef struct search {
     gemma4_error *error;
 } search;
 
+/* From where on a mistake is looked for. */
+static double least_error(const gemma4_loaded *l)
+{
+    return l->engine ? RECOGNISED_FROM : RECOGNISED_FROM_IDS;
+}
+
 /* The rows from which a tensor is put right: those that a shift does not move out. */
 static range sources(const gemma4_loaded *l, const gemma4_dump_mistake *m)
 {
@@ -177,7 +183,7 @@ static int try_mistake(search *s, gemma4_dump_mistake m)
         return -1;
     m.left = all;
     bool enough = m.kind != GEMMA4_DUMP_SHIFTED || (rows >= SHIFT_ROWS && 2 * rows >= l->T);
-    bool explained = as_stored >= RECOGNISED_FROM && all <= RECOGNISED_PART * fmin(as_stored, 1);
+    bool explained = as_stored >= least_error(l) && all <= RECOGNISED_PART * fmin(as_stored, 1);
     if (enough && explained && (s->best.kind == GEMMA4_DUMP_AS_DUE || m.left < s->best.left))
         s->best = m;
     return 0;
@@ -290,7 +296,7 @@ int gemma4_recognise_loaded(const gemma4_loaded *l, gemma4_dump_mistake *mistake
     *mistake = (gemma4_dump_mistake){0};
     if (distance(l, &s.best, (range){0, l->T, l->T}, &as_stored, &rows, error))
         return -1;
-    if (!(as_stored >= RECOGNISED_FROM && isfinite(as_stored)))
+    if (!(as_stored >= least_error(l) && isfinite(as_stored)))
         return 0;
     if ((l->engine && (try_axes(&s) || try_probabilities(&s))) || try_shifts(&s))
         return -1;

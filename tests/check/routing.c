@@ -23,16 +23,6 @@ static void rank_experts(int32_t *ranked, const real *logits, size_t E)
 
 /* ---------------------------------------------------------------- right choices */
 
-/* x rounded to nearest with the tier's significant bits. */
-static double rounded_to(const gemma4_tier *tier, double x)
-{
-    int exponent, bits = -ilogb(tier->unit);
-    if (x == 0)
-        return 0;
-    frexp(x, &exponent);
-    return ldexp(nearbyint(ldexp(x, bits - exponent)), exponent - bits);
-}
-
 static double log_of_sum(const float *logits, size_t E)
 {
     double largest = -INFINITY, sum = 0;
@@ -50,10 +40,10 @@ bool gemma4_routing_may_exchange(const gemma4_tier *tier, const float *logits, c
     if (tier->unit <= UNIT_FLOAT32)
         return false;
     if (probs)
-        return rounded_to(tier, (double)probs[leaves]) <= rounded_to(tier, (double)probs[enters]);
+        return gemma4_rounded((double)probs[leaves], tier->unit) <= gemma4_rounded((double)probs[enters], tier->unit);
     /* Before they are rounded, an engine's float32 probabilities differ from ours by some units of float32. */
     double sum = log_of_sum(logits, E), upper = exp((double)logits[leaves] - sum), lower = exp((double)logits[enters] - sum);
-    return rounded_to(tier, upper * (1 - PROBABILITY_SLACK)) <= rounded_to(tier, lower * (1 + PROBABILITY_SLACK));
+    return gemma4_rounded(upper * (1 - PROBABILITY_SLACK), tier->unit) <= gemma4_rounded(lower * (1 + PROBABILITY_SLACK), tier->unit);
 }
 
 /* What rounding may have done to stored logits: that of a dataset narrower than the arithmetic, or of float32 probabilities. */

@@ -1,5 +1,6 @@
 #include "sample.h"
 
+#include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -21,6 +22,8 @@ typedef struct sample_run {
     task *tasks;               /* column by column */
     size_t count;
     gemma4_trial *trials;      /* [count], shared */
+    atomic_bool *stop;         /* shared */
+    bool to_first_miss;
 } sample_run;
 
 /* -------------------------------------------------------------- what is run */
@@ -29,7 +32,7 @@ static bool is_in(const gemma4_sample_column *column, const gemma4_sample_row *r
 {
     char key[64];
     snprintf(key, sizeof key, "%s %s", column->tier, gemma4_tap_set_name(column->taps));
-    return row->kind == column->kind && !(row->not_in && strstr(row->not_in, key));
+    return row->kind == column->kind && (!row->in || strstr(row->in, key));
 }
 
 static size_t runs_of(const gemma4_sample_row *row)
@@ -52,8 +55,8 @@ static int make_task(const sample_run *r, const gemma4_sample_column *column, co
 {
     const gemma4_opened_case *c = gemma4_opened_case_of(&r->cases, row->case_id);
     bool honest = row->kind == GEMMA4_HONEST;
-    gemma4_simulation s = {.the_case = c->the_case, .model = c->model, .tier = column->tier, .stochastic = honest, .seed = honest ? 3000 + seed : 7,
-                           .taps = column->taps};
+    gemma4_simulation s = {.the_case = c->the_case, .model = c->model, .tier = column->tier, .stochastic = honest,
+                           .seed = honest ? 3000 + seed : 7, .taps = column->taps};
     for (size_t i = 0; i < 2; i++) {
         const gemma4_sample_fault *fault = &row->faults[i];
         s.planted[i] = fault->id ? find_model(fault) : NULL;
@@ -101,17 +104,10 @@ static int open_cases(sample_run *r, gemma4_error *error)
     return status;
 }
 
-static void work(void *context, size_t i)
-{
-    sample_run *r = context;
-    gemma4_error error = {""};
-    gemma4_trial_run(&r->tasks[i].simulation, NULL, false, r->cases.directory, &r->trials[i], &error);
-}
-
 /* ----------------------------------------------------------------- judging */
 
-/* The tap that must be reported first: of a dump of layer outputs, the output of the layer at hand; the embedding's error is seen in layer 0's.
- * False where the dump holds the logits only. */
+/* The tap that must be reported first: of a dump of layer outputs, the output of the layer at hand; the embedding's error is seen in
+ * layer 0's. False where the dump holds the logits only. */
 static bool expected_first(const task *t, gemma4_tap *tap, size_t *layer)
 {
     bool known = gemma4_tap_parse(t->row->first, tap, layer);
@@ -145,6 +141,17 @@ static const char *miss(const task *t, const gemma4_trial *trial)
     return trial->wrong_name ? "another name" : trial->causes > faults ? "one cause too many" : "";
 }
 
+static void work(void *context, size_t i)
+{
+    sample_run *r = context;
+    gemma4_error error = {""};
+    if (r->to_first_miss && atomic_load(r->stop))
+        return;
+    gemma4_trial_run(&r->tasks[i].simulation, NULL, false, r->cases.directory, &r->trials[i], &error);
+    if (miss(&r->tasks[i], &r->trials[i])[0])
+        atomic_store(r->stop, true);
+}
+
 static void print_miss(FILE *out, const task *t, const gemma4_trial *trial)
 {
     char name[GEMMA4_TAP_NAME_SIZE];
@@ -153,8 +160,8 @@ static void print_miss(FILE *out, const task *t, const gemma4_trial *trial)
     for (size_t i = 0; i < 2 && row->faults[i].id; i++)
         fprintf(out, "%s%s%s%s%s", i ? " + " : " ", row->faults[i].id, row->faults[i].variant[0] ? " (" : "", row->faults[i].variant,
                 row->faults[i].variant[0] ? ")" : "");
-    fprintf(out, ": %s; expected first at %s, found %s; %zu causes, %s\n", miss(t, trial), row->first ? row->first : "nothing", name_of(trial, name),
-            trial->causes, trial->name[0] ? trial->name : "no name");
+    fprintf(out, ": %s; expected first at %s, found %s; %zu causes, %s\n", miss(t, trial), row->first ? row->first : "nothing",
+            name_of(trial, name), trial->causes, trial->name[0] ? trial->name : "no name");
 }
 
 /* The engines of a column: how many there are, and how many are judged right. */
@@ -185,14 +192,14 @@ static bool summarise(const sample_run *r, FILE *out)
         good[c->kind] += right;
         bool enough = engines > 0 && (double)right >= c->least * (double)engines;
         if (!enough)
-            fprintf(out, "%s %s %s: %zu of %zu judged right, expected at least %g %%\n", kind_names[c->kind], c->tier, gemma4_tap_set_name(c->taps),
-                    right, engines, 100 * c->least);
+            fprintf(out, "%s %s %s: %zu of %zu judged right, expected at least %g %%\n", kind_names[c->kind], c->tier,
+                    gemma4_tap_set_name(c->taps), right, engines, 100 * c->least);
         reached = reached && enough;
     }
     for (size_t i = 0; i < r->count; i++)
         reached = reached && r->trials[i].judged;
-    fprintf(out, "sample: judged right are %zu of %zu honest engines, %zu of %zu planted mistakes, %zu of %zu pairs: %s\n", good[GEMMA4_HONEST],
-            total[GEMMA4_HONEST], good[GEMMA4_PLANTED], total[GEMMA4_PLANTED], good[GEMMA4_PAIR], total[GEMMA4_PAIR],
+    fprintf(out, "sample: judged right are %zu of %zu honest engines, %zu of %zu planted mistakes, %zu of %zu pairs: %s\n",
+            good[GEMMA4_HONEST], total[GEMMA4_HONEST], good[GEMMA4_PLANTED], total[GEMMA4_PLANTED], good[GEMMA4_PAIR], total[GEMMA4_PAIR],
             reached ? "every rate reached" : "rates not reached");
     return reached;
 }
@@ -207,19 +214,37 @@ static int check_taps(const gemma4_sample *sample, gemma4_error *error)
     return 0;
 }
 
-int gemma4_sample_run(const gemma4_sample *sample, size_t jobs, FILE *out, bool *reached, gemma4_error *error)
+/* The judgements that were made when the first one was wrong. */
+static void print_stopped(const sample_run *r, FILE *out)
 {
-    sample_run r = {.sample = sample};
+    for (size_t i = 0; i < r->count; i++)
+        if ((r->trials[i].judged || r->trials[i].message[0]) && miss(&r->tasks[i], &r->trials[i])[0])
+            print_miss(out, &r->tasks[i], &r->trials[i]);
+    fputs("sample: stopped at the first miss\n", out);
+}
+
+static void run(sample_run *r, size_t jobs, FILE *out, bool *reached)
+{
+    gemma4_error died = {""};
+    if (gemma4_workers_run(r->count, jobs, "sample", work, r, &died))
+        fprintf(out, "%s\n", died.message);
+    if (r->to_first_miss && atomic_load(r->stop))
+        print_stopped(r, out);
+    else
+        *reached = summarise(r, out);
+}
+
+int gemma4_sample_run(const gemma4_sample *sample, size_t jobs, bool to_first_miss, FILE *out, bool *reached, gemma4_error *error)
+{
+    sample_run r = {.sample = sample, .to_first_miss = to_first_miss};
     *reached = false;
     int status = check_taps(sample, error) || open_cases(&r, error) || make_tasks(&r, error) ? -1 : 0;
     r.trials = status ? NULL : gemma4_shared_new(r.count * sizeof *r.trials, error);
-    if (r.trials) {
-        gemma4_error died = {""};
-        if (gemma4_workers_run(r.count, jobs, "sample", work, &r, &died))
-            fprintf(out, "%s\n", died.message);
-        *reached = summarise(&r, out);
-    }
-    status = r.trials ? 0 : -1;
+    r.stop = r.trials ? gemma4_shared_new(sizeof *r.stop, error) : NULL;
+    status = r.stop ? 0 : -1;
+    if (!status)
+        run(&r, jobs, out, reached);
+    gemma4_shared_free(r.stop, sizeof *r.stop);
     gemma4_shared_free(r.trials, r.count * sizeof *r.trials);
     free(r.tasks);
     gemma4_close_cases(&r.cases);

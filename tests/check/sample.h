@@ -28,14 +28,14 @@ typedef struct gemma4_sample_fault {
 
 enum { GEMMA4_EVERY_LAYER = -1 };
 
-/* One engine, or several honest ones that differ in their seed. It is judged in every column of its kind but those that not_in lists. */
+/* One engine, or several honest ones that differ in their seed. It is judged in the columns of its kind that `in` lists. */
 typedef struct gemma4_sample_row {
     gemma4_sample_kind kind;
     const char *case_id;
     size_t seeds;                 /* of honest engines; else 1 */
     gemma4_sample_fault faults[2];
     const char *first;            /* the tap at which a dump of all taps must diverge first; NULL for honest engines */
-    const char *not_in;           /* tiers and tap sets: "float32 logits, bfloat16 layers"; NULL for none */
+    const char *in;               /* tiers and tap sets: "float32 all, bfloat16 layers"; NULL for all */
 } gemma4_sample_row;
 
 typedef struct gemma4_sample {
@@ -47,8 +47,9 @@ typedef struct gemma4_sample {
 /* The sample that the command runs. */
 extern const gemma4_sample gemma4_the_sample;
 
-/* Writes one line for every engine that was judged wrong, and a summary line. *reached: every column reaches its least part, and every engine
- * could be judged. -1: an unknown case, id or tap, or nothing to run. */
-int gemma4_sample_run(const gemma4_sample *sample, size_t jobs, FILE *out, bool *reached, gemma4_error *error);
+/* Writes one line for every engine that was judged wrong, and a summary line. *reached: every column reaches its least part, and every
+ * engine could be judged. to_first_miss: none is judged any more when one was judged wrong; then *reached is false. -1: an unknown case,
+ * id or tap, or nothing to run. */
+int gemma4_sample_run(const gemma4_sample *sample, size_t jobs, bool to_first_miss, FILE *out, bool *reached, gemma4_error *error);
 
 #endif

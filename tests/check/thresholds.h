@@ -14,8 +14,9 @@
 /* Beyond this part of a limit a passing tap is called marginal. */
 #define MARGINAL_PART 0.75
 
-/* From here to PAIR_..., what explains an error. Where nothing else is said, the rates of `make kill-matrix`, `make planted`, `make pairs` and
- * `make uncatalogued` are reached with the number; tests/unit/test_fit.c, test_causes.c, test_describe.c and test_filter.c say where it lies. */
+/* From here to PAIR_..., what explains an error. Where nothing else is said, the rates of `make kill-matrix`, `make planted`, `make
+ * pairs` and `make uncatalogued` are reached with the number; tests/unit/test_fit.c, test_causes.c, test_describe.c and test_filter.c
+ * say where it lies. */
 
 /* A counter-model explains a failing tap where what it leaves is within the limits above, and the error's coefficient on its predicted
  * difference is this close to 1. */
@@ -25,8 +26,8 @@
 #define PLANTED_DRAWS 3
 /* Positions whose choice of experts is open are left out; of all positions, at least this part must be left. */
 #define JUDGED_PART 0.5
-/* Of the mistakes that do not fit, one is worth a mention where it leaves less than this part of the error: its coefficient is then between 2/3
- * and 2. */
+/* Of the mistakes that do not fit, one is worth a mention where it leaves less than this part of the error: its coefficient is then
+ * between 2/3 and 2. */
 #define RUNNER_UP_PART 0.5
 /* Models whose residual is within this factor (and offset, in spreads) of the best one's fit the evidence equally well. */
 #define EQUIVALENT_FACTOR 1.25
@@ -42,15 +43,16 @@
 #define DESCRIBED_ITEMS 8
 #define DESCRIBED_WIDEST 1024
 
-/* The matched filter: how close to 1 the coefficient must be, and how many of its spreads away from 0, over all layers or in one: `make honest` and
- * `make honest-reference` find no alarm with these. */
+/* The matched filter: how close to 1 the coefficient must be, and how many of its spreads away from 0, over all layers or in one: `make
+ * honest` and `make honest-reference` find no alarm with these. */
 #define FILTER_COEFFICIENT 0.3
 #define FILTER_DEVIATIONS 8.0
 #define FILTER_LAYER_DEVIATIONS 12.0
 /* The part of the row's variance that is added to each value's own. Measured on a bfloat16 erf GELU in case tiny-prompt: 1 gives 3 spreads, 0.1
  * gives 10, 0.01 gives 25. */
 #define FILTER_ROW_PART 0.01
-/* Only a coefficient above this is worth a second computation: less hardly becomes 1 - FILTER_COEFFICIENT by what other layers add. */
+/* Only a coefficient above this is worth a second computation: less hardly becomes 1 - FILTER_COEFFICIENT by what other layers add.
+ * Where the right values, rounded to nearest, have it, there is nothing to see. */
 #define FILTER_PROMISING 0.5
 /* A predicted difference of which perturbed inputs change more than this part (of its squared size) is rounding. */
 #define FILTER_MOVED_PART 0.5
@@ -60,9 +62,9 @@
 /* Where layers have to be run again for every model, the first so many positions decide whether a model can fit at all. */
 #define PREFIX_POSITIONS 4
 /* A first look by the fastest operators allows so many times the limits: their own rounding is a few spreads of float32's (spec/twins.md). */
-#define SCREEN_FACTOR 4
+#define SCREEN_FACTOR 4 /* mutants: +1, -1, x2 survive: time only, what a screen lets pass is computed again and judged by the limits */
 /* At the first positions, a mistake has no effect yet where it moves values by no more than so many spreads. */
-#define SCREEN_EFFECT 10.0
+#define SCREEN_EFFECT 10.0 /* mutants: x2, x0.5 survive: time only, above what the operators' rounding moves */
 /* Where rounding may have flipped experts that the dump does not show, a model may fit this part of the positions only; within this part of
  * the limits, and leaving at most 1 / FLIP_IMPROVEMENT of what the right model leaves there. */
 #define FLIP_ROWS 0.6
@@ -70,13 +72,12 @@
 #define FLIP_IMPROVEMENT 2.0
 /* Of pairs of so many models, so many are tried: those that explain most together, if effects add up; kept are at most so many values of each
  * model's effect. */
-#define PAIR_MODELS 60
-#define PAIR_TRIES 24
-#define PAIR_VALUES ((size_t)1 << 18)
-/* Two effects whose directions differ by less are one. No unit test holds these four: the first three bound time and memory, and a pair that ranks
- * behind them is not found (`make pairs` counts those that are); of the last, everything between the rounding of a sum of products, 1e-15, and what
- * tells two mistakes apart, 1e-6, gives the same results. */
-#define PAIR_ALIKE 1e-12
+#define PAIR_MODELS 60 /* mutants: +1, -1, x2 survive: a bound of time; `make pairs` counts what is found */
+#define PAIR_TRIES 24 /* mutants: +1, -1, x2 survive: as PAIR_MODELS */
+#define PAIR_VALUES ((size_t)1 << 18) /* mutants: +1, -1, x2 survive: a bound of memory, reached by the widest vocabularies only */
+/* Two effects whose directions differ by less are one: between the rounding of a sum of products, 1e-15, and what tells two mistakes
+ * apart, 1e-6. */
+#define PAIR_ALIKE 1e-12 /* mutants: x2, x0.5 survive: the same results anywhere in between */
 /* What explained a tap in the last so many findings is tried first in the next layer; where the whole search was in vain in so many layers of
  * a kind, it is not made again. */
 #define EARLIER_FINDINGS 2
@@ -111,6 +112,9 @@
  * it, and of 1. What a shift or another order of axes leaves of a counter-model's error is never below 0.40; a real bfloat16 engine's
  * tensors, put right, are off by 0.03 to 0.08. So many rows decide whether all are looked at. */
 #define RECOGNISED_FROM 0.05
+/* Of topk_ids, from this part of other experts on: shifted rows have those of chance, 0.75 with 4 of 16 and 0.94 with 8 of 128, where a few
+ * rows that hold NaN leave most of them right. */
+#define RECOGNISED_FROM_IDS 0.4
 #define RECOGNISED_PART 0.25
 #define RECOGNISED_FIRST_ROWS 4
 /* Rows may be shifted by so many positions, and so many must be left to compare. */

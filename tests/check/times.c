@@ -65,7 +65,8 @@ static const gemma4_counter_model *find_model(const char *id)
 
 static gemma4_simulation simulation_of(const bench *b, size_t fault, gemma4_tap_set taps)
 {
-    gemma4_simulation s = {.the_case = &b->the_case, .model = b->model, .tier = b->tier, .seed = 7, .only_layer = {EVERY, EVERY}, .taps = taps};
+    gemma4_simulation s = {.the_case = &b->the_case, .model = b->model, .tier = b->tier, .seed = 7, .only_layer = {EVERY, EVERY},
+                           .taps = taps};
     fault = b->faults[fault];
     if (fault < gemma4_counter_model_count()) {
         s.planted[0] = gemma4_counter_model_at(fault);
@@ -142,15 +143,16 @@ static int print(FILE *out, const bench *b, gemma4_error *error)
     size_t *order = calloc(b->fault_count, sizeof *order);
     if (!order)
         return gemma4_fail(error, "self-test: out of memory");
-    fprintf(out, "Seconds of processor time to judge %d positions; behind each tap set, what takes more than %d times the median.\n\n", (int)T,
-            (int)SLOW);
+    fprintf(out, "Seconds of processor time to judge %d positions; behind each tap set, what takes more than %d times the median.\n\n",
+            (int)T, (int)SLOW);
     fprintf(out, "tier     tap set   faults  detected   median  longest  ratio  fault\n");
     for (size_t set = 0; set < b->set_count; set++)
         print_set(out, b, set, order);
     free(order);
     for (size_t i = 0; i < b->set_count * b->fault_count; i++)
         if (!b->trials[i].judged)
-            return gemma4_fail(error, "self-test --times: fault %zu: %.180s", i % b->fault_count, b->trials[i].message[0] ? b->trials[i].message : "not judged");
+            return gemma4_fail(error, "self-test --times: fault %zu: %.180s", i % b->fault_count,
+                               b->trials[i].message[0] ? b->trials[i].message : "not judged");
     return 0;
 }
 

@@ -13,9 +13,9 @@ typedef struct gemma4_times_options {
     size_t jobs;
 } gemma4_times_options;
 
-/* Plants every counter-model, alone and everywhere, and combinations that the catalogue does not have, into simulated engines of the checkpoint, judges them, and
- * writes a line for each tap set (how many were detected, and of those the median of the processor times, the longest and its fault), then
- * every fault that takes more than three times the median. */
+/* Plants every counter-model, alone and everywhere, and combinations that the catalogue does not have, into simulated engines of the
+ * checkpoint, judges them, and writes a line for each tap set (how many were detected, and of those the median of the processor times, the
+ * longest and its fault), then every fault that takes more than three times the median. */
 int gemma4_times(const gemma4_times_options *options, FILE *out, gemma4_error *error);
 
 #endif

@@ -19,7 +19,8 @@ static double processor_seconds(void)
 }
 
 /* Simulates into path and judges it, in *seconds. The report is to be freed whatever happens; the strings that it points to are gone. */
-static int judge(const gemma4_simulation *s, bool without_causes, const char *path, gemma4_report *report, double *seconds, gemma4_error *error)
+static int judge(const gemma4_simulation *s, bool without_causes, const char *path, gemma4_report *report, double *seconds,
+                 gemma4_error *error)
 {
     *report = (gemma4_report){0};
     if (gemma4_simulate(s, path, error))

@@ -65,7 +65,8 @@ static gemma4_finding *found(gemma4_tap tap, size_t layer)
 static gemma4_fit *fits(gemma4_finding *f, size_t model, double residual)
 {
     gemma4_fit *fit = &f->fits[f->fit_count++];
-    *fit = (gemma4_fit){.model = model, .second = GEMMA4_NO_MODEL, .only_layer = -1, .coefficient = 1, .residual = residual, .error = 100, .share = 1};
+    *fit = (gemma4_fit){.model = model, .second = GEMMA4_NO_MODEL, .only_layer = -1, .coefficient = 1, .residual = residual,
+                        .error = 100, .share = 1};
     return fit;
 }
 
@@ -79,7 +80,8 @@ static void holds(gemma4_finding *f, size_t model, double coefficient, double sh
         for (size_t i = 0; i < count; i++)
             f->partial[i] = (gemma4_fit){.model = GEMMA4_NO_MODEL};
     }
-    f->partial[model] = (gemma4_fit){.model = model, .second = GEMMA4_NO_MODEL, .only_layer = -1, .coefficient = coefficient, .share = share};
+    f->partial[model] = (gemma4_fit){.model = model, .second = GEMMA4_NO_MODEL, .only_layer = -1, .coefficient = coefficient,
+                                     .share = share};
 }
 
 static void conclude(void)
@@ -257,6 +259,26 @@ START_TEST(two_causes_that_the_evidence_takes_for_each_other_are_one)
     ck_assert_str_eq(c->layers, "1-2, 4");
     ck_assert_double_eq_tol(c->coefficient, (0.98 + 1 + 1) / 3, 1e-12);
     ck_assert_double_eq_tol(c->residual, sqrt(19.0 / 3), 1e-12);
+}
+END_TEST
+
+/* From layer outputs: in layer 0 beside a wrong embedding, in the others by itself. */
+START_TEST(a_mistake_beside_another_one_and_by_itself_is_one_cause)
+{
+    fits(found(GEMMA4_TAP_LAYER_OUTPUT, 0), B, 1)->second = A;
+    fits(found(GEMMA4_TAP_LAYER_OUTPUT, 1), A, 1);
+    fits(found(GEMMA4_TAP_LAYER_OUTPUT, 2), A, 1);
+    conclude();
+    ck_assert_uint_eq(causes.count, 2);
+    const gemma4_cause *a = &causes.list[causes.list[0].model == A ? 0 : 1], *b = &causes.list[causes.list[0].model == A ? 1 : 0];
+    ck_assert_uint_eq(a->model, A);
+    ck_assert_uint_eq(a->second, B);
+    ck_assert_uint_eq(a->taps, 3);
+    ck_assert_uint_eq(a->first_layer, 0);
+    ck_assert_str_eq(a->layers, "0-2");
+    ck_assert_uint_eq(b->model, B);
+    ck_assert_uint_eq(b->second, A);
+    ck_assert_str_eq(b->layers, "0");
 }
 END_TEST
 
@@ -522,8 +544,8 @@ static gemma4_filter filter(double deviations)
 
 static void filters(size_t model, double deviations, gemma4_tap tap, size_t layer)
 {
-    filtered[model] = (gemma4_filtered){.all = filter(deviations), .blocks = 2, .tap = tap, .first_layer = layer, .best = filter(deviations / 2),
-                                        .best_tap = tap, .best_layer = layer + 1};
+    filtered[model] = (gemma4_filtered){.all = filter(deviations), .blocks = 2, .tap = tap, .first_layer = layer,
+                                        .best = filter(deviations / 2), .best_tap = tap, .best_layer = layer + 1};
 }
 
 START_TEST(a_significant_filter_is_a_cause_below_the_bound)
@@ -547,7 +569,8 @@ END_TEST
 
 START_TEST(a_filter_that_only_one_layer_shows_is_a_cause_there)
 {
-    filtered[C] = (gemma4_filtered){.all = filter(7), .blocks = 9, .tap = GEMMA4_TAP_MOE_ACT, .best = filter(13), .best_tap = GEMMA4_TAP_MOE_OUT, .best_layer = 4};
+    filtered[C] = (gemma4_filtered){.all = filter(7), .blocks = 9, .tap = GEMMA4_TAP_MOE_ACT, .best = filter(13),
+                                    .best_tap = GEMMA4_TAP_MOE_OUT, .best_layer = 4};
     conclude();
     ck_assert_uint_eq(causes.count, 1);
     ck_assert_int_eq(causes.list[0].tap, GEMMA4_TAP_MOE_OUT);
@@ -622,6 +645,7 @@ Suite *causes_suite(void)
     tcase_add_test(c, variants_of_one_mistake_are_listed_once);
     tcase_add_test(c, equivalent_variants_are_listed_once);
     tcase_add_loop_test(c, two_causes_that_the_evidence_takes_for_each_other_are_one, 0, 2);
+    tcase_add_test(c, a_mistake_beside_another_one_and_by_itself_is_one_cause);
     tcase_add_test(c, layers_in_a_list_are_found);
     tcase_add_loop_test(c, three_others_that_fit_as_well_are_a_name_and_four_are_none, 0, 2);
     tcase_add_loop_test(c, layers_are_listed_as_ranges, 0, COUNT(LISTS));

@@ -65,7 +65,8 @@ START_TEST(an_error_without_a_shape_is_told_by_its_norm)
         tap->expected[i] = i % 3 ? 1 : -1;
         tap->engine[i] = i % 5 ? 2 : -2;
     }
-    ck_assert_str_eq(describe(GEMMA4_TAP_ATTN_NORM), "spread over all positions and lanes; norm of yours / norm of the expected = 2.000000");
+    ck_assert_str_eq(describe(GEMMA4_TAP_ATTN_NORM),
+                     "spread over all positions and lanes; norm of yours / norm of the expected = 2.000000");
 }
 END_TEST
 
@@ -76,7 +77,8 @@ START_TEST(where_nothing_was_expected_there_is_no_ratio)
         tap->expected[i] = 0;
         tap->engine[i] = (float)(i % 5) - 7;
     }
-    ck_assert_str_eq(describe(GEMMA4_TAP_ATTN_NORM), "spread over all positions and lanes; norm of yours / norm of the expected = 0.000000");
+    ck_assert_str_eq(describe(GEMMA4_TAP_ATTN_NORM),
+                     "spread over all positions and lanes; norm of yours / norm of the expected = 0.000000");
 }
 END_TEST
 
@@ -158,7 +160,8 @@ START_TEST(of_many_lanes_eight_are_listed)
     for (size_t i = 0; i < 6 * 27; i++)
         if (i % 27 < 8 + (size_t)_i)
             tap->engine[i] += 1;
-    ck_assert_str_eq(describe(GEMMA4_TAP_ATTN_NORM), _i ? "only in lanes 0, 1, 2, 3, 4, 5, 6, 7 ... (9 of 27)" : "only in lanes 0, 1, 2, 3, 4, 5, 6, 7");
+    ck_assert_str_eq(describe(GEMMA4_TAP_ATTN_NORM),
+                     _i ? "only in lanes 0, 1, 2, 3, 4, 5, 6, 7 ... (9 of 27)" : "only in lanes 0, 1, 2, 3, 4, 5, 6, 7");
 }
 END_TEST
 

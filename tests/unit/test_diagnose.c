@@ -1,5 +1,5 @@
-/* Diagnosis as a whole (tests/check/diagnose.h): from failing taps to causes, of a block made by hand and of simulated engines with one or two
- * planted mistakes. */
+/* Diagnosis as a whole (tests/check/diagnose.h): from failing taps to causes, of a block made by hand and of simulated engines with one
+ * or two planted mistakes. */
 #include "diagnose.h"
 #include "evidence_maker.h"
 #include "judge.h"
@@ -231,8 +231,8 @@ static void judge(const engine *e)
     judged.model = gemma4_model_open(judged.the_case->checkpoint_dir, &error);
     ck_assert_msg(judged.model != NULL, "%s", error.message);
     gemma4_simulation s = {.the_case = judged.the_case, .model = judged.model, .tier = e->tier, .stochastic = e->seed > 0, .seed = e->seed,
-                           .planted = {mistake(e->planted[0]), mistake(e->planted[1])}, .only_layer = {e->only_layer[0] - 1, e->only_layer[1] - 1},
-                           .taps = e->taps};
+                           .planted = {mistake(e->planted[0]), mistake(e->planted[1])},
+                           .only_layer = {e->only_layer[0] - 1, e->only_layer[1] - 1}, .taps = e->taps};
     ck_assert_msg(gemma4_simulate(&s, path, &error) == 0, "%s", error.message);
     judged.dump = gemma4_activations_open(path, &judged.model->config, &error);
     ck_assert_msg(judged.dump != NULL, "%s", error.message);

@@ -1,4 +1,5 @@
-/* Which mistakes explain an error (tests/check/fit.h), on evidence made by hand: the numbers are such that it is known where each limit lies. */
+/* Which mistakes explain an error (tests/check/fit.h), on evidence made by hand: the numbers are such that it is known where each limit
+ * lies. */
 #include "evidence_maker.h"
 #include "fit.h"
 #include "score.h"
@@ -84,8 +85,8 @@ static void predict(const gemma4_planted *planted, gemma4_tap tap, real *values)
 static const char SCALAR[] = "layer-scalar-dropped";
 static test_tap *output; /* of the block */
 
-/* Every tap before the output is stored and right, so that only mistakes at the output can show. Everywhere `expected` is expected, ffn.residual
- * is `predicted`, the engine has `engine`, and sigma is `sigma`. The stored ffn.residual, which runs read, may be another. */
+/* Every tap before the output is stored and right, so that only mistakes at the output can show. Everywhere `expected` is expected,
+ * ffn.residual is `predicted`, the engine has `engine`, and sigma is `sigma`. The stored ffn.residual, which runs read, may be another. */
 static void one_step(size_t T, const char *tier, double expected, double predicted, double engine, double sigma)
 {
     int32_t ids[MOST * K];
@@ -229,8 +230,8 @@ END_TEST
 
 /* --- flipped experts --- */
 
-/* Nothing settles the choice of experts. Ten rows; the first so many are right but for + and - `left`, which leaves the coefficient as it is, the
- * others far off. The predicted difference is `size`. */
+/* Nothing settles the choice of experts. Ten rows; the first so many are right but for + and - `left`, which leaves the coefficient as
+ * it is, the others far off. The predicted difference is `size`. */
 static void flipped(const char *tier, size_t right, double size, double left)
 {
     one_step(10, tier, 0, size, size, 1);
@@ -308,8 +309,8 @@ static const struct {
     const char *wrong; /* a digit a position */
     gemma4_scope scope;
 } SCOPES[] = {
-    {"11111111", GEMMA4_EVERYWHERE}, {"00011000", GEMMA4_DECODE_ONLY}, {"00011111", GEMMA4_AFTER_FIRST_CHUNK}, {"11100000", GEMMA4_FIRST_CHUNK_ONLY},
-    {"00110000", GEMMA4_SCOPES},     {"01011000", GEMMA4_SCOPES},
+    {"11111111", GEMMA4_EVERYWHERE},         {"00011000", GEMMA4_DECODE_ONLY}, {"00011111", GEMMA4_AFTER_FIRST_CHUNK},
+    {"11100000", GEMMA4_FIRST_CHUNK_ONLY},   {"00110000", GEMMA4_SCOPES},      {"01011000", GEMMA4_SCOPES},
 };
 
 START_TEST(a_mistake_at_some_positions_has_the_scope_of_a_code_path)
@@ -348,8 +349,8 @@ END_TEST
 
 /* --- several steps: the block runs again --- */
 
-/* Evidence of `block_at` behind `known`, of which the dump holds nothing but the output; all else, and what is expected there, is a run of the right
- * model from a stream made by hand. */
+/* Evidence of `block_at` behind `known`, of which the dump holds nothing but the output; all else, and what is expected there, is a run
+ * of the right model from a stream made by hand. */
 static void bridged(size_t T, const char *tier, gemma4_block known, gemma4_block block_at, double sigma)
 {
     double sigmas[MOST];
@@ -476,8 +477,8 @@ START_TEST(at_least_half_of_the_rows_are_settled)
 }
 END_TEST
 
-/* Rounding is in proportion to the logits: where the mistake makes them sixteen times smaller (the root of 16 once more, and again by what the
- * norm's weights do), so are the ties. */
+/* Rounding is in proportion to the logits: where the mistake makes them sixteen times smaller (the root of 16 once more, and again by
+ * what the norm's weights do), so are the ties. */
 START_TEST(ties_are_as_wide_as_the_mistake_s_own_logits)
 {
     static const char id[] = "router-root-twice";
@@ -628,7 +629,8 @@ END_TEST
 
 START_TEST(two_mistakes_in_bridged_layers_are_found_together)
 {
-    const gemma4_planted planted = {.models = {plant("mlp-gelu-erf").models[0], plant("attn-softcap-50-inherited").models[0]}, .only_layer = {-1, -1}, .count = 2};
+    const gemma4_planted planted = {.models = {plant("mlp-gelu-erf").models[0], plant("attn-softcap-50-inherited").models[0]},
+                                    .only_layer = {-1, -1}, .count = 2};
     size_t a = model_of("mlp-gelu-erf", ""), b = model_of("attn-softcap-50-inherited", "");
     bridged(6, "float32", 1, 3, 1);
     engine_has(&planted, 1e-4);

@@ -30,7 +30,7 @@ static outcome run(const gemma4_sample_row *rows, size_t count, double least)
     column.least = least;
     FILE *out = open_memstream(&o.text, &size);
     ck_assert_ptr_nonnull(out);
-    o.status = gemma4_sample_run(&(gemma4_sample){&column, rows, 1, count}, 1, out, &o.reached, &o.error);
+    o.status = gemma4_sample_run(&(gemma4_sample){&column, rows, 1, count}, 1, false, out, &o.reached, &o.error);
     fclose(out);
     return o;
 }
@@ -93,6 +93,27 @@ START_TEST(the_rate_decides)
 }
 END_TEST
 
+/* Behind a row that misses, one with another fault. */
+START_TEST(it_can_stop_at_the_first_miss)
+{
+    const gemma4_sample_row rows[] = {RIGHT[1], WRONG[1].row, WRONG[2].row};
+    const gemma4_sample sample = {&COLUMNS[GEMMA4_PLANTED], rows, 1, COUNT(rows)};
+    gemma4_error error = {""};
+    char *text = NULL;
+    size_t size;
+    bool reached = true;
+    FILE *out = open_memstream(&text, &size);
+    ck_assert_ptr_nonnull(out);
+    ck_assert_int_eq(gemma4_sample_run(&sample, 1, true, out, &reached, &error), 0);
+    fclose(out);
+    ck_assert(!reached);
+    ck_assert_ptr_nonnull(strstr(text, "rope-missing (every layer): not detected"));
+    ck_assert_ptr_null(strstr(text, "layer-scalar-dropped"));
+    ck_assert_ptr_nonnull(strstr(text, "sample: stopped at the first miss\n"));
+    free(text);
+}
+END_TEST
+
 /* An engine that cannot be judged is no matter of rates. */
 static const struct {
     gemma4_sample_row row;
@@ -102,7 +123,7 @@ static const struct {
     {{GEMMA4_PLANTED, "tiny-one-token", 1, {{"softcap-missing", "", EVERY}}, "logit", NULL}, "expected the tap where it is seen first"},
     {{GEMMA4_PLANTED, "tiny-one-token", 1, {{"softcap-missing", "", EVERY}}, NULL, NULL}, "expected the tap where it is seen first"},
     {{GEMMA4_PLANTED, "no-such-case", 1, {{"softcap-missing", "", EVERY}}, "logits", NULL}, "case 'no-such-case'"},
-    {{GEMMA4_PLANTED, "tiny-one-token", 1, {{"softcap-missing", "", EVERY}}, "logits", "float32 layers"}, "nothing to run"},
+    {{GEMMA4_PLANTED, "tiny-one-token", 1, {{"softcap-missing", "", EVERY}}, "logits", "float32 all"}, "nothing to run"},
 };
 
 START_TEST(a_table_with_mistakes_is_refused)
@@ -176,6 +197,7 @@ Suite *sample_suite(void)
     tcase_add_loop_test(runs, what_is_as_the_table_says_passes, 0, COUNT(RIGHT));
     tcase_add_loop_test(runs, what_is_not_fails, 0, COUNT(WRONG));
     tcase_add_test(runs, the_rate_decides);
+    tcase_add_test(runs, it_can_stop_at_the_first_miss);
     tcase_add_loop_test(runs, a_table_with_mistakes_is_refused, 0, COUNT(REFUSED));
     suite_add_tcase(suite, runs);
     TCase *table = tcase_create("table");
