@@ -93,11 +93,17 @@ static size_t ids_missing(const int32_t *ids, const int32_t *expected, size_t K)
     return missing;
 }
 
+/* Some of the positions: of the first to the one before end, at most so many that there are. */
+typedef struct range {
+    size_t first, end, most;
+} range;
+
 /* The part of the experts that are others than expected. */
-static double distance_of_ids(const gemma4_loaded *l, const gemma4_dump_mistake *m, size_t *rows)
+static double distance_of_ids(const gemma4_loaded *l, const gemma4_dump_mistake *m, range r, size_t *rows)
 {
     size_t missing = 0;
-    for (size_t t = *rows = 0; t < l->T; t++) {
+    *rows = 0;
+    for (size_t t = r.first; t < r.end && *rows < r.most; t++) {
         ptrdiff_t from = source_row(l, m, t);
         if (from < 0)
             continue;
@@ -107,12 +113,12 @@ static double distance_of_ids(const gemma4_loaded *l, const gemma4_dump_mistake 
     return *rows ? (double)missing / (double)(*rows * K_of(l)) : INFINITY;
 }
 
-/* Relative RMS between the tensor put right and the expected one, at the rows that it has, or at the first `most` of them (0: all). */
-static int distance(const gemma4_loaded *l, const gemma4_dump_mistake *m, size_t most, double *result, size_t *rows, gemma4_error *error)
+/* Relative RMS between the tensor put right and the expected one, at the positions given, as far as it has them. */
+static int distance(const gemma4_loaded *l, const gemma4_dump_mistake *m, range r, double *result, size_t *rows, gemma4_error *error)
 {
     gemma4_comparison c = {0};
     if (!l->engine) {
-        *result = distance_of_ids(l, m, rows);
+        *result = distance_of_ids(l, m, r, rows);
         return 0;
     }
     float *row = malloc(l->width * sizeof *row);
@@ -120,7 +126,8 @@ static int distance(const gemma4_loaded *l, const gemma4_dump_mistake *m, size_t
         free(row);
         return gemma4_fail(error, "recognition: out of memory");
     }
-    for (size_t t = *rows = 0; t < l->T && (most == 0 || *rows < most); t++) {
+    *rows = 0;
+    for (size_t t = r.first; t < r.end && *rows < r.most; t++) {
         if ((gemma4_tap_in_id_order(l->tap) && !l->have_valid_ids[t]) || !corrected_row(l, m, t, row))
             continue;
         gemma4_compare_row(&c, l->config, l->tap, l->layer, l->T, t, l->width, row, l->engine_ids ? l->engine_ids + t * K_of(l) : NULL,
@@ -140,26 +147,44 @@ static int distance(const gemma4_loaded *l, const gemma4_dump_mistake *m, size_t
 /* The best so far. */
 typedef struct search {
     const gemma4_loaded *l;
-    double as_stored; /* distance of the tensor as it is */
     gemma4_dump_mistake best;
     gemma4_error *error;
 } search;
 
-/* Keeps m where it leaves less of the error than the best so far. A few rows decide whether all are looked at. */
+/* From where on a mistake is looked for. */
+static double least_error(const gemma4_loaded *l)
+{
+    return l->engine ? RECOGNISED_FROM : RECOGNISED_FROM_IDS;
+}
+
+/* The rows from which a tensor is put right: those that a shift does not move out. */
+static range sources(const gemma4_loaded *l, const gemma4_dump_mistake *m)
+{
+    size_t T = l->T, moved = m->kind == GEMMA4_DUMP_SHIFTED ? (size_t)abs(m->shift) : 0;
+    if (moved >= T)
+        return (range){0, 0, 0};
+    return m->shift > 0 ? (range){0, T - moved, T} : (range){moved, T, T};
+}
+
+/* Keeps m where it leaves less of the error than the best so far. A few rows decide whether all are looked at. The error is that of the
+ * rows that are moved: a shift that only moves bad rows out does not explain them. */
 static int try_mistake(search *s, gemma4_dump_mistake m)
 {
-    double few, all;
-    size_t rows;
-    if (distance(s->l, &m, RECOGNISED_FIRST_ROWS, &few, &rows, s->error))
+    const gemma4_dump_mistake none = {0};
+    const gemma4_loaded *l = s->l;
+    double few, all, as_stored;
+    size_t rows, ignored;
+    if (distance(l, &m, (range){0, l->T, RECOGNISED_FIRST_ROWS}, &few, &rows, s->error))
         return -1;
-    double most = RECOGNISED_PART * fmin(s->as_stored, 1);
-    if (!(few <= most))
+    if (!(few <= RECOGNISED_PART))
         return 0;
-    if (distance(s->l, &m, 0, &all, &rows, s->error))
+    if (distance(l, &m, (range){0, l->T, l->T}, &all, &rows, s->error) ||
+        distance(l, &none, sources(l, &m), &as_stored, &ignored, s->error))
         return -1;
     m.left = all;
-    bool enough = m.kind != GEMMA4_DUMP_SHIFTED || (rows >= SHIFT_ROWS && 2 * rows >= s->l->T);
-    if (enough && all <= most && (s->best.kind == GEMMA4_DUMP_AS_DUE || m.left < s->best.left))
+    bool enough = m.kind != GEMMA4_DUMP_SHIFTED || (rows >= SHIFT_ROWS && 2 * rows >= l->T);
+    bool explained = as_stored >= least_error(l) && all <= RECOGNISED_PART * fmin(as_stored, 1);
+    if (enough && explained && (s->best.kind == GEMMA4_DUMP_AS_DUE || m.left < s->best.left))
         s->best = m;
     return 0;
 }
@@ -266,11 +291,12 @@ int gemma4_put_right(const gemma4_loaded *l, const gemma4_dump_mistake *m, gemma
 int gemma4_recognise_loaded(const gemma4_loaded *l, gemma4_dump_mistake *mistake, gemma4_error *error)
 {
     search s = {.l = l, .error = error};
+    double as_stored;
     size_t rows;
     *mistake = (gemma4_dump_mistake){0};
-    if (distance(l, &s.best, 0, &s.as_stored, &rows, error))
+    if (distance(l, &s.best, (range){0, l->T, l->T}, &as_stored, &rows, error))
         return -1;
-    if (!(s.as_stored >= (l->engine ? RECOGNISED_FROM : RECOGNISED_FROM_IDS) && isfinite(s.as_stored)))
+    if (!(as_stored >= least_error(l) && isfinite(as_stored)))
         return 0;
     if ((l->engine && (try_axes(&s) || try_probabilities(&s))) || try_shifts(&s))
         return -1;

@@ -8,7 +8,6 @@
 #include "routing.h"
 #include "rows.h"
 #include "score.h"
-#include "thresholds.h"
 
 typedef gemma4_real real;
 

@@ -697,6 +697,36 @@ static gemma4_dump_mistake recognise_random(size_t positions, double part_in_com
     return mistake;
 }
 
+/* Every fourth position is the same, and the last ones are not what they should be: a shift by four would leave only the others. */
+START_TEST(a_shift_that_only_moves_bad_rows_out_is_none)
+{
+    enum { POSITIONS = 9, WIDTH = 32 };
+    gemma4_config config = model->config;
+    gemma4_error error = {""};
+    float expected[POSITIONS * WIDTH], stored[POSITIONS * WIDTH];
+    bool rows[POSITIONS];
+    uint32_t state = 5;
+    config.hidden_size = WIDTH;
+    for (size_t i = 0; i < POSITIONS * WIDTH; i++) {
+        state = state * 1664525u + 1013904223u;
+        expected[i] = i < 4 * WIDTH ? (float)(state >> 8) / 16777216.0F - 0.5F : expected[i - 4 * WIDTH];
+        stored[i] = i < 5 * WIDTH ? expected[i] : -expected[i];
+    }
+    for (size_t t = 0; t < POSITIONS; t++)
+        rows[t] = true;
+    const gemma4_loaded loaded = {.config = &config,
+                                  .tap = GEMMA4_TAP_EMBED,
+                                  .T = POSITIONS,
+                                  .width = WIDTH,
+                                  .engine = stored,
+                                  .stored_row = rows,
+                                  .expected = expected};
+    gemma4_dump_mistake mistake;
+    ck_assert_int_eq(gemma4_recognise_loaded(&loaded, &mistake, &error), 0);
+    ck_assert_int_eq(mistake.kind, GEMMA4_DUMP_AS_DUE);
+}
+END_TEST
+
 /* As many positions as lanes: the shape does not tell [d, T]. */
 START_TEST(a_square_that_is_transposed_is_told_by_value)
 {
@@ -1128,6 +1158,7 @@ Suite *recognise_suite(void)
     tcase_add_test(tensors, what_the_engine_goes_on_with_is_no_mistake_of_the_dump);
     tcase_add_test(tensors, a_shift_with_some_error_is_recognised);
     tcase_add_test(tensors, a_shift_is_recognised_where_rows_differ);
+    tcase_add_test(tensors, a_shift_that_only_moves_bad_rows_out_is_none);
     tcase_add_test(tensors, a_square_that_is_transposed_is_told_by_value);
     tcase_add_loop_test(whole, another_checkpoint_is_one_sentence, 0, COUNT(OF_ANOTHER));
     tcase_add_test(whole, a_few_rows_say_nothing_of_the_checkpoint);
