@@ -64,11 +64,21 @@ const gemma4_layer_config *counter_other_kind(const counter *m)
 static double rounded(double x, int bits, int smallest, double largest)
 {
     int exponent;
+    double y;
     if (!isfinite(x) || x == 0)
         return x;
-    frexp(x, &exponent);
-    int unit = exponent - bits > smallest ? exponent - bits : smallest;
-    double y = ldexp(nearbyint(ldexp(x, -unit)), unit);
+    if (fabs(x) >= ldexp(1, smallest + bits)) { /* the type's normal numbers, fast: half a unit is added to the significand, then the rest cut off */
+        const uint64_t unit = (uint64_t)1 << (53 - bits);
+        uint64_t significand;
+        memcpy(&significand, &x, sizeof significand);
+        significand += unit / 2 - 1 + (significand / unit & 1);
+        significand &= ~(unit - 1);
+        memcpy(&y, &significand, sizeof y);
+    } else {
+        frexp(x, &exponent);
+        int unit = exponent - bits > smallest ? exponent - bits : smallest;
+        y = ldexp(nearbyint(ldexp(x, -unit)), unit);
+    }
     return fabs(y) > largest ? copysign(INFINITY, x) : y;
 }
 

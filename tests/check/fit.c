@@ -351,8 +351,9 @@ static int try_planted(search *s, const gemma4_planted *planted, size_t model, s
         return 0;
     bool everywhere = planted->count == 1 && planted->only_layer[0] < 0 && planted->scope == GEMMA4_EVERYWHERE;
     size_t positions = first_positions(s, planted);
-    /* Of these there are many. */
-    bool many = is_bridged(s->e) && (planted->only_layer[0] >= 0 || planted->scope != GEMMA4_EVERYWHERE);
+    /* Of these there are many. Within a layer of a 16-bit engine, where experts flip, a first look says little. */
+    bool whole_layers = !gemma4_is_one_step(s->e, planted->models[0], s->tap) && (is_bridged(s->e) || s->e->subject->tier->unit <= UNIT_FLOAT32);
+    bool many = whole_layers && (planted->only_layer[0] >= 0 || planted->scope != GEMMA4_EVERYWHERE || planted->count > 1);
     trial result = many ? screen(s, planted, positions) : TRIAL_FIT;
     if (positions && result == TRIAL_FIT)
         result = try_positions(s, planted, positions, &fit);
@@ -456,29 +457,49 @@ typedef struct pair {
     double share;
 } pair;
 
-/* The sum over the first positions of x y, each value weighed by its noise; NULL is the error. */
-static double product(const search *s, const float *x, const float *y, size_t positions)
+/* In units of each value's noise, so that a plain sum of products weighs them; rows that cannot be compared are 0. */
+static void weigh(const search *s, float *x, size_t positions)
 {
     const gemma4_tap_evidence *t = &s->e->taps[s->tap];
+    for (size_t i = 0; i < positions * t->width; i++)
+        x[i] = t->have[i / t->width] ? (float)((double)x[i] / sqrt(gemma4_noise_variance(t, i / t->width, i))) : 0;
+}
+
+static double product(const float *x, const float *y, size_t n)
+{
     double sum = 0;
-    for (size_t i = 0; i < positions * t->width; i++) {
-        if (!t->have[i / t->width])
-            continue;
-        double error = (double)t->engine[i] - (double)t->expected[i];
-        sum += (x ? (double)x[i] : error) * (y ? (double)y[i] : error) / gemma4_noise_variance(t, i / t->width, i);
-    }
+    for (size_t i = 0; i < n; i++)
+        sum += (double)x[i] * (double)y[i];
     return sum;
 }
 
-/* The part of the error that both differences explain together, each times what suits best: for effects that are small enough to add up. */
-static pair pair_of(const search *s, size_t a, size_t b, size_t positions, double total)
+/* The error at the first positions, weighed; NULL when out of memory. */
+static float *weighed_error(const search *s, size_t positions)
 {
-    const float *x = s->differences[a], *y = s->differences[b];
-    double xx = product(s, x, x, positions), yy = product(s, y, y, positions), xy = product(s, x, y, positions);
-    double xe = product(s, x, NULL, positions), ye = product(s, y, NULL, positions), determinant = xx * yy - xy * xy;
-    pair p = {a, b, 0};
-    if (determinant > PAIR_ALIKE * xx * yy)
-        p.share = (xe * xe * yy - 2 * xe * ye * xy + ye * ye * xx) / determinant / total;
+    const gemma4_tap_evidence *t = &s->e->taps[s->tap];
+    size_t n = positions * t->width;
+    float *error = malloc((n ? n : 1) * sizeof *error);
+    for (size_t i = 0; error && i < n; i++)
+        error[i] = t->engine[i] - (float)t->expected[i];
+    if (error)
+        weigh(s, error, positions);
+    return error;
+}
+
+/* The weighed effect of one model: its size, and its product with the error. */
+typedef struct effect {
+    size_t model;
+    const float *difference;
+    double size, error;
+} effect;
+
+/* The part of the error that both effects explain together, each times what suits best: for effects that are small enough to add up. */
+static pair pair_of(const effect *x, const effect *y, size_t n, double total)
+{
+    double xy = product(x->difference, y->difference, n), determinant = x->size * y->size - xy * xy;
+    pair p = {x->model, y->model, 0};
+    if (determinant > PAIR_ALIKE * x->size * y->size)
+        p.share = (x->error * x->error * y->size - 2 * x->error * y->error * xy + y->error * y->error * x->size) / determinant / total;
     return p;
 }
 
@@ -488,27 +509,46 @@ static int by_pair_share(const void *a, const void *b)
     return x->share > y->share ? -1 : x->share < y->share;
 }
 
+/* Of the models that explain most, the effects. */
+static size_t find_effects(search *s, const float *error, size_t positions, effect *effects)
+{
+    size_t models[PAIR_MODELS], count = by_share(s, models, PAIR_MODELS), found = 0, n = positions * s->e->taps[s->tap].width;
+    for (size_t i = 0; i < count; i++) {
+        float *difference = s->differences[models[i]];
+        if (!difference)
+            continue;
+        weigh(s, difference, positions);
+        effects[found++] = (effect){models[i], difference, product(difference, difference, n), product(difference, error, n)};
+    }
+    return found;
+}
+
+static int try_pair(search *s, const pair *p)
+{
+    bool a_first = s->partial[p->a].residual <= s->partial[p->b].residual;
+    size_t first = a_first ? p->a : p->b, second = a_first ? p->b : p->a;
+    gemma4_planted planted = {.models = {gemma4_counter_model_at(first), gemma4_counter_model_at(second)}, .only_layer = {-1, -1}, .count = 2};
+    return try_planted(s, &planted, first, second);
+}
+
 /* The pairs that explain most are tried as they are. */
 static int try_pairs(search *s)
 {
-    size_t models[PAIR_MODELS], count = by_share(s, models, PAIR_MODELS), pairs = 0;
-    size_t positions = PREFIX_POSITIONS < s->e->subject->T ? PREFIX_POSITIONS : 0;
-    pair *ranked = calloc(count * count + 1, sizeof *ranked);
-    if (!ranked)
-        return gemma4_fail(s->error, "diagnosis: out of memory");
-    double total = positions ? product(s, NULL, NULL, positions) : 0;
-    for (size_t a = 0; a < count && total > 0; a++)
+    effect effects[PAIR_MODELS];
+    size_t positions = PREFIX_POSITIONS < s->e->subject->T ? PREFIX_POSITIONS : 0, n = positions * s->e->taps[s->tap].width, pairs = 0;
+    float *error = weighed_error(s, positions);
+    pair *ranked = calloc((size_t)PAIR_MODELS * PAIR_MODELS, sizeof *ranked);
+    int status = error && ranked ? 0 : gemma4_fail(s->error, "diagnosis: out of memory");
+    double total = error ? product(error, error, n) : 0;
+    size_t count = !status && total > 0 ? find_effects(s, error, positions, effects) : 0;
+    for (size_t a = 0; a < count; a++)
         for (size_t b = a + 1; b < count; b++)
-            if (s->differences[models[a]] && s->differences[models[b]])
-                ranked[pairs++] = pair_of(s, models[a], models[b], positions, total);
-    qsort(ranked, pairs, sizeof *ranked, by_pair_share);
-    int status = 0;
-    for (size_t i = 0; i < pairs && i < PAIR_TRIES && !status; i++) {
-        const gemma4_fit *a = &s->partial[ranked[i].a], *b = &s->partial[ranked[i].b];
-        size_t first = a->residual <= b->residual ? ranked[i].a : ranked[i].b, second = first == ranked[i].a ? ranked[i].b : ranked[i].a;
-        gemma4_planted planted = {.models = {gemma4_counter_model_at(first), gemma4_counter_model_at(second)}, .only_layer = {-1, -1}, .count = 2};
-        status = try_planted(s, &planted, first, second);
-    }
+            ranked[pairs++] = pair_of(&effects[a], &effects[b], n, total);
+    if (pairs)
+        qsort(ranked, pairs, sizeof *ranked, by_pair_share);
+    for (size_t i = 0; i < pairs && i < PAIR_TRIES && !status; i++)
+        status = try_pair(s, &ranked[i]);
+    free(error);
     free(ranked);
     return status;
 }
