@@ -60,14 +60,15 @@ const gemma4_layer_config *counter_other_kind(const counter *m)
     return m->lc;
 }
 
-/* The nearest number of `bits` significant bits that is a multiple of 2^smallest; ties to even. */
-static double rounded(double x, int bits, int smallest, double largest)
+/* The nearest number of `bits` significant bits that is a multiple of 2^smallest; ties to even. normal: 2^(smallest + bits), from which on all
+ * numbers have that many. */
+static double rounded(double x, int bits, int smallest, double normal, double largest)
 {
     int exponent;
     double y;
     if (!isfinite(x) || x == 0)
         return x;
-    if (fabs(x) >= ldexp(1, smallest + bits)) { /* the type's normal numbers, fast: half a unit is added to the significand, then the rest cut off */
+    if (fabs(x) >= normal) { /* fast: half a unit is added to the significand, then the rest cut off */
         const uint64_t unit = (uint64_t)1 << (53 - bits);
         uint64_t significand;
         memcpy(&significand, &x, sizeof significand);
@@ -84,12 +85,12 @@ static double rounded(double x, int bits, int smallest, double largest)
 
 double counter_bf16(double x)
 {
-    return rounded(x, 8, -133, 0x1.fep127);
+    return rounded(x, 8, -133, 0x1p-125, 0x1.fep127);
 }
 
 double counter_f16(double x)
 {
-    return rounded(x, 11, -24, 65504);
+    return rounded(x, 11, -24, 0x1p-13, 65504);
 }
 
 /* --------------------------------------------- projections of attention */

@@ -375,10 +375,18 @@ static int try_planted(search *s, const gemma4_planted *planted, size_t model, s
 
 /* ------------------------------------------------------------------ what is tried */
 
+/* What has no effect when it is planted everywhere has none in part. */
+static bool has_effect(const search *s, size_t model)
+{
+    return s->partial[model].model != NO_MODEL;
+}
+
 static int try_scope(search *s, gemma4_scope scope, bool single_steps_only)
 {
     for (size_t model = 0; model < gemma4_counter_model_count(); model++) {
         gemma4_planted planted = {.models = {gemma4_counter_model_at(model)}, .only_layer = {-1}, .count = 1, .scope = scope};
+        if (scope != GEMMA4_EVERYWHERE && !has_effect(s, model))
+            continue;
         /* The first positions are the same as everywhere, where the first chunk holds them. */
         if (scope == GEMMA4_FIRST_CHUNK_ONLY && s->missed_early[model] && s->e->subject->schedule.chunk_end[0] >= PREFIX_POSITIONS)
             continue;
@@ -425,7 +433,7 @@ static size_t by_share(const search *s, size_t *models, size_t most)
     size_t count = 0;
     for (size_t model = 0; model < gemma4_counter_model_count(); model++) {
         size_t at = count;
-        if (s->partial[model].model == NO_MODEL)
+        if (!has_effect(s, model))
             continue;
         for (; at > 0 && s->partial[models[at - 1]].share < s->partial[model].share; at--)
             if (at < most)
@@ -442,7 +450,7 @@ static int try_one_layer(search *s)
 {
     gemma4_block last = (gemma4_block)s->e->subject->model->config.num_hidden_layers - 1;
     for (size_t model = 0; model < gemma4_counter_model_count(); model++)
-        for (gemma4_block layer = s->e->known_block < 0 ? 0 : s->e->known_block; layer <= last && layer <= s->e->block; layer++) {
+        for (gemma4_block layer = s->e->known_block < 0 ? 0 : s->e->known_block; has_effect(s, model) && layer <= last && layer <= s->e->block; layer++) {
             gemma4_planted planted = {.models = {gemma4_counter_model_at(model)}, .only_layer = {layer}, .count = 1};
             if (try_planted(s, &planted, model, NO_MODEL))
                 return -1;
@@ -622,13 +630,13 @@ static int try_earlier(search *s, const gemma4_finding *earlier, size_t count)
     return 0;
 }
 
-/* Has the search come to nothing at this tap in enough layers of the kind? */
-static bool is_hopeless(const search *s, const gemma4_finding *earlier, size_t count)
+/* In how many layers of the kind has the search come to nothing at this tap? */
+static size_t searches_in_vain(const search *s, const gemma4_finding *earlier, size_t count)
 {
     size_t unexplained = 0;
     for (size_t i = 0; i < count; i++)
         unexplained += earlier[i].tap == s->tap && earlier[i].fit_count == 0 && same_kind(&s->e->subject->model->config, &earlier[i], s->e);
-    return unexplained >= SEARCHES_IN_VAIN;
+    return unexplained;
 }
 
 static int find_fits(search *s, const gemma4_finding *earlier, size_t count)
@@ -640,8 +648,9 @@ static int find_fits(search *s, const gemma4_finding *earlier, size_t count)
         return -1;
     if (f->fit_count)
         return 0;
-    bool hopeless = is_hopeless(s, earlier, count);
-    if (try_scope(s, GEMMA4_EVERYWHERE, hopeless) || (f->fit_count == 0 && !hopeless && try_scopes(s)))
+    size_t in_vain = searches_in_vain(s, earlier, count);
+    bool hopeless = in_vain >= SEARCHES_IN_VAIN;
+    if (try_scope(s, GEMMA4_EVERYWHERE, hopeless) || (f->fit_count == 0 && in_vain == 0 && try_scopes(s)))
         return -1;
     if (is_bridged(s->e) && !hopeless && ((f->fit_count == 0 && try_one_layer(s)) || (f->fit_count == 0 && try_pairs(s))))
         return -1;

@@ -79,7 +79,7 @@
  * apart, 1e-6. */
 #define PAIR_ALIKE 1e-12 /* mutants: x2, x0.5 survive: the same results anywhere in between */
 /* What explained a tap in the last so many findings is tried first in the next layer; where the whole search was in vain in so many layers of
- * a kind, it is not made again. */
+ * a kind, it is not made again; after the first, no part of the positions is looked at by itself. */
 #define EARLIER_FINDINGS 2
 #define SEARCHES_IN_VAIN 2
 
