@@ -265,6 +265,12 @@ static int find_memory(running *r, const real *h, gemma4_error *error)
     return 0;
 }
 
+/* Does the dump hold scores or probabilities of the block? Else a twin's attention, which never shows them, will do for a quick run. */
+static bool holds_keys(const gemma4_evidence *e)
+{
+    return e && (e->taps[GEMMA4_TAP_ATTN_SCORES].engine || e->taps[GEMMA4_TAP_ATTN_PROBS].engine);
+}
+
 int gemma4_run_block(gemma4_runner *runner, const gemma4_block_run *run, real *h, gemma4_error *error)
 {
     const gemma4_config *c = &runner->subject->model->config;
@@ -275,6 +281,7 @@ int gemma4_run_block(gemma4_runner *runner, const gemma4_block_run *run, real *h
         return -1;
     gemma4_session_set_hook(runner->session, hook, &r);
     gemma4_session_set_ops(runner->session, run->quick ? &runner->quick : NULL);
+    gemma4_session_show_probs(runner->session, !run->quick || holds_keys(run->inject));
     if (run->quick) /* too small to share */
         gemma4_use_threads(1);
     if (run->block < 0)

@@ -69,11 +69,11 @@ static double rounded(double x, int bits, int smallest, double normal, double la
     if (!isfinite(x) || x == 0)
         return x;
     if (fabs(x) >= normal) { /* fast: half a unit is added to the significand, then the rest cut off */
-        const uint64_t unit = (uint64_t)1 << (53 - bits);
+        const int cut = 53 - bits;
         uint64_t significand;
         memcpy(&significand, &x, sizeof significand);
-        significand += unit / 2 - 1 + (significand / unit & 1);
-        significand &= ~(unit - 1);
+        significand += ((uint64_t)1 << (cut - 1)) - 1 + (significand >> cut & 1);
+        significand = significand >> cut << cut;
         memcpy(&y, &significand, sizeof y);
     } else {
         frexp(x, &exponent);

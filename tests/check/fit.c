@@ -290,15 +290,23 @@ static trial try_positions(search *s, const gemma4_planted *planted, size_t posi
     return result == TRIAL_MISS ? retry_with_spread(s, planted, positions, fit) : result;
 }
 
+/* Does a query see later positions than its own? Then what it computes changes where the case is cut. */
+static bool sees_later(const gemma4_planted *planted)
+{
+    gemma4_parameters p = gemma4_right_parameters();
+    for (size_t i = 0; i < planted->count; i++)
+        planted->models[i]->change(&p);
+    return p.attention.not_causal || p.attention.cache == GEMMA4_CACHE_CHUNK_NOT_CAUSAL || p.attention.cache == GEMMA4_CACHE_WINDOW_OF_CHUNK_END;
+}
+
 /* How many positions decide at first whether a mistake can fit; 0: all of them are needed. A wrong mask may let the first positions see later
  * ones; a single step is computed faster than it could be cut; and where experts flip, few rows say little. */
 static size_t first_positions(const search *s, const gemma4_planted *planted)
 {
     const gemma4_subject *subject = s->e->subject;
     size_t first = 0; /* position at which the mistake is made */
-    for (size_t i = 0; i < planted->count; i++)
-        if (!strcmp(planted->models[i]->section, "masks") || !strcmp(planted->models[i]->section, "cache"))
-            return 0;
+    if (sees_later(planted))
+        return 0;
     if (!is_bridged(s->e) && (subject->tier->unit > UNIT_FLOAT32 || gemma4_is_one_step(s->e, planted->models[0], s->tap)))
         return 0;
     while (first < subject->T && !gemma4_in_scope(&subject->schedule, planted->scope, first))
