@@ -60,37 +60,38 @@ const gemma4_layer_config *counter_other_kind(const counter *m)
     return m->lc;
 }
 
-/* The nearest number of `bits` significant bits that is a multiple of 2^smallest; ties to even. normal: 2^(smallest + bits), from which on all
- * numbers have that many. */
-static double rounded(double x, int bits, int smallest, double normal, double largest)
+/* The nearest number of `bits` significant bits that is a multiple of 2^smallest; ties to even. */
+static double rounded(double x, int bits, int smallest, double largest)
 {
     int exponent;
-    double y;
     if (!isfinite(x) || x == 0)
         return x;
-    if (fabs(x) >= normal) { /* fast: half a unit is added to the significand, then the rest cut off */
-        const int cut = 53 - bits;
-        uint64_t significand;
-        memcpy(&significand, &x, sizeof significand);
-        significand += ((uint64_t)1 << (cut - 1)) - 1 + (significand >> cut & 1);
-        significand = significand >> cut << cut;
-        memcpy(&y, &significand, sizeof y);
-    } else {
-        frexp(x, &exponent);
-        int unit = exponent - bits > smallest ? exponent - bits : smallest;
-        y = ldexp(nearbyint(ldexp(x, -unit)), unit);
-    }
+    frexp(x, &exponent);
+    int unit = exponent - bits > smallest ? exponent - bits : smallest;
+    double y = ldexp(nearbyint(ldexp(x, -unit)), unit);
     return fabs(y) > largest ? copysign(INFINITY, x) : y;
+}
+
+/* The same, fast, for what is a normal number of the type: half a unit is added to the significand, then the rest is cut off. */
+static inline double rounded_normal(double x, int bits)
+{
+    const int cut = 53 - bits;
+    uint64_t significand;
+    memcpy(&significand, &x, sizeof significand);
+    significand += ((uint64_t)1 << (cut - 1)) - 1 + (significand >> cut & 1);
+    significand = significand >> cut << cut;
+    memcpy(&x, &significand, sizeof x);
+    return x;
 }
 
 double counter_bf16(double x)
 {
-    return rounded(x, 8, -133, 0x1p-125, 0x1.fep127);
+    return fabs(x) >= 0x1p-125 && fabs(x) <= 0x1.fep127 ? rounded_normal(x, 8) : rounded(x, 8, -133, 0x1.fep127);
 }
 
 double counter_f16(double x)
 {
-    return rounded(x, 11, -24, 0x1p-13, 65504);
+    return fabs(x) >= 0x1p-13 && fabs(x) <= 65504 ? rounded_normal(x, 11) : rounded(x, 11, -24, 65504);
 }
 
 /* --------------------------------------------- projections of attention */
