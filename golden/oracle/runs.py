@@ -51,12 +51,16 @@ class Unjudged(RuntimeError):
     """gemma4-check gave no verdict, or one that contradicts its exit status."""
 
 
-def check(program, manifest_path, dump_path):
-    """gemma4-check's result on a dump, as a dict (the contract's JSON), with "status" for its exit status."""
+def check(program, judged_by, dump_path):
+    """gemma4-check's result on a dump, as a dict (the contract's JSON), with "status" for its exit status.
+
+    judged_by  a manifest's path, or the list of arguments that stand before the dump
+    """
     report = dump_path + ".json"
     if os.path.exists(report):
         os.remove(report)
-    done = subprocess.run([program, manifest_path, dump_path, "--json", report], capture_output=True, text=True, timeout=300)
+    before = [judged_by] if isinstance(judged_by, str) else judged_by
+    done = subprocess.run([program, *before, dump_path, "--json", report], capture_output=True, text=True, timeout=300)
     if done.returncode not in (0, 1) or not os.path.exists(report):
         said = (done.stderr.strip() or done.stdout.strip() or "no output").splitlines()[-1]
         raise Unjudged(f"exit status {done.returncode}: {said}")
