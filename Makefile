@@ -14,8 +14,9 @@
 #   make check-warnings   gcc and clang, warnings are errors
 #   make honest           right engines, many kinds, every case: all must conform                          (Python)
 #   make planted          transformers with one planted fault each: found at the right tap, and named      (Python)
-#   make uncatalogued     faults that are in no catalogue: found at the right tap, not named               (Python)
+#   make uncatalogued     faults that are in no catalogue: found at the right tap, and said what they are  (Python)
 #   make pairs            two faults at once: both found                                                   (Python)
+#   make identify         faults drawn at random: what was planted is said, with its numbers               (Python)
 #   make kill-matrix      every known mistake in a simulated engine: detected, located, named? writes spec/kill-matrix.md
 #   make kill-matrix-verify  the same without a change of the page: are the rates reached, and is it the page that is committed?
 #   make mutate           is every constant of the checker held by a test? changes each; half an hour on two cores (Python 3, without packages)
@@ -194,7 +195,7 @@ build/oracle/bin/python: golden/oracle/requirements.txt
 	@touch $@
 
 # The first run of a case generates its checkpoint. Each prints what it finds, leaves it in spec/measured/, and fails where the rates are not reached.
-honest planted uncatalogued pairs: all $(ORACLE)
+honest planted uncatalogued pairs identify: all $(ORACLE)
 	$(BUILD)/gemma4-check agreement >$(BUILD)/agreement.txt
 	@mkdir -p spec/measured
 	{ $(ORACLE) -u golden/oracle/$@.py --check $(BUILD)/gemma4-check; echo $$? >$(BUILD)/$@.status; } | tee spec/measured/$@.txt
@@ -210,5 +211,5 @@ golden-verify: all $(ORACLE)
 clean:
 	rm -rf $(BUILD)
 
-.PHONY: all always demo check agreement precision check-sanitizers check-warnings honest planted uncatalogued pairs golden golden-verify kill-matrix kill-matrix-verify mutate honest-reference clean twin-errors check-neon bench bench-check check-full
+.PHONY: all always demo check agreement precision check-sanitizers check-warnings honest planted uncatalogued pairs identify golden golden-verify kill-matrix kill-matrix-verify mutate honest-reference clean twin-errors check-neon bench bench-check check-full
 -include $(shell find $(BUILD) -name '*.d' 2>/dev/null)

@@ -222,6 +222,196 @@ static int take_cause(sorting *s, bool *taken)
     return 0;
 }
 
+/* ----------------------------------------------------------------- identified */
+
+const gemma4_counter_model *gemma4_cause_model(const gemma4_cause *cause)
+{
+    return !cause->explained ? NULL : cause->point ? &cause->point->model : gemma4_counter_model_at(cause->model);
+}
+
+/* The finding's point that says the same; NULL where none does. */
+static const gemma4_point_fit *point_of(const gemma4_finding *f, const gemma4_point *point)
+{
+    for (size_t i = 0; i < f->point_count; i++)
+        if (gemma4_points_agree(f->points[i].point, point))
+            return &f->points[i];
+    return NULL;
+}
+
+/* How many of the findings that are left the point explains, and how well. */
+static size_t point_explains(const sorting *s, const gemma4_point *point, double *residual)
+{
+    size_t count = 0;
+    double sum = 0;
+    for (size_t i = 0; i < s->count; i++) {
+        const gemma4_point_fit *fit = s->done[i] ? NULL : point_of(&s->findings[i], point);
+        count += fit != NULL;
+        sum += fit ? fit->residual * fit->residual : 0;
+    }
+    *residual = count ? sqrt(sum / (double)count) : INFINITY;
+    return count;
+}
+
+/* How far-fetched a parameter is, beside others that fit as well: those that a config or a switch sets, those of weights, of inputs, of results. */
+static size_t rank_of(gemma4_parameter p)
+{
+    return p >= GEMMA4_PARAMETER_ROPE_THETA || p <= GEMMA4_PARAMETER_NORM_WEIGHT_OF ? 0 : p <= GEMMA4_PARAMETER_WEIGHT_FACTORS ? 1 : p <= GEMMA4_PARAMETER_INPUT_ROUNDED ? 2 : 3;
+}
+
+/* Settings, and the digits of numbers, that a point leaves free beyond its words. */
+static size_t freedom_of(const gemma4_point *p)
+{
+    size_t freedom = 1000 * p->count;
+    for (size_t i = 0; i < p->count; i++) {
+        gemma4_domain domain = gemma4_parameter_describe(p->settings[i].parameter)->domain;
+        bool number = domain == GEMMA4_DOMAIN_REAL && !p->expression[i][0];
+        freedom += rank_of(p->settings[i].parameter) +
+                   (p->settings[i].parameter == GEMMA4_PARAMETER_KV_HEAD_OF) + 10 * (domain == GEMMA4_DOMAIN_LIST ? 1 + p->settings[i].count : number ? gemma4_digits_of(p->settings[i].number) : 0);
+    }
+    return freedom;
+}
+
+/* A point on its way to being a cause. */
+typedef struct contender {
+    const gemma4_point *point;
+    size_t explains, freedom;
+    double residual;
+} contender;
+
+/* Explains it more; else as much with less freedom; else it leaves less. */
+static bool is_better(const contender *a, const contender *b)
+{
+    if (a->explains != b->explains)
+        return a->explains > b->explains;
+    return a->freedom != b->freedom ? a->freedom < b->freedom : a->residual < b->residual;
+}
+
+static contender best_point(const sorting *s)
+{
+    contender best = {0};
+    for (size_t i = 0; i < s->count; i++)
+        for (size_t k = 0; !s->done[i] && k < s->findings[i].point_count; k++) {
+            contender c = {.point = s->findings[i].points[k].point};
+            c.explains = point_explains(s, c.point, &c.residual);
+            c.freedom = freedom_of(c.point);
+            if (!best.point || is_better(&c, &best))
+                best = c;
+        }
+    return best;
+}
+
+/* What a point says, with the steps of all findings that are left and that it explains. */
+static void say_with_places(const sorting *s, const gemma4_point *point, size_t layer, gemma4_tap seen, uint64_t *places, char *text, size_t size)
+{
+    memset(places, 0, GEMMA4_POINT_SETTINGS * sizeof *places);
+    for (size_t i = 0; i < s->count; i++) {
+        const gemma4_point_fit *fit = s->done[i] ? NULL : point_of(&s->findings[i], point);
+        for (size_t k = 0; fit && k < point->count; k++)
+            places[k] |= fit->point->settings[k].steps;
+    }
+    gemma4_point_sentence(point, s->config, layer, places, seen, text, size);
+}
+
+/* An expression that is not the same in all findings is chance: head_dim is another number in full layers. */
+static void drop_chance_expressions(const sorting *s, const gemma4_point *point)
+{
+    gemma4_point *own = NULL;
+    bool chance[GEMMA4_POINT_SETTINGS] = {false};
+    for (size_t i = 0; i < s->count; i++) {
+        const gemma4_point_fit *fit = s->done[i] ? NULL : point_of(&s->findings[i], point);
+        for (size_t k = 0; fit && k < point->count; k++)
+            chance[k] = chance[k] || strcmp(fit->point->expression[k], point->expression[k]);
+        for (size_t k = 0; k < s->findings[i].point_count; k++)
+            own = s->findings[i].points[k].point == point ? s->findings[i].points[k].point : own;
+    }
+    for (size_t k = 0; own && k < own->count; k++)
+        if (chance[k])
+            own->expression[k][0] = '\0';
+}
+
+/* Where the point is seen first, among the findings that are left. */
+static const gemma4_finding *first_of(const sorting *s, const gemma4_point *point)
+{
+    size_t i = 0;
+    while (i + 1 < s->count && (s->done[i] || !point_of(&s->findings[i], point)))
+        i++;
+    return &s->findings[i];
+}
+
+/* Does the point explain all that the other one does, of the findings that are left? */
+static bool explains_all_of(const sorting *s, const gemma4_point *point, const gemma4_point *other)
+{
+    for (size_t i = 0; i < s->count; i++)
+        if (!s->done[i] && point_of(&s->findings[i], other) && !point_of(&s->findings[i], point))
+            return false;
+    return true;
+}
+
+/* Other points that explain the same findings. */
+static void find_equivalent_points(const sorting *s, const contender *best, gemma4_cause *cause)
+{
+    for (size_t i = 0; i < s->count; i++)
+        for (size_t k = 0; !s->done[i] && k < s->findings[i].point_count; k++) {
+            contender c = {.point = s->findings[i].points[k].point};
+            bool listed = gemma4_points_agree(c.point, best->point);
+            for (size_t n = 0; n < cause->equivalent_point_count; n++)
+                listed = listed || gemma4_points_agree(c.point, cause->equivalent_points[n]);
+            if (listed || !explains_all_of(s, c.point, best->point) || cause->equivalent_point_count == GEMMA4_MAX_EQUIVALENT)
+                continue;
+            uint64_t places[GEMMA4_POINT_SETTINGS];
+            size_t n = cause->equivalent_point_count++;
+            cause->equivalent_points[n] = c.point;
+            say_with_places(s, c.point, s->findings[i].layer, GEMMA4_TAP_COUNT, places, cause->equivalent_said[n], sizeof cause->equivalent_said[n]);
+        }
+}
+
+/* The layers in which the point was planted to explain the finding. */
+static void mark_point(sorting *s, const gemma4_finding *f, const gemma4_point_fit *fit)
+{
+    if (fit->only_layer >= 0)
+        s->in_layer[fit->only_layer] = true;
+    else
+        mark_layer(s, f);
+    for (size_t l = 0; fit->only_layer < 0 && !gemma4_tap_describe(f->tap)->per_layer && l < s->config->num_hidden_layers; l++)
+        if (fit->point->model.where & (s->config->layers[l].kind == GEMMA4_FULL ? GEMMA4_ON_FULL : GEMMA4_ON_SLIDING))
+            s->in_layer[l] = true;
+}
+
+/* The point that explains most of what is left becomes a cause. */
+static int take_identified(sorting *s, bool *taken)
+{
+    contender best = best_point(s);
+    *taken = best.point != NULL;
+    if (!best.point)
+        return 0;
+    gemma4_cause *cause = new_cause(s);
+    if (!cause)
+        return -1;
+    *cause = (gemma4_cause){.explained = true, .model = NO_MODEL, .second = NO_MODEL, .point = best.point, .tap = GEMMA4_TAP_COUNT, .taps = best.explains,
+                            .residual = best.residual};
+    find_equivalent_points(s, &best, cause);
+    const gemma4_finding *first = first_of(s, best.point);
+    drop_chance_expressions(s, best.point);
+    say_with_places(s, best.point, first->layer, first->tap, cause->places, cause->said, sizeof cause->said);
+    memset(s->in_layer, 0, s->config->num_hidden_layers * sizeof *s->in_layer);
+    for (size_t i = 0; i < s->count; i++) {
+        const gemma4_finding *f = &s->findings[i];
+        const gemma4_point_fit *fit = s->done[i] ? NULL : point_of(f, best.point);
+        if (!fit)
+            continue;
+        if (cause->tap == GEMMA4_TAP_COUNT) {
+            cause->tap = f->tap;
+            cause->first_layer = f->layer;
+            cause->scope = fit->scope;
+        }
+        cause->coefficient += fit->coefficient / (double)best.explains;
+        s->done[i] = true;
+        mark_point(s, f, fit);
+    }
+    list_layers(cause->layers, sizeof cause->layers, s->in_layer, s->config->num_hidden_layers);
+    return 0;
+}
+
 /* ---------------------------------------------------------------- unexplained */
 
 /* Do both belong to one entry? A mistake of the dump is one, wherever it was made. */
@@ -244,6 +434,8 @@ static int take_unexplained(sorting *s)
         *cause = (gemma4_cause){.second = NO_MODEL, .tap = first->tap, .first_layer = first->layer, .has_near = first->has_near, .near = first->near};
         cause->of_dump = first->mistake.kind != GEMMA4_DUMP_AS_DUE;
         snprintf(cause->description, sizeof cause->description, "%s", first->description);
+        snprintf(cause->nearest, sizeof cause->nearest, "%s", first->nearest);
+        cause->nearest_share = first->nearest_share;
         memset(s->in_layer, 0, s->config->num_hidden_layers * sizeof *s->in_layer);
         for (size_t k = i; k < s->count; k++)
             if (!s->done[k] && belong_together(first, &s->findings[k])) {
@@ -268,7 +460,7 @@ static bool is_named(const sorting *s, size_t model)
 {
     for (size_t i = 0; i < s->causes->count; i++) {
         const gemma4_cause *cause = &s->causes->list[i];
-        if (cause->explained && (same_id(cause->model, model) || lists(cause, model)))
+        if (cause->explained && !cause->point && (same_id(cause->model, model) || lists(cause, model)))
             return true;
     }
     return false;
@@ -343,7 +535,7 @@ static size_t place_of(const sorting *s, const gemma4_cause *cause)
 static bool are_one(const gemma4_cause *a, const gemma4_cause *b)
 {
     bool alone = a->second == NO_MODEL && b->second == NO_MODEL;
-    return a->explained && b->explained && a->below_bound == b->below_bound &&
+    return a->explained && b->explained && !a->point && !b->point && a->below_bound == b->below_bound &&
            (a->model == b->model || (alone && lists(a, b->model) && lists(b, a->model)));
 }
 
@@ -395,6 +587,8 @@ int gemma4_find_causes(const gemma4_config *config, const gemma4_finding *findin
     bool taken = true;
     while (!status && taken)
         status = take_cause(&s, &taken);
+    for (taken = true; !status && taken;)
+        status = take_identified(&s, &taken);
     for (taken = true; !status && taken;)
         status = take_below_bound(&s, &taken);
     if (!status)

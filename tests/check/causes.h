@@ -11,7 +11,13 @@ enum { GEMMA4_MAX_EQUIVALENT = 3 };
 typedef struct gemma4_cause {
     bool explained;      /* false: no counter-model fits; description says what can be measured */
     bool of_dump;        /* a mistake of the dump, not of the engine: description says which; not explained */
-    size_t model;
+    size_t model;        /* of the catalogue; GEMMA4_NO_MODEL where a point of the space explains it */
+    const gemma4_point *point;  /* that point, of one of the findings; else NULL */
+    const gemma4_point *equivalent_points[GEMMA4_MAX_EQUIVALENT]; /* other points that fit as well */
+    size_t equivalent_point_count;
+    char equivalent_said[GEMMA4_MAX_EQUIVALENT][500]; /* what those say */
+    uint64_t places[GEMMA4_POINT_SETTINGS]; /* of a point: a bit for each step that has the setting, in any of the findings */
+    char said[800];      /* of a point: what its settings say, with those steps; else "" */
     size_t second;       /* the mistake that explains it together with this one; GEMMA4_NO_MODEL where it does so alone */
     gemma4_tap tap;      /* where it is seen first */
     size_t first_layer;
@@ -24,7 +30,12 @@ typedef struct gemma4_cause {
     bool has_near;       /* the runner-up */
     gemma4_fit near;
     char description[300];
+    char nearest[420];   /* unexplained: what a point says that explains part of it, and how much of the error's energy; "" for none */
+    double nearest_share;
 } gemma4_cause;
+
+/* What explains it, catalogued or not; NULL where nothing does. */
+const gemma4_counter_model *gemma4_cause_model(const gemma4_cause *cause);
 
 typedef struct gemma4_causes {
     gemma4_cause *list; /* the one that explains most first, those that explain nothing last */

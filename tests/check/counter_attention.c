@@ -3,6 +3,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "counter_changes.h"
 #include "counter_internal.h"
 #include "forward.h"
 #include "ops.h"
@@ -51,6 +52,9 @@ static bool cached(const counter *m, gemma4_cache_fault fault, size_t t, size_t 
 static size_t window_of(const counter *m, const parameters *a)
 {
     size_t window = gemma4_layer_window(m->c, m->step->layer);
+    const gemma4_setting *other = counter_setting(m, GEMMA4_PARAMETER_WINDOW);
+    if (other)
+        return isfinite(other->number) ? (size_t)other->number : SIZE_MAX;
     if (window == SIZE_MAX)
         return a->window_on_full ? m->c->sliding_window : window;
     if (a->no_window)
@@ -72,19 +76,49 @@ static gemma4_visible unmasked(const counter *m, const parameters *a, size_t t)
     return keys;
 }
 
+/* Whether the mask that stands in the place of the right one leaves key j to query t. */
+static bool seen_through(const gemma4_setting *mask, gemma4_visible keys, size_t t, size_t j)
+{
+    long long n = (long long)mask->number, query = (long long)t, key = (long long)j;
+    bool right = keys.first <= j && j < keys.end;
+    switch ((gemma4_mask)mask->word) {
+    case GEMMA4_MASK_NOT_CAUSAL: return keys.first <= j;
+    case GEMMA4_MASK_OFFSET: return keys.first <= j && key <= query + n;
+    case GEMMA4_MASK_FIRST_HIDDEN: return right && (key >= n || j == t);
+    case GEMMA4_MASK_BLOCKS: return right && key / n == query / n;
+    default: return right && key != query;
+    }
+}
+
+bool gemma4_mask_leaves(const gemma4_config *c, size_t layer, const gemma4_setting *mask, size_t t, size_t j)
+{
+    size_t window = gemma4_layer_window(c, layer);
+    if (mask->parameter == GEMMA4_PARAMETER_WINDOW)
+        window = isfinite(mask->number) ? (size_t)mask->number : SIZE_MAX;
+    gemma4_visible keys = gemma4_visible_through(window, t);
+    return mask->parameter == GEMMA4_PARAMETER_WINDOW ? keys.first <= j && j < keys.end : seen_through(mask, keys, t, j);
+}
+
 /* Whether query t sees key j. */
 static bool visible(const counter *m, const parameters *a, size_t t, size_t j)
 {
     gemma4_visible keys = unmasked(m, a, t);
+    const gemma4_setting *mask = counter_setting(m, GEMMA4_PARAMETER_MASK);
+    if (mask)
+        return seen_through(mask, keys, t, j);
     return keys.first <= j && j < keys.end && !(a->excludes_self && j == t) && cached(m, a->cache, t, j);
 }
 
 /* ------------------------------------------------------- one query, one head */
 
 /* The KV head that query head h reads. */
-static size_t kv_head(const counter *m, gemma4_grouping grouping, size_t h)
+static size_t kv_head(const counter *m, gemma4_grouping grouping, size_t h, gemma4_parameter of_tensor)
 {
     size_t H = m->c->num_attention_heads, G = m->lc->num_key_value_heads;
+    const gemma4_setting *both = counter_setting(m, GEMMA4_PARAMETER_KV_HEAD_OF), *one = counter_setting(m, of_tensor);
+    const gemma4_setting *map = one ? one : both;
+    if (map && h < map->count)
+        return (size_t)map->list[h] % G;
     switch (grouping) {
     case GEMMA4_GROUP_MODULO: return h % G;
     case GEMMA4_GROUP_FIRST: return 0;
@@ -103,7 +137,8 @@ static bool is_zero(const counter *m, const parameters *a, size_t t, size_t j)
 static real score_of(const counter *m, const parameters *a, const real *q, const real *k)
 {
     size_t D = m->lc->head_dim;
-    double score = 0, scale = a->scale;
+    const gemma4_setting *other_scale = counter_setting(m, GEMMA4_PARAMETER_ATTN_SCALE), *cap = counter_setting(m, GEMMA4_PARAMETER_ATTN_SOFTCAP);
+    double score = 0, scale = other_scale ? other_scale->number : a->scale, softcap = cap ? cap->number : a->softcap;
     for (size_t i = 0; i < D; i++)
         score += (double)q[i] * (a->f16_cache ? counter_f16((double)k[i]) : (double)k[i]);
     if (a->scale_inv_sqrt_d)
@@ -111,13 +146,13 @@ static real score_of(const counter *m, const parameters *a, const real *q, const
     if (a->scale_inv_sqrt_hidden)
         scale /= sqrt((double)m->d / (double)m->c->num_attention_heads);
     score *= scale;
-    return (real)(a->softcap > 0 ? a->softcap * tanh(score / a->softcap) : score);
+    return (real)(softcap > 0 ? softcap * tanh(score / softcap) : score);
 }
 
 /* row is (T): the score of every visible key, 0 elsewhere. */
 static void score_row(const counter *m, const parameters *a, const real *q, const real *k, size_t t, size_t h, real *row)
 {
-    size_t H = m->c->num_attention_heads, G = m->lc->num_key_value_heads, D = m->lc->head_dim, g = kv_head(m, a->grouping, h);
+    size_t H = m->c->num_attention_heads, G = m->lc->num_key_value_heads, D = m->lc->head_dim, g = kv_head(m, a->grouping, h, GEMMA4_PARAMETER_K_HEAD_OF);
     for (size_t j = 0; j < m->T; j++) {
         bool read = visible(m, a, t, j) && !is_zero(m, a, t, j);
         row[j] = read ? score_of(m, a, q + (t * H + h) * D, k + (j * G + g) * D) : 0;
@@ -155,7 +190,7 @@ static void context_row(const counter *m, const parameters *a, const real *v, si
                         real *context)
 {
     size_t G = m->lc->num_key_value_heads, D = m->lc->head_dim;
-    size_t g = (kv_head(m, a->grouping, h) + (a->v_head_rolled ? 1 : 0)) % G;
+    size_t g = (kv_head(m, a->grouping, h, GEMMA4_PARAMETER_V_HEAD_OF) + (a->v_head_rolled ? 1 : 0)) % G;
     memset(sums, 0, D * sizeof *sums);
     for (size_t j = 0; j < m->T; j++) {
         bool read = (visible(m, a, t, j) || probs[j] != 0) && !is_zero(m, a, t, j);
@@ -177,11 +212,12 @@ typedef struct inputs {
 
 static int find_inputs(const counter *m, inputs *in)
 {
-    bool right = is_right(&m->p->attention);
+    bool right = is_right(&m->p->attention), changed = counter_has_changes(m);
     memset(in, 0, sizeof *in);
-    if (right && m->tap > GEMMA4_TAP_ATTN_SCORES)
+    if (right && !changed && m->tap > GEMMA4_TAP_ATTN_SCORES)
         in->scores = m->step->values[GEMMA4_TAP_ATTN_SCORES];
-    if (right && m->tap > GEMMA4_TAP_ATTN_PROBS)
+    bool masked = counter_setting(m, GEMMA4_PARAMETER_MASK) || counter_setting(m, GEMMA4_PARAMETER_WINDOW); /* what is held has the right keys only */
+    if (right && !masked && m->tap > GEMMA4_TAP_ATTN_PROBS)
         in->probs = m->step->values[GEMMA4_TAP_ATTN_PROBS];
     bool context = m->tap == GEMMA4_TAP_ATTN_CONTEXT, from_q = !in->scores && !in->probs;
     in->q = from_q ? counter_value(m, GEMMA4_TAP_ATTN_Q_ROPE) : NULL;

@@ -3,6 +3,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "counter_changes.h"
 #include "counter_internal.h"
 #include "ops.h"
 
@@ -15,10 +16,41 @@ static double quick_gelu(double x)
     return x / (1 + exp(-1.702 * x));
 }
 
-/* The activation of gate, times up. */
-static real activated(gemma4_activation_function act, real gate, real up)
+double gemma4_function_at(const gemma4_setting *function, double x)
 {
+    switch ((gemma4_function)function->word) {
+    case GEMMA4_FUNCTION_RELU: return fmax(x, 0);
+    case GEMMA4_FUNCTION_RELU_SQUARED: return fmax(x, 0) * fmax(x, 0);
+    case GEMMA4_FUNCTION_SILU: return x / (1 + exp(-x));
+    case GEMMA4_FUNCTION_GELU_ERF: return 0.5 * x * (1 + erf(x * 0.70710678118654752440));
+    case GEMMA4_FUNCTION_QUICK_GELU: return quick_gelu(x);
+    case GEMMA4_FUNCTION_IDENTITY: return x;
+    case GEMMA4_FUNCTION_TANH: return tanh(x);
+    case GEMMA4_FUNCTION_SIGMOID: return 1 / (1 + exp(-x));
+    case GEMMA4_FUNCTION_SOFTPLUS: return x > 30 ? x : log1p(exp(x));
+    case GEMMA4_FUNCTION_ELU: return x > 0 ? x : expm1(x);
+    case GEMMA4_FUNCTION_MISH: return x * tanh(x > 30 ? x : log1p(exp(x)));
+    case GEMMA4_FUNCTION_LEAKY_RELU: return x > 0 ? x : function->number * x;
+    case GEMMA4_FUNCTION_SIGMOID_GELU: return x / (1 + exp(-function->number * x));
+    case GEMMA4_FUNCTION_GELU_CUBIC: return 0.5 * x * (1 + tanh(0.79788456080286535588 * (x + function->number * x * x * x)));
+    case GEMMA4_FUNCTION_CLAMPED: return fmax(-function->number, fmin(function->number, gemma4_gelu_tanh(x)));
+    default: return gemma4_gelu_tanh(fmax(-function->number, fmin(function->number, x)));
+    }
+}
+
+/* The activation of gate, times up. */
+static real activated(const counter *m, gemma4_activation_function act, real gate, real up)
+{
+    const gemma4_setting *other = counter_setting(m, GEMMA4_PARAMETER_ACTIVATION), *operands = counter_setting(m, GEMMA4_PARAMETER_GATE_AND_UP);
     double x = (double)gate, y = (double)up;
+    if (operands && operands->word == GEMMA4_UP_PLUS_ONE)
+        y += 1;
+    if (operands && operands->word == GEMMA4_UP_MISSING)
+        y = 1;
+    if (operands && operands->word == GEMMA4_GATE_MISSING)
+        return (real)y;
+    if (other)
+        return (real)(gemma4_function_at(other, x) * y);
     switch (act) {
     case GEMMA4_GELU_ERF: return (real)(0.5 * x * (1 + erf(x * 0.70710678118654752440)) * y);
     case GEMMA4_SILU: return (real)(x / (1 + exp(-x)) * y);
@@ -59,12 +91,14 @@ static int branch_norm(const counter *m, gemma4_branch_input input, gemma4_norm 
 static int mlp_act(const counter *m, real *out)
 {
     const gemma4_mlp_parameters *p = &m->p->mlp;
-    const real *gate = counter_value(m, p->swapped ? GEMMA4_TAP_MLP_UP : GEMMA4_TAP_MLP_GATE);
-    const real *up = counter_value(m, p->swapped ? GEMMA4_TAP_MLP_GATE : GEMMA4_TAP_MLP_UP);
+    const gemma4_setting *operands = counter_setting(m, GEMMA4_PARAMETER_GATE_AND_UP);
+    bool swapped = p->swapped || (operands && operands->word == GEMMA4_GATE_AND_UP_EXCHANGED);
+    const real *gate = counter_value(m, swapped ? GEMMA4_TAP_MLP_UP : GEMMA4_TAP_MLP_GATE);
+    const real *up = counter_value(m, swapped ? GEMMA4_TAP_MLP_GATE : GEMMA4_TAP_MLP_UP);
     if (!gate || !up)
         return -1;
     for (size_t i = 0; i < m->T * m->c->intermediate_size; i++)
-        out[i] = activated(p->act, gate[i], up[i]);
+        out[i] = activated(m, p->act, gate[i], up[i]);
     return 0;
 }
 
@@ -123,24 +157,67 @@ static int router_probs(const counter *m, real *out)
     return 0;
 }
 
+/* The best K / groups of each group of neighbours, group by group. */
+static void top_k_of_groups(int32_t *ids, size_t K, const real *row, size_t E, size_t groups)
+{
+    size_t size = E / groups, each = K / groups;
+    for (size_t g = 0; g < groups; g++) {
+        gemma4_top_k(ids + g * each, each, row + g * size, size);
+        for (size_t r = 0; r < each; r++)
+            ids[g * each + r] += (int32_t)(g * size);
+    }
+}
+
+/* What one position's experts are chosen by: row is (E). */
+static void choose_by(const counter *m, const gemma4_setting *other, const real *logits, real *row)
+{
+    size_t E = m->c->num_experts;
+    bool smallest = m->p->router.ids_smallest || (other && other->word == GEMMA4_CHOICE_SMALLEST);
+    memcpy(row, logits, E * sizeof *row);
+    for (size_t e = 0; smallest && e < E; e++)
+        row[e] = -row[e];
+    for (size_t e = 0; other && other->word == GEMMA4_CHOICE_ROUNDED && e < E; e++)
+        row[e] = (real)counter_bf16((double)row[e]);
+    if (!other || other->word != GEMMA4_CHOICE_SCALED)
+        return;
+    gemma4_softmax(row, row, E);
+    for (size_t e = 0; e < E; e++)
+        row[e] = (real)((double)row[e] * (double)gemma4_weight_at(&m->w->router_per_expert_scale, e));
+}
+
+/* One position's choice: ids is (K), more is scratch for K + 1. */
+static void choose(const counter *m, const gemma4_setting *other, const real *row, int32_t *more, int32_t *ids)
+{
+    size_t E = m->c->num_experts, K = m->c->top_k_experts, groups = other && other->word == GEMMA4_CHOICE_GROUPS ? (size_t)other->number : 1;
+    size_t skipped = other && other->word == GEMMA4_CHOICE_SKIPPED ? (size_t)other->number : K;
+    long long shift = other && other->word == GEMMA4_CHOICE_SHIFTED ? (long long)other->number : m->p->router.ids_shifted ? 1 : 0;
+    if (groups > 1 && K % groups == 0 && E % groups == 0) {
+        top_k_of_groups(ids, K, row, E, groups);
+    } else {
+        gemma4_top_k(more, K + 1 < E ? K + 1 : K, row, E);
+        for (size_t r = 0; r < K; r++)
+            ids[r] = more[r >= skipped && K + 1 < E ? r + 1 : r];
+    }
+    for (size_t r = 0; r < K; r++)
+        ids[r] = (int32_t)((((long long)ids[r] + shift) % (long long)E + (long long)E) % (long long)E);
+}
+
 /* router.topk_ids: the K experts with the largest logits, largest first. */
 int counter_top_k(const counter *m, int32_t *ids)
 {
-    const gemma4_router_parameters *p = &m->p->router;
+    const gemma4_setting *other = counter_setting(m, GEMMA4_PARAMETER_CHOICE);
     size_t E = m->c->num_experts, K = m->c->top_k_experts;
     const real *logits = counter_value(m, GEMMA4_TAP_ROUTER_LOGITS);
     real *row = logits ? counter_memory(m, E, 1, sizeof *row) : NULL;
-    if (!row)
-        return -1;
-    for (size_t t = 0; t < m->T; t++) {
-        for (size_t e = 0; e < E; e++)
-            row[e] = p->ids_smallest ? -logits[t * E + e] : logits[t * E + e];
-        gemma4_top_k(ids + t * K, K, row, E);
-        for (size_t r = 0; p->ids_shifted && r < K; r++)
-            ids[t * K + r] = (int32_t)(((size_t)ids[t * K + r] + 1) % E);
+    int32_t *more = row ? counter_memory(m, K + 1, 1, sizeof *more) : NULL;
+    for (size_t t = 0; more && t < m->T; t++) {
+        choose_by(m, other, logits + t * E, row);
+        choose(m, other, row, more, ids + t * K);
     }
+    int status = more ? 0 : -1;
     free(row);
-    return 0;
+    free(more);
+    return status;
 }
 
 /* The chosen experts, (T, K), each checked to be one. */
@@ -168,23 +245,29 @@ static double expert_scale(const counter *m, size_t expert)
 static double chosen_prob(const counter *m, const real *probs, int32_t id)
 {
     size_t E = m->c->num_experts, came_with = m->p->router.ids_shifted ? ((size_t)id + E - 1) % E : (size_t)id;
-    return (double)probs[came_with] * (m->p->router.expert_scale_before_normalising ? expert_scale(m, (size_t)id) : 1);
+    const gemma4_setting *power = counter_setting(m, GEMMA4_PARAMETER_ROUTER_POWER);
+    double prob = (double)probs[came_with] * (m->p->router.expert_scale_before_normalising ? expert_scale(m, (size_t)id) : 1);
+    return power ? pow(prob, power->number) : prob;
 }
 
 /* One position's probabilities of the chosen experts, divided by their sum: n and ids are (K), probs is (E). */
 static void normalise(const counter *m, const real *probs, const int32_t *ids, real *n)
 {
     const gemma4_router_parameters *p = &m->p->router;
+    const gemma4_setting *other = counter_setting(m, GEMMA4_PARAMETER_ROUTER_WEIGHTS), *fewer = counter_setting(m, GEMMA4_PARAMETER_TOP_K);
+    bool softmax = p->softmax_of_probs || (other && other->word == GEMMA4_WEIGHTS_SOFTMAX_P);
+    bool uniform = p->weights_uniform || (other && other->word == GEMMA4_WEIGHTS_UNIFORM);
+    bool raw = softmax || p->topk_not_renormalised || (other && (other->word == GEMMA4_WEIGHTS_P || other->word == GEMMA4_WEIGHTS_SIGMOID_RAW));
     size_t K = m->c->top_k_experts, kept = 0; /* the first `kept` get a weight */
-    bool as_they_are = p->topk_not_renormalised || p->softmax_of_probs;
+    long long last = fewer ? (long long)fewer->number : (long long)K + p->k_change;
     double sum = 0;
-    for (; kept < K && (long long)kept < (long long)K + p->k_change; kept++)
+    for (; kept < K && (long long)kept < last; kept++)
         sum += chosen_prob(m, probs, ids[kept]);
     for (size_t r = 0; r < K; r++) {
         double prob = chosen_prob(m, probs, ids[r]);
-        n[r] = (real)(r >= kept ? 0 : p->weights_uniform ? 1.0 / (double)K : as_they_are ? prob : prob / sum);
+        n[r] = (real)(r >= kept ? 0 : uniform ? 1.0 / (double)kept : raw ? prob : prob / sum);
     }
-    if (p->softmax_of_probs)
+    if (softmax)
         gemma4_softmax(n, n, K);
 }
 
@@ -195,9 +278,18 @@ static int topk_norm(const counter *m, real *out)
     size_t E = m->c->num_experts, K = m->c->top_k_experts;
     if (!ids || !probs)
         return -1;
-    for (size_t t = 0; t < m->T; t++)
-        normalise(m, probs + t * E, ids + t * K, out + t * K);
-    return 0;
+    const gemma4_setting *other = counter_setting(m, GEMMA4_PARAMETER_ROUTER_WEIGHTS);
+    bool sigmoid = other && (other->word == GEMMA4_WEIGHTS_SIGMOID || other->word == GEMMA4_WEIGHTS_SIGMOID_RAW);
+    const real *logits = sigmoid ? counter_value(m, GEMMA4_TAP_ROUTER_LOGITS) : NULL;
+    real *row = counter_memory(m, E, 1, sizeof *row);
+    bool ok = row && (!sigmoid || logits);
+    for (size_t t = 0; ok && t < m->T; t++) {
+        for (size_t e = 0; e < E; e++)
+            row[e] = sigmoid ? (real)(1 / (1 + exp(-(double)logits[t * E + e]))) : probs[t * E + e];
+        normalise(m, row, ids + t * K, out + t * K);
+    }
+    free(row);
+    return ok ? 0 : -1;
 }
 
 static int topk_weights(const counter *m, real *out)
@@ -242,17 +334,6 @@ static void expert_row(float *out, const gemma4_weight *stack, size_t expert, si
         out[i] = gemma4_weight_at(stack, expert * rows * stack->cols + i * rows + row);
 }
 
-/* The sum of x * w, rounded as the parameters say. */
-static double expert_dot(const counter *m, const real *x, const float *w, size_t n)
-{
-    if (!m->p->expert.f16_accumulate)
-        return gemma4_dot(x, w, n);
-    double sum = 0;
-    for (size_t i = 0; i < n; i++)
-        sum = counter_f16(sum + (double)x[i] * (double)w[i]);
-    return sum;
-}
-
 /* The weights that expert `id` of the router gets. */
 static size_t expert_of(const counter *m, int32_t id)
 {
@@ -263,15 +344,18 @@ static size_t expert_of(const counter *m, int32_t id)
 static void expert_act(const counter *m, int32_t id, const real *x, real *gate_up, float *w_row, real *act)
 {
     const gemma4_expert_parameters *p = &m->p->expert;
+    const gemma4_setting *operands = counter_setting(m, GEMMA4_PARAMETER_GATE_AND_UP);
+    bool swapped = p->swapped || (operands && operands->word == GEMMA4_GATE_AND_UP_EXCHANGED);
+    bool interleaved = p->interleaved || (operands && operands->word == GEMMA4_GATE_AND_UP_INTERLEAVED);
     size_t M = m->c->moe_intermediate_size;
     for (size_t o = 0; o < 2 * M; o++) {
         expert_row(w_row, &m->w->experts_gate_up_proj, expert_of(m, id), 2 * M, o, p->gate_up_transposed);
-        gate_up[o] = (real)expert_dot(m, x, w_row, m->d);
+        gate_up[o] = (real)counter_dot(m, x, w_row, m->d);
     }
     for (size_t i = 0; i < M; i++) {
-        real first = gate_up[p->interleaved ? 2 * i : i], second = gate_up[p->interleaved ? 2 * i + 1 : M + i];
-        real gate = p->swapped ? second : first, up = p->swapped ? first : second;
-        act[i] = p->all_zero ? 0 : activated(p->act, gate, p->up_missing ? 1 : up);
+        real first = gate_up[interleaved ? 2 * i : i], second = gate_up[interleaved ? 2 * i + 1 : M + i];
+        real gate = swapped ? second : first, up = swapped ? first : second;
+        act[i] = p->all_zero ? 0 : activated(m, p->act, gate, p->up_missing ? 1 : up);
     }
 }
 
@@ -335,12 +419,15 @@ static void weigh(const counter *m, const int32_t *ids, size_t *taken, double *w
 static void sum_experts(const counter *m, const int32_t *ids, const double *weights, const real *act, float *w_row, real *out)
 {
     const gemma4_expert_parameters *p = &m->p->expert;
+    const gemma4_setting *missing = counter_setting(m, GEMMA4_PARAMETER_EXPERTS_MISSING);
     size_t d = m->d, K = m->c->top_k_experts, M = m->c->moe_intermediate_size, n = inputs_read(p, M);
     for (size_t i = 0; i < d; i++) {
         double sum = 0;
         for (size_t r = 0; r < K; r++) {
+            if (missing && ((uint64_t)missing->number >> r & 1))
+                continue;
             expert_row(w_row, &m->w->experts_down_proj, expert_of(m, ids[r]), d, i, p->down_transposed);
-            sum += weights[r] * expert_dot(m, act + r * M, w_row, n);
+            sum += weights[r] * counter_dot(m, act + r * M, w_row, n);
             sum = p->f16_accumulate ? counter_f16(sum) : sum;
         }
         out[i] = (real)sum;

@@ -31,9 +31,22 @@ counter_chunk counter_chunk_of(const counter *m, size_t t);
 /* A layer of the other kind: the first one; m->lc itself where there is none. */
 const gemma4_layer_config *counter_other_kind(const counter *m);
 
+/* The setting of a parameter that holds at this step; NULL where it has its right value. */
+const gemma4_setting *counter_setting(const counter *m, gemma4_parameter parameter);
+/* Does any setting hold at this step? */
+bool counter_has_changes(const counter *m);
+/* The step with its weights, inputs and result changed as the settings say; and without such changes. */
+int counter_changed_step(counter *m, int32_t *ids, gemma4_real *out);
+int counter_plain_step(const counter *m, int32_t *ids, gemma4_real *out);
+
+/* The nearest number of `bits` significant bits that is a multiple of 2^smallest; ties to even. */
+double counter_rounded(double x, int bits, int smallest);
 /* The nearest bf16 and float16; beyond the largest, infinity. */
 double counter_bf16(double x);
 double counter_f16(double x);
+
+/* sum of x[i] * w[i], accumulated as the step's settings say. */
+double counter_dot(const counter *m, const gemma4_real *x, const float *w, size_t n);
 
 /* The steps. out is the tap's tensor; each returns 0, or -1 with the error's message filled. */
 int counter_norm(const counter *m, gemma4_norm norm, const gemma4_real *x, size_t heads, size_t n, gemma4_real *out); /* x may be out */

@@ -60,15 +60,19 @@ const gemma4_layer_config *counter_other_kind(const counter *m)
     return m->lc;
 }
 
-/* The nearest number of `bits` significant bits that is a multiple of 2^smallest; ties to even. */
-static double rounded(double x, int bits, int smallest, double largest)
+double counter_rounded(double x, int bits, int smallest)
 {
     int exponent;
     if (!isfinite(x) || x == 0)
         return x;
     frexp(x, &exponent);
     int unit = exponent - bits > smallest ? exponent - bits : smallest;
-    double y = ldexp(nearbyint(ldexp(x, -unit)), unit);
+    return ldexp(nearbyint(ldexp(x, -unit)), unit);
+}
+
+static double rounded(double x, int bits, int smallest, double largest)
+{
+    double y = counter_rounded(x, bits, smallest);
     return fabs(y) > largest ? copysign(INFINITY, x) : y;
 }
 
@@ -96,6 +100,20 @@ double counter_f16(double x)
 
 /* --------------------------------------------- projections of attention */
 
+double counter_dot(const counter *m, const real *x, const float *w, size_t n)
+{
+    const gemma4_setting *type = counter_setting(m, GEMMA4_PARAMETER_SUM_TYPE);
+    bool f16 = type ? type->word == GEMMA4_TYPE_F16 : m->p->expert.f16_accumulate;
+    double sum = 0;
+    if (!type && !f16)
+        return gemma4_dot(x, w, n);
+    for (size_t i = 0; i < n; i++) {
+        sum += (double)x[i] * (double)w[i];
+        sum = f16 ? counter_f16(sum) : counter_bf16(sum);
+    }
+    return sum;
+}
+
 /* y = W x of the tensor x that the step reads: y is (T, rows). */
 static int project(const counter *m, gemma4_tap x, const gemma4_weight *w, real *y)
 {
@@ -103,7 +121,14 @@ static int project(const counter *m, gemma4_tap x, const gemma4_weight *w, real 
     float *w_row = input ? counter_memory(m, w->cols, 1, sizeof *w_row) : NULL;
     if (!w_row)
         return -1;
-    gemma4_matmul(y, input, w, m->T, w_row);
+    if (!counter_setting(m, GEMMA4_PARAMETER_SUM_TYPE))
+        gemma4_matmul(y, input, w, m->T, w_row);
+    else
+        for (size_t o = 0; o < w->rows; o++) {
+            gemma4_weight_row(w_row, w, o);
+            for (size_t t = 0; t < m->T; t++)
+                y[t * w->rows + o] = (real)counter_dot(m, input + t * w->cols, w_row, w->cols);
+        }
     free(w_row);
     return 0;
 }
@@ -200,10 +225,15 @@ static int add(const counter *m, bool with_a, gemma4_tap a, bool with_b, gemma4_
 {
     const real *x = with_a ? counter_value(m, a) : NULL;
     const real *y = with_b ? counter_value(m, b) : NULL;
+    const gemma4_setting *factors = counter_setting(m, GEMMA4_PARAMETER_RESIDUAL);
     if ((with_a && !x) || (with_b && !y))
         return -1;
     for (size_t i = 0; i < m->T * m->d; i++)
-        out[i] = x && y ? x[i] + y[i] : x ? x[i] : y ? y[i] : 0;
+        out[i] = factors && x && y ? (real)(factors->list[0] * (double)x[i] + factors->list[1] * (double)y[i])
+                 : x && y          ? x[i] + y[i]
+                 : x               ? x[i]
+                 : y               ? y[i]
+                                   : 0;
     return 0;
 }
 
@@ -239,7 +269,8 @@ static real layer_scalar(const counter *m)
 {
     const gemma4_stream_parameters *p = &m->p->stream;
     bool next = p->layer_scalar_of_next && m->step->layer + 1 < m->c->num_hidden_layers;
-    real scalar = (real)gemma4_weight_at(&m->w[next ? 1 : 0].layer_scalar, 0);
+    const gemma4_layer_weights *w = next ? &m->step->model->layers[m->step->layer + 1] : m->w;
+    real scalar = (real)gemma4_weight_at(&w->layer_scalar, 0);
     return p->no_layer_scalar ? 1 : p->layer_scalar_twice ? scalar * scalar : scalar;
 }
 
@@ -290,13 +321,14 @@ static int logits_raw(const counter *m, real *out)
 static int logits(const counter *m, real *out)
 {
     const gemma4_stream_parameters *p = &m->p->stream;
-    double cap = p->softcap > 0 ? p->softcap : m->c->final_logit_softcapping;
+    const gemma4_setting *other = counter_setting(m, GEMMA4_PARAMETER_FINAL_SOFTCAP);
+    double cap = other ? other->number : p->softcap > 0 ? p->softcap : m->c->final_logit_softcapping;
     size_t n = m->T * m->c->vocab_size;
     const real *raw = counter_value(m, GEMMA4_TAP_LOGITS_RAW);
     if (!raw)
         return -1;
     memcpy(out, raw, n * sizeof *out);
-    if (!(cap > 0) || p->no_softcap)
+    if (!(cap > 0) || isinf(cap) || p->no_softcap)
         return 0;
     gemma4_softcap(out, n, cap);
     if (p->softcap_twice)
@@ -371,16 +403,23 @@ static int layer_step(const counter *m, real *out)
     }
 }
 
+int counter_plain_step(const counter *m, int32_t *ids, real *out)
+{
+    if (!m->lc)
+        return stream_step(m, out);
+    return m->tap == GEMMA4_TAP_ROUTER_TOPK_IDS ? counter_top_k(m, ids) : layer_step(m, out);
+}
+
 int gemma4_counter_step(const gemma4_step *step, const gemma4_parameters *parameters, gemma4_tap tap, real *out, int32_t *ids,
                         gemma4_error *error)
 {
     const gemma4_config *c = &step->model->config;
     counter m = {.step = step, .p = parameters, .c = c, .tap = tap, .T = step->T, .d = c->hidden_size, .error = error};
-    if (!gemma4_tap_describe(tap)->per_layer)
-        return stream_step(&m, out);
-    if (step->layer >= c->num_hidden_layers)
-        return gemma4_fail(error, "layer %zu: expected one below %zu", step->layer, c->num_hidden_layers);
-    m.lc = &c->layers[step->layer];
-    m.w = &step->model->layers[step->layer];
-    return tap == GEMMA4_TAP_ROUTER_TOPK_IDS ? counter_top_k(&m, ids) : layer_step(&m, out);
+    if (gemma4_tap_describe(tap)->per_layer) {
+        if (step->layer >= c->num_hidden_layers)
+            return gemma4_fail(error, "layer %zu: expected one below %zu", step->layer, c->num_hidden_layers);
+        m.lc = &c->layers[step->layer];
+        m.w = &step->model->layers[step->layer];
+    }
+    return counter_has_changes(&m) ? counter_changed_step(&m, ids, out) : counter_plain_step(&m, ids, out);
 }

@@ -8,6 +8,7 @@
 #define GEMMA4_COUNTER_MODEL_H
 
 #include "model.h"
+#include "space.h"
 #include "taps.h"
 
 /* The RMSNorms, in dataflow order. */
@@ -196,6 +197,8 @@ typedef struct gemma4_stream_parameters {
     double softcap;               /* 0: the config's */
 } gemma4_stream_parameters;
 
+enum { GEMMA4_SETTINGS = 8 };
+
 /* Everything that a layer can do wrong. */
 typedef struct gemma4_parameters {
     gemma4_norm_parameters norm[GEMMA4_NORM_COUNT];
@@ -206,6 +209,8 @@ typedef struct gemma4_parameters {
     gemma4_router_parameters router;
     gemma4_expert_parameters expert;
     gemma4_stream_parameters stream;
+    const gemma4_setting *settings[GEMMA4_SETTINGS]; /* beyond those above */
+    size_t setting_count;
 } gemma4_parameters;
 
 /* The definition. */
@@ -240,11 +245,14 @@ typedef struct gemma4_counter_model {
     const char *section;  /* embedding, norms, attention, rope, masks, cache, router, experts, dense, stream, head */
     int where;            /* GEMMA4_ON_... */
     gemma4_tap taps[16];  /* the taps that it computes otherwise, in dataflow order; ends with GEMMA4_TAP_COUNT */
-    void (*change)(gemma4_parameters *parameters); /* from right to wrong */
+    void (*change)(gemma4_parameters *parameters); /* from right to wrong; NULL where it is a point of the space (point.h) */
     const char *wrong, *right; /* one line each */
     const char *invisible;     /* when it cannot be seen: short prompts, scalars at 1 ... */
     const char *seen;          /* public places where it was seen, space-separated; "" where it is only plausible */
 } gemma4_counter_model;
+
+/* From right to wrong. */
+void gemma4_counter_apply(const gemma4_counter_model *counter_model, gemma4_parameters *parameters);
 
 size_t gemma4_counter_model_count(void);
 const gemma4_counter_model *gemma4_counter_model_at(size_t index);

@@ -3,6 +3,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "counter_changes.h"
 #include "counter_internal.h"
 #include "ops.h"
 
@@ -36,6 +37,9 @@ static const gemma4_weight *weight_of(const counter *m, gemma4_norm norm, size_t
     const gemma4_norm_parameters *p = &m->p->norm[norm];
     bool other = p->weight_of >= 0 && p->weight_of < GEMMA4_NORM_COUNT;
     const gemma4_weight *w = other ? own_weight(m, (gemma4_norm)p->weight_of) : NULL;
+    const gemma4_setting *given = norm == GEMMA4_NORM_V ? counter_setting(m, GEMMA4_PARAMETER_NORM_WEIGHT_OF) : NULL; /* others are changed in place */
+    if (given)
+        w = gemma4_weight_field(m->w, given->weight);
     if (!w || w->cols != n)
         w = own_weight(m, norm);
     return p->no_weight ? NULL : w;
@@ -74,14 +78,17 @@ static void norm_row(real *y, const real *x, size_t count, const gemma4_weight *
 
 int counter_norm(const counter *m, gemma4_norm norm, const real *x, size_t heads, size_t n, real *out)
 {
-    const gemma4_norm_parameters *p = &m->p->norm[norm];
+    gemma4_norm_parameters p = m->p->norm[norm];
+    const gemma4_setting *other_eps = counter_setting(m, GEMMA4_PARAMETER_EPS);
     const gemma4_weight *w = weight_of(m, norm, n);
-    size_t together = p->over_all_heads ? heads * n : n; /* values that share one mean */
-    double eps = p->eps > 0 ? p->eps : m->c->rms_norm_eps;
-    if (p->dropped)
+    p.mean_subtracted = p.mean_subtracted || counter_setting(m, GEMMA4_PARAMETER_NORM_MEAN);
+    p.over_all_heads = p.over_all_heads || counter_setting(m, GEMMA4_PARAMETER_NORM_AXIS);
+    size_t together = p.over_all_heads ? heads * n : n; /* values that share one mean */
+    double eps = other_eps ? other_eps->number : p.eps > 0 ? p.eps : m->c->rms_norm_eps;
+    if (p.dropped)
         memmove(out, x, m->T * heads * n * sizeof *out);
-    for (size_t i = 0; !p->dropped && i < m->T * heads * n; i += together)
-        norm_row(out + i, x + i, together, w, n, p, eps);
+    for (size_t i = 0; !p.dropped && i < m->T * heads * n; i += together)
+        norm_row(out + i, x + i, together, w, n, &p, eps);
     return 0;
 }
 
@@ -97,13 +104,17 @@ typedef struct rotation {
 static rotation rotation_of(const counter *m, const gemma4_rope_parameters *p)
 {
     const gemma4_layer_config *other = counter_other_kind(m);
-    const gemma4_layer_config *table = p->other_kind ? other : m->lc;
+    const gemma4_setting *factor = counter_setting(m, GEMMA4_PARAMETER_ROPE_PAIRS), *theta = counter_setting(m, GEMMA4_PARAMETER_ROPE_THETA);
+    const gemma4_setting *denominator = counter_setting(m, GEMMA4_PARAMETER_ROPE_DENOMINATOR);
+    const gemma4_layer_config *table = p->other_kind || counter_setting(m, GEMMA4_PARAMETER_ROPE_TABLE) ? other : m->lc;
     rotation r = {.D = m->lc->head_dim, .theta = p->other_theta ? other->rope_theta : table->rope_theta};
-    double pairs = round((double)table->rope_pairs * p->pairs);
+    double pairs = factor ? floor(factor->number * (double)r.D / 2 + 0.5) : round((double)table->rope_pairs * p->pairs);
     r.pairs = pairs >= (double)(r.D / 2) ? r.D / 2 : pairs > 0 ? (size_t)pairs : 0;
     r.denominator = (float)((double)table->head_dim * p->denominator);
-    if (p->theta > 0)
-        r.theta = p->theta;
+    if (denominator)
+        r.denominator = (float)denominator->number;
+    if (p->theta > 0 || theta)
+        r.theta = theta ? theta->number : p->theta;
     return r;
 }
 
@@ -116,7 +127,8 @@ static double position_of(const counter *m, const gemma4_rope_parameters *p, siz
         position = t % m->c->sliding_window;
     else if (p->position == GEMMA4_POSITION_RELATIVE)
         position = t;
-    return ((double)position + p->offset) * p->position_scale;
+    const gemma4_setting *offset = counter_setting(m, GEMMA4_PARAMETER_ROPE_OFFSET), *scale = counter_setting(m, GEMMA4_PARAMETER_ROPE_SCALE);
+    return ((double)position + (offset ? offset->number : p->offset)) * (scale ? scale->number : p->position_scale);
 }
 
 /* Every step rounded to float, as the definition says. */
@@ -143,12 +155,18 @@ static void lanes_of(gemma4_pairing pairing, const rotation *r, size_t j, size_t
 static void rotate(const counter *m, const gemma4_rope_parameters *p, real *x, size_t heads)
 {
     rotation r = rotation_of(m, p);
+    const gemma4_setting *pairing = counter_setting(m, GEMMA4_PARAMETER_ROPE_PAIRING), *type = counter_setting(m, GEMMA4_PARAMETER_ROPE_ROUNDED);
+    bool reversed = p->reversed || counter_setting(m, GEMMA4_PARAMETER_ROPE_DIRECTION);
     for (size_t j = 0; !p->skipped && j < r.pairs; j++) {
         size_t a, b;
-        lanes_of(p->pairing, &r, j, &a, &b);
+        lanes_of(pairing ? (gemma4_pairing)pairing->word : p->pairing, &r, j, &a, &b);
         for (size_t t = 0; t < m->T; t++) {
             double angle = (double)angle_of(m, p, &r, j, t);
-            double c = cos(angle), s = p->reversed ? -sin(angle) : sin(angle);
+            double c = cos(angle), s = reversed ? -sin(angle) : sin(angle);
+            if (type) {
+                c = type->word == GEMMA4_TYPE_F16 ? counter_f16(c) : counter_bf16(c);
+                s = type->word == GEMMA4_TYPE_F16 ? counter_f16(s) : counter_bf16(s);
+            }
             for (size_t h = 0; h < (p->first_head_only ? 1 : heads); h++) {
                 real *x_th = x + (t * heads + h) * r.D;
                 double x_a = (double)x_th[a], x_b = (double)x_th[b];

@@ -18,7 +18,7 @@ gemma4_mistakes gemma4_mistakes_in(const gemma4_config *c, const gemma4_planted 
     for (size_t i = 0; i < planted->count; i++) {
         if (!gemma4_planted_in(c, planted, i, block))
             continue;
-        planted->models[i]->change(&mistakes.parameters);
+        gemma4_counter_apply(planted->models[i], &mistakes.parameters);
         for (const gemma4_tap *t = planted->models[i]->taps; *t != GEMMA4_TAP_COUNT; t++)
             mistakes.changed[*t] = true;
     }

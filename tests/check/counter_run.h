@@ -5,10 +5,12 @@
 
 #include "block_run.h"
 
-/* Counter-models planted into a run: up to two, each in all layers that it concerns or in one. count 0: the right model. */
+enum { GEMMA4_MOST_PLANTED = 4 };
+
+/* Counter-models planted into a run, each in all layers that it concerns or in one. count 0: the right model. */
 typedef struct gemma4_planted {
-    const gemma4_counter_model *models[2];
-    int only_layer[2]; /* -1: all */
+    const gemma4_counter_model *models[GEMMA4_MOST_PLANTED];
+    int only_layer[GEMMA4_MOST_PLANTED]; /* -1: all */
     size_t count;
     gemma4_scope scope;
 } gemma4_planted;

@@ -122,6 +122,11 @@ int gemma4_diagnose_conclude(gemma4_diagnosis *d, gemma4_error *error)
     return gemma4_find_causes(d->config, d->findings, d->count, d->filtered, &d->causes, error);
 }
 
+const gemma4_config *gemma4_diagnosis_config(const gemma4_diagnosis *d)
+{
+    return d->config;
+}
+
 size_t gemma4_cause_count(const gemma4_diagnosis *d)
 {
     return d ? d->causes.count : 0;

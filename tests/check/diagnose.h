@@ -20,6 +20,8 @@ void gemma4_diagnose_unexplained(gemma4_diagnosis *diagnosis, const gemma4_dump_
 /* After the last block: findings become causes, in the order of gemma4_causes. */
 int gemma4_diagnose_conclude(gemma4_diagnosis *diagnosis, gemma4_error *error);
 /* 0 where diagnosis is NULL. */
+/* That of the model it was begun with. */
+const gemma4_config *gemma4_diagnosis_config(const gemma4_diagnosis *diagnosis);
 size_t gemma4_cause_count(const gemma4_diagnosis *diagnosis);
 const gemma4_cause *gemma4_cause_at(const gemma4_diagnosis *diagnosis, size_t index);
 

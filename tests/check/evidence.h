@@ -23,6 +23,7 @@ typedef struct gemma4_subject {
     size_t T, first_position;
     const int32_t *tokens;   /* [T] */
     gemma4_schedule schedule;
+    bool search_layers;      /* points of the space are looked for in whole layers too, of which the dump holds outputs only */
 } gemma4_subject;
 
 /* A mistake of the dump, not of the engine (recognise.h). */

@@ -1,4 +1,4 @@
-/* The catalogue of counter-models as text: one entry for `gemma4-check explain ID`, all of them as spec/causes.md. */
+/* The catalogue of counter-models as text: one entry for `gemma4-check explain ID`, all of them as spec/causes.md; and the space of mistakes. */
 #ifndef GEMMA4_EXPLAIN_H
 #define GEMMA4_EXPLAIN_H
 
@@ -11,5 +11,7 @@ int gemma4_explain(FILE *out, const char *id);
 void gemma4_explain_list(FILE *out);
 /* spec/causes.md. */
 void gemma4_explain_all_markdown(FILE *out);
+/* The table of parameters of spec/space.md. */
+void gemma4_explain_space(FILE *out);
 
 #endif

@@ -120,7 +120,7 @@ static int outlasts_rounding(const gemma4_evidence *e, const gemma4_counter_mode
     gemma4_parameters wrong = gemma4_right_parameters(), right = gemma4_right_parameters();
     gemma4_step step;
     real *values = calloc(2 * n, sizeof *values);
-    m->change(&wrong);
+    gemma4_counter_apply(m, &wrong);
     int status = gemma4_perturbed_step(e, &step, error);
     if (!status && !values)
         status = gemma4_fail(error, "diagnosis: out of memory");

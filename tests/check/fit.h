@@ -6,6 +6,7 @@
 #define GEMMA4_FIT_H
 
 #include "counter_run.h"
+#include "point.h"
 
 #define GEMMA4_NO_MODEL ((size_t)-1)
 
@@ -24,6 +25,14 @@ typedef struct gemma4_fit {
 
 enum { GEMMA4_MAX_FITS = 8 };
 
+/* A point of the space that explains a tap. */
+typedef struct gemma4_point_fit {
+    gemma4_point *point;
+    gemma4_scope scope;
+    int only_layer;      /* -1: in all layers of the kinds that it concerns */
+    double coefficient, residual; /* as in gemma4_fit */
+} gemma4_point_fit;
+
 /* A tap that failed, and what fits it, best first. */
 typedef struct gemma4_finding {
     gemma4_tap tap;
@@ -31,11 +40,15 @@ typedef struct gemma4_finding {
     double error;        /* its score, in spreads of honest rounding */
     gemma4_fit fits[GEMMA4_MAX_FITS]; /* those that explain it */
     size_t fit_count;
+    gemma4_point_fit points[GEMMA4_MAX_FITS]; /* where no catalogued mistake explains it: the finding's own, the fewest settings first */
+    size_t point_count;
     bool has_near;
     gemma4_fit near;     /* the best of those that do not */
     gemma4_fit *partial; /* [catalogue] what each model planted everywhere leaves; model is GEMMA4_NO_MODEL where it has no effect here */
     gemma4_dump_mistake mistake; /* of the dump: nothing else is to be explained */
     char description[300]; /* what can be measured of the error */
+    char nearest[420];     /* of an error that nothing explains: what the point of the space says that explains most of it; "" where that is not half */
+    double nearest_share;  /* how much: of its energy */
 } gemma4_finding;
 
 /* What an engine with the planted mistakes would have at the evidence's tap: values is [T, width]. open ([T]) receives the positions whose

@@ -433,8 +433,9 @@ int gemma4_judge(const gemma4_judgement *j, gemma4_report *report, gemma4_error 
                               .golden_sha256 = j->the_case ? j->the_case->golden_sha256 : NULL, .layers = g.config->num_hidden_layers, .positions = T};
     if (check_input(j, T, tokens, positions, error) || check_dtype(j, error))
         return -1;
-    int status = list_taps(&g, error) || gemma4_subject_init(&g.subject, j->model, j->engine, gemma4_tier_of(j->dtype), error) ||
-                 judge_blocks(&g, error) || conclude(&g, error) ? -1 : 0;
+    int status = list_taps(&g, error) || gemma4_subject_init(&g.subject, j->model, j->engine, gemma4_tier_of(j->dtype), error) ? -1 : 0;
+    g.subject.search_layers = j->search_layers;
+    status = status || judge_blocks(&g, error) || conclude(&g, error) ? -1 : 0;
     gemma4_subject_free(&g.subject);
     return status;
 }

@@ -23,8 +23,10 @@ static const char usage[] =
     "usage: gemma4-check CASE ENGINE.h5          CASE: a manifest's path, or its id under golden/cases\n"
     "       gemma4-check --model DIR ENGINE.h5   no golden: the reference computes what is expected\n"
     "           [--dtype D] [--json FILE] [--junit FILE] [--html FILE] [--require full|layers|logits]\n"
+    "           [--search steps|layers]\n"
     "       gemma4-check list                    the cases\n"
     "       gemma4-check explain [CAUSE|--all]   the known mistakes, one of them, or all as Markdown\n"
+    "       gemma4-check explain --space         the parameters by which other mistakes are identified, as Markdown\n"
     "       gemma4-check lint                    are the cases what they say?\n"
     "       gemma4-check agreement               does this build's reference agree with every golden?\n"
     "       gemma4-check self-test [--honest]    does it find every known mistake, and none in honest engines?\n"
@@ -38,13 +40,14 @@ static const char usage[] =
     "--dtype    the engine's arithmetic, where the dump does not say it\n"
     "--html     a page to read: heat maps, causes, error growth\n"
     "--require  fail where the dump covers less\n"
+    "--search   layers: where a dump holds layer outputs or logits only, also look for mistakes that have no name (half a minute)\n"
     "Exit status: 0 conforms, 1 does not, 2 cannot be judged: one line on stderr says why.\n";
 
 enum { CONFORMS = 0, DIVERGES = 1, UNUSABLE = 2 };
 enum { SECONDS_TO_OPEN = 30 }; /* of processor time, for looking through the dump; its values are read later */
 
 typedef struct request {
-    const char *case_name, *model_dir, *engine_path, *dtype, *json, *junit, *html, *require;
+    const char *case_name, *model_dir, *engine_path, *dtype, *json, *junit, *html, *require, *search;
 } request;
 
 /* Writes a report to path under a temporary name first, so that no half-written file is ever there. */
@@ -127,6 +130,13 @@ static int required_level(const char *require, gemma4_level *level, gemma4_error
     return gemma4_fail(error, "--require: expected full, layers or logits, found '%s'", require);
 }
 
+/* What --search says; steps where it is not given. */
+static int searched(const char *search, bool *layers, gemma4_error *error)
+{
+    *layers = search && !strcmp(search, "layers");
+    return !search || *layers || !strcmp(search, "steps") ? 0 : gemma4_fail(error, "--search: expected steps or layers, found '%s'", search);
+}
+
 /* A case may ask for more than the model: a failure there may be no fault of the arithmetic. */
 static void note_flags(const gemma4_case *c, gemma4_report *report)
 {
@@ -138,7 +148,7 @@ static void note_flags(const gemma4_case *c, gemma4_report *report)
 static int judge_files(const request *r, gemma4_judgement *j, gemma4_report *report, gemma4_error *error)
 {
     gemma4_level require;
-    if (required_level(r->require, &require, error))
+    if (required_level(r->require, &require, error) || searched(r->search, &j->search_layers, error))
         return UNUSABLE;
     j->dtype = r->dtype ? r->dtype : gemma4_activations_attribute(j->engine, "dtype");
     if (!j->dtype) {
@@ -301,12 +311,15 @@ static int explain_cause(const char *id, gemma4_error *error)
     return unknown ? UNUSABLE : CONFORMS;
 }
 
-/* Nothing: the list. An id: its page. --all: spec/causes.md. */
+/* Nothing: the list. An id: its page. --all: spec/causes.md. --space: the table of spec/space.md. */
 static int command_explain(const char *what, gemma4_error *error)
 {
-    if (what && strcmp(what, "--all"))
+    bool all = what && !strcmp(what, "--all"), space = what && !strcmp(what, "--space");
+    if (what && !all && !space)
         return explain_cause(what, error);
-    if (what)
+    if (space)
+        gemma4_explain_space(stdout);
+    else if (all)
         gemma4_explain_all_markdown(stdout);
     else
         gemma4_explain_list(stdout);
@@ -418,7 +431,7 @@ static int parse_check(int argc, char **argv, request *r, gemma4_error *error)
     const char *words[2];
     size_t count;
     const gemma4_option options[] = {{"--model", &r->model_dir}, {"--dtype", &r->dtype},     {"--json", &r->json}, {"--junit", &r->junit},
-                                     {"--html", &r->html},       {"--require", &r->require}, {NULL, NULL}};
+                                     {"--html", &r->html},       {"--require", &r->require}, {"--search", &r->search}, {NULL, NULL}};
     if (gemma4_options_parse(argc, argv, options, words, 2, &count, error))
         return -1;
     if (count != (r->model_dir ? 1 : 2))

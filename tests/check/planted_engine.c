@@ -123,7 +123,7 @@ static int compute(engine *e, gemma4_tap tap, size_t layer, real *out, int32_t *
         step.values[t] = e->values[t];
     for (size_t i = 0; i < 2; i++)
         if (acts(e, i, tap, layer))
-            s->planted[i]->change(&parameters);
+            gemma4_counter_apply(s->planted[i], &parameters);
     return gemma4_counter_step(&step, &parameters, tap, out, ids, error);
 }
 

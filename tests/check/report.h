@@ -109,7 +109,10 @@ const char *gemma4_cause_heading(const gemma4_cause *cause);
 gemma4_sentence gemma4_cause_sentence(const gemma4_cause *cause);
 /* The same words, a line each for the terminal. */
 gemma4_sentence gemma4_cause_lines(const gemma4_cause *cause);
-/* The best of the mistakes that do not fit, where naming it helps: where it leaves less than half of the error. Else NULL. */
+/* Of a cause that nothing explains: the settings that explain part of it, and how much; "" for none. */
+gemma4_sentence gemma4_nearest_sentence(const gemma4_cause *cause);
+/* The best of the mistakes that do not fit, where naming it helps: where it leaves less than half of the error by a coefficient
+ * near 1. Else NULL. */
 const gemma4_fit *gemma4_runner_up(const gemma4_cause *cause);
 /* The cause that explains why a tap fails; NULL where none was found for it. */
 const gemma4_cause *gemma4_cause_of(const gemma4_report *report, const gemma4_tap_result *result);

@@ -1,4 +1,5 @@
 /* What a report says of a cause, and which of them explains a failing tap. */
+#include <math.h>
 #include <string.h>
 
 #include "counter_model.h"
@@ -7,7 +8,7 @@
 
 static const gemma4_counter_model *model_of(const gemma4_cause *cause)
 {
-    return gemma4_counter_model_at(cause->model);
+    return gemma4_cause_model(cause);
 }
 
 /* The words for a mistake of the dump. */
@@ -21,8 +22,18 @@ static gemma4_sentence dump_words(const gemma4_cause *cause, const char *name, c
     return s;
 }
 
+gemma4_sentence gemma4_nearest_sentence(const gemma4_cause *cause)
+{
+    gemma4_sentence s = {""};
+    if (cause->nearest[0])
+        snprintf(s.text, sizeof s.text, "%s: explains %.0f %% of the error, not all of it", cause->nearest,
+                 fmin(99, floor(100 * cause->nearest_share)));
+    return s;
+}
+
 /* The words, with what stands before each part of them. */
-static gemma4_sentence cause_words(const gemma4_cause *cause, const char *only, const char *wrong, const char *right, const char *measured)
+static gemma4_sentence cause_words(const gemma4_cause *cause, const char *only, const char *wrong, const char *right, const char *measured,
+                                   const char *nearest)
 {
     gemma4_sentence s;
     char name[GEMMA4_TAP_NAME_SIZE], layers[sizeof cause->layers + 16] = "", scope[80] = "";
@@ -34,10 +45,15 @@ static gemma4_sentence cause_words(const gemma4_cause *cause, const char *only, 
     if (cause->of_dump)
         return dump_words(cause, name, layers, measured);
     if (!cause->explained) {
-        snprintf(s.text, sizeof s.text, "no known mistake explains %s%s%s%s", name, layers, measured, cause->description);
+        snprintf(s.text, sizeof s.text, "no known mistake explains %s%s%s%s%s%.500s", name, layers, measured, cause->description,
+                 cause->nearest[0] ? nearest : "", gemma4_nearest_sentence(cause).text);
         return s;
     }
     const gemma4_counter_model *m = model_of(cause);
+    if (cause->point) {
+        snprintf(s.text, sizeof s.text, "%s, first at %s%s%s", cause->said[0] ? cause->said : m->wrong, name, layers, scope);
+        return s;
+    }
     snprintf(s.text, sizeof s.text, "%s%s%s%s, first at %s%s%s%s%s%s%s", m->id, m->variant[0] ? " (" : "", m->variant,
              m->variant[0] ? ")" : "", name, layers, scope, wrong, m->wrong, right, m->right);
     return s;
@@ -50,17 +66,19 @@ const char *gemma4_cause_heading(const gemma4_cause *cause)
 
 gemma4_sentence gemma4_cause_sentence(const gemma4_cause *cause)
 {
-    return cause_words(cause, "; only ", "; wrong: ", "; right: ", ": ");
+    return cause_words(cause, "; only ", "; wrong: ", "; right: ", ": ", "; nearest: ");
 }
 
 gemma4_sentence gemma4_cause_lines(const gemma4_cause *cause)
 {
-    return cause_words(cause, "\n  only           ", "\n  wrong          ", "\n  right          ", "\n  measured       ");
+    return cause_words(cause, "\n  only           ", "\n  wrong          ", "\n  right          ", "\n  measured       ", "\n  nearest        ");
 }
 
 const gemma4_fit *gemma4_runner_up(const gemma4_cause *cause)
 {
-    return cause->has_near && cause->near.residual < RUNNER_UP_PART * cause->near.error ? &cause->near : NULL;
+    const gemma4_fit *near = &cause->near;
+    bool helps = cause->has_near && near->residual < RUNNER_UP_PART * near->error && fabs(near->coefficient - 1) <= RUNNER_UP_COEFFICIENT;
+    return helps ? near : NULL;
 }
 
 static bool is_at(const gemma4_cause *cause, const gemma4_tap_result *r)

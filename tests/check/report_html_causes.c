@@ -100,11 +100,26 @@ static void write_layers(FILE *out, const gemma4_cause *cause)
     fputs("</p>\n", out);
 }
 
-void gemma4_report_html_cause(FILE *out, const gemma4_cause *cause)
+/* What nothing explains: what was measured, and what comes near. */
+static void write_unexplained(FILE *out, const gemma4_cause *cause)
 {
-    const gemma4_counter_model *m = cause->explained ? gemma4_counter_model_at(cause->model) : NULL;
+    fputs(cause->of_dump ? "<dt>Recognised</dt><dd>" : "<dt>Measured</dt><dd>", out);
+    html_foreign_text(out, cause->description);
+    fputs("</dd>\n", out);
+    if (cause->nearest[0]) {
+        fputs("<dt>Nearest</dt><dd>", out);
+        gemma4_xml_text(out, gemma4_nearest_sentence(cause).text);
+        fputs("</dd>\n", out);
+    }
+}
+
+void gemma4_report_html_cause(FILE *out, const gemma4_config *config, size_t positions, const gemma4_cause *cause)
+{
+    const gemma4_counter_model *m = gemma4_cause_model(cause);
     fputs("<article class=\"card\">\n<h3>", out);
-    if (m)
+    if (cause->point)
+        html_identified_names(out, cause->point);
+    else if (m)
         html_model_name(out, m);
     else
         fputs(cause->of_dump ? "A mistake of the dump: " : "No known mistake explains ", out);
@@ -112,22 +127,23 @@ void gemma4_report_html_cause(FILE *out, const gemma4_cause *cause)
         html_tap_code(out, cause->tap, cause->first_layer);
     fputs("</h3>\n", out);
     write_layers(out, cause);
-    if (m)
+    if (cause->point)
+        html_identified(out, config, positions, cause);
+    else if (m)
         write_versus(out, m);
     if (m && cause->second != GEMMA4_NO_MODEL)
         write_versus(out, gemma4_counter_model_at(cause->second));
     fputs("<dl>\n", out);
-    if (m) {
-        write_evidence(out, cause);
-    } else {
-        fputs(cause->of_dump ? "<dt>Recognised</dt><dd>" : "<dt>Measured</dt><dd>", out);
-        html_foreign_text(out, cause->description);
-        fputs("</dd>\n", out);
-    }
-    write_runner_up(out, gemma4_runner_up(cause));
     if (m)
+        write_evidence(out, cause);
+    else
+        write_unexplained(out, cause);
+    write_runner_up(out, gemma4_runner_up(cause));
+    if (cause->point)
+        html_identified_facts(out, cause);
+    else if (m)
         write_catalogue_facts(out, m);
-    else if (!gemma4_runner_up(cause) && !cause->of_dump)
+    else if (!gemma4_runner_up(cause) && !cause->nearest[0] && !cause->of_dump)
         fputs("<dt>Runner-up</dt><dd>none comes near</dd>\n", out);
     fputs("</dl>\n</article>\n", out);
 }
@@ -139,16 +155,17 @@ void html_causes(FILE *out, const gemma4_report *report)
     size_t causes = gemma4_cause_count(report->diagnosis), known = 0;
     if (causes == 0)
         return;
+    const gemma4_config *config = gemma4_diagnosis_config(report->diagnosis);
     for (size_t i = 0; i < causes; i++)
         known += gemma4_cause_at(report->diagnosis, i)->explained || gemma4_cause_at(report->diagnosis, i)->of_dump;
-    fprintf(out, "<section>\n<h2>Why: %zu known mistake%s", known, html_plural(known));
+    fprintf(out, "<section>\n<h2>Why: %zu mistake%s", known, html_plural(known));
     if (known < causes)
         fprintf(out, ", %zu unexplained", causes - known);
     fputs("</h2>\n", out);
     if (first)
-        gemma4_report_html_cause(out, first);
+        gemma4_report_html_cause(out, config, report->positions, first);
     for (size_t i = 0; i < causes; i++)
         if (gemma4_cause_at(report->diagnosis, i) != first)
-            gemma4_report_html_cause(out, gemma4_cause_at(report->diagnosis, i));
+            gemma4_report_html_cause(out, config, report->positions, gemma4_cause_at(report->diagnosis, i));
     fputs("</section>\n", out);
 }

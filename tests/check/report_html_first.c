@@ -52,9 +52,10 @@ static void next_of_cause(FILE *out, const gemma4_report *report, const gemma4_c
     }
     fputs("<li>Look at your code that computes ", out);
     html_tap_code(out, cause->tap, cause->first_layer);
-    fputs(cause->explained ? ". Right is: " : ". Compare it with that step in spec/model.md", out);
-    if (cause->explained)
-        gemma4_xml_text(out, gemma4_counter_model_at(cause->model)->right);
+    bool catalogued = cause->explained && !cause->point;
+    fputs(catalogued ? ". Right is: " : ". Compare it with that step in spec/model.md", out);
+    if (catalogued)
+        gemma4_xml_text(out, gemma4_cause_model(cause)->right);
     fputs(".</li>\n", out);
     if (!full && (!cause->explained || cause->equivalent_count))
         fprintf(out, "<li>Dump more tensors%s: the step inside it that goes wrong then shows%s.</li>\n",

@@ -34,6 +34,13 @@ void html_tap_code(FILE *out, gemma4_tap tap, size_t layer);
 void html_model_name(FILE *out, const gemma4_counter_model *model);
 const gemma4_tap_result *html_result_of(const gemma4_report *report, gemma4_tap tap, size_t layer);
 
+/* --- causes that are in no catalogue (report_html_identified.c) --- */
+
+/* The names of its parameters; their values beside the right ones, with pictures; what else there is to say. */
+void html_identified_names(FILE *out, const gemma4_point *point);
+void html_identified(FILE *out, const gemma4_config *config, size_t positions, const gemma4_cause *cause);
+void html_identified_facts(FILE *out, const gemma4_cause *cause);
+
 /* --- sections --- */
 
 void html_headline(FILE *out, const gemma4_report *report);

@@ -1,5 +1,7 @@
 /* The report as JSON. */
 #include <math.h>
+#include <stdlib.h>
+#include <string.h>
 
 #include "counter_model.h"
 #include "report.h"
@@ -109,10 +111,106 @@ static void json_first_divergence(FILE *out, const gemma4_tap_result *r)
     fputs(", \"mode\": \"local\"}", out);
 }
 
-static void json_cause(FILE *out, const gemma4_cause *cause)
+static void json_layers(FILE *out, const gemma4_config *c, const char *layers)
+{
+    bool first = true;
+    fputs("\"layers\": [", out);
+    for (size_t l = 0; l < c->num_hidden_layers; l++)
+        if (gemma4_layer_is_listed(layers, l)) {
+            fprintf(out, "%s%zu", first ? "" : ", ", l);
+            first = false;
+        }
+    fputs("]", out);
+}
+
+/* A value: a number, a list of numbers, or words. */
+static void json_value(FILE *out, const char *name, const gemma4_setting *s, const char *text)
+{
+    gemma4_domain domain = gemma4_parameter_describe(s->parameter)->domain;
+    char *end;
+    strtod(text, &end);
+    if (domain == GEMMA4_DOMAIN_LIST && s->count && !strcmp(name, "value")) {
+        fprintf(out, "\"%s\": [", name);
+        for (size_t i = 0; i < s->count; i++) {
+            fputs(i ? ", " : "", out);
+            json_number(out, s->list[i]);
+        }
+        fputs("]", out);
+        return;
+    }
+    bool bare = (domain == GEMMA4_DOMAIN_LIST && text[0] && !strstr(text, "...")) || (domain != GEMMA4_DOMAIN_WORD && text[0] && *end == '\0');
+    if (bare)
+        fprintf(out, "\"%s\": %s", name, text);
+    else
+        json_field(out, name, text[0] ? text : NULL);
+}
+
+/* The steps that share a setting. */
+static void json_steps(FILE *out, uint64_t steps)
+{
+    bool first = true;
+    fputs(", \"taps\": [", out);
+    for (int tap = 0; tap < GEMMA4_TAP_COUNT; tap++)
+        if (steps & GEMMA4_STEP(tap)) {
+            fprintf(out, "%s\"%s\"", first ? "" : ", ", gemma4_tap_describe((gemma4_tap)tap)->name);
+            first = false;
+        }
+    fputs("]", out);
+}
+
+/* The settings of a point, with where they hold: the contract's `parameters`. */
+static void json_parameters(FILE *out, const gemma4_config *c, const gemma4_cause *cause, const gemma4_point *p)
+{
+    fputs("[", out);
+    for (size_t i = 0; i < p->count; i++) {
+        const gemma4_setting *s = &p->settings[i];
+        char value[400], expected[400];
+        gemma4_setting_value(s, c, cause->first_layer, value, sizeof value);
+        gemma4_setting_expected(s, c, cause->first_layer, expected, sizeof expected);
+        fprintf(out, "%s{\"name\": \"%s\", ", i ? ", " : "", gemma4_parameter_describe(s->parameter)->name);
+        json_value(out, "value", s, value);
+        fputs(", ", out);
+        json_value(out, "expected", s, expected);
+        if (gemma4_parameter_describe(s->parameter)->domain == GEMMA4_DOMAIN_REAL && isfinite(s->number)) {
+            fputs(", \"interval\": [", out);
+            json_number(out, p->low[i]);
+            fputs(", ", out);
+            json_number(out, p->high[i]);
+            fputs("]", out);
+        }
+        if (p->expression[i][0]) {
+            fputs(", ", out);
+            json_field(out, "expression", p->expression[i]);
+        }
+        json_steps(out, p == cause->point ? cause->places[i] | s->steps : s->steps);
+        fprintf(out, ", \"where\": {\"tap\": \"%s\"", gemma4_tap_describe(gemma4_setting_step(s))->name);
+        if (!strncmp(gemma4_parameter_describe(s->parameter)->name, "weight", 6))
+            fprintf(out, ", \"tensor\": \"%s\"", gemma4_setting_tensor(s));
+        fputs(", ", out);
+        json_layers(out, c, cause->layers);
+        fprintf(out, ", \"positions\": \"%s\"}}", cause->scope == GEMMA4_EVERYWHERE ? "all" : gemma4_scope_text(cause->scope));
+    }
+    fputs("]", out);
+}
+
+static void json_point(FILE *out, const gemma4_config *c, const gemma4_cause *cause)
+{
+    if (!cause->point)
+        return;
+    fputs(", \"parameters\": ", out);
+    json_parameters(out, c, cause, cause->point);
+    fputs(", \"equivalent_parameters\": [", out);
+    for (size_t i = 0; i < cause->equivalent_point_count; i++) {
+        fputs(i ? ", " : "", out);
+        json_parameters(out, c, cause, cause->equivalent_points[i]);
+    }
+    fputs("]", out);
+}
+
+static void json_cause(FILE *out, const gemma4_config *c, const gemma4_cause *cause)
 {
     char name[GEMMA4_TAP_NAME_SIZE];
-    const gemma4_counter_model *m = cause->explained ? gemma4_counter_model_at(cause->model) : NULL;
+    const gemma4_counter_model *m = gemma4_cause_model(cause);
     const gemma4_fit *near = gemma4_runner_up(cause);
     fputs("{", out);
     json_field(out, "id", m ? m->id : NULL);
@@ -135,6 +233,14 @@ static void json_cause(FILE *out, const gemma4_cause *cause)
     json_field(out, "description", m ? NULL : cause->description);
     fputs(", ", out);
     json_field(out, "sentence", gemma4_cause_sentence(cause).text);
+    json_point(out, c, cause);
+    if (!m && cause->nearest[0]) {
+        fputs(", \"nearest\": {", out);
+        json_field(out, "sentence", cause->nearest);
+        fputs(", \"share\": ", out);
+        json_number(out, cause->nearest_share);
+        fputs("}", out);
+    }
     if (near) {
         fprintf(out, ", \"runner_up\": {\"id\": \"%s\", \"coefficient\": ", gemma4_counter_model_at(near->model)->id);
         json_number(out, near->coefficient);
@@ -194,7 +300,7 @@ void gemma4_report_json(FILE *out, const gemma4_report *report)
     fputs(",\n  \"causes\": [", out);
     for (size_t i = 0; i < gemma4_cause_count(report->diagnosis); i++) {
         fputs(i ? ",\n    " : "\n    ", out);
-        json_cause(out, gemma4_cause_at(report->diagnosis, i));
+        json_cause(out, gemma4_diagnosis_config(report->diagnosis), gemma4_cause_at(report->diagnosis, i));
     }
     fprintf(out,
             "],\n  \"routing\": {\"decisions\": %zu, \"swaps\": %zu, \"excused\": %zu, \"inferred\": %zu, \"faults\": %zu, \"near_ties\": "

@@ -69,6 +69,12 @@ static void fail_case(junit *j, const char *type, const char *message, const cha
     fputs("\n</failure>\n    </testcase>\n", j->out);
 }
 
+/* The mistake's name; of one that is in no catalogue, its parameters. */
+static const char *name_of(const gemma4_cause *cause)
+{
+    return cause->point && cause->said[0] ? cause->said : gemma4_cause_model(cause)->id;
+}
+
 /* What is wrong with a tap: the problem, the measure, the mistake's name. */
 static gemma4_sentence tap_message(const gemma4_tap_result *r, const gemma4_cause *cause)
 {
@@ -76,7 +82,7 @@ static gemma4_sentence tap_message(const gemma4_tap_result *r, const gemma4_caus
     if (gemma4_has_numbers(r))
         measure = gemma4_measure_sentence(r);
     snprintf(s.text, sizeof s.text, "%s%s%.300s%s%s", r->problem, r->problem[0] && measure.text[0] ? "; " : "", measure.text,
-             cause && cause->explained ? "; cause: " : "", cause && cause->explained ? gemma4_counter_model_at(cause->model)->id : "");
+             cause && cause->explained ? "; cause: " : "", cause && cause->explained ? name_of(cause) : "");
     return s;
 }
 
@@ -91,10 +97,10 @@ static gemma4_sentence tap_body(const gemma4_tap_result *r, const gemma4_cause *
                      "worst element: position %zu, index %zu: yours %.7g, expected %.7g\n",
                      gemma4_metric_name(r->local.kind), r->local.error, r->local.tolerance, r->local.position, r->worst_position,
                      r->worst_index, r->worst_engine, r->worst_expected);
+    bool catalogued = cause && cause->explained && !cause->point;
     if (cause)
         snprintf(s.text + n, sizeof s.text - (size_t)n, "cause: %.1100s\n%s%s", gemma4_cause_lines(cause).text,
-                 cause->explained ? "  more           gemma4-check explain " : "",
-                 cause->explained ? gemma4_counter_model_at(cause->model)->id : "");
+                 catalogued ? "  more           gemma4-check explain " : "", catalogued ? gemma4_cause_model(cause)->id : "");
     return s;
 }
 

@@ -80,7 +80,10 @@ static void print_evidence(FILE *out, const gemma4_cause *cause)
         fprintf(out, "  together with  %s\n", id_of(cause->second));
     for (size_t i = 0; i < cause->equivalent_count; i++)
         fprintf(out, "%s%s", i ? ", " : "  fits as well   ", id_of(cause->equivalent[i]));
-    fprintf(out, "%s  more           gemma4-check explain %s\n", cause->equivalent_count ? "\n" : "", id_of(cause->model));
+    for (size_t i = 0; i < cause->equivalent_point_count; i++)
+        fprintf(out, "  fits as well   %s\n", cause->equivalent_said[i]);
+    if (!cause->point)
+        fprintf(out, "%s  more           gemma4-check explain %s\n", cause->equivalent_count ? "\n" : "", id_of(cause->model));
 }
 
 /* What first, why, and how sure. */

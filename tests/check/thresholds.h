@@ -26,12 +26,40 @@
 #define PLANTED_DRAWS 3
 /* Positions whose choice of experts is open are left out; of all positions, at least this part must be left. */
 #define JUDGED_PART 0.5
-/* Of the mistakes that do not fit, one is worth a mention where it leaves less than this part of the error: its coefficient is then
- * between 2/3 and 2. */
+/* A model that predicts a failure of so many times the limit where there is none is not the mistake. */
+#define CONTRADICTION 2.0
+/* Of the mistakes that do not fit, one is worth a mention where it leaves less than this part of the error and its coefficient is this close to 1: a
+ * mistake is made once, not 95 times. */
 #define RUNNER_UP_PART 0.5
+#define RUNNER_UP_COEFFICIENT 0.5
+/* The same of points of the space: one that explains at least this part of the error's energy. */
+#define NEAREST_SHARE 0.5
 /* Models whose residual is within this factor (and offset, in spreads) of the best one's fit the evidence equally well. */
 #define EQUIVALENT_FACTOR 1.25
 #define EQUIVALENT_OFFSET 0.1
+
+/* Points of the space (identify.c). Of those that leave least, so many are tried as they are. */
+#define IDENTIFY_TRIES 12
+/* Settings that are joined to the best one: all; to the next ones, so many of those that explain most. Both together must leave this part of what
+ * one does. */
+#define JOINED_MOST 120
+#define JOINED_GAIN 0.7
+/* Where no setting fits in all layers: so many of those that explain most are looked at in single ones, and must leave this part of the error
+ * there to be tried. */
+#define SINGLE_LAYER_MOST 400
+#define SINGLE_LAYER_PART 0.5
+/* The interval of a number that was solved for: so many deviations of what noise does to it. */
+#define SOLVED_DEVIATIONS 5.0
+/* Least squares makes so many steps at most; the first slope is measured over this part of the number, which grows until the prediction moves by
+ * so many spreads: far above the rounding of float32. Longer lists are not solved for. */
+#define SOLVE_STEPS 12
+#define SOLVE_STEP 0x1p-7
+#define SOLVE_SPREADS 10.0
+#define SOLVED_LIST 16
+/* Numbers that differ by this part of the larger one are one, beyond what their intervals leave open (entries of lists, which have none: of both
+ * together); factors that do so by the other part are all the same. */
+#define AGREED_PART 0.02
+#define EQUAL_FACTORS 1e-3
 
 /* A finding that no model explains belongs to a cause that holds this part of its error. */
 #define ATTRIBUTED_SHARE 0.5

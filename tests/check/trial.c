@@ -122,9 +122,9 @@ static void find_expected(const gemma4_simulation *s, const gemma4_report *repor
 
 /* ------------------------------------------------------------------ names */
 
-static bool has_id(size_t model, const char *id)
+static bool has_id(const gemma4_counter_model *model, const char *id)
 {
-    return !strcmp(gemma4_counter_model_at(model)->id, id);
+    return !strcmp(model->id, id);
 }
 
 /* Whether a cause is one that was planted, or lists one as equivalent; listed[i]: whether it is, or lists, the i-th. */
@@ -132,10 +132,10 @@ static bool is_planted(const gemma4_simulation *s, const gemma4_cause *cause, bo
 {
     *itself = listed[0] = listed[1] = false;
     for (size_t i = 0; i < 2 && s->planted[i]; i++) {
-        listed[i] = has_id(cause->model, s->planted[i]->id);
+        listed[i] = has_id(gemma4_cause_model(cause), s->planted[i]->id);
         *itself = *itself || listed[i];
         for (size_t k = 0; k < cause->equivalent_count; k++)
-            listed[i] = listed[i] || has_id(cause->equivalent[k], s->planted[i]->id);
+            listed[i] = listed[i] || has_id(gemma4_counter_model_at(cause->equivalent[k]), s->planted[i]->id);
     }
     return listed[0] || listed[1];
 }
@@ -158,7 +158,7 @@ static void find_name(const gemma4_simulation *s, const gemma4_report *report, g
             trial->named_itself = itself;
         }
         if (i == 0 || (!planted && !trial->wrong_name))
-            snprintf(trial->name, sizeof trial->name, "%s", gemma4_counter_model_at(cause->model)->id);
+            snprintf(trial->name, sizeof trial->name, "%s", gemma4_cause_model(cause)->id);
         trial->wrong_name = trial->wrong_name || !planted;
     }
 }

@@ -40,8 +40,12 @@ Suite *describe_suite(void);
 Suite *diagnose_suite(void);
 Suite *filter_suite(void);
 Suite *fit_suite(void);
+Suite *point_suite(void);
+Suite *changes_suite(void);
+Suite *identify_suite(void);
 Suite *selftest_suite(void);
 Suite *sample_suite(void);
 Suite *twins_suite(void);
+Suite *report_identified_suite(void);
 
 #endif

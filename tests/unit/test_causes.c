@@ -1,5 +1,6 @@
 /* Causes (tests/check/causes.h): findings whose fits are written by hand become causes. No evidence, no run. */
 #include "causes.h"
+#include "engines.h"
 #include "suites.h"
 #include "support.h"
 #include "thresholds.h"
@@ -11,7 +12,8 @@
 #define COUNT(table) (sizeof(table) / sizeof *(table))
 
 enum { LAYERS = 12, MOST = 16 };
-static const gemma4_config config = {.num_hidden_layers = LAYERS};
+static gemma4_layer_config layers[LAYERS];
+static const gemma4_config config = {.num_hidden_layers = LAYERS, .layers = layers};
 
 /* Six mistakes of different ids, and two variants of one. */
 static size_t A, B, C, D, E, F, V1, V2;
@@ -96,6 +98,17 @@ static bool is_equivalent(const gemma4_cause *cause, size_t model)
         if (cause->equivalent[i] == model)
             return true;
     return false;
+}
+
+/* A point with one number, between low and high, that explains a finding; the finding's own. */
+static gemma4_point_fit *point_fits(gemma4_finding *f, gemma4_parameter parameter, gemma4_tap step, double number, double residual)
+{
+    const gemma4_setting s = {.parameter = parameter, .steps = GEMMA4_STEP(step), .number = number};
+    gemma4_point_fit *fit = &f->points[f->point_count++];
+    *fit = (gemma4_point_fit){.only_layer = -1, .coefficient = 1, .residual = residual};
+    fit->point = gemma4_point_new(&test_golden_model()->config, &s, 1, GEMMA4_ON_SLIDING | GEMMA4_ON_FULL);
+    ck_assert_ptr_nonnull(fit->point);
+    return fit;
 }
 
 /* --- one mistake --- */
@@ -630,6 +643,122 @@ START_TEST(what_failing_taps_have_named_is_not_named_again_below_the_bound)
 }
 END_TEST
 
+/* --- points of the space --- */
+
+#define EPS GEMMA4_PARAMETER_EPS
+#define FACTOR GEMMA4_PARAMETER_RESULT_FACTOR
+
+START_TEST(findings_that_one_point_explains_are_one_cause)
+{
+    point_fits(found(GEMMA4_TAP_ATTN_NORM, 2), EPS, GEMMA4_TAP_ATTN_NORM, 1e-4, 3)->coefficient = 0.9;
+    point_fits(found(GEMMA4_TAP_MLP_NORM, 2), EPS, GEMMA4_TAP_MLP_NORM, 1.01e-4, 4);
+    point_fits(found(GEMMA4_TAP_ATTN_NORM, 4), EPS, GEMMA4_TAP_ATTN_NORM, 1e-4, 3)->coefficient = 1.1;
+    conclude();
+    ck_assert_uint_eq(causes.count, 1);
+    const gemma4_cause *c = &causes.list[0];
+    ck_assert(c->explained && !c->below_bound && c->point != NULL);
+    ck_assert_uint_eq(c->model, GEMMA4_NO_MODEL);
+    ck_assert_uint_eq(c->second, GEMMA4_NO_MODEL);
+    ck_assert_ptr_eq(gemma4_cause_model(c), &c->point->model);
+    ck_assert_int_eq(c->tap, GEMMA4_TAP_ATTN_NORM);
+    ck_assert_uint_eq(c->first_layer, 2);
+    ck_assert_uint_eq(c->taps, 3);
+    ck_assert_str_eq(c->layers, "2, 4");
+    ck_assert(c->places[0] == (GEMMA4_STEP(GEMMA4_TAP_ATTN_NORM) | GEMMA4_STEP(GEMMA4_TAP_MLP_NORM)));
+    ck_assert_double_eq_tol(c->coefficient, 1, 1e-12);
+    ck_assert_double_eq_tol(c->residual, sqrt(34.0 / 3), 1e-12);
+    ck_assert_uint_eq(c->equivalent_point_count, 0);
+}
+END_TEST
+
+START_TEST(other_numbers_are_other_causes)
+{
+    point_fits(found(GEMMA4_TAP_ATTN_NORM, 2), EPS, GEMMA4_TAP_ATTN_NORM, 1e-4, 3);
+    point_fits(found(GEMMA4_TAP_ATTN_NORM, 4), EPS, GEMMA4_TAP_ATTN_NORM, 1e-3, 3);
+    conclude();
+    ck_assert_uint_eq(causes.count, 2);
+    ck_assert_str_eq(causes.list[0].layers, "2");
+    ck_assert_str_eq(causes.list[1].layers, "4");
+}
+END_TEST
+
+/* Of points that explain as much: what a config sets goes before what a result is multiplied with, and few digits before many. */
+static const struct {
+    gemma4_parameter parameter;
+    double number, residual;
+} PLAINER[][2] = {
+    {{EPS, 1e-4, 3}, {FACTOR, 2, 1}},
+    {{FACTOR, 2, 3}, {FACTOR, 2.345, 1}},
+    {{FACTOR, 2, 1}, {FACTOR, 3, 2}},
+};
+
+START_TEST(the_plainest_of_the_points_is_the_cause)
+{
+    for (int turn = 0; turn < 2; turn++) { /* whichever was found first */
+        gemma4_finding *f = found(GEMMA4_TAP_ATTN_NORM, 2);
+        for (int i = 0; i < 2; i++)
+            point_fits(f, PLAINER[_i][i ^ turn].parameter, GEMMA4_TAP_ATTN_NORM, PLAINER[_i][i ^ turn].number,
+                       PLAINER[_i][i ^ turn].residual);
+        conclude();
+        ck_assert_uint_eq(causes.count, 1);
+        ck_assert_ptr_eq(causes.list[0].point, f->points[turn].point);
+        ck_assert_uint_eq(causes.list[0].equivalent_point_count, 1);
+        ck_assert_ptr_eq(causes.list[0].equivalent_points[0], f->points[1 - turn].point);
+        tear_down();
+        set_up();
+    }
+}
+END_TEST
+
+/* The factor explains both, and is the cause of both, though eps is plainer. */
+START_TEST(the_point_that_explains_most_goes_first)
+{
+    gemma4_finding *first = found(GEMMA4_TAP_ATTN_NORM, 2);
+    point_fits(first, EPS, GEMMA4_TAP_ATTN_NORM, 1e-4, 1);
+    point_fits(first, FACTOR, GEMMA4_TAP_ATTN_NORM, 2.345, 2);
+    point_fits(found(GEMMA4_TAP_ATTN_NORM, 3), FACTOR, GEMMA4_TAP_ATTN_NORM, 2.345, 2);
+    conclude();
+    ck_assert_uint_eq(causes.count, 1);
+    ck_assert_int_eq(causes.list[0].point->settings[0].parameter, FACTOR);
+    ck_assert_str_eq(causes.list[0].layers, "2-3");
+    ck_assert_uint_eq(causes.list[0].equivalent_point_count, 0); /* eps explains less */
+}
+END_TEST
+
+START_TEST(a_catalogued_mistake_goes_before_points)
+{
+    gemma4_finding *f = found(GEMMA4_TAP_LAYER_OUTPUT, 2);
+    fits(f, A, 3);
+    point_fits(f, FACTOR, GEMMA4_TAP_LAYER_OUTPUT, 2, 1);
+    point_fits(found(GEMMA4_TAP_MLP_NORM, 3), EPS, GEMMA4_TAP_MLP_NORM, 1e-4, 1);
+    conclude();
+    ck_assert_uint_eq(causes.count, 2);
+    ck_assert_ptr_null(causes.list[0].point);
+    ck_assert_uint_eq(causes.list[0].model, A);
+    ck_assert_int_eq(causes.list[1].point->settings[0].parameter, EPS);
+}
+END_TEST
+
+/* Planted in one layer, seen in another: bridged layers. */
+START_TEST(a_point_of_one_layer_is_said_of_that)
+{
+    point_fits(found(GEMMA4_TAP_LAYER_OUTPUT, 6), FACTOR, GEMMA4_TAP_ATTN_OUT, 2, 1)->only_layer = 4;
+    conclude();
+    ck_assert_uint_eq(causes.count, 1);
+    ck_assert_str_eq(causes.list[0].layers, "4");
+    ck_assert_uint_eq(causes.list[0].first_layer, 6);
+}
+END_TEST
+
+START_TEST(a_point_keeps_its_scope)
+{
+    point_fits(found(GEMMA4_TAP_ATTN_OUT, 6), FACTOR, GEMMA4_TAP_ATTN_OUT, 2, 1)->scope = GEMMA4_DECODE_ONLY;
+    conclude();
+    ck_assert_uint_eq(causes.count, 1);
+    ck_assert_int_eq(causes.list[0].scope, GEMMA4_DECODE_ONLY);
+}
+END_TEST
+
 Suite *causes_suite(void)
 {
     Suite *suite = suite_create("causes");
@@ -669,5 +798,15 @@ Suite *causes_suite(void)
     tcase_add_test(c, of_filters_at_one_tap_three_others_are_listed_at_most);
     tcase_add_test(c, what_failing_taps_have_named_is_not_named_again_below_the_bound);
     suite_add_tcase(suite, c);
+    TCase *points = tcase_create("points");
+    tcase_add_checked_fixture(points, set_up, tear_down);
+    tcase_add_test(points, findings_that_one_point_explains_are_one_cause);
+    tcase_add_test(points, other_numbers_are_other_causes);
+    tcase_add_loop_test(points, the_plainest_of_the_points_is_the_cause, 0, COUNT(PLAINER));
+    tcase_add_test(points, the_point_that_explains_most_goes_first);
+    tcase_add_test(points, a_catalogued_mistake_goes_before_points);
+    tcase_add_test(points, a_point_of_one_layer_is_said_of_that);
+    tcase_add_test(points, a_point_keeps_its_scope);
+    suite_add_tcase(suite, points);
     return suite;
 }

@@ -2,6 +2,7 @@
  * lies. */
 #include "evidence_maker.h"
 #include "fit.h"
+#include "ops.h"
 #include "score.h"
 #include "suites.h"
 #include "support.h"
@@ -165,12 +166,31 @@ END_TEST
 START_TEST(the_finding_says_where_and_how_much)
 {
     one_step(4, "float32", 0, 10, 7, 2);
+    set_row(1, -7); /* that no number of a step explains */
+    set_row(2, -7);
     find(GEMMA4_TAP_LAYER_OUTPUT);
     ck_assert_int_eq(finding.tap, GEMMA4_TAP_LAYER_OUTPUT);
     ck_assert_uint_eq(finding.layer, BLOCK);
     ck_assert_double_eq_tol(finding.error, 3.5, 1e-6);
     ck_assert_uint_eq(finding.fit_count, 0);
+    ck_assert_uint_eq(finding.point_count, 0);
     ck_assert_str_ne(finding.description, "");
+    close_block();
+}
+END_TEST
+
+/* The same error in every row: a factor makes 7 of what the step computes, 10 times the layer's scalar. */
+START_TEST(what_no_catalogued_mistake_explains_a_point_may)
+{
+    one_step(4, "float32", 0, 10, 7, 2);
+    find(GEMMA4_TAP_LAYER_OUTPUT);
+    ck_assert_uint_eq(finding.fit_count, 0);
+    ck_assert_uint_ge(finding.point_count, 1);
+    const gemma4_point *p = finding.points[0].point;
+    double factor = 0.7 / (double)gemma4_weight_at(&test_small_model()->layers[BLOCK].layer_scalar, 0);
+    ck_assert(p->count == 1 && p->settings[0].parameter == GEMMA4_PARAMETER_RESULT_FACTOR);
+    ck_assert(p->low[0] < factor && factor < p->high[0]);
+    ck_assert_str_eq(finding.description, "");
     close_block();
 }
 END_TEST
@@ -786,6 +806,7 @@ Suite *fit_suite(void)
     tcase_add_loop_test(step, a_mistake_fits_where_the_error_is_its_full_size, 0, COUNT(COEFFICIENTS));
     tcase_add_loop_test(step, what_is_left_is_within_the_limits_of_verdicts, 0, COUNT(LIMITS));
     tcase_add_test(step, the_finding_says_where_and_how_much);
+    tcase_add_test(step, what_no_catalogued_mistake_explains_a_point_may);
     tcase_add_loop_test(step, what_leaves_next_to_nothing_is_measured_against_its_own_spread, 0, COUNT(NEAR));
     tcase_add_test(step, that_spread_is_of_three_perturbed_runs);
     tcase_add_test(step, a_spread_is_never_less_than_the_right_model_s);

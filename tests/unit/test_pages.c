@@ -1,9 +1,11 @@
 /* README.md and spec/: do their numbers, commands, paths and links agree with what is here? Read from the current directory, which must be
  * the repository's. */
 #include "counter_model.h"
+#include "explain.h"
 #include "manifest.h"
 #include "noise.h"
 #include "report.h"
+#include "reports.h"
 #include "suites.h"
 #include "support.h"
 
@@ -246,6 +248,23 @@ START_TEST(every_flag_is_explained)
 }
 END_TEST
 
+/* --- the table of parameters --- */
+
+START_TEST(the_space_s_page_holds_what_the_program_prints)
+{
+    char *table = NULL;
+    size_t size;
+    FILE *f = open_memstream(&table, &size);
+    ck_assert_ptr_nonnull(f);
+    gemma4_explain_space(f);
+    ck_assert_int_eq(fclose(f), 0);
+    ck_assert_uint_eq(test_occurrences(table, "\n"), GEMMA4_PARAMETER_COUNT + 2);
+    ck_assert_uint_eq(test_occurrences(table, "|"), 6 * (GEMMA4_PARAMETER_COUNT + 2)); /* no cell holds a bar */
+    ck_assert_msg(strstr(test_read("spec/space.md"), table) != NULL, "spec/space.md is out of date: gemma4-check explain --space prints its table");
+    free(table);
+}
+END_TEST
+
 /* --- commands and paths --- */
 
 /* What a program prints for --help. */
@@ -478,6 +497,7 @@ Suite *pages_suite(void)
     tcase_add_test(c, numbers_in_prose_are_those_of_the_code);
     tcase_add_test(c, the_readme_lists_the_tiers_and_levels);
     tcase_add_test(c, every_flag_is_explained);
+    tcase_add_test(c, the_space_s_page_holds_what_the_program_prints);
     tcase_add_test(c, every_command_and_path_exists);
     tcase_add_test(c, every_target_is_listed);
     tcase_add_test(c, exit_statuses_are_those_of_the_program);

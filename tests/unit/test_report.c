@@ -1,6 +1,8 @@
 /* The report's forms (tests/check/report.h; the contract's section 5): what a program reads must parse, whatever the dump
  * said about itself. */
 #include "document.h"
+#include "planted_engine.h"
+#include "point.h"
 #include "report.h"
 #include "reports.h"
 #include "suites.h"
@@ -304,6 +306,78 @@ START_TEST(json_says_the_cause_s_sentence)
 }
 END_TEST
 
+/* Faults that are in no catalogue: what the contract's `parameters` say of each. */
+static const struct {
+    gemma4_setting setting;
+    int where;
+    const char *starts, *place; /* interval and expression are between them */
+    const char *expression;
+} POINTS[] = {
+    {{.parameter = GEMMA4_PARAMETER_ATTN_SCALE, .number = 0.125,
+      .steps = GEMMA4_STEP(GEMMA4_TAP_ATTN_SCORES) | GEMMA4_STEP(GEMMA4_TAP_ATTN_PROBS) | GEMMA4_STEP(GEMMA4_TAP_ATTN_CONTEXT)},
+     GEMMA4_ON_SLIDING,
+     "\"parameters\": [{\"name\": \"attn.scale\", \"value\": 0.125, \"expected\": 1, \"interval\": [",
+     "\"where\": {\"tap\": \"attn.scores\", \"layers\": [0, 1, 2, 3, 4, 6, 7, 8, 9, 10], \"positions\": \"all\"}}]", "hidden_size^-0.5"},
+    {{.parameter = GEMMA4_PARAMETER_KV_HEAD_OF, .count = 4, .list = {1, 0, 0, 1},
+      .steps = GEMMA4_STEP(GEMMA4_TAP_ATTN_SCORES) | GEMMA4_STEP(GEMMA4_TAP_ATTN_PROBS) | GEMMA4_STEP(GEMMA4_TAP_ATTN_CONTEXT)},
+     GEMMA4_ON_SLIDING,
+     "\"parameters\": [{\"name\": \"attn.kv_head_of\", \"value\": [1, 0, 0, 1], \"expected\": [0, 0, 1, 1], ",
+     "\"where\": {\"tap\": \"attn.scores\", \"layers\": [0, 1, 2, 3, 4, 6, 7, 8, 9, 10], \"positions\": \"all\"}}]", NULL},
+    {{.parameter = GEMMA4_PARAMETER_WEIGHT_LAYER, .number = -1, .steps = GEMMA4_STEP(GEMMA4_TAP_MLP_GATE)},
+     GEMMA4_ON_SLIDING | GEMMA4_ON_FULL,
+     "\"parameters\": [{\"name\": \"weight.layer\", \"value\": \"N-1\", \"expected\": \"N\", ",
+     "\"where\": {\"tap\": \"mlp.gate\", \"tensor\": \"gate_proj\", "
+     "\"layers\": [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11], \"positions\": \"all\"}}]", NULL},
+    {{.parameter = GEMMA4_PARAMETER_WEIGHTS_ORDER, .word = GEMMA4_REVERSED, .unit = GEMMA4_GROUPS, .columns = true,
+      .steps = GEMMA4_STEP(GEMMA4_TAP_ATTN_OUT)},
+     GEMMA4_ON_FULL,
+     "\"parameters\": [{\"name\": \"weights.order\", \"value\": \"columns heads reversed\", \"expected\": null, ",
+     "\"where\": {\"tap\": \"attn.out\", \"tensor\": \"o_proj\", \"layers\": [5, 11], \"positions\": \"all\"}}]", NULL},
+};
+
+START_TEST(json_says_the_parameters_of_a_fault_in_no_catalogue)
+{
+    gemma4_error error = {""};
+    gemma4_report report = {0};
+    char *path = test_join(test_fresh_dir(), "dump.h5");
+    gemma4_case *the_case = gemma4_case_open("tiny-prompt", &error);
+    ck_assert_msg(the_case && gemma4_case_provide_checkpoint(the_case, &error) == 0, "%s", error.message);
+    gemma4_model *model = gemma4_model_open(the_case->checkpoint_dir, &error);
+    ck_assert_msg(model != NULL, "%s", error.message);
+    gemma4_point *point = gemma4_point_new(&model->config, &POINTS[_i].setting, 1, POINTS[_i].where);
+    const gemma4_simulation s = {.the_case = the_case, .model = model, .tier = "float32", .planted = {&point->model},
+                                 .only_layer = {-1, -1}};
+    ck_assert_msg(gemma4_simulate(&s, path, &error) == 0, "%s", error.message);
+    gemma4_activations *dump = gemma4_activations_open(path, &model->config, &error);
+    const gemma4_judgement j = {.model = model, .engine = dump, .dtype = "float32"};
+    ck_assert_msg(gemma4_judge(&j, &report, &error) == 0, "%s", error.message);
+    char *text = test_printed(gemma4_report_json, &report);
+    gemma4_document *document = parse(text);
+    ck_assert_uint_eq(at(document, "causes")->count, 1);
+    const gemma4_node *cause = &at(document, "causes")->items[0], *parameter = &gemma4_node_get(cause, "parameters")->items[0];
+    ck_assert_str_eq(gemma4_node_get(cause, "id")->text, "identified");
+    ck_assert_int_eq(gemma4_node_get(cause, "equivalent_parameters")->kind, GEMMA4_SEQUENCE);
+    ck_assert_msg(strstr(text, POINTS[_i].starts) && strstr(text, POINTS[_i].place), "%.1500s", strstr(text, "\"parameters\""));
+    const gemma4_node *expression = gemma4_node_get(parameter, "expression"), *interval = gemma4_node_get(parameter, "interval");
+    ck_assert_int_eq(expression != NULL, POINTS[_i].expression != NULL);
+    ck_assert_int_eq(interval != NULL, POINTS[_i].expression != NULL);
+    if (expression) {
+        double number = POINTS[_i].setting.number, low, high;
+        ck_assert_str_eq(expression->text, POINTS[_i].expression);
+        ck_assert_uint_eq(interval->count, 2);
+        ck_assert_int_eq(gemma4_node_number(&interval->items[0], 0, number, &low, &error), 0);
+        ck_assert_int_eq(gemma4_node_number(&interval->items[1], number, 1, &high, &error), 0);
+    }
+    gemma4_document_free(document);
+    free(text);
+    gemma4_report_free(&report);
+    gemma4_activations_close(dump);
+    free(point);
+    gemma4_model_close(model);
+    gemma4_case_close(the_case);
+}
+END_TEST
+
 START_TEST(a_passing_report_has_no_divergence)
 {
     gemma4_report report = failing_report();
@@ -486,7 +560,8 @@ static const struct {
 } RUNNERS_UP[] = {
     {true, 0.97, 10, 1000, true},    {true, 0.8, 499, 1000, true},  {true, 0.8, 501, 1000, false},           {true, 95, 999, 1000, false},
     {true, 0.01, 2000, 1000, false}, {false, 0.97, 0, 1000, false}, {true, 0.97, INFINITY, INFINITY, false}, {true, 0.97, NAN, 1000, false},
-    {true, 0.9, 0.1, 0, false},
+    {true, 0.9, 0.1, 0, false},      {true, 0.5, 10, 1000, true},   {true, 0.49, 10, 1000, false},           {true, 1.5, 10, 1000, true},
+    {true, 1.51, 10, 1000, false},   {true, 95, 10, 1000, false},   {true, -1, 10, 1000, false},             {true, NAN, 10, 1000, false},
 };
 
 START_TEST(a_runner_up_explains_more_than_half)
@@ -568,6 +643,7 @@ Suite *report_suite(void)
     tcase_add_test(json, a_conforming_bfloat16_report_says_fail_nowhere);
     tcase_add_test(json, json_says_what_it_is_and_which_build_wrote_it);
     tcase_add_test(json, json_says_the_cause_s_sentence);
+    tcase_add_loop_test(json, json_says_the_parameters_of_a_fault_in_no_catalogue, 0, COUNT(POINTS));
     tcase_add_test(json, a_passing_report_has_no_divergence);
     tcase_add_test(json, a_divergence_outside_the_layers_has_no_layer);
     tcase_add_test(json, unusable_json_says_why);

@@ -134,7 +134,7 @@ static char *report_page(gemma4_report report)
 static char *cause_page(gemma4_cause cause)
 {
     FILE *f = page();
-    gemma4_report_html_cause(f, &cause);
+    gemma4_report_html_cause(f, NULL, 0, &cause);
     return done(f);
 }
 

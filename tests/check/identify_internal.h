@@ -1,0 +1,85 @@
+/* What the files that look for points of the space share: identify.c (which steps, which positions), identify_look.c (how near a point comes),
+ * identify_solve.c (numbers and lists), identify_join.c (several settings at once), identify_nearest.c (what explains part
+ * of an error that nothing explains), identify_ids.c (the choice of experts). */
+#ifndef GEMMA4_IDENTIFY_INTERNAL_H
+#define GEMMA4_IDENTIFY_INTERNAL_H
+
+#include "filter.h"
+#include "fit_internal.h"
+#include "propose.h"
+
+/* A proposal at work. */
+typedef struct identify_candidate {
+    gemma4_point *point;
+    int only_layer;     /* -1: in all layers of the kinds that it concerns */
+    double left;        /* score of what it leaves of the error, in spreads */
+    double share, coefficient;
+    double effect;      /* of the predicted difference, in spreads */
+    bool has_effect;
+    bool everywhere;    /* all positions were looked at: the first ones show nothing */
+} identify_candidate;
+
+typedef struct identification {
+    fit_search *s;
+    gemma4_scope scope;
+    size_t positions;    /* that are looked at; 0: all */
+    bool quick;
+    double nothing;      /* score of the error itself */
+    identify_candidate *list;
+    size_t count;
+    gemma4_setting *singles; /* those that explain most by themselves */
+    size_t single_count;
+    gemma4_real *at;            /* [T, width] a prediction that is kept */
+    identify_candidate nearest; /* the one that explains most, of those that did not fit; its point is NULL where there is none */
+} identification;
+
+/* --- identify_look.c --- */
+
+gemma4_planted identify_planted(const identification *id, const identify_candidate *candidate);
+/* The prediction of a candidate, into the search's. */
+int identify_predict(identification *id, const identify_candidate *candidate);
+/* The rows that are looked at. */
+gemma4_against identify_rows(const identification *id);
+/* How near the candidate comes, at the positions that are looked at; at all where it has no effect on those: it may act past the window, in a later
+ * chunk. */
+int identify_look(identification *id, identify_candidate *candidate);
+/* Is its effect no more than rounding? */
+bool identify_is_rounding(const identification *id, const identify_candidate *candidate);
+
+/* Looks at every proposal, in the layers `where`; of starting points of one number, the best is kept. */
+int identify_look_at_all(identification *id, const gemma4_proposals *proposals, int where);
+/* Solves for the numbers of candidates from index `from` on. */
+int identify_solve_all(identification *id, size_t from);
+void identify_free(identification *id);
+/* For qsort: those that explain most first. */
+int identify_by_share(const void *a, const void *b);
+/* Tries the candidates that leave least as they are; the finding keeps those that fit. */
+int identify_try_best(identification *id);
+/* The finding keeps a point that fits, and its memory. */
+void identify_keep(gemma4_finding *finding, gemma4_scope scope, const identify_candidate *candidate, const gemma4_fit *fit);
+
+/* --- identify_nearest.c --- */
+
+/* Remembers the candidate that explains most where it does so more plainly than the one at hand. */
+int identify_remember(identification *id, const identify_candidate *candidate);
+/* What the finding says of the one that is remembered: nothing where it explains too little of all that there is. */
+int identify_tell_nearest(identification *id);
+
+/* --- identify_solve.c --- */
+
+/* Is the setting's number, or its list, to be solved for? */
+bool identify_is_solved_for(const gemma4_setting *setting);
+/* Least squares from what is at hand, by the slope of the prediction, and the interval that noise leaves. */
+int identify_solve(identification *id, identify_candidate *candidate, size_t setting);
+
+/* --- identify_join.c --- */
+
+/* The best `most` candidates joined by a second setting, then by a third. */
+int identify_join(identification *id, size_t most);
+
+/* --- identify.c --- */
+
+/* The kind of the evidence's block: GEMMA4_ON_... */
+int identify_where(const gemma4_evidence *evidence);
+
+#endif

@@ -1,0 +1,236 @@
+/* How near the points of the space come to what an engine has. */
+#include "identify_internal.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "thresholds.h"
+
+/* ---------------------------------------------------------------------- looks */
+
+gemma4_planted identify_planted(const identification *id, const identify_candidate *c)
+{
+    return (gemma4_planted){.models = {&c->point->model}, .only_layer = {c->only_layer}, .count = 1, .scope = id->scope};
+}
+
+int identify_predict(identification *id, const identify_candidate *c)
+{
+    fit_search *s = id->s;
+    gemma4_planted planted = identify_planted(id, c);
+    if (!id->quick)
+        return gemma4_predict(s->e, s->runner, &planted, s->tap, id->positions, s->prediction, s->open, s->error);
+    const gemma4_counter_run run = {.planted = &planted, .positions = id->positions, .quick = true, .stop = s->tap, .out = s->prediction, .open = s->open};
+    return gemma4_run_counter(s->e, s->runner, &run, s->error);
+}
+
+gemma4_against identify_rows(const identification *id)
+{
+    return (gemma4_against){.values = id->s->prediction, .skip = id->s->open, .positions = id->positions};
+}
+
+/* How near the candidate comes, at the positions that are looked at. */
+static int look_once(identification *id, identify_candidate *c)
+{
+    fit_search *s = id->s;
+    if (identify_predict(id, c))
+        return -1;
+    const gemma4_against rows = identify_rows(id);
+    gemma4_filter projection = gemma4_project(s->e, s->tap, s->prediction, &rows);
+    gemma4_score left = gemma4_score_tap(s->e, s->tap, &rows);
+    c->effect = left.rows ? sqrt(projection.size / (double)(left.rows * s->e->taps[s->tap].width)) : 0;
+    c->has_effect = projection.size > 0 && left.rows > 0 && isfinite(left.score);
+    c->left = c->has_effect ? left.score : INFINITY;
+    c->coefficient = gemma4_filter_coefficient(&projection);
+    c->share = gemma4_filter_share(&projection);
+    return 0;
+}
+
+bool identify_is_rounding(const identification *id, const identify_candidate *c)
+{
+    return !c->has_effect || !(c->effect > (id->quick ? SCREEN_EFFECT : LIMIT_SCORE / 2));
+}
+
+/* The same; at all positions where it has no effect on the first: it may act past the window, in a later chunk. */
+int identify_look(identification *id, identify_candidate *c)
+{
+    size_t positions = id->positions;
+    if (look_once(id, c))
+        return -1;
+    if (!positions || !identify_is_rounding(id, c))
+        return 0;
+    id->positions = 0;
+    int status = look_once(id, c);
+    c->everywhere = true;
+    id->positions = positions;
+    return status;
+}
+
+/* --------------------------------------------------------------- candidates */
+
+void identify_free(identification *id)
+{
+    for (size_t i = 0; i < id->count; i++)
+        free(id->list[i].point);
+    free(id->list);
+    id->list = NULL;
+    id->count = 0;
+}
+
+static bool same_start(const gemma4_setting *a, const gemma4_setting *b)
+{
+    return a->parameter == b->parameter && a->steps == b->steps && a->word == b->word && identify_is_solved_for(a) && identify_is_solved_for(b);
+}
+
+static int by_left(const void *a, const void *b)
+{
+    const identify_candidate *x = a, *y = b;
+    return x->left < y->left ? -1 : x->left > y->left;
+}
+
+/* Looks at every proposal, in the layers `where`; of starting points of one number, the best is solved for. */
+int identify_look_at_all(identification *id, const gemma4_proposals *proposals, int where)
+{
+    fit_search *s = id->s;
+    const gemma4_config *c = &s->e->subject->model->config;
+    identify_candidate *list = realloc(id->list, (id->count + proposals->count + 1) * sizeof *list);
+    if (!list)
+        return gemma4_fail(s->error, "diagnosis: out of memory");
+    id->list = list;
+    for (size_t i = 0, start = 0; i < proposals->count; i++) {
+        identify_candidate next = {.point = gemma4_point_new(c, &proposals->list[i], 1, where), .only_layer = -1};
+        if (!next.point)
+            return gemma4_fail(s->error, "diagnosis: out of memory");
+        gemma4_planted planted = identify_planted(id, &next);
+        bool tried = gemma4_can_show(s->e, &planted, s->tap);
+        if (tried && identify_look(id, &next)) {
+            free(next.point);
+            return -1;
+        }
+        bool again = i > start && id->count > 0 && same_start(&proposals->list[start], &proposals->list[i]) &&
+                     same_start(&proposals->list[i], &id->list[id->count - 1].point->settings[0]);
+        start = again ? start : i;
+        if (!tried || identify_is_rounding(id, &next) || (again && next.left >= id->list[id->count - 1].left)) {
+            free(next.point);
+        } else if (again) {
+            free(id->list[id->count - 1].point);
+            id->list[id->count - 1] = next;
+        } else {
+            id->list[id->count++] = next;
+        }
+    }
+    return 0;
+}
+
+int identify_solve_all(identification *id, size_t from)
+{
+    for (size_t i = from; i < id->count; i++)
+        if (identify_is_solved_for(&id->list[i].point->settings[0]) && identify_solve(id, &id->list[i], 0))
+            return -1;
+    return 0;
+}
+
+/* ------------------------------------------------------------------- verdict */
+
+/* Keeps a point that fits: those with fewer settings, and among them those that were proposed earlier, first. */
+void identify_keep(gemma4_finding *f, gemma4_scope scope, const identify_candidate *c, const gemma4_fit *fit)
+{
+    if (f->point_count == GEMMA4_MAX_FITS) {
+        free(c->point);
+        return;
+    }
+    f->points[f->point_count++] =
+        (gemma4_point_fit){.point = c->point, .scope = scope, .only_layer = c->only_layer, .coefficient = fit->coefficient, .residual = fit->residual};
+}
+
+/* Solves for the numbers of a candidate once more, on all that there is. */
+static int solve_exactly(identification *id, identify_candidate *c)
+{
+    size_t positions = id->positions;
+    bool quick = id->quick, looked = false;
+    int status = 0;
+    id->positions = 0;
+    id->quick = false;
+    for (size_t i = 0; i < c->point->count && !status; i++)
+        if (identify_is_solved_for(&c->point->settings[i])) {
+            status = looked ? 0 : identify_look(id, c);
+            status = status ? status : identify_solve(id, c, i);
+            looked = true;
+        }
+    id->positions = positions;
+    id->quick = quick;
+    return status;
+}
+
+/* A limit is read from the engine's largest value, as that was rounded. */
+static void leave_rounding_open(const identification *id, gemma4_point *p)
+{
+    for (size_t i = 0; i < p->count; i++) {
+        double rounding = 2 * id->s->e->subject->tier->unit * fabs(p->settings[i].number);
+        if (p->settings[i].parameter != GEMMA4_PARAMETER_RESULT_CLAMPED)
+            continue;
+        p->low[i] = p->settings[i].number - rounding;
+        p->high[i] = p->settings[i].number + rounding;
+    }
+}
+
+/* Fits the candidate as it is, on all that there is? */
+static int try_point(identification *id, identify_candidate *c, bool *fits)
+{
+    fit_search *s = id->s;
+    gemma4_planted planted = identify_planted(id, c);
+    gemma4_fit fit = {.model = GEMMA4_NO_MODEL, .second = GEMMA4_NO_MODEL, .only_layer = -1};
+    if ((id->positions || id->quick) && solve_exactly(id, c)) /* the first positions leave the number open */
+        return -1;
+    fit_trial result = fit_try_positions(s, &planted, 0, &fit);
+    *fits = result == FIT_FITS;
+    if (*fits) {
+        leave_rounding_open(id, c->point);
+        gemma4_point_recognise(c->point, &s->e->subject->model->config, s->e->layer);
+        gemma4_point_say(c->point, &s->e->subject->model->config, s->e->layer);
+        identify_keep(s->finding, id->scope, c, &fit);
+        c->point = NULL;
+    }
+    return result == FIT_ERROR ? -1 : 0;
+}
+
+static double limit_of(const identification *id)
+{
+    return (id->quick ? SCREEN_FACTOR : 1) * LIMIT_SCORE;
+}
+
+/* Tries those that leave least. */
+int identify_try_best(identification *id)
+{
+    fit_search *s = id->s;
+    if (id->count)
+        qsort(id->list, id->count, sizeof *id->list, by_left);
+    double best = INFINITY;
+    for (size_t i = 0, tried = 0; i < id->count && tried < IDENTIFY_TRIES; i++) {
+        identify_candidate *c = &id->list[i];
+        bool fits = false;
+        bool promising = c->left <= limit_of(id) || (i == 0 && c->share > 1 - NEAR_PART);
+        if (!promising || !(c->left <= EQUIVALENT_FACTOR * best + EQUIVALENT_OFFSET))
+            break;
+        tried++;
+        if (try_point(id, c, &fits))
+            return -1;
+        if (fits)
+            best = fmin(best, s->finding->points[s->finding->point_count - 1].residual);
+    }
+    for (size_t i = 0; i < id->count && s->finding->point_count == 0; i++)
+        if (identify_remember(id, &id->list[i]))
+            return -1;
+    size_t kept = 0;
+    for (size_t i = 0; i < id->count; i++) /* those that were kept are the finding's now */
+        if (id->list[i].point)
+            id->list[kept++] = id->list[i];
+    id->count = kept;
+    return 0;
+}
+
+int identify_by_share(const void *a, const void *b)
+{
+    const identify_candidate *x = a, *y = b;
+    return x->share > y->share ? -1 : x->share < y->share;
+}
