@@ -76,7 +76,7 @@ static bool is_left_out(const gemma4_setting *s, gemma4_axis axis, size_t i)
 
 /* -------------------------------------------------------------------- types */
 
-/* One row of n values; scale: that of the integers, of the row's largest. */
+/* x in the type; largest: of the row's absolute values, which the integers are scaled by. */
 static double in_type(double x, gemma4_number_type type, double largest)
 {
     double steps = type == GEMMA4_TYPE_INT8 ? 127 : 7, scale = largest / steps;
@@ -108,7 +108,7 @@ static void round_row(real *x, size_t n, gemma4_number_type type)
 
 /* -------------------------------------------------- tensors of activations */
 
-/* y is what becomes of x, both (T, width): where x and y are the same, scratch holds a row. */
+/* y is what becomes of x: both are rows of the axis, and do not overlap. */
 static void change_row(const gemma4_setting *s, gemma4_axis axis, const real *x, real *y)
 {
     size_t width = axis.values;

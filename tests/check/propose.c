@@ -27,6 +27,14 @@ void gemma4_propose(gemma4_proposals *p, const gemma4_setting *setting)
     p->list[p->count++] = *setting;
 }
 
+void gemma4_propose_numbers(gemma4_proposals *p, gemma4_setting *setting, const double *numbers, size_t count)
+{
+    for (size_t i = 0; i < count; i++) {
+        setting->number = numbers[i];
+        gemma4_propose(p, setting);
+    }
+}
+
 void gemma4_proposals_free(gemma4_proposals *p)
 {
     free(p->list);
@@ -187,10 +195,7 @@ static void propose_result(gemma4_proposals *p, const gemma4_config *c, size_t l
         return;
     static const double factors[] = {0.5, 2, -1};
     s.parameter = GEMMA4_PARAMETER_RESULT_FACTOR;
-    for (size_t i = 0; i < sizeof factors / sizeof *factors; i++) {
-        s.number = factors[i];
-        gemma4_propose(p, &s);
-    }
+    gemma4_propose_numbers(p, &s, factors, sizeof factors / sizeof *factors);
     s.parameter = GEMMA4_PARAMETER_RESULT_FACTORS;
     gemma4_axis axis = gemma4_axis_of_values(c, step, layer, T);
     s.count = axis.groups > 1 ? axis.groups : axis.values <= 16 ? axis.values : 1;

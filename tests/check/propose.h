@@ -15,6 +15,8 @@ typedef struct gemma4_proposals {
 } gemma4_proposals;
 
 void gemma4_propose(gemma4_proposals *proposals, const gemma4_setting *setting);
+/* The setting with each of the numbers; it keeps the last one. */
+void gemma4_propose_numbers(gemma4_proposals *proposals, gemma4_setting *setting, const double *numbers, size_t count);
 void gemma4_proposals_free(gemma4_proposals *proposals);
 
 /* All single settings that change the step of a tap in the layer at hand (of the evidence's block where the tap is a layer's). Numbers are

@@ -135,10 +135,7 @@ void gemma4_propose_rope(gemma4_proposals *p, const gemma4_evidence *e, size_t l
     static const double thetas[] = {100, 1e3, 5e3, 2e4, 5e4, 1e5, 2e5, 5e5, 2e6, 1e7, 1e8};
     static const double offsets[] = {-2, -1, -0.5, 0.5, 1, 2}, scales[] = {0.125, 0.25, 0.5, 0.8, 1.25, 2, 4, 8};
     gemma4_setting s = {.parameter = GEMMA4_PARAMETER_ROPE_THETA, .steps = GEMMA4_STEP(step)};
-    for (size_t i = 0; i < sizeof thetas / sizeof *thetas; i++) {
-        s.number = thetas[i];
-        gemma4_propose(p, &s);
-    }
+    gemma4_propose_numbers(p, &s, thetas, sizeof thetas / sizeof *thetas);
     s.number = lc->rope_theta * 1.2;
     gemma4_propose(p, &s);
     s.number = lc->rope_theta / 1.2;
@@ -150,15 +147,9 @@ void gemma4_propose_rope(gemma4_proposals *p, const gemma4_evidence *e, size_t l
             gemma4_propose(p, &s);
     }
     s.parameter = GEMMA4_PARAMETER_ROPE_OFFSET;
-    for (size_t i = 0; i < sizeof offsets / sizeof *offsets; i++) {
-        s.number = offsets[i];
-        gemma4_propose(p, &s);
-    }
+    gemma4_propose_numbers(p, &s, offsets, sizeof offsets / sizeof *offsets);
     s.parameter = GEMMA4_PARAMETER_ROPE_SCALE;
-    for (size_t i = 0; i < sizeof scales / sizeof *scales; i++) {
-        s.number = scales[i];
-        gemma4_propose(p, &s);
-    }
+    gemma4_propose_numbers(p, &s, scales, sizeof scales / sizeof *scales);
     s.parameter = GEMMA4_PARAMETER_ROPE_DENOMINATOR;
     for (double part = 0.25; part <= 4; part *= 2) {
         s.number = part * (double)lc->head_dim;
@@ -266,15 +257,9 @@ void gemma4_propose_attention(gemma4_proposals *p, const gemma4_evidence *e, siz
     gemma4_setting s = {.steps = GEMMA4_STEP(GEMMA4_TAP_ATTN_SCORES) | GEMMA4_STEP(GEMMA4_TAP_ATTN_PROBS) | GEMMA4_STEP(GEMMA4_TAP_ATTN_CONTEXT)};
     propose_masks(p, e, s, c->layers[layer].kind == GEMMA4_SLIDING);
     s.parameter = GEMMA4_PARAMETER_ATTN_SCALE;
-    for (size_t i = 0; i < sizeof scales / sizeof *scales; i++) {
-        s.number = scales[i];
-        gemma4_propose(p, &s);
-    }
+    gemma4_propose_numbers(p, &s, scales, sizeof scales / sizeof *scales);
     s.parameter = GEMMA4_PARAMETER_ATTN_SOFTCAP;
-    for (size_t i = 0; i < sizeof caps / sizeof *caps; i++) {
-        s.number = caps[i];
-        gemma4_propose(p, &s);
-    }
+    gemma4_propose_numbers(p, &s, caps, sizeof caps / sizeof *caps);
     s.number = 0;
     s.parameter = GEMMA4_PARAMETER_KV_HEAD_OF;
     propose_maps(p, s, H, G);
@@ -295,23 +280,14 @@ static void propose_activation(gemma4_proposals *p, gemma4_tap step)
     for (s.word = 0; s.word < GEMMA4_FUNCTION_LEAKY_RELU; s.word++)
         gemma4_propose(p, &s);
     s.word = GEMMA4_FUNCTION_LEAKY_RELU;
-    for (size_t i = 0; i < sizeof slopes / sizeof *slopes; i++) {
-        s.number = slopes[i];
-        gemma4_propose(p, &s);
-    }
+    gemma4_propose_numbers(p, &s, slopes, sizeof slopes / sizeof *slopes);
     s.word = GEMMA4_FUNCTION_SIGMOID_GELU;
-    for (size_t i = 0; i < sizeof rates / sizeof *rates; i++) {
-        s.number = rates[i];
-        gemma4_propose(p, &s);
-    }
+    gemma4_propose_numbers(p, &s, rates, sizeof rates / sizeof *rates);
     s.word = GEMMA4_FUNCTION_GELU_CUBIC;
     s.number = 0.04;
     gemma4_propose(p, &s);
     for (s.word = GEMMA4_FUNCTION_CLAMPED; s.word <= GEMMA4_FUNCTION_OF_CLAMPED; s.word++)
-        for (size_t i = 0; i < sizeof limits / sizeof *limits; i++) {
-            s.number = limits[i];
-            gemma4_propose(p, &s);
-        }
+        gemma4_propose_numbers(p, &s, limits, sizeof limits / sizeof *limits);
     s.number = 0;
     s.parameter = GEMMA4_PARAMETER_GATE_AND_UP;
     for (s.word = 0; s.word < GEMMA4_GATE_AND_UP_COUNT; s.word++)
@@ -358,10 +334,7 @@ static void propose_weighting(gemma4_proposals *p, const gemma4_config *c)
     s.word = 0;
     s.parameter = GEMMA4_PARAMETER_ROUTER_POWER;
     static const double powers[] = {0.25, 0.5, 0.7, 1.5, 2, 3};
-    for (size_t i = 0; i < sizeof powers / sizeof *powers; i++) {
-        s.number = powers[i];
-        gemma4_propose(p, &s);
-    }
+    gemma4_propose_numbers(p, &s, powers, sizeof powers / sizeof *powers);
     s.parameter = GEMMA4_PARAMETER_TOP_K;
     for (size_t k = 1; k < c->top_k_experts; k++) {
         s.number = (double)k;
