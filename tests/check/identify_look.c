@@ -174,6 +174,21 @@ static void leave_rounding_open(const identification *id, gemma4_point *p)
     }
 }
 
+/* Factors that sums in the tier's type bring about by themselves. */
+static bool has_factor_of_rounding(const identification *id, const gemma4_point *p)
+{
+    for (size_t i = 0; i < p->count; i++) {
+        const gemma4_setting *s = &p->settings[i];
+        double most = s->parameter == GEMMA4_PARAMETER_RESULT_FACTOR ? fabs(s->number - 1) : 0;
+        for (size_t k = 0; s->parameter == GEMMA4_PARAMETER_RESULT_FACTORS && k < s->count; k++)
+            most = fmax(most, fabs(s->list[k] - 1));
+        bool is_factor = s->parameter == GEMMA4_PARAMETER_RESULT_FACTOR || s->parameter == GEMMA4_PARAMETER_RESULT_FACTORS;
+        if (is_factor && !(most > FACTOR_ROUNDINGS * id->s->e->subject->tier->unit))
+            return true;
+    }
+    return false;
+}
+
 /* Fits the candidate as it is, on all that there is? */
 static int try_point(identification *id, identify_candidate *c, bool *fits)
 {
@@ -182,6 +197,10 @@ static int try_point(identification *id, identify_candidate *c, bool *fits)
     gemma4_fit fit = {.model = GEMMA4_NO_MODEL, .second = GEMMA4_NO_MODEL, .only_layer = -1};
     if ((id->positions || id->quick) && solve_exactly(id, c)) /* the first positions leave the number open */
         return -1;
+    if (has_factor_of_rounding(id, c->point)) {
+        *fits = false;
+        return 0;
+    }
     fit_trial result = fit_try_positions(s, &planted, 0, &fit);
     *fits = result == FIT_FITS;
     if (*fits) {

@@ -60,6 +60,8 @@
  * together); factors that do so by the other part are all the same. */
 #define AGREED_PART 0.02
 #define EQUAL_FACTORS 1e-3
+/* A factor within so many roundings of 1 is none: sums of many terms in the tier's type shift whole tensors by as much. */
+#define FACTOR_ROUNDINGS 8
 
 /* A finding that no model explains belongs to a cause that holds this part of its error. */
 #define ATTRIBUTED_SHARE 0.5

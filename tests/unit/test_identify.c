@@ -154,6 +154,8 @@ static const planting ALL_TAPS[] = {
      SLIDING, .layers = SLIDING_LAYERS, .value = "25000", .tier = "bfloat16"},
     {{.parameter = OF(RESULT_FACTOR), .steps = AT(ATTN_POST_NORM), .number = 0.8},
      BOTH, .layers = "7", .value = "0.8", .only_layer = 7 + 1, .tier = "bfloat16"},
+    {{.parameter = OF(RESULT_FACTOR), .steps = AT(ATTN_POST_NORM), .number = 1.05},
+     BOTH, .layers = EVERY_LAYER, .value = "1.05", .tier = "bfloat16"},
 };
 
 START_TEST(what_was_planted_is_said)
@@ -263,6 +265,18 @@ START_TEST(of_an_honest_engine_nothing_is_said)
 }
 END_TEST
 
+/* Sums in bfloat16 make norms too large by as much: a factor would be a guess. */
+START_TEST(a_factor_near_to_rounding_is_not_said)
+{
+    judge_planted(&(planting){{.parameter = OF(RESULT_FACTOR), .steps = AT(ATTN_POST_NORM), .number = 1.02}, BOTH, .tier = "bfloat16"});
+    ck_assert(!judged.report.conforms);
+    ck_assert_uint_ge(gemma4_cause_count(judged.report.diagnosis), 1);
+    for (size_t i = 0; i < gemma4_cause_count(judged.report.diagnosis); i++)
+        ck_assert(!gemma4_cause_at(judged.report.diagnosis, i)->explained);
+    close_judged();
+}
+END_TEST
+
 static const gemma4_counter_model *mistake(const char *id)
 {
     for (size_t i = 0; i < gemma4_counter_model_count(); i++)
@@ -317,6 +331,7 @@ Suite *identify_suite(void)
     tcase_add_loop_test(others, of_an_honest_engine_nothing_is_said, 0, COUNT(HONEST));
     tcase_add_loop_test(others, a_catalogued_mistake_keeps_its_id, 0, COUNT(CATALOGUED));
     tcase_add_test(others, half_of_a_catalogued_mistake_is_not_that_one);
+    tcase_add_test(others, a_factor_near_to_rounding_is_not_said);
     tcase_set_timeout(all, 120);
     tcase_set_timeout(layers, 300);
     tcase_set_timeout(others, 120);
