@@ -1,4 +1,5 @@
 /* What the files that look for points of the space share: identify.c (which steps, which positions), identify_look.c (how near a point comes),
+ * identify_each.c (many looks at once),
  * identify_solve.c (numbers and lists), identify_join.c (several settings at once), identify_nearest.c (what explains part
  * of an error that nothing explains), identify_ids.c (the choice of experts). */
 #ifndef GEMMA4_IDENTIFY_INTERNAL_H
@@ -19,6 +20,9 @@ typedef struct identify_candidate {
     bool everywhere;    /* all positions were looked at: the first ones show nothing */
 } identify_candidate;
 
+/* A thread's own memory (identify_each.c). */
+typedef struct identify_worker identify_worker;
+
 typedef struct identification {
     fit_search *s;
     gemma4_scope scope;
@@ -31,7 +35,16 @@ typedef struct identification {
     size_t single_count;
     gemma4_real *at;            /* [T, width] a prediction that is kept */
     identify_candidate nearest; /* the one that explains most, of those that did not fit; its point is NULL where there is none */
+    identify_worker *workers;
+    size_t worker_count;
 } identification;
+
+/* --- identify_each.c --- */
+
+/* work(own, context, i) for i = 0 ... count - 1, on all threads. `own` is at the same scope and positions as id, with memory of its own; work must
+ * change nothing else but what belongs to its i. Returns -1 where one did. */
+int identify_each(identification *id, size_t count, int (*work)(identification *own, void *context, size_t i), void *context);
+void identify_workers_free(identification *id);
 
 /* --- identify_look.c --- */
 

@@ -37,31 +37,61 @@ static bool leaves_much_less(const identification *id, const identify_candidate 
     return !identify_is_rounding(id, c) && c->left < JOINED_GAIN * base->left;
 }
 
-/* One candidate with one more setting; kept where it leaves much less. */
-static int join_one(identification *id, const identify_candidate *base, const gemma4_setting *more)
+/* A candidate, each of the settings to be joined to it, and what comes of that. */
+typedef struct joins {
+    const identify_candidate *base;
+    const gemma4_setting *more;
+    identify_candidate *list; /* point is NULL where both together do not leave much less */
+} joins;
+
+static bool has_setting(const gemma4_point *p, const gemma4_setting *s)
 {
-    fit_search *s = id->s;
+    for (size_t i = 0; i < p->count; i++)
+        if (p->settings[i].parameter == s->parameter && p->settings[i].steps == s->steps)
+            return true;
+    return false;
+}
+
+static int join_one(identification *own, void *context, size_t i)
+{
+    const joins *j = context;
+    const identify_candidate *base = j->base;
+    const gemma4_config *config = &own->s->e->subject->model->config;
     gemma4_setting both[GEMMA4_POINT_SETTINGS];
     size_t count = base->point->count;
+    if (has_setting(base->point, &j->more[i]))
+        return 0;
     memcpy(both, base->point->settings, count * sizeof *both);
-    both[count] = *more;
-    for (size_t k = 0; k < count; k++)
-        if (both[k].parameter == more->parameter && both[k].steps == more->steps)
-            return 0;
-    identify_candidate next = {.point = gemma4_point_new(&s->e->subject->model->config, both, count + 1, base->point->model.where), .only_layer = base->only_layer};
-    identify_candidate *list = realloc(id->list, (id->count + 1) * sizeof *list);
-    id->list = list ? list : id->list;
-    int status = next.point && list ? identify_look(id, &next) : gemma4_fail(s->error, "diagnosis: out of memory");
-    if (!status && !leaves_much_less(id, &next, base) && is_factor_of_tap(id, more))
-        status = identify_solve(id, &next, count);
-    bool better = !status && leaves_much_less(id, &next, base);
+    both[count] = j->more[i];
+    identify_candidate *c = &j->list[i];
+    *c = (identify_candidate){.point = gemma4_point_new(config, both, count + 1, base->point->model.where), .only_layer = base->only_layer};
+    int status = c->point ? identify_look(own, c) : gemma4_fail(own->s->error, "diagnosis: out of memory");
+    if (!status && !leaves_much_less(own, c, base) && is_factor_of_tap(own, &j->more[i]))
+        status = identify_solve(own, c, count);
+    bool better = !status && leaves_much_less(own, c, base);
     for (size_t k = 0; better && k <= count && !status; k++)
-        if (identify_is_solved_for(&next.point->settings[k]))
-            status = identify_solve(id, &next, k);
-    if (better && !status)
-        id->list[id->count++] = next;
-    else
-        free(next.point);
+        if (identify_is_solved_for(&c->point->settings[k]))
+            status = identify_solve(own, c, k);
+    if (!better) {
+        free(c->point);
+        c->point = NULL;
+    }
+    return status;
+}
+
+/* One candidate with each of the settings: those that leave much less go to the list. */
+static int join_base(identification *id, const identify_candidate *base, size_t count)
+{
+    identify_candidate *list = realloc(id->list, (id->count + count + 1) * sizeof *list);
+    joins j = {.base = base, .more = id->singles, .list = calloc(count + 1, sizeof *j.list)};
+    id->list = list ? list : id->list;
+    int status = list && j.list ? identify_each(id, count, join_one, &j) : gemma4_fail(id->s->error, "diagnosis: out of memory");
+    for (size_t i = 0; j.list && i < count; i++)
+        if (j.list[i].point && !status)
+            id->list[id->count++] = j.list[i];
+        else
+            free(j.list[i].point);
+    free(j.list);
     return status;
 }
 
@@ -89,8 +119,7 @@ static int join(identification *id, size_t most)
     for (size_t b = 0, joined = 0; b < count && joined < most && !status; b++) {
         if (bases[b].point->count == GEMMA4_POINT_SETTINGS || is_like_earlier(bases, b))
             continue;
-        for (size_t i = 0; i < id->single_count && (joined == 0 || i < JOINED_MOST) && !status; i++)
-            status = join_one(id, &bases[b], &id->singles[i]);
+        status = join_base(id, &bases[b], joined == 0 || id->single_count < JOINED_MOST ? id->single_count : JOINED_MOST);
         joined++;
     }
     for (size_t i = 0; i < count; i++)

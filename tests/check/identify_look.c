@@ -88,46 +88,78 @@ static int by_left(const void *a, const void *b)
     return x->left < y->left ? -1 : x->left > y->left;
 }
 
+/* Proposals at work: what comes of each is in its place of the list. */
+typedef struct looks {
+    const gemma4_setting *settings;
+    int where;
+    identify_candidate *list; /* point is NULL where the setting cannot show at the tap, or has no effect */
+} looks;
+
+static int look_at_one(identification *own, void *context, size_t i)
+{
+    const looks *l = context;
+    const gemma4_evidence *e = own->s->e;
+    identify_candidate *c = &l->list[i];
+    *c = (identify_candidate){.point = gemma4_point_new(&e->subject->model->config, &l->settings[i], 1, l->where), .only_layer = -1};
+    if (!c->point)
+        return gemma4_fail(own->s->error, "diagnosis: out of memory");
+    gemma4_planted planted = identify_planted(own, c);
+    if (gemma4_can_show(e, &planted, own->s->tap)) {
+        if (identify_look(own, c))
+            return -1;
+        if (!identify_is_rounding(own, c))
+            return 0;
+    }
+    free(c->point);
+    c->point = NULL;
+    return 0;
+}
+
+/* Of starting points of one number, which follow each other, the best is kept. */
+static void keep_looks(identification *id, identify_candidate *list, const gemma4_setting *settings, size_t count)
+{
+    for (size_t i = 0, start = 0; i < count; i++) {
+        identify_candidate *last = id->count ? &id->list[id->count - 1] : NULL;
+        bool again = i > start && last && same_start(&settings[start], &settings[i]) && same_start(&settings[i], &last->point->settings[0]);
+        start = again ? start : i;
+        if (!list[i].point)
+            continue;
+        if (!again) {
+            id->list[id->count++] = list[i];
+        } else if (list[i].left >= last->left) {
+            free(list[i].point);
+        } else {
+            free(last->point);
+            *last = list[i];
+        }
+    }
+}
+
 /* Looks at every proposal, in the layers `where`; of starting points of one number, the best is solved for. */
 int identify_look_at_all(identification *id, const gemma4_proposals *proposals, int where)
 {
-    fit_search *s = id->s;
-    const gemma4_config *c = &s->e->subject->model->config;
-    identify_candidate *list = realloc(id->list, (id->count + proposals->count + 1) * sizeof *list);
-    if (!list)
-        return gemma4_fail(s->error, "diagnosis: out of memory");
-    id->list = list;
-    for (size_t i = 0, start = 0; i < proposals->count; i++) {
-        identify_candidate next = {.point = gemma4_point_new(c, &proposals->list[i], 1, where), .only_layer = -1};
-        if (!next.point)
-            return gemma4_fail(s->error, "diagnosis: out of memory");
-        gemma4_planted planted = identify_planted(id, &next);
-        bool tried = gemma4_can_show(s->e, &planted, s->tap);
-        if (tried && identify_look(id, &next)) {
-            free(next.point);
-            return -1;
-        }
-        bool again = i > start && id->count > 0 && same_start(&proposals->list[start], &proposals->list[i]) &&
-                     same_start(&proposals->list[i], &id->list[id->count - 1].point->settings[0]);
-        start = again ? start : i;
-        if (!tried || identify_is_rounding(id, &next) || (again && next.left >= id->list[id->count - 1].left)) {
-            free(next.point);
-        } else if (again) {
-            free(id->list[id->count - 1].point);
-            id->list[id->count - 1] = next;
-        } else {
-            id->list[id->count++] = next;
-        }
-    }
-    return 0;
+    size_t count = proposals->count;
+    identify_candidate *list = realloc(id->list, (id->count + count + 1) * sizeof *list);
+    looks l = {.settings = proposals->list, .where = where, .list = calloc(count + 1, sizeof *l.list)};
+    id->list = list ? list : id->list;
+    int status = list && l.list ? identify_each(id, count, look_at_one, &l) : gemma4_fail(id->s->error, "diagnosis: out of memory");
+    if (!status)
+        keep_looks(id, l.list, l.settings, count);
+    for (size_t i = 0; status && l.list && i < count; i++)
+        free(l.list[i].point);
+    free(l.list);
+    return status;
+}
+
+static int solve_one(identification *own, void *context, size_t i)
+{
+    identify_candidate *c = (identify_candidate *)context + i;
+    return identify_is_solved_for(&c->point->settings[0]) ? identify_solve(own, c, 0) : 0;
 }
 
 int identify_solve_all(identification *id, size_t from)
 {
-    for (size_t i = from; i < id->count; i++)
-        if (identify_is_solved_for(&id->list[i].point->settings[0]) && identify_solve(id, &id->list[i], 0))
-            return -1;
-    return 0;
+    return identify_each(id, id->count - from, solve_one, id->list + from);
 }
 
 /* ------------------------------------------------------------------- verdict */
@@ -218,6 +250,15 @@ static double limit_of(const identification *id)
     return (id->quick ? SCREEN_FACTOR : 1) * LIMIT_SCORE;
 }
 
+/* What a point leaves, for the comparison with others: numbers of a list are fitted to the rounding too, so it counts as honest rounding at least. */
+static double residual_to_beat(const gemma4_point_fit *fit)
+{
+    bool list = false;
+    for (size_t i = 0; i < fit->point->count; i++)
+        list = list || gemma4_parameter_describe(fit->point->settings[i].parameter)->domain == GEMMA4_DOMAIN_LIST;
+    return list ? fmax(1, fit->residual) : fit->residual;
+}
+
 /* Tries those that leave least. */
 int identify_try_best(identification *id)
 {
@@ -235,7 +276,7 @@ int identify_try_best(identification *id)
         if (try_point(id, c, &fits))
             return -1;
         if (fits)
-            best = fmin(best, s->finding->points[s->finding->point_count - 1].residual);
+            best = fmin(best, residual_to_beat(&s->finding->points[s->finding->point_count - 1]));
     }
     for (size_t i = 0; i < id->count && s->finding->point_count == 0; i++)
         if (identify_remember(id, &id->list[i]))
