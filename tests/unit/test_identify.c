@@ -44,13 +44,13 @@ static void open_case(const char *case_id)
     ck_assert_msg(judged.model != NULL, "%s", error.message);
 }
 
-/* Of the case that is open. */
+/* Of the case that is open; of its model where the simulation names none. */
 static void judge(gemma4_simulation s)
 {
     gemma4_error error = {""};
     char *path = test_join(test_fresh_dir(), "dump.h5");
     s.the_case = judged.the_case;
-    s.model = judged.model;
+    s.model = s.model ? s.model : judged.model;
     ck_assert_msg(gemma4_simulate(&s, path, &error) == 0, "%s", error.message);
     judged.dump = gemma4_activations_open(path, &judged.model->config, &error);
     ck_assert_msg(judged.dump != NULL, "%s", error.message);
@@ -207,6 +207,7 @@ static const planting LOGITS[] = {
      SLIDING, .layers = SLIDING_LAYERS, .value = "0.3", .taps = GEMMA4_SET_LOGITS},
     {{.parameter = OF(RESULT_FACTOR), .steps = AT(ATTN_POST_NORM), .number = 0.85},
      BOTH, .layers = "4", .value = "0.85", .only_layer = 4 + 1, .taps = GEMMA4_SET_LOGITS},
+    {{.parameter = OF(RESULT_FACTOR), .steps = AT(EMBED), .number = 0.69}, HEAD, .layers = "", .value = "0.69", .taps = GEMMA4_SET_LOGITS},
 };
 
 START_TEST(logits_may_be_enough)
@@ -221,6 +222,23 @@ START_TEST(layer_outputs_are_enough)
 {
     judge_planted(&LAYERS[_i]);
     assert_says(&LAYERS[_i], the_cause());
+    close_judged();
+}
+END_TEST
+
+/* --- another config --- */
+
+static const gemma4_tap_set MORE_EXPERTS[] = {GEMMA4_SET_ALL, GEMMA4_SET_LAYERS, GEMMA4_SET_LOGITS};
+
+/* Then the tensors by rank have another shape. */
+START_TEST(more_experts_than_the_config_says_are_counted)
+{
+    const planting p = {{.parameter = OF(TOP_K)}, BOTH, .layers = EVERY_LAYER, .value = "6"};
+    open_case(NULL);
+    gemma4_model other = *judged.model;
+    other.config.top_k_experts = 6;
+    judge((gemma4_simulation){.model = &other, .tier = "float32", .taps = MORE_EXPERTS[_i], .only_layer = {-1, -1}});
+    assert_says(&p, the_cause());
     close_judged();
 }
 END_TEST
@@ -327,6 +345,7 @@ Suite *identify_suite(void)
     tcase_add_test(all, two_faults_of_a_step_are_both_said);
     tcase_add_loop_test(layers, layer_outputs_are_enough, 0, WHOLE_LAYERS ? COUNT(LAYERS) : 0);
     tcase_add_loop_test(layers, logits_may_be_enough, 0, WHOLE_LAYERS ? COUNT(LOGITS) : 0);
+    tcase_add_loop_test(others, more_experts_than_the_config_says_are_counted, 0, WHOLE_LAYERS ? COUNT(MORE_EXPERTS) : 1);
     tcase_add_loop_test(others, what_holds_while_decoding_is_said_of_that, 0, COUNT(DECODING));
     tcase_add_loop_test(others, of_an_honest_engine_nothing_is_said, 0, COUNT(HONEST));
     tcase_add_loop_test(others, a_catalogued_mistake_keeps_its_id, 0, COUNT(CATALOGUED));
