@@ -244,7 +244,10 @@ static double expert_scale(const counter *m, size_t expert)
 /* A chosen expert's probability, as the normalisation reads it: it came with the choice, before ids were shifted. */
 static double chosen_prob(const counter *m, const real *probs, int32_t id)
 {
-    size_t E = m->c->num_experts, came_with = m->p->router.ids_shifted ? ((size_t)id + E - 1) % E : (size_t)id;
+    const gemma4_setting *choice = counter_setting(m, GEMMA4_PARAMETER_CHOICE);
+    long long E = (long long)m->c->num_experts;
+    long long shift = m->p->router.ids_shifted ? 1 : choice && choice->word == GEMMA4_CHOICE_SHIFTED ? (long long)choice->number : 0;
+    size_t came_with = (size_t)((((long long)id - shift) % E + E) % E);
     const gemma4_setting *power = counter_setting(m, GEMMA4_PARAMETER_ROUTER_POWER);
     double prob = (double)probs[came_with] * (m->p->router.expert_scale_before_normalising ? expert_scale(m, (size_t)id) : 1);
     return power ? pow(prob, power->number) : prob;

@@ -303,25 +303,35 @@ static int look_at_fewer_layers(identification *id)
     return status;
 }
 
+/* The steps of the layer, up to the tap, that the dump leaves open. */
+static int identify_layer(identification *id)
+{
+    fit_search *s = id->s;
+    gemma4_proposals proposals = {0};
+    propose_layer(s, s->e->layer, true, &proposals);
+    propose_layer(s, s->e->layer, false, &proposals);
+    propose_together(s, s->e->layer, &proposals);
+    proposals.scope = id->scope;
+    if (may_be_at_fault(s, s->tap, s->e->layer))
+        gemma4_propose_from_result(&proposals, s->e, s->tap);
+    int status = proposals.failed ? gemma4_fail(s->error, "diagnosis: out of memory") : 0;
+    status = status || identify_look_at_all(id, &proposals, identify_where(s->e)) || identify_solve_all(id, 0) || identify_try_best(id) ? -1 : 0;
+    status = status ? status : identify_join(id, 5);
+    gemma4_proposals_free(&proposals);
+    return status;
+}
+
 static int identify_bridged(identification *id)
 {
     fit_search *s = id->s;
-    const gemma4_config *c = &s->e->subject->model->config;
-    bool in_layer = gemma4_block_is_layer(c, s->e->block) && !fit_is_bridged(s->e);
-    int where = in_layer ? identify_where(s->e) : GEMMA4_ON_SLIDING | GEMMA4_ON_FULL;
-    gemma4_proposals proposals = {0};
-    if (in_layer) {
-        propose_layer(s, s->e->layer, true, &proposals);
-        propose_layer(s, s->e->layer, false, &proposals);
-        propose_together(s, s->e->layer, &proposals);
-        proposals.scope = id->scope;
-        if (may_be_at_fault(s, s->tap, s->e->layer))
-            gemma4_propose_from_result(&proposals, s->e, s->tap);
-        int status = proposals.failed ? gemma4_fail(s->error, "diagnosis: out of memory") : 0;
-        status = status || identify_look_at_all(id, &proposals, where) || identify_solve_all(id, 0) || identify_try_best(id) ? -1 : 0;
-        status = status ? status : identify_join(id, 5);
-        gemma4_proposals_free(&proposals);
-        return status;
+    if (gemma4_block_is_layer(&s->e->subject->model->config, s->e->block) && !fit_is_bridged(s->e)) {
+        if (identify_layer(id))
+            return -1;
+        if (s->finding->point_count || !id->fits_early)
+            return 0;
+        identify_free(id);
+        id->positions = 0;
+        return identify_layer(id);
     }
     return look_at_model(id) || identify_try_best(id) || (s->finding->point_count == 0 && (look_at_fewer_layers(id) || identify_try_best(id))) ? -1 : 0;
 }
@@ -386,9 +396,7 @@ static int identify_in_scope(identification *id, bool step, gemma4_scope scope)
     while (first < T && !gemma4_in_scope(schedule, scope, first))
         first++;
     id->positions = !step && first + PREFIX_POSITIONS < T ? first + PREFIX_POSITIONS : 0;
-    id->single_count = 0;
-    free(id->singles);
-    id->singles = NULL;
+    id->fits_early = false;
     int status = step ? identify_step(id, &proposals) : identify_bridged(id);
     identify_free(id);
     gemma4_proposals_free(&proposals);

@@ -1,6 +1,6 @@
 /* What the files that look for points of the space share: identify.c (which steps, which positions), identify_look.c (how near a point comes),
  * identify_each.c (many looks at once),
- * identify_solve.c (numbers and lists), identify_join.c (several settings at once), identify_nearest.c (what explains part
+ * identify_solve.c (numbers and lists), identify_join.c (several settings at once), identify_experts.c (a fused mixture of experts), identify_nearest.c (what explains part
  * of an error that nothing explains), identify_ids.c (the choice of experts). */
 #ifndef GEMMA4_IDENTIFY_INTERNAL_H
 #define GEMMA4_IDENTIFY_INTERNAL_H
@@ -28,6 +28,7 @@ typedef struct identification {
     gemma4_scope scope;
     size_t positions;    /* that are looked at; 0: all */
     bool quick;
+    bool fits_early;     /* a candidate fits the first positions and not all: something else acts later */
     double nothing;      /* score of the error itself */
     identify_candidate *list;
     size_t count;
@@ -84,6 +85,13 @@ int identify_tell_nearest(identification *id);
 bool identify_is_solved_for(const gemma4_setting *setting);
 /* Least squares from what is at hand, by the slope of the prediction, and the interval that noise leaves. */
 int identify_solve(identification *id, identify_candidate *candidate, size_t setting);
+
+/* --- identify_experts.c --- */
+
+enum { IDENTIFY_SPLIT_BASES = 4 };
+/* Where the sum over the experts fails and nothing of it is in the dump: the settings among the singles with which all is right but the experts'
+ * weights, each with the ranks that are missing. Up to IDENTIFY_SPLIT_BASES, whose points are the caller's then. */
+int identify_split_experts(identification *id, identify_candidate *bases, size_t *found);
 
 /* --- identify_join.c --- */
 

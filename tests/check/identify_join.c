@@ -10,6 +10,8 @@
 static int keep_singles(identification *id)
 {
     identify_candidate *sorted = malloc((id->count + 1) * sizeof *sorted);
+    free(id->singles);
+    id->single_count = 0;
     id->singles = malloc((id->count + 1) * sizeof *id->singles);
     if (!sorted || !id->singles) {
         free(sorted);
@@ -128,10 +130,30 @@ static int join(identification *id, size_t most)
     return status ? status : identify_try_best(id);
 }
 
+/* What is right up to the weights of the experts, with every other setting beside it. */
+static int join_split(identification *id)
+{
+    identify_candidate *others = id->list;
+    size_t other_count = id->count;
+    id->list = calloc(IDENTIFY_SPLIT_BASES, sizeof *id->list);
+    id->count = 0;
+    int status = id->list ? identify_split_experts(id, id->list, &id->count) : gemma4_fail(id->s->error, "diagnosis: out of memory");
+    if (!status && id->count)
+        status = identify_try_best(id);
+    if (!status && id->count && id->s->finding->point_count == 0)
+        status = join(id, IDENTIFY_SPLIT_BASES);
+    identify_free(id);
+    id->list = others;
+    id->count = other_count;
+    return status;
+}
+
 /* Two settings at once, then three. */
 int identify_join(identification *id, size_t most)
 {
-    if (id->s->finding->point_count == 0 && keep_singles(id))
+    if (id->s->finding->point_count)
+        return 0;
+    if (keep_singles(id) || join_split(id))
         return -1;
     for (int more = 0; more < 2 && id->s->finding->point_count == 0; more++)
         if (join(id, most))

@@ -275,6 +275,7 @@ int identify_try_best(identification *id)
         tried++;
         if (try_point(id, c, &fits))
             return -1;
+        id->fits_early = id->fits_early || (id->positions && !fits && c->left <= limit_of(id));
         if (fits)
             best = fmin(best, residual_to_beat(&s->finding->points[s->finding->point_count - 1]));
     }

@@ -305,7 +305,8 @@ static void propose_choice(gemma4_proposals *p, const gemma4_config *c)
     gemma4_propose(p, &s);
     s.word = GEMMA4_CHOICE_ROUNDED;
     gemma4_propose(p, &s);
-    s.word = GEMMA4_CHOICE_SHIFTED;
+    s.word = GEMMA4_CHOICE_SHIFTED; /* after the choice: the probabilities are still those of the right ids */
+    s.steps |= GEMMA4_STEP(GEMMA4_TAP_ROUTER_TOPK_NORM);
     for (size_t n = 1; n < E; n = n < 16 ? n + 1 : 2 * n) {
         s.number = (double)n;
         gemma4_propose(p, &s);
@@ -313,6 +314,7 @@ static void propose_choice(gemma4_proposals *p, const gemma4_config *c)
         if (n <= 8 && 2 * n < E)
             gemma4_propose(p, &s);
     }
+    s.steps = GEMMA4_STEP(GEMMA4_TAP_ROUTER_TOPK_IDS);
     s.word = GEMMA4_CHOICE_SKIPPED;
     for (size_t r = 0; r < K; r++) {
         s.number = (double)r;

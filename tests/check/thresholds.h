@@ -44,6 +44,8 @@
  * one does. */
 #define JOINED_MOST 120
 #define JOINED_GAIN 0.7
+/* A rank of the chosen experts is missing where its weight is nowhere more than this part of the right one. */
+#define RANK_MISSING 0.01
 /* Where no setting fits in all layers: so many of those that explain most are looked at in single ones, and must leave this part of the error
  * there to be tried. */
 #define SINGLE_LAYER_MOST 400
