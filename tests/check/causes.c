@@ -258,15 +258,17 @@ static size_t rank_of(gemma4_parameter p)
     return p >= GEMMA4_PARAMETER_ROPE_THETA || p <= GEMMA4_PARAMETER_NORM_WEIGHT_OF ? 0 : p <= GEMMA4_PARAMETER_WEIGHT_FACTORS ? 1 : p <= GEMMA4_PARAMETER_INPUT_ROUNDED ? 2 : 3;
 }
 
-/* Settings, and the digits of numbers, that a point leaves free beyond its words. */
+/* Settings, and the digits of numbers, that a point leaves free beyond its words. Ten entries of a list are worth a setting. */
 static size_t freedom_of(const gemma4_point *p)
 {
     size_t freedom = 1000 * p->count;
     for (size_t i = 0; i < p->count; i++) {
         gemma4_domain domain = gemma4_parameter_describe(p->settings[i].parameter)->domain;
         bool number = domain == GEMMA4_DOMAIN_REAL && !p->expression[i][0];
+        for (uint64_t ranks = p->settings[i].parameter == GEMMA4_PARAMETER_EXPERTS_MISSING ? (uint64_t)p->settings[i].number : 0; ranks; ranks &= ranks - 1)
+            freedom++;
         freedom += rank_of(p->settings[i].parameter) +
-                   (p->settings[i].parameter == GEMMA4_PARAMETER_KV_HEAD_OF) + 10 * (domain == GEMMA4_DOMAIN_LIST ? 1 + p->settings[i].count : number ? gemma4_digits_of(p->settings[i].number) : 0);
+                   (p->settings[i].parameter == GEMMA4_PARAMETER_KV_HEAD_OF) + (domain == GEMMA4_DOMAIN_LIST ? 100 * p->settings[i].count + 10 : number ? 10 * gemma4_digits_of(p->settings[i].number) : 0);
     }
     return freedom;
 }

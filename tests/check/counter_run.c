@@ -58,7 +58,7 @@ static void find_open(const gemma4_evidence *e, size_t positions, const real *lo
     const real *right = e->taps[GEMMA4_TAP_ROUTER_LOGITS].expected;
     for (size_t t = 0; t < positions; t++)
         open[t] = !e->have_valid_ids[t] && !gemma4_logits_are_stored(e, t) &&
-                  gemma4_find_boundary(logits + t * E, ids + t * K, K, E).gap <=
+                  fabs(gemma4_find_boundary(logits + t * E, ids + t * K, K, E).gap) <= /* negative where the mistake is in the choosing */
                       gemma4_near_tie(e, t) * times_larger(logits + t * E, right + t * E, E);
 }
 

@@ -398,6 +398,7 @@ static int identify_in_scope(identification *id, bool step, gemma4_scope scope)
     id->positions = !step && first + PREFIX_POSITIONS < T ? first + PREFIX_POSITIONS : 0;
     id->fits_early = false;
     int status = step ? identify_step(id, &proposals) : identify_bridged(id);
+    status = status ? status : identify_refine(id);
     identify_free(id);
     gemma4_proposals_free(&proposals);
     return status;
@@ -414,6 +415,9 @@ int fit_identify(fit_search *s, const gemma4_finding *earlier, size_t earlier_co
         return gemma4_fail(s->error, "diagnosis: out of memory");
     id.quick = !step && e->subject->tier->unit <= UNIT_FLOAT32;
     id.positions = !step && PREFIX_POSITIONS < e->subject->T ? PREFIX_POSITIONS : 0;
+    id.first_search = true;
+    for (size_t i = 0; i < earlier_count; i++)
+        id.first_search = id.first_search && (earlier[i].tap != s->tap || earlier[i].point_count || earlier[i].fit_count);
     int status = identify_as_before(&id, earlier, earlier_count);
     for (int scope = GEMMA4_EVERYWHERE; scope < GEMMA4_SCOPES && !status && s->finding->point_count == 0; scope++)
         if (scope == GEMMA4_EVERYWHERE || fit_may_be_in_scope(s, (gemma4_scope)scope))
@@ -424,6 +428,7 @@ int fit_identify(fit_search *s, const gemma4_finding *earlier, size_t earlier_co
     identify_workers_free(&id);
     free(id.nearest.point);
     free(id.singles);
+    free(id.shares);
     free(id.at);
     return status;
 }

@@ -1,6 +1,6 @@
 /* What the files that look for points of the space share: identify.c (which steps, which positions), identify_look.c (how near a point comes),
  * identify_each.c (many looks at once),
- * identify_solve.c (numbers and lists), identify_join.c (several settings at once), identify_experts.c (a fused mixture of experts), identify_nearest.c (what explains part
+ * identify_solve.c (numbers and lists), identify_join.c (several settings at once), identify_experts.c (a fused mixture of experts), identify_refine.c (plainer points), identify_nearest.c (what explains part
  * of an error that nothing explains), identify_ids.c (the choice of experts). */
 #ifndef GEMMA4_IDENTIFY_INTERNAL_H
 #define GEMMA4_IDENTIFY_INTERNAL_H
@@ -28,11 +28,13 @@ typedef struct identification {
     gemma4_scope scope;
     size_t positions;    /* that are looked at; 0: all */
     bool quick;
+    bool first_search;   /* the search has not come to nothing at this tap of another layer */
     bool fits_early;     /* a candidate fits the first positions and not all: something else acts later */
     double nothing;      /* score of the error itself */
     identify_candidate *list;
     size_t count;
     gemma4_setting *singles; /* those that explain most by themselves */
+    double *shares;          /* of each of those */
     size_t single_count;
     gemma4_real *at;            /* [T, width] a prediction that is kept */
     identify_candidate nearest; /* the one that explains most, of those that did not fit; its point is NULL where there is none */
@@ -67,6 +69,8 @@ int identify_solve_all(identification *id, size_t from);
 void identify_free(identification *id);
 /* For qsort: those that explain most first. */
 int identify_by_share(const void *a, const void *b);
+/* Tries a candidate as it is; the finding keeps it where it fits, else it is freed. */
+int identify_try(identification *id, identify_candidate *candidate);
 /* Tries the candidates that leave least as they are; the finding keeps those that fit. */
 int identify_try_best(identification *id);
 /* The finding keeps a point that fits, and its memory. */
@@ -89,6 +93,7 @@ int identify_solve(identification *id, identify_candidate *candidate, size_t set
 /* --- identify_experts.c --- */
 
 enum { IDENTIFY_SPLIT_BASES = 4 };
+bool identify_comes_apart(const fit_search *s);
 /* Where the sum over the experts fails and nothing of it is in the dump: the settings among the singles with which all is right but the experts'
  * weights, each with the ranks that are missing. Up to IDENTIFY_SPLIT_BASES, whose points are the caller's then. */
 int identify_split_experts(identification *id, identify_candidate *bases, size_t *found);
@@ -97,6 +102,11 @@ int identify_split_experts(identification *id, identify_candidate *bases, size_t
 
 /* The best `most` candidates joined by a second setting, then by a third. */
 int identify_join(identification *id, size_t most);
+
+/* --- identify_refine.c --- */
+
+/* Tries, in the place of each point that fits, plainer ones, and those that cannot be told apart from it. */
+int identify_refine(identification *id);
 
 /* --- identify.c --- */
 

@@ -11,9 +11,11 @@ static int keep_singles(identification *id)
 {
     identify_candidate *sorted = malloc((id->count + 1) * sizeof *sorted);
     free(id->singles);
+    free(id->shares);
     id->single_count = 0;
     id->singles = malloc((id->count + 1) * sizeof *id->singles);
-    if (!sorted || !id->singles) {
+    id->shares = malloc((id->count + 1) * sizeof *id->shares);
+    if (!sorted || !id->singles || !id->shares) {
         free(sorted);
         return gemma4_fail(id->s->error, "diagnosis: out of memory");
     }
@@ -21,8 +23,10 @@ static int keep_singles(identification *id)
         memcpy(sorted, id->list, id->count * sizeof *sorted);
     qsort(sorted, id->count, sizeof *sorted, identify_by_share);
     for (size_t i = 0; i < id->count; i++)
-        if (sorted[i].only_layer < 0 && sorted[i].point->settings[0].parameter != GEMMA4_PARAMETER_SUM_TYPE) /* slow, and small */
+        if (sorted[i].only_layer < 0 && sorted[i].point->settings[0].parameter != GEMMA4_PARAMETER_SUM_TYPE) { /* slow, and small */
+            id->shares[id->single_count] = sorted[i].share;
             id->singles[id->single_count++] = sorted[i].point->settings[0];
+        }
     free(sorted);
     return 0;
 }
@@ -130,7 +134,22 @@ static int join(identification *id, size_t most)
     return status ? status : identify_try_best(id);
 }
 
-/* What is right up to the weights of the experts, with every other setting beside it. */
+/* Is there a point to be content with? Of a fused mixture of experts, no list of factors for many experts: two settings may do as well. */
+static bool is_settled(const identification *id)
+{
+    const gemma4_finding *f = id->s->finding;
+    for (size_t i = 0; i < f->point_count; i++) {
+        const gemma4_point *p = f->points[i].point;
+        bool long_list = false;
+        for (size_t k = 0; k < p->count; k++)
+            long_list = long_list || p->settings[k].count > LONG_LIST;
+        if (!long_list)
+            return true;
+    }
+    return f->point_count && !identify_comes_apart(id->s);
+}
+
+/* What is right up to the weights of the experts, with every other setting beside it, and with two. */
 static int join_split(identification *id)
 {
     identify_candidate *others = id->list;
@@ -140,7 +159,7 @@ static int join_split(identification *id)
     int status = id->list ? identify_split_experts(id, id->list, &id->count) : gemma4_fail(id->s->error, "diagnosis: out of memory");
     if (!status && id->count)
         status = identify_try_best(id);
-    if (!status && id->count && id->s->finding->point_count == 0)
+    for (int more = 0; more < 2 && !status && id->count && !is_settled(id); more++)
         status = join(id, IDENTIFY_SPLIT_BASES);
     identify_free(id);
     id->list = others;
@@ -151,11 +170,11 @@ static int join_split(identification *id)
 /* Two settings at once, then three. */
 int identify_join(identification *id, size_t most)
 {
-    if (id->s->finding->point_count)
+    if (is_settled(id))
         return 0;
-    if (keep_singles(id) || join_split(id))
+    if (keep_singles(id) || (id->first_search && join_split(id)))
         return -1;
-    for (int more = 0; more < 2 && id->s->finding->point_count == 0; more++)
+    for (int more = 0; more < 2 && !is_settled(id); more++)
         if (join(id, most))
             return -1;
     return 0;

@@ -164,14 +164,24 @@ int identify_solve_all(identification *id, size_t from)
 
 /* ------------------------------------------------------------------- verdict */
 
-/* Keeps a point that fits: those with fewer settings, and among them those that were proposed earlier, first. */
 void identify_keep(gemma4_finding *f, gemma4_scope scope, const identify_candidate *c, const gemma4_fit *fit)
 {
-    if (f->point_count == GEMMA4_MAX_FITS) {
+    bool known = false;
+    for (size_t i = 0; i < f->point_count; i++)
+        known = known || (f->points[i].scope == scope && f->points[i].only_layer == c->only_layer && gemma4_points_agree(f->points[i].point, c->point));
+    size_t last = f->point_count;
+    if (last == GEMMA4_MAX_FITS)
+        for (size_t i = 0; i < f->point_count; i++)
+            last = f->points[i].point->count > c->point->count ? i : last; /* fewer settings are plainer */
+    if (known || last == GEMMA4_MAX_FITS) {
         free(c->point);
         return;
     }
-    f->points[f->point_count++] =
+    if (last < f->point_count)
+        free(f->points[last].point);
+    else
+        f->point_count++;
+    f->points[last] =
         (gemma4_point_fit){.point = c->point, .scope = scope, .only_layer = c->only_layer, .coefficient = fit->coefficient, .residual = fit->residual};
 }
 
@@ -237,6 +247,7 @@ static int try_point(identification *id, identify_candidate *c, bool *fits)
     *fits = result == FIT_FITS;
     if (*fits) {
         leave_rounding_open(id, c->point);
+        gemma4_point_sort(c->point);
         gemma4_point_recognise(c->point, &s->e->subject->model->config, s->e->layer);
         gemma4_point_say(c->point, &s->e->subject->model->config, s->e->layer);
         identify_keep(s->finding, id->scope, c, &fit);
@@ -248,6 +259,15 @@ static int try_point(identification *id, identify_candidate *c, bool *fits)
 static double limit_of(const identification *id)
 {
     return (id->quick ? SCREEN_FACTOR : 1) * LIMIT_SCORE;
+}
+
+int identify_try(identification *id, identify_candidate *c)
+{
+    bool fits = false;
+    int status = c->left <= limit_of(id) ? try_point(id, c, &fits) : 0;
+    free(c->point); /* NULL where the finding keeps it */
+    c->point = NULL;
+    return status;
 }
 
 /* What a point leaves, for the comparison with others: numbers of a list are fitted to the rounding too, so it counts as honest rounding at least. */
@@ -276,7 +296,7 @@ int identify_try_best(identification *id)
         if (try_point(id, c, &fits))
             return -1;
         id->fits_early = id->fits_early || (id->positions && !fits && c->left <= limit_of(id));
-        if (fits)
+        if (fits && s->finding->point_count)
             best = fmin(best, residual_to_beat(&s->finding->points[s->finding->point_count - 1]));
     }
     for (size_t i = 0; i < id->count && s->finding->point_count == 0; i++)

@@ -335,6 +335,28 @@ gemma4_point *gemma4_point_new(const gemma4_config *c, const gemma4_setting *set
     return p;
 }
 
+/* Does setting i belong behind setting k? In dataflow order, then in that of the table. */
+static bool is_after(const gemma4_point *p, size_t i, size_t k)
+{
+    gemma4_tap a = gemma4_setting_step(&p->settings[i]), b = gemma4_setting_step(&p->settings[k]);
+    return a != b ? a > b : p->settings[i].parameter > p->settings[k].parameter;
+}
+
+void gemma4_point_sort(gemma4_point *p)
+{
+    for (size_t i = 1; i < p->count; i++)
+        for (size_t k = i; k > 0 && is_after(p, k - 1, k); k--) {
+            gemma4_setting setting = p->settings[k];
+            double low = p->low[k], high = p->high[k];
+            p->settings[k] = p->settings[k - 1];
+            p->low[k] = p->low[k - 1];
+            p->high[k] = p->high[k - 1];
+            p->settings[k - 1] = setting;
+            p->low[k - 1] = low;
+            p->high[k - 1] = high;
+        }
+}
+
 /* ------------------------------------------------------------ plain numbers */
 
 /* The nearest number of so many decimal digits. */
@@ -396,10 +418,25 @@ static void merge_factors(gemma4_setting *s, double *low, double *high)
     *high = most;
 }
 
+/* x sigmoid(a x) has a name for two numbers. */
+static void name_function(gemma4_setting *s, double *low, double *high)
+{
+    if (s->parameter != GEMMA4_PARAMETER_ACTIVATION || s->word != GEMMA4_FUNCTION_SIGMOID_GELU)
+        return;
+    if (*low <= 1 && *high >= 1)
+        s->word = GEMMA4_FUNCTION_SILU;
+    else if (*low <= 1.702 && *high >= 1.702)
+        s->word = GEMMA4_FUNCTION_QUICK_GELU;
+    else
+        return;
+    s->number = *low = *high = 0;
+}
+
 void gemma4_point_recognise(gemma4_point *p, const gemma4_config *c, size_t layer)
 {
     for (size_t i = 0; i < p->count; i++) {
         gemma4_setting *s = &p->settings[i];
+        name_function(s, &p->low[i], &p->high[i]);
         merge_factors(s, &p->low[i], &p->high[i]);
         double low = p->low[i], high = p->high[i], plain = s->number;
         size_t digits = 1;

@@ -338,6 +338,7 @@ static void propose_weighting(gemma4_proposals *p, const gemma4_config *c)
     static const double powers[] = {0.25, 0.5, 0.7, 1.5, 2, 3};
     gemma4_propose_numbers(p, &s, powers, sizeof powers / sizeof *powers);
     s.parameter = GEMMA4_PARAMETER_TOP_K;
+    s.steps |= GEMMA4_STEP(GEMMA4_TAP_ROUTER_TOPK_IDS);
     for (size_t k = 1; k <= 2 * c->top_k_experts && k <= c->num_experts; k++) {
         s.number = (double)k;
         if (k != c->top_k_experts)

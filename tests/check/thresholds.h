@@ -44,6 +44,10 @@
  * one does. */
 #define JOINED_MOST 120
 #define JOINED_GAIN 0.7
+/* Entries of a list that say less than two settings that fit as well. */
+#define LONG_LIST 8
+/* Settings whose shares of the error are as near are tried in each other's place. */
+#define TWIN_SHARE 1e-4
 /* A rank of the chosen experts is missing where its weight is nowhere more than this part of the right one. */
 #define RANK_MISSING 0.01
 /* Where no setting fits in all layers: so many of those that explain most are looked at in single ones, and must leave this part of the error

@@ -189,6 +189,50 @@ START_TEST(two_faults_of_a_step_are_both_said)
 }
 END_TEST
 
+/* --- a fused mixture of experts --- */
+
+/* Two faults behind one tap, and what would fit as well. */
+static const struct {
+    gemma4_setting settings[2];
+    const char *values[2];
+    gemma4_parameter equivalent;
+} FUSED[] = {
+    {{{.parameter = OF(WEIGHTS_ORDER), .steps = AT(MOE_ACT), .word = GEMMA4_TRANSPOSED}, {.parameter = OF(EXPERTS_MISSING), .steps = AT(MOE_OUT), .number = 9}},
+     {"transposed", "[0, 3]"},
+     GEMMA4_PARAMETER_COUNT},
+    {{{.parameter = OF(ROUTER_POWER), .steps = AT(ROUTER_TOPK_NORM), .number = 0.5}, {.parameter = OF(EXPERTS_MISSING), .steps = AT(MOE_OUT), .number = 4}},
+     {"p^0.5", "[2]"},
+     GEMMA4_PARAMETER_COUNT},
+    {{{.parameter = OF(ROUTER_WEIGHTS), .steps = AT(ROUTER_TOPK_NORM), .word = GEMMA4_WEIGHTS_SIGMOID},
+      {.parameter = OF(WEIGHTS_ORDER), .steps = AT(MOE_ACT), .word = GEMMA4_INTERLEAVED, .unit = GEMMA4_LANES, .number = 2, .columns = true}},
+     {"sigmoid", "columns lanes interleaved"},
+     OF(RESULT_ORDER)},
+};
+
+START_TEST(faults_of_a_fused_kernel_come_apart)
+{
+    open_case(NULL);
+    gemma4_point *point = gemma4_point_new(&judged.model->config, FUSED[_i].settings, 2, BOTH);
+    judge((gemma4_simulation){.tier = "float32", .planted = {&point->model}, .only_layer = {-1, -1}, .fused = true});
+    free(point);
+    const gemma4_cause *cause = the_cause();
+    ck_assert_msg(cause->point && cause->point->count == 2, "%s", gemma4_cause_model(cause)->wrong);
+    for (size_t i = 0; i < 2; i++) {
+        char value[400];
+        ck_assert_uint_eq(cause->point->settings[i].parameter, FUSED[_i].settings[i].parameter);
+        gemma4_setting_value(&cause->point->settings[i], &judged.model->config, 0, value, sizeof value);
+        ck_assert_str_eq(value, FUSED[_i].values[i]);
+    }
+    ck_assert_str_eq(cause->layers, EVERY_LAYER);
+    bool listed = FUSED[_i].equivalent == GEMMA4_PARAMETER_COUNT;
+    for (size_t i = 0; i < cause->equivalent_point_count; i++)
+        for (size_t k = 0; k < 2; k++)
+            listed = listed || cause->equivalent_points[i]->settings[k].parameter == FUSED[_i].equivalent;
+    ck_assert(listed);
+    close_judged();
+}
+END_TEST
+
 /* --- only the layers' outputs are --- */
 
 static const planting LAYERS[] = {
@@ -343,6 +387,7 @@ Suite *identify_suite(void)
     TCase *all = tcase_create("all taps"), *layers = tcase_create("layer outputs"), *others = tcase_create("others");
     tcase_add_loop_test(all, what_was_planted_is_said, 0, COUNT(ALL_TAPS));
     tcase_add_test(all, two_faults_of_a_step_are_both_said);
+    tcase_add_loop_test(all, faults_of_a_fused_kernel_come_apart, 0, COUNT(FUSED));
     tcase_add_loop_test(layers, layer_outputs_are_enough, 0, WHOLE_LAYERS ? COUNT(LAYERS) : 0);
     tcase_add_loop_test(layers, logits_may_be_enough, 0, WHOLE_LAYERS ? COUNT(LOGITS) : 0);
     tcase_add_loop_test(others, more_experts_than_the_config_says_are_counted, 0, WHOLE_LAYERS ? COUNT(MORE_EXPERTS) : 1);
