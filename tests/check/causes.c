@@ -258,6 +258,12 @@ static size_t rank_of(gemma4_parameter p)
     return p >= GEMMA4_PARAMETER_ROPE_THETA || p <= GEMMA4_PARAMETER_NORM_WEIGHT_OF ? 0 : p <= GEMMA4_PARAMETER_WEIGHT_FACTORS ? 1 : p <= GEMMA4_PARAMETER_INPUT_ROUNDED ? 2 : 3;
 }
 
+/* A list of numbers that were solved for, not of heads or ranks. */
+static bool is_fitted_list(const gemma4_setting *s)
+{
+    return s->parameter == GEMMA4_PARAMETER_RESULT_FACTORS || s->parameter == GEMMA4_PARAMETER_WEIGHT_FACTORS || s->parameter == GEMMA4_PARAMETER_RESIDUAL;
+}
+
 /* Settings, and the digits of numbers, that a point leaves free beyond its words. Ten entries of a list are worth a setting. */
 static size_t freedom_of(const gemma4_point *p)
 {
@@ -267,8 +273,10 @@ static size_t freedom_of(const gemma4_point *p)
         bool number = domain == GEMMA4_DOMAIN_REAL && !p->expression[i][0];
         for (uint64_t ranks = p->settings[i].parameter == GEMMA4_PARAMETER_EXPERTS_MISSING ? (uint64_t)p->settings[i].number : 0; ranks; ranks &= ranks - 1)
             freedom++;
+        bool ordered = p->settings[i].parameter == GEMMA4_PARAMETER_WEIGHTS_ORDER || p->settings[i].parameter == GEMMA4_PARAMETER_RESULT_ORDER;
+        freedom += ordered && p->settings[i].unit != GEMMA4_GROUPS; /* what is said of heads and experts is plainer than the same of lanes */
         freedom += rank_of(p->settings[i].parameter) +
-                   (p->settings[i].parameter == GEMMA4_PARAMETER_KV_HEAD_OF) + (domain == GEMMA4_DOMAIN_LIST ? 100 * p->settings[i].count + 10 : number ? 10 * gemma4_digits_of(p->settings[i].number) : 0);
+                   (p->settings[i].parameter == GEMMA4_PARAMETER_KV_HEAD_OF) + (domain == GEMMA4_DOMAIN_LIST ? 10 + (is_fitted_list(&p->settings[i]) ? 100 : 10) * p->settings[i].count : number ? 10 * gemma4_digits_of(p->settings[i].number) : 0);
     }
     return freedom;
 }
@@ -358,7 +366,7 @@ static void find_equivalent_points(const sorting *s, const contender *best, gemm
             bool listed = gemma4_points_agree(c.point, best->point);
             for (size_t n = 0; n < cause->equivalent_point_count; n++)
                 listed = listed || gemma4_points_agree(c.point, cause->equivalent_points[n]);
-            if (listed || !explains_all_of(s, c.point, best->point) || cause->equivalent_point_count == GEMMA4_MAX_EQUIVALENT)
+            if (listed || c.point->count > best->point->count || !explains_all_of(s, c.point, best->point) || cause->equivalent_point_count == GEMMA4_MAX_EQUIVALENT)
                 continue;
             uint64_t places[GEMMA4_POINT_SETTINGS];
             size_t n = cause->equivalent_point_count++;

@@ -76,6 +76,7 @@ static void prepare(identify_worker *w, const identification *id)
     w->own.positions = id->positions;
     w->own.quick = id->quick;
     w->own.nothing = id->nothing;
+    w->own.split = id->split;
     w->failed = false;
 }
 

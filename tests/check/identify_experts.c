@@ -132,7 +132,7 @@ static int solve_split(identification *own, void *context, size_t i)
 {
     split *s = (split *)context + i, less, more, next;
     double step = 0.5;
-    for (int k = 0; k < SOLVE_STEPS && step > 1e-7; k++) {
+    for (int k = 0; k < 2 * SOLVE_STEPS && step > 1e-7; k++) {
         if (look_moved(own, s, -step, &less) || look_moved(own, s, step, &more))
             return -1;
         double a = less.left * less.left, b = s->left * s->left, c = more.left * more.left, bend = a - 2 * b + c;
@@ -144,7 +144,7 @@ static int solve_split(identification *own, void *context, size_t i)
         best = next.left < best->left ? &next : best;
         if (best->left < s->left)
             *s = *best;
-        step = fmin(step / 2, fmax(fabs(by) / 4, step / 64));
+        step = fabs(by) < 1.9 * step ? fmin(step / 2, fmax(fabs(by) / 4, step / 64)) : step; /* as far as that: it may lie beyond */
     }
     return 0;
 }

@@ -28,6 +28,7 @@ typedef struct identification {
     gemma4_scope scope;
     size_t positions;    /* that are looked at; 0: all */
     bool quick;
+    bool split;          /* joining to what is right up to weights: no number says anything before it is solved for */
     bool first_search;   /* the search has not come to nothing at this tap of another layer */
     bool fits_early;     /* a candidate fits the first positions and not all: something else acts later */
     double nothing;      /* score of the error itself */

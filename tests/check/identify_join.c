@@ -72,7 +72,8 @@ static int join_one(identification *own, void *context, size_t i)
     identify_candidate *c = &j->list[i];
     *c = (identify_candidate){.point = gemma4_point_new(config, both, count + 1, base->point->model.where), .only_layer = base->only_layer};
     int status = c->point ? identify_look(own, c) : gemma4_fail(own->s->error, "diagnosis: out of memory");
-    if (!status && !leaves_much_less(own, c, base) && is_factor_of_tap(own, &j->more[i]))
+    bool solve = is_factor_of_tap(own, &j->more[i]) || (own->split && identify_is_solved_for(&j->more[i]));
+    if (!status && !leaves_much_less(own, c, base) && solve)
         status = identify_solve(own, c, count);
     bool better = !status && leaves_much_less(own, c, base);
     for (size_t k = 0; better && k <= count && !status; k++)
@@ -122,6 +123,11 @@ static int join(identification *id, size_t most)
     int status = 0;
     id->list = NULL;
     id->count = 0;
+    if (count && bases[0].left <= JOINED_FROM * LIMIT_SCORE) { /* so near, anything small makes it fit */
+        id->list = bases;
+        id->count = count;
+        return 0;
+    }
     for (size_t b = 0, joined = 0; b < count && joined < most && !status; b++) {
         if (bases[b].point->count == GEMMA4_POINT_SETTINGS || is_like_earlier(bases, b))
             continue;
@@ -159,8 +165,10 @@ static int join_split(identification *id)
     int status = id->list ? identify_split_experts(id, id->list, &id->count) : gemma4_fail(id->s->error, "diagnosis: out of memory");
     if (!status && id->count)
         status = identify_try_best(id);
+    id->split = true;
     for (int more = 0; more < 2 && !status && id->count && !is_settled(id); more++)
         status = join(id, IDENTIFY_SPLIT_BASES);
+    id->split = false;
     identify_free(id);
     id->list = others;
     id->count = other_count;

@@ -270,13 +270,13 @@ int identify_try(identification *id, identify_candidate *c)
     return status;
 }
 
-/* What a point leaves, for the comparison with others: numbers of a list are fitted to the rounding too, so it counts as honest rounding at least. */
+/* What a point leaves, for the comparison with others: numbers are fitted to the rounding too, so it counts as honest rounding at least. */
 static double residual_to_beat(const gemma4_point_fit *fit)
 {
-    bool list = false;
+    bool fitted = false;
     for (size_t i = 0; i < fit->point->count; i++)
-        list = list || gemma4_parameter_describe(fit->point->settings[i].parameter)->domain == GEMMA4_DOMAIN_LIST;
-    return list ? fmax(1, fit->residual) : fit->residual;
+        fitted = fitted || fit->point->settings[i].count > 0 || identify_is_solved_for(&fit->point->settings[i]);
+    return fitted ? fmax(1, fit->residual) : fit->residual;
 }
 
 /* Tries those that leave least. */

@@ -54,22 +54,25 @@ static const char *const operands[] = {
 static const char *const router_weights[] = {
     [GEMMA4_WEIGHTS_P] = "p", [GEMMA4_WEIGHTS_SOFTMAX_P] = "softmax of p", [GEMMA4_WEIGHTS_SIGMOID] = "sigmoid",
     [GEMMA4_WEIGHTS_SIGMOID_RAW] = "sigmoid, not normalised", [GEMMA4_WEIGHTS_UNIFORM] = "1 / K",
+    [GEMMA4_WEIGHTS_SCALED_FIRST] = "scaled before the division",
 };
 static const char *const pairings[] = {
     [GEMMA4_PAIR_HALF] = "half", [GEMMA4_PAIR_CONTIGUOUS] = "contiguous", [GEMMA4_PAIR_INTERLEAVED] = "interleaved",
 };
 
-/* The fields of a layer's weights by name. */
+/* The fields of a layer's weights by their published names, without what stands around them. */
 static const struct {
     size_t offset;
     const char *name;
 } fields[] = {
 #define FIELD(name) {offsetof(gemma4_layer_weights, name), #name}
+#define PART(of, name) {offsetof(gemma4_layer_weights, of##_##name), #of "." #name}
     FIELD(input_layernorm), FIELD(q_proj), FIELD(k_proj), FIELD(v_proj), FIELD(o_proj), FIELD(q_norm), FIELD(k_norm), FIELD(post_attention_layernorm),
-    FIELD(pre_feedforward_layernorm), FIELD(gate_proj), FIELD(up_proj), FIELD(down_proj), FIELD(post_feedforward_layernorm_1), FIELD(router_proj),
-    FIELD(router_scale), FIELD(router_per_expert_scale), FIELD(pre_feedforward_layernorm_2), FIELD(experts_gate_up_proj), FIELD(experts_down_proj),
+    FIELD(pre_feedforward_layernorm), FIELD(gate_proj), FIELD(up_proj), FIELD(down_proj), FIELD(post_feedforward_layernorm_1), PART(router, proj),
+    PART(router, scale), PART(router, per_expert_scale), FIELD(pre_feedforward_layernorm_2), PART(experts, gate_up_proj), PART(experts, down_proj),
     FIELD(post_feedforward_layernorm_2), FIELD(post_feedforward_layernorm), FIELD(layer_scalar),
 #undef FIELD
+#undef PART
 };
 
 const char *gemma4_weight_field_name(size_t offset)

@@ -40,14 +40,15 @@
 
 /* Points of the space (identify.c). Of those that leave least, so many are tried as they are. */
 #define IDENTIFY_TRIES 12
-/* Settings that are joined to the best one: all; to the next ones, so many of those that explain most. Both together must leave this part of what
- * one does. */
+/* Nothing is joined where the best setting leaves less than so many limits. Settings that are joined to the best one: all; to the next ones, so
+ * many of those that explain most. Both together must leave this part of what one does. */
+#define JOINED_FROM 3.0
 #define JOINED_MOST 120
 #define JOINED_GAIN 0.7
 /* Entries of a list that say less than two settings that fit as well. */
 #define LONG_LIST 8
 /* Settings whose shares of the error are as near are tried in each other's place. */
-#define TWIN_SHARE 1e-4
+#define TWIN_SHARE 1e-4 /* mutants: x2, x0.5 survive: what is tried must fit to be listed */
 /* A rank of the chosen experts is missing where its weight is nowhere more than this part of the right one. */
 #define RANK_MISSING 0.01
 /* Where no setting fits in all layers: so many of those that explain most are looked at in single ones, and must leave this part of the error
