@@ -58,6 +58,18 @@ static bool has_setting(const gemma4_point *p, const gemma4_setting *s)
     return false;
 }
 
+/* What rounds decides near-ties of its own: a number beside it can be turned until those fall as the engine's do. */
+static bool rounds(const gemma4_point *p)
+{
+    for (size_t i = 0; i < p->count; i++) {
+        gemma4_parameter q = p->settings[i].parameter;
+        if (q == GEMMA4_PARAMETER_SUM_TYPE || q == GEMMA4_PARAMETER_WEIGHT_ROUNDED || q == GEMMA4_PARAMETER_INPUT_ROUNDED ||
+            q == GEMMA4_PARAMETER_RESULT_ROUNDED || q == GEMMA4_PARAMETER_ROPE_ROUNDED)
+            return true;
+    }
+    return false;
+}
+
 static int join_one(identification *own, void *context, size_t i)
 {
     const joins *j = context;
@@ -65,7 +77,7 @@ static int join_one(identification *own, void *context, size_t i)
     const gemma4_config *config = &own->s->e->subject->model->config;
     gemma4_setting both[GEMMA4_POINT_SETTINGS];
     size_t count = base->point->count;
-    if (has_setting(base->point, &j->more[i]))
+    if (has_setting(base->point, &j->more[i]) || (rounds(base->point) && identify_is_solved_for(&j->more[i])))
         return 0;
     memcpy(both, base->point->settings, count * sizeof *both);
     both[count] = j->more[i];
