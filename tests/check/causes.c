@@ -178,6 +178,35 @@ static void take_findings(sorting *s, gemma4_cause *cause)
     cause->coefficient = coefficients / (double)explained;
 }
 
+/* The finding's point that says the same; NULL where none does. */
+static const gemma4_point_fit *point_of(const gemma4_finding *f, const gemma4_point *point)
+{
+    for (size_t i = 0; i < f->point_count; i++)
+        if (gemma4_points_agree(f->points[i].point, point))
+            return &f->points[i];
+    return NULL;
+}
+
+static void say_with_places(const sorting *s, const gemma4_point *point, size_t layer, gemma4_tap seen, uint64_t *places, char *text, size_t size);
+
+/* Points that explain all findings that the cause's model does: a number near that of the catalogue. */
+static void find_points_beside(const sorting *s, gemma4_cause *cause)
+{
+    for (size_t i = 0; i < s->count && cause->equivalent_point_count == 0; i++)
+        for (size_t k = 0; !s->done[i] && fit_of(&s->findings[i], cause->model) && k < s->findings[i].point_count; k++) {
+            const gemma4_point *point = s->findings[i].points[k].point;
+            bool everywhere = cause->equivalent_point_count < GEMMA4_MAX_EQUIVALENT_POINTS;
+            for (size_t n = 0; n < s->count; n++)
+                everywhere = everywhere && (s->done[n] || !fit_of(&s->findings[n], cause->model) || point_of(&s->findings[n], point));
+            if (!everywhere)
+                continue;
+            uint64_t places[GEMMA4_POINT_SETTINGS];
+            size_t n = cause->equivalent_point_count++;
+            cause->equivalent_points[n] = point;
+            say_with_places(s, point, s->findings[i].layer, GEMMA4_TAP_COUNT, places, cause->equivalent_said[n], sizeof cause->equivalent_said[n]);
+        }
+}
+
 /* The model that explains most of what is left becomes a cause; *taken is false where none explains anything. */
 static int take_cause(sorting *s, bool *taken)
 {
@@ -200,6 +229,7 @@ static int take_cause(sorting *s, bool *taken)
         return -1;
     *cause = (gemma4_cause){.explained = true, .model = best, .second = NO_MODEL, .tap = GEMMA4_TAP_COUNT, .taps = most, .residual = best_residual};
     size_t too_many = find_equivalents(s, cause);
+    find_points_beside(s, cause);
     memset(s->in_layer, 0, s->config->num_hidden_layers * sizeof *s->in_layer);
     take_findings(s, cause);
     list_layers(cause->layers, sizeof cause->layers, s->in_layer, s->config->num_hidden_layers);
@@ -229,15 +259,6 @@ const gemma4_counter_model *gemma4_cause_model(const gemma4_cause *cause)
     return !cause->explained ? NULL : cause->point ? &cause->point->model : gemma4_counter_model_at(cause->model);
 }
 
-/* The finding's point that says the same; NULL where none does. */
-static const gemma4_point_fit *point_of(const gemma4_finding *f, const gemma4_point *point)
-{
-    for (size_t i = 0; i < f->point_count; i++)
-        if (gemma4_points_agree(f->points[i].point, point))
-            return &f->points[i];
-    return NULL;
-}
-
 /* How many of the findings that are left the point explains, and how well. */
 static size_t point_explains(const sorting *s, const gemma4_point *point, double *residual)
 {
@@ -258,26 +279,31 @@ static size_t rank_of(gemma4_parameter p)
     return p >= GEMMA4_PARAMETER_ROPE_THETA || p <= GEMMA4_PARAMETER_NORM_WEIGHT_OF ? 0 : p <= GEMMA4_PARAMETER_WEIGHT_FACTORS ? 1 : p <= GEMMA4_PARAMETER_INPUT_ROUNDED ? 2 : 3;
 }
 
-/* A list of numbers that were solved for, not of heads or ranks. */
-static bool is_fitted_list(const gemma4_setting *s)
+/* What a setting leaves free beyond its words: the digits of a number, the numbers of a list that was solved for, the ranks that are missing. */
+static size_t freedom_of_setting(const gemma4_setting *s, bool is_expression)
 {
-    return s->parameter == GEMMA4_PARAMETER_RESULT_FACTORS || s->parameter == GEMMA4_PARAMETER_WEIGHT_FACTORS || s->parameter == GEMMA4_PARAMETER_RESIDUAL;
+    size_t ranks = 0;
+    switch (s->parameter) {
+    case GEMMA4_PARAMETER_RESULT_FACTORS:
+    case GEMMA4_PARAMETER_WEIGHT_FACTORS:
+    case GEMMA4_PARAMETER_RESIDUAL: return 10 + 100 * s->count;
+    case GEMMA4_PARAMETER_EXPERTS_MISSING:
+        for (uint64_t left = (uint64_t)s->number; left; left &= left - 1)
+            ranks++;
+        return ranks;
+    case GEMMA4_PARAMETER_KV_HEAD_OF: return 1; /* K's or V's alone where that does */
+    case GEMMA4_PARAMETER_WEIGHTS_ORDER:
+    case GEMMA4_PARAMETER_RESULT_ORDER: return s->unit != GEMMA4_GROUPS; /* the same is plainer of heads and experts than of lanes */
+    default: return gemma4_parameter_describe(s->parameter)->domain == GEMMA4_DOMAIN_REAL && !is_expression ? 10 * gemma4_digits_of(s->number) : 0;
+    }
 }
 
-/* Settings, and the digits of numbers, that a point leaves free beyond its words. Ten entries of a list are worth a setting. */
+/* What a point leaves free: ten numbers of a list are worth a setting. */
 static size_t freedom_of(const gemma4_point *p)
 {
     size_t freedom = 1000 * p->count;
-    for (size_t i = 0; i < p->count; i++) {
-        gemma4_domain domain = gemma4_parameter_describe(p->settings[i].parameter)->domain;
-        bool number = domain == GEMMA4_DOMAIN_REAL && !p->expression[i][0];
-        for (uint64_t ranks = p->settings[i].parameter == GEMMA4_PARAMETER_EXPERTS_MISSING ? (uint64_t)p->settings[i].number : 0; ranks; ranks &= ranks - 1)
-            freedom++;
-        bool ordered = p->settings[i].parameter == GEMMA4_PARAMETER_WEIGHTS_ORDER || p->settings[i].parameter == GEMMA4_PARAMETER_RESULT_ORDER;
-        freedom += ordered && p->settings[i].unit != GEMMA4_GROUPS; /* what is said of heads and experts is plainer than the same of lanes */
-        freedom += rank_of(p->settings[i].parameter) +
-                   (p->settings[i].parameter == GEMMA4_PARAMETER_KV_HEAD_OF) + (domain == GEMMA4_DOMAIN_LIST ? 10 + (is_fitted_list(&p->settings[i]) ? 100 : 10) * p->settings[i].count : number ? 10 * gemma4_digits_of(p->settings[i].number) : 0);
-    }
+    for (size_t i = 0; i < p->count; i++)
+        freedom += rank_of(p->settings[i].parameter) + freedom_of_setting(&p->settings[i], p->expression[i][0] != '\0');
     return freedom;
 }
 
@@ -366,7 +392,7 @@ static void find_equivalent_points(const sorting *s, const contender *best, gemm
             bool listed = gemma4_points_agree(c.point, best->point);
             for (size_t n = 0; n < cause->equivalent_point_count; n++)
                 listed = listed || gemma4_points_agree(c.point, cause->equivalent_points[n]);
-            if (listed || c.point->count > best->point->count || !explains_all_of(s, c.point, best->point) || cause->equivalent_point_count == GEMMA4_MAX_EQUIVALENT)
+            if (listed || c.point->count > best->point->count || !explains_all_of(s, c.point, best->point) || cause->equivalent_point_count == GEMMA4_MAX_EQUIVALENT_POINTS)
                 continue;
             uint64_t places[GEMMA4_POINT_SETTINGS];
             size_t n = cause->equivalent_point_count++;

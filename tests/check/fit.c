@@ -296,6 +296,18 @@ static int drop_contradictions(fit_search *s)
     return 0;
 }
 
+/* Does a mistake fit that is one of several numbers of rotating pairs, at a rotation by itself? */
+static bool is_of_pairs(const fit_search *s)
+{
+    for (size_t i = 0; i < s->finding->fit_count; i++) {
+        gemma4_parameters p = gemma4_right_parameters();
+        gemma4_counter_apply(gemma4_counter_model_at(s->finding->fits[i].model), &p);
+        if ((s->tap == GEMMA4_TAP_ATTN_Q_ROPE && p.q_rope.pairs != 1) || (s->tap == GEMMA4_TAP_ATTN_K_ROPE && p.k_rope.pairs != 1))
+            return !fit_is_bridged(s->e);
+    }
+    return false;
+}
+
 static int find_fits(fit_search *s, const gemma4_finding *earlier, size_t count)
 {
     gemma4_finding *f = s->finding;
@@ -304,7 +316,7 @@ static int find_fits(fit_search *s, const gemma4_finding *earlier, size_t count)
     if (try_earlier(s, earlier, count) || drop_contradictions(s))
         return -1;
     if (f->fit_count)
-        return 0;
+        return is_of_pairs(s) ? fit_identify_beside(s) : 0;
     size_t in_vain = searches_in_vain(s, earlier, count);
     bool hopeless = in_vain >= SEARCHES_IN_VAIN;
     if (try_scope(s, GEMMA4_EVERYWHERE, hopeless) || drop_contradictions(s) || (f->fit_count == 0 && in_vain == 0 && try_scopes(s)))
@@ -312,6 +324,8 @@ static int find_fits(fit_search *s, const gemma4_finding *earlier, size_t count)
     if (fit_is_bridged(s->e) && !hopeless && ((f->fit_count == 0 && try_one_layer(s)) || (f->fit_count == 0 && fit_try_pairs(s))))
         return -1;
     if (f->fit_count == 0 && !hopeless && (s->e->subject->search_layers || !fit_is_whole_layer(s->e)) && fit_identify(s, earlier, count))
+        return -1;
+    if (f->fit_count && is_of_pairs(s) && fit_identify_beside(s))
         return -1;
     return f->fit_count || f->point_count ? 0 : gemma4_describe_error(s->e, s->tap, f->description, sizeof f->description, s->error);
 }

@@ -404,18 +404,43 @@ static int identify_in_scope(identification *id, bool step, gemma4_scope scope)
     return status;
 }
 
+static int open_identification(fit_search *s, identification *id)
+{
+    const gemma4_against every = {0};
+    size_t n = s->e->subject->T * s->e->taps[s->tap].width;
+    *id = (identification){.s = s, .at = malloc((n ? n : 1) * sizeof *id->at), .nothing = gemma4_score_tap(s->e, s->tap, &every).score, .first_search = true};
+    return id->at ? 0 : gemma4_fail(s->error, "diagnosis: out of memory");
+}
+
+static void close_identification(identification *id)
+{
+    identify_free(id);
+    identify_workers_free(id);
+    free(id->nearest.point);
+    free(id->singles);
+    free(id->shares);
+    free(id->at);
+}
+
+int fit_identify_beside(fit_search *s)
+{
+    identification id;
+    if (open_identification(s, &id))
+        return -1;
+    int status = identify_beside(&id);
+    close_identification(&id);
+    return status;
+}
+
 int fit_identify(fit_search *s, const gemma4_finding *earlier, size_t earlier_count)
 {
     const gemma4_evidence *e = s->e;
-    const gemma4_against every = {0};
-    size_t n = e->subject->T * e->taps[s->tap].width;
     bool step = s->tap == GEMMA4_TAP_EMBED || inputs_are_known(e, s->tap);
-    identification id = {.s = s, .at = malloc((n ? n : 1) * sizeof *id.at), .nothing = gemma4_score_tap(e, s->tap, &every).score};
-    if (!id.at)
-        return gemma4_fail(s->error, "diagnosis: out of memory");
+    identification id;
+    if (open_identification(s, &id))
+        return -1;
     id.quick = !step && e->subject->tier->unit <= UNIT_FLOAT32;
     id.positions = !step && PREFIX_POSITIONS < e->subject->T ? PREFIX_POSITIONS : 0;
-    id.first_search = true;
     for (size_t i = 0; i < earlier_count; i++)
         id.first_search = id.first_search && (earlier[i].tap != s->tap || earlier[i].point_count || earlier[i].fit_count);
     int status = identify_as_before(&id, earlier, earlier_count);
@@ -424,11 +449,6 @@ int fit_identify(fit_search *s, const gemma4_finding *earlier, size_t earlier_co
             status = identify_in_scope(&id, step, (gemma4_scope)scope);
     if (!status && s->finding->point_count == 0)
         status = identify_tell_nearest(&id);
-    identify_free(&id);
-    identify_workers_free(&id);
-    free(id.nearest.point);
-    free(id.singles);
-    free(id.shares);
-    free(id.at);
+    close_identification(&id);
     return status;
 }

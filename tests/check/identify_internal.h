@@ -108,6 +108,8 @@ int identify_join(identification *id, size_t most);
 
 /* Tries, in the place of each point that fits, plainer ones, and those that cannot be told apart from it. */
 int identify_refine(identification *id);
+/* Counts of rotating pairs that fit as well as the catalogued one that does. */
+int identify_beside(identification *id);
 
 /* --- identify.c --- */
 

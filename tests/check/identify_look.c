@@ -82,10 +82,17 @@ static bool same_start(const gemma4_setting *a, const gemma4_setting *b)
     return a->parameter == b->parameter && a->steps == b->steps && a->word == b->word && identify_is_solved_for(a) && identify_is_solved_for(b);
 }
 
+/* Of heads and experts, what a config or a switch sets, before the same of lanes and of weights: the plainest of those that are the same. */
+static int far_fetched(const identify_candidate *c)
+{
+    const gemma4_setting *s = &c->point->settings[0];
+    return 2 * (s->parameter < GEMMA4_PARAMETER_ROPE_THETA) + (s->unit != GEMMA4_GROUPS);
+}
+
 static int by_left(const void *a, const void *b)
 {
     const identify_candidate *x = a, *y = b;
-    return x->left < y->left ? -1 : x->left > y->left;
+    return x->left < y->left ? -1 : x->left > y->left ? 1 : far_fetched(x) - far_fetched(y);
 }
 
 /* Proposals at work: what comes of each is in its place of the list. */
@@ -164,16 +171,19 @@ int identify_solve_all(identification *id, size_t from)
 
 /* ------------------------------------------------------------------- verdict */
 
+/* Of points that predict the very same, so many are said. */
+enum { SAME_POINTS = 4 };
+
 void identify_keep(gemma4_finding *f, gemma4_scope scope, const identify_candidate *c, const gemma4_fit *fit)
 {
     bool known = false;
     for (size_t i = 0; i < f->point_count; i++)
         known = known || (f->points[i].scope == scope && f->points[i].only_layer == c->only_layer && gemma4_points_agree(f->points[i].point, c->point));
     size_t last = f->point_count;
-    if (last == GEMMA4_MAX_FITS)
+    if (last == GEMMA4_MAX_POINTS)
         for (size_t i = 0; i < f->point_count; i++)
             last = f->points[i].point->count > c->point->count ? i : last; /* fewer settings are plainer */
-    if (known || last == GEMMA4_MAX_FITS) {
+    if (known || last == GEMMA4_MAX_POINTS) {
         free(c->point);
         return;
     }
@@ -279,6 +289,15 @@ static double residual_to_beat(const gemma4_point_fit *fit)
     return fitted ? fmax(1, fit->residual) : fit->residual;
 }
 
+/* Do SAME_POINTS before it, which are plainer, predict the very same? */
+static bool is_same_again(const identification *id, size_t i)
+{
+    size_t same = 0;
+    while (same < i && id->list[i - same - 1].left == id->list[i].left && id->list[i - same - 1].share == id->list[i].share)
+        same++;
+    return same >= SAME_POINTS;
+}
+
 /* Tries those that leave least. */
 int identify_try_best(identification *id)
 {
@@ -289,6 +308,8 @@ int identify_try_best(identification *id)
     for (size_t i = 0, tried = 0; i < id->count && tried < IDENTIFY_TRIES; i++) {
         identify_candidate *c = &id->list[i];
         bool fits = false;
+        if (is_same_again(id, i))
+            continue;
         bool promising = c->left <= limit_of(id) || (i == 0 && c->share > 1 - NEAR_PART);
         if (!promising || !(c->left <= EQUIVALENT_FACTOR * best + EQUIVALENT_OFFSET))
             break;

@@ -119,13 +119,51 @@ static int try_twins(identification *id, const gemma4_point_fit *fit)
     for (size_t k = 0; k < fit->point->count && fit->point->count > 1; k++) {
         size_t own = single_of(id, &fit->point->settings[k]);
         memcpy(settings, fit->point->settings, fit->point->count * sizeof *settings);
-        for (size_t i = 0; own < id->single_count && i < id->single_count && f->point_count < GEMMA4_MAX_FITS; i++) {
+        for (size_t i = 0; own < id->single_count && i < id->single_count && f->point_count < GEMMA4_MAX_POINTS; i++) {
             settings[k] = id->singles[i];
             if (i != own && fabs(id->shares[i] - id->shares[own]) <= TWIN_SHARE && try_settings(id, fit, settings, fit->point->count))
                 return -1;
         }
     }
     return 0;
+}
+
+/* Neighbouring counts of rotating pairs, of which the slowest hardly turn, are one number with an interval. */
+static void merge_pairs(gemma4_finding *f)
+{
+    gemma4_point *first = NULL;
+    size_t kept = 0;
+    for (size_t i = 0; i < f->point_count; i++) {
+        gemma4_point *p = f->points[i].point;
+        bool pairs = p->count == 1 && p->settings[0].parameter == GEMMA4_PARAMETER_ROPE_PAIRS;
+        if (pairs && first && first->settings[0].steps == p->settings[0].steps) {
+            first->low[0] = fmin(first->low[0], p->low[0]);
+            first->high[0] = fmax(first->high[0], p->high[0]);
+            free(p);
+            continue;
+        }
+        first = pairs && !first ? p : first;
+        f->points[kept++] = f->points[i];
+    }
+    f->point_count = kept;
+}
+
+int identify_beside(identification *id)
+{
+    fit_search *s = id->s;
+    gemma4_proposals all = {0}, pairs = {0};
+    gemma4_propose_rope(&all, s->e, s->e->layer, s->tap);
+    for (size_t i = 0; i < all.count; i++)
+        if (all.list[i].parameter == GEMMA4_PARAMETER_ROPE_PAIRS)
+            gemma4_propose(&pairs, &all.list[i]);
+    int status = all.failed || pairs.failed ? gemma4_fail(s->error, "diagnosis: out of memory") : identify_look_at_all(id, &pairs, identify_where(s->e));
+    status = status ? status : identify_try_best(id);
+    merge_pairs(s->finding);
+    for (size_t i = 0; i < s->finding->point_count; i++)
+        gemma4_point_say(s->finding->points[i].point, &s->e->subject->model->config, s->e->layer);
+    gemma4_proposals_free(&all);
+    gemma4_proposals_free(&pairs);
+    return status;
 }
 
 int identify_refine(identification *id)
@@ -143,6 +181,7 @@ int identify_refine(identification *id)
         if (status)
             return -1;
     }
+    merge_pairs(id->s->finding);
     return 0;
 }
 

@@ -39,7 +39,7 @@
 #define EQUIVALENT_OFFSET 0.1
 
 /* Points of the space (identify.c). Of those that leave least, so many are tried as they are. */
-#define IDENTIFY_TRIES 12
+#define IDENTIFY_TRIES 16
 /* Nothing is joined where the best setting leaves less than so many limits. Settings that are joined to the best one: all; to the next ones, so
  * many of those that explain most. Both together must leave this part of what one does. */
 #define JOINED_FROM 3.0
