@@ -256,10 +256,10 @@ static size_t searches_in_vain(const fit_search *s, const gemma4_finding *earlie
 }
 
 /* Does the model predict a failure, at another tap of the same block, that the dump does not have? */
-static int contradicts(fit_search *s, const gemma4_counter_model *m, bool *contradiction)
+static int contradicts(fit_search *s, const gemma4_counter_model *m, gemma4_scope scope, bool *contradiction)
 {
     const gemma4_evidence *e = s->e;
-    const gemma4_planted planted = {.models = {m}, .only_layer = {-1}, .count = 1};
+    const gemma4_planted planted = {.models = {m}, .only_layer = {-1}, .count = 1, .scope = scope};
     *contradiction = false;
     for (const gemma4_tap *t = m->taps; *t != GEMMA4_TAP_COUNT && !*contradiction; t++) {
         if (*t == s->tap || *t == GEMMA4_TAP_ROUTER_TOPK_IDS || *t == GEMMA4_TAP_ATTN_SCORES /* what is masked may hold anything */ || !gemma4_tap_is_in(&e->subject->model->config, *t, e->block) || !e->taps[*t].engine ||
@@ -286,8 +286,8 @@ static int drop_contradictions(fit_search *s)
     size_t kept = 0;
     for (size_t i = 0; i < f->fit_count; i++) {
         bool contradiction = false;
-        bool whole = f->fits[i].scope == GEMMA4_EVERYWHERE && f->fits[i].only_layer < 0 && f->fits[i].second == NO_MODEL && !fit_is_bridged(s->e);
-        if (whole && contradicts(s, gemma4_counter_model_at(f->fits[i].model), &contradiction))
+        bool whole = f->fits[i].only_layer < 0 && f->fits[i].second == NO_MODEL && !fit_is_bridged(s->e);
+        if (whole && contradicts(s, gemma4_counter_model_at(f->fits[i].model), f->fits[i].scope, &contradiction))
             return -1;
         if (!contradiction)
             f->fits[kept++] = f->fits[i];
@@ -319,7 +319,7 @@ static int find_fits(fit_search *s, const gemma4_finding *earlier, size_t count)
         return is_of_pairs(s) ? fit_identify_beside(s) : 0;
     size_t in_vain = searches_in_vain(s, earlier, count);
     bool hopeless = in_vain >= SEARCHES_IN_VAIN;
-    if (try_scope(s, GEMMA4_EVERYWHERE, hopeless) || drop_contradictions(s) || (f->fit_count == 0 && in_vain == 0 && try_scopes(s)))
+    if (try_scope(s, GEMMA4_EVERYWHERE, hopeless) || drop_contradictions(s) || (f->fit_count == 0 && in_vain == 0 && (try_scopes(s) || drop_contradictions(s))))
         return -1;
     if (fit_is_bridged(s->e) && !hopeless && ((f->fit_count == 0 && try_one_layer(s)) || (f->fit_count == 0 && fit_try_pairs(s))))
         return -1;
