@@ -308,6 +308,18 @@ static bool is_of_pairs(const fit_search *s)
     return false;
 }
 
+/* Points that fit beside a catalogued mistake: neighbours of its number; and what explained the tap in a layer before, where the mistake may fit this
+ * one by chance. */
+static int look_beside(fit_search *s, const gemma4_finding *earlier, size_t count)
+{
+    bool points = false;
+    for (size_t i = 0; i < count; i++)
+        points = points || (earlier[i].tap == s->tap && earlier[i].fit_count == 0 && earlier[i].point_count);
+    if (points && fit_identify_as_before(s, earlier, count))
+        return -1;
+    return is_of_pairs(s) ? fit_identify_beside(s) : 0;
+}
+
 static int find_fits(fit_search *s, const gemma4_finding *earlier, size_t count)
 {
     gemma4_finding *f = s->finding;
@@ -316,7 +328,7 @@ static int find_fits(fit_search *s, const gemma4_finding *earlier, size_t count)
     if (try_earlier(s, earlier, count) || drop_contradictions(s))
         return -1;
     if (f->fit_count)
-        return is_of_pairs(s) ? fit_identify_beside(s) : 0;
+        return look_beside(s, earlier, count);
     size_t in_vain = searches_in_vain(s, earlier, count);
     bool hopeless = in_vain >= SEARCHES_IN_VAIN;
     if (try_scope(s, GEMMA4_EVERYWHERE, hopeless) || drop_contradictions(s) || (f->fit_count == 0 && in_vain == 0 && (try_scopes(s) || drop_contradictions(s))))
@@ -325,7 +337,7 @@ static int find_fits(fit_search *s, const gemma4_finding *earlier, size_t count)
         return -1;
     if (f->fit_count == 0 && !hopeless && (s->e->subject->search_layers || !fit_is_whole_layer(s->e)) && fit_identify(s, earlier, count))
         return -1;
-    if (f->fit_count && is_of_pairs(s) && fit_identify_beside(s))
+    if (f->fit_count && look_beside(s, earlier, count))
         return -1;
     return f->fit_count || f->point_count ? 0 : gemma4_describe_error(s->e, s->tap, f->description, sizeof f->description, s->error);
 }

@@ -252,6 +252,29 @@ static bool is_too_free(const gemma4_point *p)
     return list && p->count == GEMMA4_POINT_SETTINGS;
 }
 
+/* Factors before a norm: all of them times the same are the same, so their size is not known. */
+static int is_undetermined(identification *id, identify_candidate *c, bool *open)
+{
+    fit_search *s = id->s;
+    gemma4_fit fit = {.model = GEMMA4_NO_MODEL, .second = GEMMA4_NO_MODEL, .only_layer = -1};
+    *open = false;
+    for (size_t i = 0; i < c->point->count && !*open; i++) {
+        gemma4_setting *list = &c->point->settings[i];
+        if (list->parameter != GEMMA4_PARAMETER_RESULT_FACTORS || list->steps == GEMMA4_STEP(s->tap))
+            continue;
+        gemma4_setting kept = *list;
+        for (size_t k = 0; k < list->count; k++)
+            list->list[k] *= 1.5;
+        gemma4_planted planted = identify_planted(id, c);
+        fit_trial result = fit_try_positions(s, &planted, 0, &fit);
+        *list = kept;
+        if (result == FIT_ERROR)
+            return -1;
+        *open = result == FIT_FITS;
+    }
+    return 0;
+}
+
 /* Fits the candidate as it is, on all that there is? */
 static int try_point(identification *id, identify_candidate *c, bool *fits)
 {
@@ -265,7 +288,10 @@ static int try_point(identification *id, identify_candidate *c, bool *fits)
         return 0;
     }
     fit_trial result = fit_try_positions(s, &planted, 0, &fit);
-    *fits = result == FIT_FITS;
+    bool open = false;
+    if (result == FIT_FITS && is_undetermined(id, c, &open))
+        return -1;
+    *fits = result == FIT_FITS && !open;
     if (*fits) {
         leave_rounding_open(id, c->point);
         gemma4_point_sort(c->point);

@@ -57,6 +57,8 @@
 #define SINGLE_LAYER_PART 0.5
 /* The interval of a number that was solved for: so many deviations of what noise does to it. */
 #define SOLVED_DEVIATIONS 5.0
+/* A number of rotating pairs whose interval is wider than this factor is not said. */
+#define WIDEST_INTERVAL 2.0 /* mutants: x2, x0.5 survive: what is plain to read; `make identify` asks for as much */
 /* Least squares makes so many steps at most; the first slope is measured over this part of the number, which grows until the prediction moves by
  * so many spreads: far above the rounding of float32. Longer lists are not solved for. */
 #define SOLVE_STEPS 12 /* mutants: +1, -1, x2 survive: a bound of time, a few are enough */
