@@ -10,7 +10,7 @@
 /* The slowest first: a process takes the next one when it is done with one. */
 static Suite *(*const suites[])(void) = {
     identify_suite, judge_suite, dumps_suite, cli_suite, counter_model_suite, activations_suite, forward_suite,
-    golden_suite, selftest_suite, diagnose_suite, recognise_suite,
+    golden_suite, listed_suite, selftest_suite, diagnose_suite, recognise_suite,
     document_suite, synth_suite,    safetensors_suite,   report_html_suite, case_suite,    config_suite,      model_suite,
     causes_suite, describe_suite, filter_suite, fit_suite, changes_suite, point_suite,
     ops_suite,   report_suite,      taps_suite,          options_suite,     compare_suite,

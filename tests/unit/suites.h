@@ -32,6 +32,7 @@ Suite *tap_compare_suite(void);
 Suite *schedule_suite(void);
 Suite *noise_suite(void);
 Suite *judge_suite(void);
+Suite *listed_suite(void);
 Suite *recognise_suite(void);
 Suite *counter_model_suite(void);
 Suite *cli_suite(void);
