@@ -123,6 +123,7 @@ $(BUILD)/sample.passed: $(CHECK_OBJECTS) $(wildcard golden/cases/* golden/checkp
 check: all $(BUILD)/unit-tests.passed $(BUILD)/twins.passed $(BUILD)/twin-passes.passed $(BUILD)/sample.passed
 	$(BUILD)/gemma4-check lint
 	sh tests/demo.sh $(BUILD)/gemma4-check >$(BUILD)/demo.txt
+	sh tests/junit.sh $(BUILD)
 	@echo "make check: everything passed"
 
 # The table of worst errors in spec/.

@@ -15,6 +15,7 @@
 #include "report_html.h"
 #include "sample.h"
 #include "selftest.h"
+#include "several.h"
 #include "times.h"
 #include "unknown_names.h"
 #include "version.h"
@@ -24,6 +25,8 @@ static const char usage[] =
     "       gemma4-check --model DIR ENGINE.h5   no golden: the reference computes what is expected\n"
     "           [--dtype D] [--json FILE] [--junit FILE] [--html FILE] [--require full|layers|logits]\n"
     "           [--search steps|layers]\n"
+    "       gemma4-check --manifest DUMPS        several dumps: a list (spec/report.md), or a folder of them\n"
+    "           [--dtype D] [--json FILE] [--junit FILE] [--require full|layers|logits] [--search steps|layers]\n"
     "       gemma4-check list                    the cases\n"
     "       gemma4-check explain [CAUSE|--all]   the known mistakes, one of them, or all as Markdown\n"
     "       gemma4-check explain --space         the parameters by which other mistakes are identified, as Markdown\n"
@@ -47,7 +50,9 @@ enum { CONFORMS = 0, DIVERGES = 1, UNUSABLE = 2 };
 enum { SECONDS_TO_OPEN = 30 }; /* of processor time, for looking through the dump; its values are read later */
 
 typedef struct request {
-    const char *case_name, *model_dir, *engine_path, *dtype, *json, *junit, *html, *require, *search;
+    const char *case_name, *model_dir, *engine_path, *dtype, *json, *junit, *html, *require, *search, *manifest;
+    const gemma4_part *part; /* of several dumps, which gets the reports; NULL: there is one only */
+    char case_of_dump[128];  /* where the list does not say it */
 } request;
 
 /* Writes a report to path under a temporary name first, so that no half-written file is ever there. */
@@ -161,6 +166,10 @@ static int judge_files(const request *r, gemma4_judgement *j, gemma4_report *rep
     note_flags(j->the_case, report);
     report->required = require;
     report->conforms = report->conforms && !gemma4_falls_short(report);
+    if (r->part) {
+        gemma4_part_judged(r->part, report);
+        return report->conforms ? CONFORMS : DIVERGES;
+    }
     gemma4_report_text(stdout, report);
     if (check_output(error) || write_file(r->json, write_json, report, error) || write_file(r->junit, write_junit, report, error) ||
         write_file(r->html, write_html, report, error))
@@ -201,6 +210,10 @@ static int open_files(const request *r, gemma4_case **c, gemma4_model **model, g
 static int say_unusable(const request *r, const gemma4_error *error)
 {
     gemma4_error ignored;
+    if (r->part) {
+        gemma4_part_unusable(r->part, error->message);
+        return UNUSABLE;
+    }
     fprintf(stderr, "gemma4-check: %s\n", error->message);
     write_file(r->json, write_json_unusable, error->message, &ignored);
     write_file(r->junit, write_junit_unusable, error->message, &ignored);
@@ -233,6 +246,76 @@ static int command_check(request *r)
     gemma4_error error;
     int status = gemma4_isolate(check, r, r->engine_path, &error);
     return status < 0 ? say_unusable(r, &error) : status;
+}
+
+/* One of several dumps: what the list leaves open is as the command line says, or as the dump itself does. */
+static int check_part(void *context)
+{
+    request *r = context;
+    gemma4_error error = {""};
+    const gemma4_listed_dump *dump = r->part->dump;
+    r->engine_path = dump->path;
+    r->case_name = dump->case_name;
+    r->model_dir = dump->model_dir;
+    r->dtype = dump->dtype ? dump->dtype : r->dtype;
+    r->require = dump->require ? dump->require : r->require;
+    if (!r->case_name && !r->model_dir) {
+        gemma4_limit_processor_time(SECONDS_TO_OPEN);
+        if (gemma4_activations_peek(r->engine_path, "case", r->case_of_dump, sizeof r->case_of_dump, &error))
+            return say_unusable(r, &error);
+        gemma4_limit_processor_time(0);
+        r->case_name = r->case_of_dump;
+    }
+    return check(r);
+}
+
+static void write_several_json(FILE *f, const void *several)
+{
+    gemma4_several_json(f, several);
+}
+
+static void write_several_junit(FILE *f, const void *several)
+{
+    gemma4_several_junit(f, several);
+}
+
+/* Every dump in a process of its own. What cannot be judged is said in one line of stderr, and the others are judged all the same. */
+static int check_parts(const request *r, gemma4_part *parts, const gemma4_dump_list *list, gemma4_error *error)
+{
+    for (size_t i = 0; i < list->count; i++) {
+        request one = *r;
+        gemma4_error died;
+        one.part = &parts[i];
+        if (gemma4_part_open(&parts[i], &list->dumps[i], error))
+            return -1;
+        int status = gemma4_isolate(check_part, &one, list->dumps[i].path, &died);
+        parts[i].status = status < 0 ? say_unusable(&one, &died) : status;
+    }
+    return 0;
+}
+
+static int command_several(const request *r, gemma4_error *error)
+{
+    gemma4_dump_list list;
+    if (gemma4_dump_list_open(r->manifest, &list, error))
+        return UNUSABLE;
+    gemma4_part *parts = calloc(list.count, sizeof *parts);
+    int status = parts ? check_parts(r, parts, &list, error) : gemma4_fail(error, "%s: out of memory", r->manifest);
+    if (!status) {
+        gemma4_several several = gemma4_several_of(parts, list.count);
+        gemma4_several_text(stdout, &several);
+        status = several.status;
+        if (check_output(error) || write_file(r->json, write_several_json, &several, error) || write_file(r->junit, write_several_junit, &several, error))
+            status = -1;
+        else if (status == UNUSABLE)
+            gemma4_fail(error, "%s: %zu of %zu dumps cannot be judged, the first is %s", r->manifest, gemma4_several_unusable(&several), list.count,
+                        gemma4_several_first_unusable(&several));
+    }
+    for (size_t i = 0; parts && i < list.count; i++)
+        gemma4_part_close(&parts[i]);
+    free(parts);
+    gemma4_dump_list_free(&list);
+    return status < 0 ? UNUSABLE : status;
 }
 
 /* "ID  12 tokens  summary [start-position]"; the flag's bit in *flags is set. */
@@ -431,9 +514,13 @@ static int parse_check(int argc, char **argv, request *r, gemma4_error *error)
     const char *words[2];
     size_t count;
     const gemma4_option options[] = {{"--model", &r->model_dir}, {"--dtype", &r->dtype},     {"--json", &r->json}, {"--junit", &r->junit},
-                                     {"--html", &r->html},       {"--require", &r->require}, {"--search", &r->search}, {NULL, NULL}};
+                                     {"--html", &r->html},       {"--require", &r->require}, {"--search", &r->search}, {"--manifest", &r->manifest}, {NULL, NULL}};
     if (gemma4_options_parse(argc, argv, options, words, 2, &count, error))
         return -1;
+    if (r->manifest && (count || r->model_dir || r->html))
+        return gemma4_fail(error, "command line: --manifest takes no CASE, no ENGINE.h5, no --model and no --html");
+    if (r->manifest)
+        return 0;
     if (count != (r->model_dir ? 1 : 2))
         return gemma4_fail(error, "command line: expected CASE ENGINE.h5, or --model DIR ENGINE.h5 (--help says more)");
     r->case_name = r->model_dir ? NULL : words[0];
@@ -466,6 +553,8 @@ int main(int argc, char **argv)
         status = command_self_test(argc - 1, argv + 1, &error);
     else if (parse_check(argc - 1, argv + 1, &r, &error))
         status = UNUSABLE;
+    else if (r.manifest)
+        status = command_several(&r, &error);
     else
         return command_check(&r);
     if (status != UNUSABLE && check_output(&error))

@@ -33,6 +33,8 @@ Suite *schedule_suite(void);
 Suite *noise_suite(void);
 Suite *judge_suite(void);
 Suite *listed_suite(void);
+Suite *several_suite(void);
+Suite *schema_suite(void);
 Suite *recognise_suite(void);
 Suite *counter_model_suite(void);
 Suite *cli_suite(void);
