@@ -120,10 +120,17 @@ $(BUILD)/sample.passed: $(CHECK_OBJECTS) $(wildcard golden/cases/* golden/checkp
 	$(if $(SANITIZE),,$(BUILD)/gemma4-check self-test --sample)
 	@touch $@
 
-check: all $(BUILD)/unit-tests.passed $(BUILD)/twins.passed $(BUILD)/twin-passes.passed $(BUILD)/sample.passed
+# The example of the header that writes dumps. In C99 the header has no warnings either.
+$(BUILD)/dump-example: $(BUILD)/golden/engines/example.o $(LIBRARY)
+	$(LINK) -o $@ $^ $(LDLIBS)
+$(BUILD)/golden/engines/example.o: golden/engines/gemma4_dump.h
+
+check: all $(BUILD)/dump-example $(BUILD)/unit-tests.passed $(BUILD)/twins.passed $(BUILD)/twin-passes.passed $(BUILD)/sample.passed
 	$(BUILD)/gemma4-check lint
 	sh tests/demo.sh $(BUILD)/gemma4-check >$(BUILD)/demo.txt
 	sh tests/junit.sh $(BUILD)
+	$(CC) -std=c99 -pedantic $(WARNINGS) -Werror -DGEMMA4_DUMP_IMPLEMENTATION -x c -fsyntax-only golden/engines/gemma4_dump.h
+	sh tests/header.sh $(BUILD)
 	@echo "make check: everything passed"
 
 # The table of worst errors in spec/.

@@ -35,6 +35,7 @@ Suite *judge_suite(void);
 Suite *listed_suite(void);
 Suite *several_suite(void);
 Suite *schema_suite(void);
+Suite *dump_header_suite(void);
 Suite *recognise_suite(void);
 Suite *counter_model_suite(void);
 Suite *cli_suite(void);
