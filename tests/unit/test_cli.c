@@ -735,6 +735,48 @@ START_TEST(an_older_report_is_replaced)
 }
 END_TEST
 
+/* --- the manual --- */
+
+/* The next word of text that begins with the mark: what follows the mark is copied to word. False where there is none. */
+static bool next_option(const char **text, const char *mark, char word[64])
+{
+    const char *at = strstr(*text, mark);
+    if (at == NULL)
+        return false;
+    at += strlen(mark);
+    size_t length = strspn(at, "abcdefghijklmnopqrstuvwxyz-");
+    snprintf(word, 64, "%.*s", (int)length, at);
+    *text = at + length;
+    return true;
+}
+
+/* Is the mark followed by just this word somewhere? */
+static bool has_option(const char *text, const char *mark, const char *word)
+{
+    char found[64];
+    while (next_option(&text, mark, found))
+        if (!strcmp(found, word))
+            return true;
+    return false;
+}
+
+/* The options of --help are those of the page, where mdoc has "Fl -json" for --json. */
+START_TEST(the_manual_has_the_options_that_there_are)
+{
+    const char *const help[] = {"--help", NULL};
+    const outcome o = run((program)_i, help);
+    char page[PATH_MAX], word[64];
+    size_t count = 0;
+    snprintf(page, sizeof page, "man/%s.1", NAMES[_i]);
+    const char *manual = test_read(page);
+    for (const char *at = o.out; next_option(&at, "--", word); count++)
+        ck_assert_msg(has_option(manual, "Fl -", word), "%s lacks --%s", page, word);
+    ck_assert_uint_gt(count, 8);
+    for (const char *at = manual; next_option(&at, "Fl -", word);)
+        ck_assert_msg(!strcmp(word, "help") || has_option(o.out, "--", word), "%s has --%s, which %s --help lacks", page, word, NAMES[_i]);
+}
+END_TEST
+
 /* --- several dumps --- */
 
 /* Lists, each dump with the exit status that it has alone: the worst is the whole's. */
@@ -812,5 +854,6 @@ Suite *cli_suite(void)
     tcase_add_loop_test(c, json_and_junit_are_written_whatever_the_verdict, 0, COUNT(REPORTS));
     tcase_add_test(c, an_older_report_is_replaced);
     tcase_add_loop_test(c, several_dumps_are_judged_in_one_call, 0, COUNT(LISTS));
+    tcase_add_loop_test(c, the_manual_has_the_options_that_there_are, 0, 2);
     return suite;
 }
