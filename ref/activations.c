@@ -382,6 +382,13 @@ static int check_rows(const gemma4_activations *file, activation_entry *entry, b
     return status;
 }
 
+/* How many tokens a tensor of log-probabilities lists at each position, as far as that can be true: 1 ... V, else 0. */
+static size_t listed_tokens(const gemma4_config *config, const gemma4_stored_tensor *tensor)
+{
+    size_t last = tensor->rank ? tensor->shape[tensor->rank - 1] : 0;
+    return last <= config->vocab_size ? last : 0;
+}
+
 /* Says in entry->shown whether the tensor is what the config implies, and if not, why. */
 static void match_tap(const gemma4_activations *file, const gemma4_config *config, activation_entry *entry)
 {
@@ -392,6 +399,8 @@ static void match_tap(const gemma4_activations *file, const gemma4_config *confi
     size_t rows = tensor->has_rows ? tensor->row_count : file->positions_count;
     size_t dims[2], dims_count = gemma4_tap_dims(config, shown->tap, shown->layer, file->positions_count, dims);
     char expected_text[96], found_text[96];
+    if (dims[0] == 0) /* of all taps, only these have an axis that no config says */
+        dims[0] = listed_tokens(config, tensor);
     const size_t expected[3] = {rows, dims[0], dims[1]};
 
     if (tensor->problem[0])
@@ -401,8 +410,10 @@ static void match_tap(const gemma4_activations *file, const gemma4_config *confi
                  element->name,
                  tensor->element == GEMMA4_ELEMENT_U16 ? " without attribute dtype=\"bfloat16\"" : "");
     else if (!gemma4_size_product(dims[0], dims[1], &entry->row_elements) ||
-             !match_tap_shape(entry, rows, dims, dims_count)) {
+             !match_tap_shape(entry, rows, dims, dims_count) || dims[0] == 0) {
         shape_text(expected, 1 + dims_count, expected_text, sizeof expected_text);
+        if (gemma4_tap_describe(shown->tap)->derived)
+            snprintf(expected_text, sizeof expected_text, "[%zu, 1 ... %zu]", rows, config->vocab_size);
         shape_text(tensor->shape, tensor->rank, found_text, sizeof found_text);
         snprintf(shown->problem, sizeof shown->problem, "expected %.70s, found %.70s", expected_text, found_text);
         shown->wrong_shape = true;
@@ -478,6 +489,22 @@ static int open_source(const char *path, gemma4_activation_source *source, gemma
                                            : gemma4_activations_safetensors_open(path, source, error);
 }
 
+int gemma4_activations_peek(const char *path, const char *name, char *text, size_t size, gemma4_error *error)
+{
+    gemma4_activation_source source = {0};
+    if (open_source(path, &source, error))
+        return -1;
+    const char *found = source.attribute(source.state, name);
+    int status = 0;
+    if (!found)
+        status = gemma4_fail(error, "%s: attribute %s: expected a text, found none", path, name);
+    else if (strlen(found) >= size)
+        status = gemma4_fail(error, "%s: attribute %s: expected at most %zu bytes, found %zu", path, name, size - 1, strlen(found));
+    else
+        snprintf(text, size, "%s", found);
+    source.close(source.state);
+    return status;
+}
 
 static int refuse_without_taps(const gemma4_activations *file, gemma4_error *error)
 {

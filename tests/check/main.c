@@ -17,6 +17,7 @@
 #include "report_html.h"
 #include "sample.h"
 #include "selftest.h"
+#include "several.h"
 #include "times.h"
 #include "unknown_names.h"
 #include "version.h"
@@ -28,6 +29,8 @@ static const char usage[] =
     "           [--search steps|layers] [--map MAP]\n"
     "       gemma4-check names FILE...           what a dump under other names holds, and a map for it\n"
     "           [--case CASE] [--model DIR]\n"
+    "       gemma4-check --manifest DUMPS        several dumps: a list (spec/report.md), or a folder of them\n"
+    "           [--dtype D] [--json FILE] [--junit FILE] [--require full|layers|logits] [--search steps|layers]\n"
     "       gemma4-check list                    the cases\n"
     "       gemma4-check explain [CAUSE|--all]   the known mistakes, one of them, or all as Markdown\n"
     "       gemma4-check explain --space         the parameters by which other mistakes are identified, as Markdown\n"
@@ -54,9 +57,11 @@ enum { CONFORMS = 0, DIVERGES = 1, UNUSABLE = 2 };
 enum { SECONDS_TO_OPEN = 30 }; /* of processor time, for looking through the dump; its values are read later */
 
 typedef struct request {
-    const char *case_name, *model_dir, *engine_path, *dtype, *json, *junit, *html, *require, *search, *map_name;
+    const char *case_name, *model_dir, *engine_path, *dtype, *json, *junit, *html, *require, *search, *map_name, *manifest;
     const char *const *engine_paths; /* [engine_count] passes; the first is engine_path */
     size_t engine_count;
+    const gemma4_part *part; /* of several dumps, which gets the reports; NULL: there is one only */
+    char case_of_dump[128];  /* where the list does not say it */
 } request;
 
 /* What a check opens. */
@@ -179,6 +184,10 @@ static int judge_files(const request *r, const opened *o, gemma4_judgement *j, g
     note_flags(j->the_case, report);
     report->required = require;
     report->conforms = report->conforms && !gemma4_falls_short(report);
+    if (r->part) {
+        gemma4_part_judged(r->part, report);
+        return report->conforms ? CONFORMS : DIVERGES;
+    }
     gemma4_report_text(stdout, report);
     if (check_output(error) || write_file(r->json, write_json, report, error) || write_file(r->junit, write_junit, report, error) ||
         write_file(r->html, write_html, report, error))
@@ -234,6 +243,10 @@ static int open_files(const request *r, opened *o, gemma4_judgement *j, gemma4_e
 static int say_unusable(const request *r, const gemma4_error *error)
 {
     gemma4_error ignored;
+    if (r->part) {
+        gemma4_part_unusable(r->part, error->message);
+        return UNUSABLE;
+    }
     fprintf(stderr, "gemma4-check: %s\n", error->message);
     write_file(r->json, write_json_unusable, error->message, &ignored);
     write_file(r->junit, write_junit_unusable, error->message, &ignored);
@@ -266,6 +279,78 @@ static int command_check(request *r)
     gemma4_error error;
     int status = gemma4_isolate(check, r, r->engine_path, &error);
     return status < 0 ? say_unusable(r, &error) : status;
+}
+
+/* One of several dumps: what the list leaves open is as the command line says, or as the dump itself does. */
+static int check_part(void *context)
+{
+    request *r = context;
+    gemma4_error error = {""};
+    const gemma4_listed_dump *dump = r->part->dump;
+    r->engine_path = dump->path;
+    r->engine_paths = &r->engine_path;
+    r->engine_count = 1;
+    r->case_name = dump->case_name;
+    r->model_dir = dump->model_dir;
+    r->dtype = dump->dtype ? dump->dtype : r->dtype;
+    r->require = dump->require ? dump->require : r->require;
+    if (!r->case_name && !r->model_dir) {
+        gemma4_limit_processor_time(SECONDS_TO_OPEN);
+        if (gemma4_activations_peek(r->engine_path, "case", r->case_of_dump, sizeof r->case_of_dump, &error))
+            return say_unusable(r, &error);
+        gemma4_limit_processor_time(0);
+        r->case_name = r->case_of_dump;
+    }
+    return check(r);
+}
+
+static void write_several_json(FILE *f, const void *several)
+{
+    gemma4_several_json(f, several);
+}
+
+static void write_several_junit(FILE *f, const void *several)
+{
+    gemma4_several_junit(f, several);
+}
+
+/* Every dump in a process of its own. What cannot be judged is said in one line of stderr, and the others are judged all the same. */
+static int check_parts(const request *r, gemma4_part *parts, const gemma4_dump_list *list, gemma4_error *error)
+{
+    for (size_t i = 0; i < list->count; i++) {
+        request one = *r;
+        gemma4_error died;
+        one.part = &parts[i];
+        if (gemma4_part_open(&parts[i], &list->dumps[i], error))
+            return -1;
+        int status = gemma4_isolate(check_part, &one, list->dumps[i].path, &died);
+        parts[i].status = status < 0 ? say_unusable(&one, &died) : status;
+    }
+    return 0;
+}
+
+static int command_several(const request *r, gemma4_error *error)
+{
+    gemma4_dump_list list;
+    if (gemma4_dump_list_open(r->manifest, &list, error))
+        return UNUSABLE;
+    gemma4_part *parts = calloc(list.count, sizeof *parts);
+    int status = parts ? check_parts(r, parts, &list, error) : gemma4_fail(error, "%s: out of memory", r->manifest);
+    if (!status) {
+        gemma4_several several = gemma4_several_of(parts, list.count);
+        gemma4_several_text(stdout, &several);
+        status = several.status;
+        if (check_output(error) || write_file(r->json, write_several_json, &several, error) || write_file(r->junit, write_several_junit, &several, error))
+            status = -1;
+        else if (status == UNUSABLE)
+            gemma4_fail(error, "%s: %zu of %zu dumps cannot be judged, the first is %s", r->manifest, gemma4_several_unusable(&several), list.count,
+                        gemma4_several_first_unusable(&several));
+    }
+    for (size_t i = 0; parts && i < list.count; i++)
+        gemma4_part_close(&parts[i]);
+    free(parts);
+    gemma4_dump_list_free(&list);
+    return status < 0 ? UNUSABLE : status;
 }
 
 /* "ID  12 tokens  summary [start-position]"; the flag's bit in *flags is set. */
@@ -465,9 +550,14 @@ static int parse_check(int argc, char **argv, request *r, const char **words, ge
     size_t count;
     const gemma4_option options[] = {{"--model", &r->model_dir}, {"--dtype", &r->dtype},  {"--json", &r->json},
                                      {"--junit", &r->junit},     {"--html", &r->html},    {"--require", &r->require},
-                                     {"--search", &r->search},   {"--map", &r->map_name}, {NULL, NULL}};
+                                     {"--search", &r->search},   {"--map", &r->map_name}, {"--manifest", &r->manifest},
+                                     {NULL, NULL}};
     if (gemma4_options_parse(argc, argv, options, words, (size_t)argc, &count, error))
         return -1;
+    if (r->manifest && (count || r->model_dir || r->html))
+        return gemma4_fail(error, "command line: --manifest takes no CASE, no ENGINE.h5, no --model and no --html");
+    if (r->manifest)
+        return 0;
     size_t before = r->model_dir ? 0 : 1;
     if (count > before + 1 && !r->map_name)
         return gemma4_fail(
@@ -488,9 +578,13 @@ static int check_words(int argc, char **argv, gemma4_error *error)
 {
     request r = {0};
     const char **words = calloc((size_t)argc + 1, sizeof *words);
-    int status = !words                                      ? gemma4_fail(error, "command line: out of memory")
-                 : parse_check(argc, argv, &r, words, error) ? -1
-                                                             : command_check(&r);
+    int status = words ? parse_check(argc, argv, &r, words, error) : gemma4_fail(error, "command line: out of memory");
+    if (!status && r.manifest) {
+        status = command_several(&r, error);
+        status = status == UNUSABLE || check_output(error) ? -1 : status;
+    } else if (!status) {
+        status = command_check(&r);
+    }
     free(words);
     return status;
 }

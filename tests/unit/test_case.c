@@ -129,12 +129,12 @@ START_TEST(every_number_is_read)
 }
 END_TEST
 
-/* The golden lies beside the manifest; the checkpoint, which is nowhere yet, will be generated under build/. */
+/* The golden lies beside the manifest; the checkpoint, which is nowhere yet, will be generated under build/ where there is one. */
 START_TEST(paths_are_relative_to_the_manifest)
 {
     char *root = test_fresh_dir(), *cases = test_join(root, "golden/cases"), *path = test_join(cases, "my-case.yaml");
     gemma4_error error = {""};
-    ck_assert(mkdir(test_join(root, "golden"), 0777) == 0 && mkdir(cases, 0777) == 0);
+    ck_assert(mkdir(test_join(root, "golden"), 0777) == 0 && mkdir(cases, 0777) == 0 && mkdir(test_join(root, "build"), 0777) == 0);
     test_write_text(path, VALID);
     gemma4_case *c = gemma4_case_open(path, &error);
     ck_assert_msg(c != NULL, "%s", error.message);

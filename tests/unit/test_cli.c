@@ -4,6 +4,8 @@
 #include "document.h"
 #include "manifest.h"
 #include "model.h"
+#include "reports.h"
+#include "schema.h"
 #include "suites.h"
 #include "support.h"
 
@@ -125,6 +127,7 @@ static const char *const MAKE_DUMPS[][10] = {
     {"dump", "--model", "model", "--tokens", TOKENS, "--out", "logits.h5", "--taps", "logits", NULL},
     {"dump", "--model", "model", "--tokens", TOKENS, "--out", "embed.h5", "--taps", "embed", NULL},
     {"dump", "--model", "model", "--tokens", "2,197", "--out", "short.h5", NULL},
+    {"dump", "--model", "model", "--tokens=" TOKENS, "--out", "best.h5", "--logprobs", "20", "--taps=logprobs.*", NULL},
 };
 
 /* A dump of one tap that is all zeros, with one attribute beside (NULL: none). */
@@ -301,6 +304,8 @@ static const struct {
     {REF, {"dump", MODEL, "--tokens", "2", "--out", "x.h5", "--dtype", "int8"}, "expected a store dtype"},
     {REF, {"dump", MODEL, "--tokens", "2", "--out", "x.h5", "--dtype", "fp32"}, "expected a store dtype"},
     {REF, {"dump", MODEL, "--tokens", "2", "--out", "x.h5", "--taps", "nothing.*"}, "--taps: expected a pattern that matches a tap"},
+    {REF, {"dump", MODEL, "--tokens", "2", "--out", "x.h5", "--logprobs", "0"}, "--logprobs: expected an integer from 1 to 256"},
+    {REF, {"dump", MODEL, "--tokens", "2", "--out", "x.h5", "--logprobs", "257"}, "--logprobs: expected an integer from 1 to 256"},
     {REF, {"facts", "--model"}, "option '--model' needs a value"},
     {REF, {"synth", "--preset", "tiny", "--seed", "1"}, "option '--out' is required"},
     {REF, {"synth", "--preset", "tiny", "--out", "x"}, "option '--seed' is required"},
@@ -318,6 +323,11 @@ static const struct {
     {CHECK, {"tiny-one-token", "good.h5", "--require", "everything"}, "--require: expected full, layers or logits, found 'everything'"},
     {CHECK, {"tiny-one-token", "good.h5", "--require", "partial"}, "--require: expected full, layers or logits, found 'partial'"},
     {CHECK, {"tiny-one-token", "good.h5", "--dtype", "q9_9"}, "dtype: expected one of float32"},
+    {CHECK, {"--manifest", "missing.yaml"}, "missing.yaml: No such file"},
+    {CHECK, {"--manifest", "bad.yaml"}, "bad.yaml:1: format: expected gemma4-dumps, found gemma4-case"},
+    {CHECK, {"--manifest", "folder"}, "folder: expected dumps (*.h5, *.hdf5, *.safetensors), found none"},
+    {CHECK, {"--manifest", "folder", "--html", "x"}, "--manifest takes no CASE, no ENGINE.h5, no --model and no --html"},
+    {CHECK, {"--manifest", "folder", "good.h5"}, "--manifest takes no CASE"},
     {CHECK, {"self-test", "--sample", "--seeds", "3"}, "unknown option '--seeds'"},
     {CHECK, {"self-test", "--sample", "--jobs", "0"}, "--jobs: expected an integer from 1"},
     {CHECK, {"self-test", "--times"}, "self-test --times: option '--model' is required"},
@@ -564,6 +574,8 @@ static const struct {
     {CHECK, {MODEL, "good.h5", "--require=full"}, "from the reference"},
     {CHECK, {MODEL, "short.h5"}, "\nCONFORMS\n"},
     {CHECK, {"tiny-one-token", "logits.h5", "--require", "logits"}, "coverage   logits: 1 of "},
+    {CHECK, {"tiny-one-token", "best.h5", "--require", "logits"},
+     "note       log-probabilities in the place of logits: of 20 of 256 tokens, at 1 of 1 positions\n"},
     {CHECK,
      {"tiny-one-token", "embed.h5"},
      "\nNO FAULT FOUND in the 1 tensor covered (of 373): too little for a verdict; dump logits at least\n"},
@@ -626,6 +638,7 @@ static const struct {
     {{"tiny-far", "far.h5", "--dtype", "float32"},
      "this case has the flag start-position: some engines cannot start at a position other than 0\n"},
     {{"tiny-far", "far.h5", "--dtype", "float32"}, "this case has the flag far-positions: "},
+    {{"tiny-one-token", "best.h5", "--require", "layers"}, "--require layers: the dump covers less (logits)"},
     {{"tiny-one-token", "logits.h5", "--require", "layers"}, "--require layers: the dump covers less (logits)"},
     {{"tiny-one-token", "logits.h5", "--require", "full"}, "--require full: the dump covers less (logits)"},
 };
@@ -806,6 +819,102 @@ START_TEST(an_older_report_is_replaced)
 }
 END_TEST
 
+/* --- the manual --- */
+
+/* The next word of text that begins with the mark: what follows the mark is copied to word. False where there is none. */
+static bool next_option(const char **text, const char *mark, char word[64])
+{
+    const char *at = strstr(*text, mark);
+    if (at == NULL)
+        return false;
+    at += strlen(mark);
+    size_t length = strspn(at, "abcdefghijklmnopqrstuvwxyz-");
+    snprintf(word, 64, "%.*s", (int)length, at);
+    *text = at + length;
+    return true;
+}
+
+/* Is the mark followed by just this word somewhere? */
+static bool has_option(const char *text, const char *mark, const char *word)
+{
+    char found[64];
+    while (next_option(&text, mark, found))
+        if (!strcmp(found, word))
+            return true;
+    return false;
+}
+
+/* The options of --help are those of the page, where mdoc has "Fl -json" for --json. */
+START_TEST(the_manual_has_the_options_that_there_are)
+{
+    const char *const help[] = {"--help", NULL};
+    const outcome o = run((program)_i, help);
+    char page[PATH_MAX], word[64];
+    size_t count = 0;
+    snprintf(page, sizeof page, "man/%s.1", NAMES[_i]);
+    const char *manual = test_read(page);
+    for (const char *at = o.out; next_option(&at, "--", word); count++)
+        ck_assert_msg(has_option(manual, "Fl -", word), "%s lacks --%s", page, word);
+    ck_assert_uint_gt(count, 8);
+    for (const char *at = manual; next_option(&at, "Fl -", word);)
+        ck_assert_msg(!strcmp(word, "help") || has_option(o.out, "--", word), "%s has --%s, which %s --help lacks", page, word, NAMES[_i]);
+}
+END_TEST
+
+/* --- several dumps --- */
+
+/* Lists, each dump with the exit status that it has alone: the worst is the whole's. */
+static const struct {
+    const char *dumps[4];
+    int status;
+    const char *verdict, *out, *junit[3];
+} LISTS[] = {
+    {{"{file: good.h5, case: tiny-one-token, require: full}", "{file: logits.h5, case: tiny-one-token}"}, 0, "PASS",
+     "2 dumps: 2 without a fault, 0 do not conform, 0 cannot be judged\n",
+     {"<testsuite name=\"tiny-one-token.good\"", "<testcase classname=\"gemma4.tiny-one-token.logits.head\" name=\"logits\"", "tensors are not in the dump: embed "}},
+    {{"{file: good.h5, case: tiny-one-token}", "{file: wrong.h5, case: tiny-one-token}"}, 1, "FAIL", "DOES NOT CONFORM; first divergence embed",
+     {"<testsuite name=\"tiny-one-token.good\"", "<testsuite name=\"tiny-one-token.wrong\"", "failures=\"1\""}},
+    {{"{file: half.h5, case: tiny-one-token}", "{file: wrong.h5, case: tiny-one-token}", "{file: good.h5, model: model}"}, 2, "UNUSABLE",
+     "3 dumps: 1 without a fault, 1 do not conform, 1 cannot be judged\n",
+     {"<testsuite name=\"gemma4-check.half\"", "<testcase classname=\"gemma4.half\" name=\"input\"", "<testsuite name=\"gemma4-check.good\""}},
+    {{"{file: good.h5}"}, 2, "UNUSABLE", "attribute case: expected a text, found none", {"<error type=\"unusable\"", "errors=\"1\"", "good.h5"}},
+    {{"{file: good.h5, case: tiny-one-token, require: most}"}, 2, "UNUSABLE", "--require: expected full, layers or logits, found 'most'",
+     {"<error ", "<testsuite name=\"gemma4-check.good\"", "most"}},
+};
+
+START_TEST(several_dumps_are_judged_in_one_call)
+{
+    char *list = test_join(work, "list.yaml"), *json = test_join(test_fresh_dir(), "r.json"), *junit = test_join(test_fresh_dir(), "r.xml");
+    const char *const args[] = {"--manifest", "list.yaml", "--json", json, "--junit", junit, NULL};
+    char text[4096] = "format: gemma4-dumps\nversion: 1\ndumps:\n";
+    gemma4_error error = {""};
+    size_t count = 0;
+    for (; LISTS[_i].dumps[count]; count++)
+        snprintf(text + strlen(text), sizeof text - strlen(text), "  - %s\n", LISTS[_i].dumps[count]);
+    test_write_text(list, text);
+    outcome o = run(CHECK, args);
+    ck_assert_msg(o.status == LISTS[_i].status, "status %d: %.500s%.300s", o.status, o.out, o.err);
+    if (o.status == 2)
+        assert_unusable(&o, CHECK, "dumps cannot be judged, the first is ");
+    else
+        ck_assert_str_eq(o.err, "");
+    ck_assert_msg(strstr(o.out, LISTS[_i].out) != NULL, "%.1000s", o.out);
+    gemma4_document *document = gemma4_document_read(json, &error), *schema = gemma4_document_read("spec/report.schema.json", &error);
+    ck_assert_msg(document && schema, "%s", error.message);
+    const gemma4_node *root = gemma4_document_root(document);
+    ck_assert_str_eq(test_schema_violation(gemma4_document_root(schema), root), "");
+    ck_assert_str_eq(gemma4_node_get(root, "verdict")->text, LISTS[_i].verdict);
+    ck_assert_uint_eq(gemma4_node_get(root, "reports")->count, count);
+    gemma4_document_free(document);
+    gemma4_document_free(schema);
+    const char *xml = test_read(junit), *malformed = test_malformed(xml);
+    ck_assert_msg(malformed == NULL, "%.80s", malformed);
+    ck_assert_uint_eq(test_occurrences(xml, "<testsuite "), count);
+    for (size_t i = 0; i < COUNT(LISTS[_i].junit); i++)
+        ck_assert_msg(strstr(xml, LISTS[_i].junit[i]) != NULL, "%s is not in %.500s", LISTS[_i].junit[i], xml);
+}
+END_TEST
+
 Suite *cli_suite(void)
 {
     Suite *suite = suite_create("cli");
@@ -831,5 +940,7 @@ Suite *cli_suite(void)
     tcase_add_loop_test(c, output_that_cannot_be_written_is_status_2, 0, access("/dev/full", W_OK) == 0 ? COUNT(PRINTING) : 0);
     tcase_add_loop_test(c, json_and_junit_are_written_whatever_the_verdict, 0, COUNT(REPORTS));
     tcase_add_test(c, an_older_report_is_replaced);
+    tcase_add_loop_test(c, several_dumps_are_judged_in_one_call, 0, COUNT(LISTS));
+    tcase_add_loop_test(c, the_manual_has_the_options_that_there_are, 0, 2);
     return suite;
 }
