@@ -91,8 +91,8 @@ $(BUILD)/%.o: %.c
 
 # ops_avx2.c and peak_avx2.c get TWIN_avx2, and so on.
 $(BUILD)/ref/ops_%.o $(BUILD)/tests/bench/%.o $(BUILD)/tests/twins/%.o: TWIN_FLAGS = $(TWIN_$(lastword $(subst _, ,$(notdir $*)))) $(or $(OPENMP),-Wno-unknown-pragmas)
-# It says how many threads the twins use.
-$(BUILD)/ref/ops.o: TWIN_FLAGS = $(if $(TWINS),$(OPENMP))
+# One says how many threads the twins use, the other deals looks out to threads.
+$(BUILD)/ref/ops.o $(BUILD)/tests/check/identify_each.o: TWIN_FLAGS = $(if $(TWINS),$(OPENMP))
 
 # The version is compiled into one file, and that one again when it changes.
 $(BUILD)/ref/version.o: CPPFLAGS += -DGEMMA4_VERSION='"$(VERSION)"'

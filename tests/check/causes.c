@@ -178,21 +178,60 @@ static void take_findings(sorting *s, gemma4_cause *cause)
     cause->coefficient = coefficients / (double)explained;
 }
 
-/* The model that explains most of what is left becomes a cause; *taken is false where none explains anything. */
-static int take_cause(sorting *s, bool *taken)
+/* The finding's point that says the same; NULL where none does. */
+static const gemma4_point_fit *point_of(const gemma4_finding *f, const gemma4_point *point)
 {
-    size_t best = 0, most = 0;
-    double best_residual = INFINITY;
-    *taken = false;
+    for (size_t i = 0; i < f->point_count; i++)
+        if (gemma4_points_agree(f->points[i].point, point))
+            return &f->points[i];
+    return NULL;
+}
+
+static void say_with_places(const sorting *s, const gemma4_point *point, size_t layer, gemma4_tap seen, uint64_t *places, char *text, size_t size);
+
+/* Points that explain all findings that the cause's model does: a number near that of the catalogue. */
+static void find_points_beside(const sorting *s, gemma4_cause *cause)
+{
+    for (size_t i = 0; i < s->count && cause->equivalent_point_count == 0; i++)
+        for (size_t k = 0; !s->done[i] && fit_of(&s->findings[i], cause->model) && k < s->findings[i].point_count; k++) {
+            const gemma4_point *point = s->findings[i].points[k].point;
+            bool everywhere = cause->equivalent_point_count < GEMMA4_MAX_EQUIVALENT_POINTS;
+            for (size_t n = 0; n < s->count; n++)
+                everywhere = everywhere && (s->done[n] || !fit_of(&s->findings[n], cause->model) || point_of(&s->findings[n], point));
+            if (!everywhere)
+                continue;
+            uint64_t places[GEMMA4_POINT_SETTINGS];
+            size_t n = cause->equivalent_point_count++;
+            cause->equivalent_points[n] = point;
+            say_with_places(s, point, s->findings[i].layer, GEMMA4_TAP_COUNT, places, cause->equivalent_said[n], sizeof cause->equivalent_said[n]);
+        }
+}
+
+/* The model that explains most of what is left: how many findings, and how well; NO_MODEL where none explains anything. */
+static size_t best_model(const sorting *s, size_t *most, double *best_residual)
+{
+    size_t best = NO_MODEL;
+    *most = 0;
+    *best_residual = INFINITY;
     for (size_t model = 0; model < s->models; model++) {
         double residual;
         size_t count = explains(s, model, NO_MODEL, &residual);
-        if (count > most || (count == most && count && residual < best_residual)) {
+        if (count > *most || (count == *most && count && residual < *best_residual)) {
             best = model;
-            most = count;
-            best_residual = residual;
+            *most = count;
+            *best_residual = residual;
         }
     }
+    return best;
+}
+
+/* The model that explains most of what is left becomes a cause; *taken is false where none explains anything. */
+static int take_cause(sorting *s, bool *taken)
+{
+    size_t most;
+    double best_residual;
+    size_t best = best_model(s, &most, &best_residual);
+    *taken = false;
     if (most == 0)
         return 0;
     gemma4_cause *cause = new_cause(s);
@@ -200,6 +239,7 @@ static int take_cause(sorting *s, bool *taken)
         return -1;
     *cause = (gemma4_cause){.explained = true, .model = best, .second = NO_MODEL, .tap = GEMMA4_TAP_COUNT, .taps = most, .residual = best_residual};
     size_t too_many = find_equivalents(s, cause);
+    find_points_beside(s, cause);
     memset(s->in_layer, 0, s->config->num_hidden_layers * sizeof *s->in_layer);
     take_findings(s, cause);
     list_layers(cause->layers, sizeof cause->layers, s->in_layer, s->config->num_hidden_layers);
@@ -229,15 +269,6 @@ const gemma4_counter_model *gemma4_cause_model(const gemma4_cause *cause)
     return !cause->explained ? NULL : cause->point ? &cause->point->model : gemma4_counter_model_at(cause->model);
 }
 
-/* The finding's point that says the same; NULL where none does. */
-static const gemma4_point_fit *point_of(const gemma4_finding *f, const gemma4_point *point)
-{
-    for (size_t i = 0; i < f->point_count; i++)
-        if (gemma4_points_agree(f->points[i].point, point))
-            return &f->points[i];
-    return NULL;
-}
-
 /* How many of the findings that are left the point explains, and how well. */
 static size_t point_explains(const sorting *s, const gemma4_point *point, double *residual)
 {
@@ -258,16 +289,31 @@ static size_t rank_of(gemma4_parameter p)
     return p >= GEMMA4_PARAMETER_ROPE_THETA || p <= GEMMA4_PARAMETER_NORM_WEIGHT_OF ? 0 : p <= GEMMA4_PARAMETER_WEIGHT_FACTORS ? 1 : p <= GEMMA4_PARAMETER_INPUT_ROUNDED ? 2 : 3;
 }
 
-/* Settings, and the digits of numbers, that a point leaves free beyond its words. */
+/* What a setting leaves free beyond its words: the digits of a number, the numbers of a list that was solved for, the ranks that are missing. */
+static size_t freedom_of_setting(const gemma4_setting *s, bool is_expression)
+{
+    size_t ranks = 0;
+    switch (s->parameter) {
+    case GEMMA4_PARAMETER_RESULT_FACTORS:
+    case GEMMA4_PARAMETER_WEIGHT_FACTORS:
+    case GEMMA4_PARAMETER_RESIDUAL: return 10 + 100 * s->count;
+    case GEMMA4_PARAMETER_EXPERTS_MISSING:
+        for (uint64_t left = (uint64_t)s->number; left; left &= left - 1)
+            ranks++;
+        return ranks;
+    case GEMMA4_PARAMETER_KV_HEAD_OF: return 1; /* K's or V's alone where that does */
+    case GEMMA4_PARAMETER_WEIGHTS_ORDER:
+    case GEMMA4_PARAMETER_RESULT_ORDER: return s->unit != GEMMA4_GROUPS; /* the same is plainer of heads and experts than of lanes */
+    default: return gemma4_parameter_describe(s->parameter)->domain == GEMMA4_DOMAIN_REAL && !is_expression ? 10 * gemma4_digits_of(s->number) : 0;
+    }
+}
+
+/* What a point leaves free: ten numbers of a list are worth a setting. */
 static size_t freedom_of(const gemma4_point *p)
 {
     size_t freedom = 1000 * p->count;
-    for (size_t i = 0; i < p->count; i++) {
-        gemma4_domain domain = gemma4_parameter_describe(p->settings[i].parameter)->domain;
-        bool number = domain == GEMMA4_DOMAIN_REAL && !p->expression[i][0];
-        freedom += rank_of(p->settings[i].parameter) +
-                   (p->settings[i].parameter == GEMMA4_PARAMETER_KV_HEAD_OF) + 10 * (domain == GEMMA4_DOMAIN_LIST ? 1 + p->settings[i].count : number ? gemma4_digits_of(p->settings[i].number) : 0);
-    }
+    for (size_t i = 0; i < p->count; i++)
+        freedom += rank_of(p->settings[i].parameter) + freedom_of_setting(&p->settings[i], p->expression[i][0] != '\0');
     return freedom;
 }
 
@@ -356,7 +402,7 @@ static void find_equivalent_points(const sorting *s, const contender *best, gemm
             bool listed = gemma4_points_agree(c.point, best->point);
             for (size_t n = 0; n < cause->equivalent_point_count; n++)
                 listed = listed || gemma4_points_agree(c.point, cause->equivalent_points[n]);
-            if (listed || !explains_all_of(s, c.point, best->point) || cause->equivalent_point_count == GEMMA4_MAX_EQUIVALENT)
+            if (listed || c.point->count > best->point->count || !explains_all_of(s, c.point, best->point) || cause->equivalent_point_count == GEMMA4_MAX_EQUIVALENT_POINTS)
                 continue;
             uint64_t places[GEMMA4_POINT_SETTINGS];
             size_t n = cause->equivalent_point_count++;
@@ -375,6 +421,21 @@ static void mark_point(sorting *s, const gemma4_finding *f, const gemma4_point_f
     for (size_t l = 0; fit->only_layer < 0 && !gemma4_tap_describe(f->tap)->per_layer && l < s->config->num_hidden_layers; l++)
         if (fit->point->model.where & (s->config->layers[l].kind == GEMMA4_FULL ? GEMMA4_ON_FULL : GEMMA4_ON_SLIDING))
             s->in_layer[l] = true;
+}
+
+/* Does a point explain all that the best catalogued mistake does, and more? Then that fits by chance: a factor is one layer's scalar. */
+static bool point_explains_more(const sorting *s)
+{
+    size_t most;
+    double residual;
+    size_t model = best_model(s, &most, &residual);
+    contender best = best_point(s);
+    if (most == 0 || !best.point || best.explains <= most)
+        return false;
+    for (size_t i = 0; i < s->count; i++)
+        if (!s->done[i] && fit_of(&s->findings[i], model) && !point_of(&s->findings[i], best.point))
+            return false;
+    return true;
 }
 
 /* The point that explains most of what is left becomes a cause. */
@@ -586,7 +647,7 @@ int gemma4_find_causes(const gemma4_config *config, const gemma4_finding *findin
     int status = s.done && s.in_layer && s.dealt_with ? 0 : gemma4_fail(error, "diagnosis: out of memory");
     bool taken = true;
     while (!status && taken)
-        status = take_cause(&s, &taken);
+        status = point_explains_more(&s) ? take_identified(&s, &taken) : take_cause(&s, &taken);
     for (taken = true; !status && taken;)
         status = take_identified(&s, &taken);
     for (taken = true; !status && taken;)

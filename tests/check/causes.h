@@ -5,7 +5,7 @@
 #include "filter.h"
 #include "fit.h"
 
-enum { GEMMA4_MAX_EQUIVALENT = 3 };
+enum { GEMMA4_MAX_EQUIVALENT = 3, GEMMA4_MAX_EQUIVALENT_POINTS = 8 };
 
 /* One cause and everything that it explains. */
 typedef struct gemma4_cause {
@@ -13,9 +13,9 @@ typedef struct gemma4_cause {
     bool of_dump;        /* a mistake of the dump, not of the engine: description says which; not explained */
     size_t model;        /* of the catalogue; GEMMA4_NO_MODEL where a point of the space explains it */
     const gemma4_point *point;  /* that point, of one of the findings; else NULL */
-    const gemma4_point *equivalent_points[GEMMA4_MAX_EQUIVALENT]; /* other points that fit as well */
+    const gemma4_point *equivalent_points[GEMMA4_MAX_EQUIVALENT_POINTS]; /* other points that fit as well */
     size_t equivalent_point_count;
-    char equivalent_said[GEMMA4_MAX_EQUIVALENT][500]; /* what those say */
+    char equivalent_said[GEMMA4_MAX_EQUIVALENT_POINTS][500]; /* what those say */
     uint64_t places[GEMMA4_POINT_SETTINGS]; /* of a point: a bit for each step that has the setting, in any of the findings */
     char said[800];      /* of a point: what its settings say, with those steps; else "" */
     size_t second;       /* the mistake that explains it together with this one; GEMMA4_NO_MODEL where it does so alone */

@@ -79,7 +79,7 @@ static bool is_left_out(const gemma4_setting *s, gemma4_axis axis, size_t i)
 /* x in the type; largest: of the row's absolute values, which the integers are scaled by. */
 static double in_type(double x, gemma4_number_type type, double largest)
 {
-    double steps = type == GEMMA4_TYPE_INT8 ? 127 : 7, scale = largest / steps;
+    float step = (float)largest / (type == GEMMA4_TYPE_INT8 ? 127 : 7); /* engines divide in float32, which decides ties */
     float cut;
     uint32_t bits;
     switch (type) {
@@ -93,7 +93,7 @@ static double in_type(double x, gemma4_number_type type, double largest)
         bits &= 0xffff0000u;
         memcpy(&cut, &bits, sizeof cut);
         return (double)cut;
-    default: return scale > 0 ? nearbyint(x / scale) * scale : 0;
+    default: return step > 0 ? (double)(nearbyintf((float)x / step) * step) : 0;
     }
 }
 

@@ -241,12 +241,22 @@ static double expert_scale(const counter *m, size_t expert)
     return (double)gemma4_weight_at(&m->w->router_per_expert_scale, expert);
 }
 
+/* Does per_expert_scale multiply the probabilities before they are divided by their sum? */
+static bool is_scaled_first(const counter *m)
+{
+    const gemma4_setting *other = counter_setting(m, GEMMA4_PARAMETER_ROUTER_WEIGHTS);
+    return m->p->router.expert_scale_before_normalising || (other && other->word == GEMMA4_WEIGHTS_SCALED_FIRST);
+}
+
 /* A chosen expert's probability, as the normalisation reads it: it came with the choice, before ids were shifted. */
 static double chosen_prob(const counter *m, const real *probs, int32_t id)
 {
-    size_t E = m->c->num_experts, came_with = m->p->router.ids_shifted ? ((size_t)id + E - 1) % E : (size_t)id;
+    const gemma4_setting *choice = counter_setting(m, GEMMA4_PARAMETER_CHOICE);
+    long long E = (long long)m->c->num_experts;
+    long long shift = m->p->router.ids_shifted ? 1 : choice && choice->word == GEMMA4_CHOICE_SHIFTED ? (long long)choice->number : 0;
+    size_t came_with = (size_t)((((long long)id - shift) % E + E) % E);
     const gemma4_setting *power = counter_setting(m, GEMMA4_PARAMETER_ROUTER_POWER);
-    double prob = (double)probs[came_with] * (m->p->router.expert_scale_before_normalising ? expert_scale(m, (size_t)id) : 1);
+    double prob = (double)probs[came_with] * (is_scaled_first(m) ? expert_scale(m, (size_t)id) : 1);
     return power ? pow(prob, power->number) : prob;
 }
 
@@ -302,7 +312,7 @@ static int topk_weights(const counter *m, real *out)
         return -1;
     for (size_t i = 0; i < m->T * K; i++) {
         real scale = (real)expert_scale(m, p->expert_scale_by_rank ? i % K : (size_t)ids[i]);
-        bool none = p->no_expert_scale || p->expert_scale_before_normalising;
+        bool none = p->no_expert_scale || is_scaled_first(m);
         out[i] = none ? norm[i] : p->expert_scale_twice ? norm[i] * scale * scale : norm[i] * scale;
     }
     return 0;

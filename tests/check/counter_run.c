@@ -58,7 +58,7 @@ static void find_open(const gemma4_evidence *e, size_t positions, const real *lo
     const real *right = e->taps[GEMMA4_TAP_ROUTER_LOGITS].expected;
     for (size_t t = 0; t < positions; t++)
         open[t] = !e->have_valid_ids[t] && !gemma4_logits_are_stored(e, t) &&
-                  gemma4_find_boundary(logits + t * E, ids + t * K, K, E).gap <=
+                  fabs(gemma4_find_boundary(logits + t * E, ids + t * K, K, E).gap) <= /* negative where the mistake is in the choosing */
                       gemma4_near_tie(e, t) * times_larger(logits + t * E, right + t * E, E);
 }
 
@@ -104,7 +104,7 @@ static int run_one(const gemma4_evidence *e, gemma4_runner *runner, const gemma4
     return gemma4_run_block(runner, &run, h, error);
 }
 
-int gemma4_run_counter(const gemma4_evidence *e, gemma4_runner *runner, const gemma4_counter_run *run, gemma4_error *error)
+static int run_blocks(const gemma4_evidence *e, gemma4_runner *runner, const gemma4_counter_run *run, gemma4_error *error)
 {
     const gemma4_config *c = &e->subject->model->config;
     size_t T = e->subject->T, positions = run->positions ? run->positions : T;
@@ -125,6 +125,71 @@ int gemma4_run_counter(const gemma4_evidence *e, gemma4_runner *runner, const ge
     free(logits);
     free(chosen);
     return status;
+}
+
+/* --- more experts than the config says --- */
+
+/* Does the planted model at index i act in all layers that are run? */
+static bool acts_in_all(const gemma4_evidence *e, const gemma4_planted *planted, size_t i)
+{
+    const gemma4_config *c = &e->subject->model->config;
+    for (gemma4_block block = e->known_block; block <= e->block; block++)
+        if (gemma4_block_is_layer(c, block) && !gemma4_planted_in(c, planted, i, block))
+            return false;
+    return planted->scope == GEMMA4_EVERYWHERE;
+}
+
+/* How many experts the planted models choose, where that is more than the config says; else 0. */
+static size_t more_experts(const gemma4_evidence *e, const gemma4_planted *planted)
+{
+    const gemma4_config *c = &e->subject->model->config;
+    for (size_t i = 0; i < planted->count; i++) {
+        gemma4_parameters p = gemma4_right_parameters();
+        gemma4_counter_apply(planted->models[i], &p);
+        for (size_t k = 0; k < p.setting_count; k++) {
+            double number = p.settings[k]->parameter == GEMMA4_PARAMETER_TOP_K ? p.settings[k]->number : 0;
+            if (number > (double)c->top_k_experts && number <= (double)c->num_experts && acts_in_all(e, planted, i))
+                return (size_t)number;
+        }
+    }
+    return 0;
+}
+
+/* Does the dump hold a tensor of the blocks at hand that has a column for each chosen expert? */
+static bool holds_chosen(const gemma4_evidence *e)
+{
+    static const gemma4_tap BY_RANK[] = {GEMMA4_TAP_ROUTER_TOPK_NORM, GEMMA4_TAP_ROUTER_TOPK_WEIGHTS, GEMMA4_TAP_MOE_ACT};
+    for (; e; e = e->before) {
+        for (size_t i = 0; i < sizeof BY_RANK / sizeof *BY_RANK; i++)
+            if (e->taps[BY_RANK[i]].engine)
+                return true;
+        for (size_t t = 0; e->have_ids && t < e->subject->T; t++)
+            if (e->have_ids[t])
+                return true;
+    }
+    return false;
+}
+
+/* All arrays are as wide as the config says: the run is one of a model with another config. */
+static int run_with_more_experts(const gemma4_evidence *e, size_t K, const gemma4_counter_run *run, gemma4_error *error)
+{
+    gemma4_model model = *e->subject->model;
+    gemma4_subject subject = *e->subject;
+    gemma4_evidence evidence = *e;
+    model.config.top_k_experts = K;
+    subject.model = &model;
+    evidence.subject = &subject;
+    evidence.ids = NULL; /* as many as the config said */
+    gemma4_runner *runner = gemma4_runner_new(&subject, error);
+    int status = runner ? run_blocks(&evidence, runner, run, error) : -1;
+    gemma4_runner_free(runner);
+    return status;
+}
+
+int gemma4_run_counter(const gemma4_evidence *e, gemma4_runner *runner, const gemma4_counter_run *run, gemma4_error *error)
+{
+    size_t K = more_experts(e, run->planted);
+    return K && !holds_chosen(e) ? run_with_more_experts(e, K, run, error) : run_blocks(e, runner, run, error);
 }
 
 /* -------------------------------------------------------------------- steps */

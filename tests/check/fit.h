@@ -23,7 +23,7 @@ typedef struct gemma4_fit {
     double share;        /* the part of the error's energy that the best multiple of the predicted difference explains */
 } gemma4_fit;
 
-enum { GEMMA4_MAX_FITS = 8 };
+enum { GEMMA4_MAX_FITS = 8, GEMMA4_MAX_POINTS = 16 };
 
 /* A point of the space that explains a tap. */
 typedef struct gemma4_point_fit {
@@ -40,7 +40,7 @@ typedef struct gemma4_finding {
     double error;        /* its score, in spreads of honest rounding */
     gemma4_fit fits[GEMMA4_MAX_FITS]; /* those that explain it */
     size_t fit_count;
-    gemma4_point_fit points[GEMMA4_MAX_FITS]; /* where no catalogued mistake explains it: the finding's own, the fewest settings first */
+    gemma4_point_fit points[GEMMA4_MAX_POINTS]; /* where no catalogued mistake explains it: the finding's own, the fewest settings first */
     size_t point_count;
     bool has_near;
     gemma4_fit near;     /* the best of those that do not */

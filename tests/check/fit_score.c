@@ -22,6 +22,14 @@ static bool contains(const gemma4_tap *taps, gemma4_tap tap)
 
 /* ---------------------------------------------------------------- predictions */
 
+static bool ids_are_stored(const gemma4_evidence *e)
+{
+    for (size_t row = 0; row < e->subject->T; row++)
+        if (!e->have_valid_ids[row])
+            return false;
+    return true;
+}
+
 bool gemma4_is_one_step(const gemma4_evidence *e, const gemma4_counter_model *m, gemma4_tap tap)
 {
     if (!contains(m->taps, tap) || e->known_block != e->block)
@@ -30,7 +38,7 @@ bool gemma4_is_one_step(const gemma4_evidence *e, const gemma4_counter_model *m,
         const gemma4_tap_evidence *before = &e->taps[*t];
         if (gemma4_tap_is_keys(*t))
             continue;
-        if (!before->engine && *t != GEMMA4_TAP_ROUTER_TOPK_IDS)
+        if (*t == GEMMA4_TAP_ROUTER_TOPK_IDS ? !ids_are_stored(e) : !before->engine)
             return false;
         for (size_t row = 0; before->engine && row < e->subject->T; row++)
             if (!before->have[row])

@@ -194,7 +194,7 @@ static void propose_both_kinds(const fit_search *s, gemma4_proposals *proposals)
     gemma4_proposals_free(&all);
 }
 
-/* All layers, the layers of each kind, and the head. */
+/* All layers, the layers of each kind, the embedding and the head. */
 static int look_at_model(identification *id)
 {
     fit_search *s = id->s;
@@ -214,6 +214,11 @@ static int look_at_model(identification *id)
         if (look_at_part(id, &proposals, kind ? GEMMA4_ON_FULL : GEMMA4_ON_SLIDING))
             return -1;
     }
+    if (s->e->known_block < 0 && may_be_at_fault(s, GEMMA4_TAP_EMBED, 0)) {
+        gemma4_propose_for_step(&proposals, s->e, 0, GEMMA4_TAP_EMBED);
+        if (look_at_part(id, &proposals, GEMMA4_ON_HEAD))
+            return -1;
+    }
     if (s->e->block != (gemma4_block)c->num_hidden_layers)
         return 0;
     gemma4_propose_for_all_norms(&proposals, s->e);
@@ -224,67 +229,109 @@ static int look_at_model(identification *id)
     return look_at_part(id, &proposals, GEMMA4_ON_HEAD);
 }
 
-/* A setting of a candidate in other layers; kept where it leaves less of the error than SINGLE_LAYER_PART, and less than in all of them. */
-static int look_elsewhere(identification *id, const identify_candidate *all, int where, int only_layer)
+/* Settings in fewer layers than those in which they were looked at. */
+typedef struct elsewhere {
+    const identify_candidate *all; /* in all of them */
+    int where, only_layer;
+    identify_candidate here;       /* point is NULL where it is no better */
+} elsewhere;
+
+/* Kept where it leaves less of the error than SINGLE_LAYER_PART, and less than in all layers. */
+static int look_elsewhere(identification *own, void *context, size_t i)
 {
-    fit_search *s = id->s;
-    identify_candidate next = {.only_layer = only_layer};
-    next.point = gemma4_point_new(&s->e->subject->model->config, all->point->settings, 1, where);
-    identify_candidate *list = realloc(id->list, (id->count + 1) * sizeof *list);
-    id->list = list ? list : id->list;
-    int status = next.point && list ? identify_look(id, &next) : gemma4_fail(s->error, "diagnosis: out of memory");
-    bool better = !status && !identify_is_rounding(id, &next) && next.left < all->left && next.left <= SINGLE_LAYER_PART * id->nothing;
-    if (better && identify_is_solved_for(&next.point->settings[0]))
-        status = identify_solve(id, &next, 0);
-    if (better && !status)
-        id->list[id->count++] = next;
-    else
-        free(next.point);
+    elsewhere *at = (elsewhere *)context + i;
+    identify_candidate *c = &at->here;
+    *c = (identify_candidate){.only_layer = at->only_layer};
+    c->point = gemma4_point_new(&own->s->e->subject->model->config, at->all->point->settings, 1, at->where);
+    int status = c->point ? identify_look(own, c) : gemma4_fail(own->s->error, "diagnosis: out of memory");
+    bool better = !status && !identify_is_rounding(own, c) && c->left < at->all->left && c->left <= SINGLE_LAYER_PART * own->nothing;
+    if (better && identify_is_solved_for(&c->point->settings[0]))
+        status = identify_solve(own, c, 0);
+    if (!better) {
+        free(c->point);
+        c->point = NULL;
+    }
     return status;
 }
 
-/* The best of what was planted in all layers, in those of one kind, and in single ones. */
-static int look_at_fewer_layers(identification *id)
+/* Where the best of what was planted in all layers may be as well: in those of one kind, and in single ones. Returns how many there are. */
+static size_t list_elsewhere(const identification *id, size_t most, elsewhere *list)
 {
-    fit_search *s = id->s;
+    const fit_search *s = id->s;
     const gemma4_config *c = &s->e->subject->model->config;
-    if (id->count)
-        qsort(id->list, id->count, sizeof *id->list, identify_by_share);
-    size_t all = id->count < SINGLE_LAYER_MOST ? id->count : SINGLE_LAYER_MOST;
-    for (size_t i = 0; i < all; i++) {
-        const identify_candidate planted = id->list[i];
-        int where = planted.point->model.where, first = s->e->known_block < 0 ? 0 : s->e->known_block;
+    int first = s->e->known_block < 0 ? 0 : s->e->known_block;
+    size_t n = 0;
+    for (size_t i = 0; i < most; i++) {
+        const identify_candidate *planted = &id->list[i];
+        int where = planted->point->model.where;
         if (where == GEMMA4_ON_HEAD)
             continue;
-        if (where == (GEMMA4_ON_SLIDING | GEMMA4_ON_FULL) &&
-            (look_elsewhere(id, &planted, GEMMA4_ON_SLIDING, -1) || look_elsewhere(id, &planted, GEMMA4_ON_FULL, -1)))
-            return -1;
+        if (where == (GEMMA4_ON_SLIDING | GEMMA4_ON_FULL)) {
+            list[n++] = (elsewhere){.all = planted, .where = GEMMA4_ON_SLIDING, .only_layer = -1};
+            list[n++] = (elsewhere){.all = planted, .where = GEMMA4_ON_FULL, .only_layer = -1};
+        }
         for (int layer = first; layer < (int)c->num_hidden_layers && layer <= s->e->block; layer++)
-            if (look_elsewhere(id, &planted, where, layer))
-                return -1;
+            list[n++] = (elsewhere){.all = planted, .where = where, .only_layer = layer};
     }
-    return 0;
+    return n;
+}
+
+static int look_at_fewer_layers(identification *id)
+{
+    if (id->count == 0)
+        return 0;
+    qsort(id->list, id->count, sizeof *id->list, identify_by_share);
+    size_t all = id->count < SINGLE_LAYER_MOST ? id->count : SINGLE_LAYER_MOST, most = all * (id->s->e->subject->model->config.num_hidden_layers + 2);
+    elsewhere *list = calloc(most, sizeof *list);
+    identify_candidate *kept = malloc((id->count + most) * sizeof *kept);
+    size_t count = list && kept ? list_elsewhere(id, all, list) : 0;
+    int status = list && kept ? identify_each(id, count, look_elsewhere, list) : gemma4_fail(id->s->error, "diagnosis: out of memory");
+    if (!status)
+        memcpy(kept, id->list, id->count * sizeof *kept);
+    for (size_t i = 0; i < count; i++)
+        if (list[i].here.point && !status)
+            kept[id->count++] = list[i].here;
+        else
+            free(list[i].here.point);
+    if (!status) {
+        free(id->list);
+        id->list = kept;
+        kept = NULL;
+    }
+    free(kept);
+    free(list);
+    return status;
+}
+
+/* The steps of the layer, up to the tap, that the dump leaves open. */
+static int identify_layer(identification *id)
+{
+    fit_search *s = id->s;
+    gemma4_proposals proposals = {0};
+    propose_layer(s, s->e->layer, true, &proposals);
+    propose_layer(s, s->e->layer, false, &proposals);
+    propose_together(s, s->e->layer, &proposals);
+    proposals.scope = id->scope;
+    if (may_be_at_fault(s, s->tap, s->e->layer))
+        gemma4_propose_from_result(&proposals, s->e, s->tap);
+    int status = proposals.failed ? gemma4_fail(s->error, "diagnosis: out of memory") : 0;
+    status = status || identify_look_at_all(id, &proposals, identify_where(s->e)) || identify_solve_all(id, 0) || identify_try_best(id) ? -1 : 0;
+    status = status ? status : identify_join(id, 5);
+    gemma4_proposals_free(&proposals);
+    return status;
 }
 
 static int identify_bridged(identification *id)
 {
     fit_search *s = id->s;
-    const gemma4_config *c = &s->e->subject->model->config;
-    bool in_layer = gemma4_block_is_layer(c, s->e->block) && !fit_is_bridged(s->e);
-    int where = in_layer ? identify_where(s->e) : GEMMA4_ON_SLIDING | GEMMA4_ON_FULL;
-    gemma4_proposals proposals = {0};
-    if (in_layer) {
-        propose_layer(s, s->e->layer, true, &proposals);
-        propose_layer(s, s->e->layer, false, &proposals);
-        propose_together(s, s->e->layer, &proposals);
-        proposals.scope = id->scope;
-        if (may_be_at_fault(s, s->tap, s->e->layer))
-            gemma4_propose_from_result(&proposals, s->e, s->tap);
-        int status = proposals.failed ? gemma4_fail(s->error, "diagnosis: out of memory") : 0;
-        status = status || identify_look_at_all(id, &proposals, where) || identify_solve_all(id, 0) || identify_try_best(id) ? -1 : 0;
-        status = status ? status : identify_join(id, 5);
-        gemma4_proposals_free(&proposals);
-        return status;
+    if (gemma4_block_is_layer(&s->e->subject->model->config, s->e->block) && !fit_is_bridged(s->e)) {
+        if (identify_layer(id))
+            return -1;
+        if (s->finding->point_count || !id->fits_early)
+            return 0;
+        identify_free(id);
+        id->positions = 0;
+        return identify_layer(id);
     }
     return look_at_model(id) || identify_try_best(id) || (s->finding->point_count == 0 && (look_at_fewer_layers(id) || identify_try_best(id))) ? -1 : 0;
 }
@@ -349,35 +396,74 @@ static int identify_in_scope(identification *id, bool step, gemma4_scope scope)
     while (first < T && !gemma4_in_scope(schedule, scope, first))
         first++;
     id->positions = !step && first + PREFIX_POSITIONS < T ? first + PREFIX_POSITIONS : 0;
-    id->single_count = 0;
-    free(id->singles);
-    id->singles = NULL;
+    id->fits_early = false;
     int status = step ? identify_step(id, &proposals) : identify_bridged(id);
+    status = status ? status : identify_refine(id);
     identify_free(id);
     gemma4_proposals_free(&proposals);
     return status;
 }
 
+static int open_identification(fit_search *s, identification *id, bool step)
+{
+    const gemma4_against every = {0};
+    size_t n = s->e->subject->T * s->e->taps[s->tap].width;
+    *id = (identification){.s = s, .at = malloc((n ? n : 1) * sizeof *id->at), .nothing = gemma4_score_tap(s->e, s->tap, &every).score, .first_search = true};
+    id->quick = !step && s->e->subject->tier->unit <= UNIT_FLOAT32;
+    id->positions = !step && PREFIX_POSITIONS < s->e->subject->T ? PREFIX_POSITIONS : 0;
+    return id->at ? 0 : gemma4_fail(s->error, "diagnosis: out of memory");
+}
+
+static void close_identification(identification *id)
+{
+    identify_free(id);
+    identify_workers_free(id);
+    free(id->nearest.point);
+    free(id->singles);
+    free(id->shares);
+    free(id->at);
+}
+
+int fit_identify_beside(fit_search *s)
+{
+    identification id;
+    if (open_identification(s, &id, true))
+        return -1;
+    int status = identify_beside(&id);
+    close_identification(&id);
+    return status;
+}
+
+/* Are the inputs of the failing tap's step all that it is computed from? */
+static bool is_step(const fit_search *s)
+{
+    return s->tap == GEMMA4_TAP_EMBED || inputs_are_known(s->e, s->tap);
+}
+
+int fit_identify_as_before(fit_search *s, const gemma4_finding *earlier, size_t earlier_count)
+{
+    identification id;
+    if (open_identification(s, &id, is_step(s)))
+        return -1;
+    int status = identify_as_before(&id, earlier, earlier_count);
+    close_identification(&id);
+    return status;
+}
+
 int fit_identify(fit_search *s, const gemma4_finding *earlier, size_t earlier_count)
 {
-    const gemma4_evidence *e = s->e;
-    const gemma4_against every = {0};
-    size_t n = e->subject->T * e->taps[s->tap].width;
-    bool step = s->tap == GEMMA4_TAP_EMBED || inputs_are_known(e, s->tap);
-    identification id = {.s = s, .at = malloc((n ? n : 1) * sizeof *id.at), .nothing = gemma4_score_tap(e, s->tap, &every).score};
-    if (!id.at)
-        return gemma4_fail(s->error, "diagnosis: out of memory");
-    id.quick = !step && e->subject->tier->unit <= UNIT_FLOAT32;
-    id.positions = !step && PREFIX_POSITIONS < e->subject->T ? PREFIX_POSITIONS : 0;
+    bool step = is_step(s);
+    identification id;
+    if (open_identification(s, &id, step))
+        return -1;
+    for (size_t i = 0; i < earlier_count; i++)
+        id.first_search = id.first_search && (earlier[i].tap != s->tap || earlier[i].point_count || earlier[i].fit_count);
     int status = identify_as_before(&id, earlier, earlier_count);
     for (int scope = GEMMA4_EVERYWHERE; scope < GEMMA4_SCOPES && !status && s->finding->point_count == 0; scope++)
         if (scope == GEMMA4_EVERYWHERE || fit_may_be_in_scope(s, (gemma4_scope)scope))
             status = identify_in_scope(&id, step, (gemma4_scope)scope);
     if (!status && s->finding->point_count == 0)
         status = identify_tell_nearest(&id);
-    identify_free(&id);
-    free(id.nearest.point);
-    free(id.singles);
-    free(id.at);
+    close_identification(&id);
     return status;
 }

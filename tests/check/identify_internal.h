@@ -1,5 +1,6 @@
 /* What the files that look for points of the space share: identify.c (which steps, which positions), identify_look.c (how near a point comes),
- * identify_solve.c (numbers and lists), identify_join.c (several settings at once), identify_nearest.c (what explains part
+ * identify_each.c (many looks at once),
+ * identify_solve.c (numbers and lists), identify_join.c (several settings at once), identify_experts.c (a fused mixture of experts), identify_refine.c (plainer points), identify_nearest.c (what explains part
  * of an error that nothing explains), identify_ids.c (the choice of experts). */
 #ifndef GEMMA4_IDENTIFY_INTERNAL_H
 #define GEMMA4_IDENTIFY_INTERNAL_H
@@ -19,19 +20,35 @@ typedef struct identify_candidate {
     bool everywhere;    /* all positions were looked at: the first ones show nothing */
 } identify_candidate;
 
+/* A thread's own memory (identify_each.c). */
+typedef struct identify_worker identify_worker;
+
 typedef struct identification {
     fit_search *s;
     gemma4_scope scope;
     size_t positions;    /* that are looked at; 0: all */
     bool quick;
+    bool split;          /* joining to what is right up to weights: no number says anything before it is solved for */
+    bool first_search;   /* the search has not come to nothing at this tap of another layer */
+    bool fits_early;     /* a candidate fits the first positions and not all: something else acts later */
     double nothing;      /* score of the error itself */
     identify_candidate *list;
     size_t count;
     gemma4_setting *singles; /* those that explain most by themselves */
+    double *shares;          /* of each of those */
     size_t single_count;
     gemma4_real *at;            /* [T, width] a prediction that is kept */
     identify_candidate nearest; /* the one that explains most, of those that did not fit; its point is NULL where there is none */
+    identify_worker *workers;
+    size_t worker_count;
 } identification;
+
+/* --- identify_each.c --- */
+
+/* work(own, context, i) for i = 0 ... count - 1, on all threads. `own` is at the same scope and positions as id, with memory of its own; work must
+ * change nothing else but what belongs to its i. Returns -1 where one did. */
+int identify_each(identification *id, size_t count, int (*work)(identification *own, void *context, size_t i), void *context);
+void identify_workers_free(identification *id);
 
 /* --- identify_look.c --- */
 
@@ -53,6 +70,8 @@ int identify_solve_all(identification *id, size_t from);
 void identify_free(identification *id);
 /* For qsort: those that explain most first. */
 int identify_by_share(const void *a, const void *b);
+/* Tries a candidate as it is; the finding keeps it where it fits, else it is freed. */
+int identify_try(identification *id, identify_candidate *candidate);
 /* Tries the candidates that leave least as they are; the finding keeps those that fit. */
 int identify_try_best(identification *id);
 /* The finding keeps a point that fits, and its memory. */
@@ -72,10 +91,25 @@ bool identify_is_solved_for(const gemma4_setting *setting);
 /* Least squares from what is at hand, by the slope of the prediction, and the interval that noise leaves. */
 int identify_solve(identification *id, identify_candidate *candidate, size_t setting);
 
+/* --- identify_experts.c --- */
+
+enum { IDENTIFY_SPLIT_BASES = 4 };
+bool identify_comes_apart(const fit_search *s);
+/* Where the sum over the experts fails and nothing of it is in the dump: the settings among the singles with which all is right but the experts'
+ * weights, each with the ranks that are missing. Up to IDENTIFY_SPLIT_BASES, whose points are the caller's then. */
+int identify_split_experts(identification *id, identify_candidate *bases, size_t *found);
+
 /* --- identify_join.c --- */
 
 /* The best `most` candidates joined by a second setting, then by a third. */
 int identify_join(identification *id, size_t most);
+
+/* --- identify_refine.c --- */
+
+/* Tries, in the place of each point that fits, plainer ones, and those that cannot be told apart from it. */
+int identify_refine(identification *id);
+/* Counts of rotating pairs that fit as well as the catalogued one that does. */
+int identify_beside(identification *id);
 
 /* --- identify.c --- */
 

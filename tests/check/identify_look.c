@@ -82,64 +82,116 @@ static bool same_start(const gemma4_setting *a, const gemma4_setting *b)
     return a->parameter == b->parameter && a->steps == b->steps && a->word == b->word && identify_is_solved_for(a) && identify_is_solved_for(b);
 }
 
+/* Of heads and experts, what a config or a switch sets, before the same of lanes and of weights: the plainest of those that are the same. */
+static int far_fetched(const identify_candidate *c)
+{
+    const gemma4_setting *s = &c->point->settings[0];
+    return 2 * (s->parameter < GEMMA4_PARAMETER_ROPE_THETA) + (s->unit != GEMMA4_GROUPS);
+}
+
 static int by_left(const void *a, const void *b)
 {
     const identify_candidate *x = a, *y = b;
-    return x->left < y->left ? -1 : x->left > y->left;
+    return x->left < y->left ? -1 : x->left > y->left ? 1 : far_fetched(x) - far_fetched(y);
+}
+
+/* Proposals at work: what comes of each is in its place of the list. */
+typedef struct looks {
+    const gemma4_setting *settings;
+    int where;
+    identify_candidate *list; /* point is NULL where the setting cannot show at the tap, or has no effect */
+} looks;
+
+static int look_at_one(identification *own, void *context, size_t i)
+{
+    const looks *l = context;
+    const gemma4_evidence *e = own->s->e;
+    identify_candidate *c = &l->list[i];
+    *c = (identify_candidate){.point = gemma4_point_new(&e->subject->model->config, &l->settings[i], 1, l->where), .only_layer = -1};
+    if (!c->point)
+        return gemma4_fail(own->s->error, "diagnosis: out of memory");
+    gemma4_planted planted = identify_planted(own, c);
+    if (gemma4_can_show(e, &planted, own->s->tap)) {
+        if (identify_look(own, c))
+            return -1;
+        if (!identify_is_rounding(own, c))
+            return 0;
+    }
+    free(c->point);
+    c->point = NULL;
+    return 0;
+}
+
+/* Of starting points of one number, which follow each other, the best is kept. */
+static void keep_looks(identification *id, identify_candidate *list, const gemma4_setting *settings, size_t count)
+{
+    for (size_t i = 0, start = 0; i < count; i++) {
+        identify_candidate *last = id->count ? &id->list[id->count - 1] : NULL;
+        bool again = i > start && last && same_start(&settings[start], &settings[i]) && same_start(&settings[i], &last->point->settings[0]);
+        start = again ? start : i;
+        if (!list[i].point)
+            continue;
+        if (!again) {
+            id->list[id->count++] = list[i];
+        } else if (list[i].left >= last->left) {
+            free(list[i].point);
+        } else {
+            free(last->point);
+            *last = list[i];
+        }
+    }
 }
 
 /* Looks at every proposal, in the layers `where`; of starting points of one number, the best is solved for. */
 int identify_look_at_all(identification *id, const gemma4_proposals *proposals, int where)
 {
-    fit_search *s = id->s;
-    const gemma4_config *c = &s->e->subject->model->config;
-    identify_candidate *list = realloc(id->list, (id->count + proposals->count + 1) * sizeof *list);
-    if (!list)
-        return gemma4_fail(s->error, "diagnosis: out of memory");
-    id->list = list;
-    for (size_t i = 0, start = 0; i < proposals->count; i++) {
-        identify_candidate next = {.point = gemma4_point_new(c, &proposals->list[i], 1, where), .only_layer = -1};
-        if (!next.point)
-            return gemma4_fail(s->error, "diagnosis: out of memory");
-        gemma4_planted planted = identify_planted(id, &next);
-        bool tried = gemma4_can_show(s->e, &planted, s->tap);
-        if (tried && identify_look(id, &next)) {
-            free(next.point);
-            return -1;
-        }
-        bool again = i > start && id->count > 0 && same_start(&proposals->list[start], &proposals->list[i]) &&
-                     same_start(&proposals->list[i], &id->list[id->count - 1].point->settings[0]);
-        start = again ? start : i;
-        if (!tried || identify_is_rounding(id, &next) || (again && next.left >= id->list[id->count - 1].left)) {
-            free(next.point);
-        } else if (again) {
-            free(id->list[id->count - 1].point);
-            id->list[id->count - 1] = next;
-        } else {
-            id->list[id->count++] = next;
-        }
-    }
-    return 0;
+    size_t count = proposals->count;
+    identify_candidate *list = realloc(id->list, (id->count + count + 1) * sizeof *list);
+    looks l = {.settings = proposals->list, .where = where, .list = calloc(count + 1, sizeof *l.list)};
+    id->list = list ? list : id->list;
+    int status = list && l.list ? identify_each(id, count, look_at_one, &l) : gemma4_fail(id->s->error, "diagnosis: out of memory");
+    if (!status)
+        keep_looks(id, l.list, l.settings, count);
+    for (size_t i = 0; status && l.list && i < count; i++)
+        free(l.list[i].point);
+    free(l.list);
+    return status;
+}
+
+static int solve_one(identification *own, void *context, size_t i)
+{
+    identify_candidate *c = (identify_candidate *)context + i;
+    return identify_is_solved_for(&c->point->settings[0]) ? identify_solve(own, c, 0) : 0;
 }
 
 int identify_solve_all(identification *id, size_t from)
 {
-    for (size_t i = from; i < id->count; i++)
-        if (identify_is_solved_for(&id->list[i].point->settings[0]) && identify_solve(id, &id->list[i], 0))
-            return -1;
-    return 0;
+    return identify_each(id, id->count - from, solve_one, id->list + from);
 }
 
 /* ------------------------------------------------------------------- verdict */
 
-/* Keeps a point that fits: those with fewer settings, and among them those that were proposed earlier, first. */
+/* Of points that predict the very same, so many are said. */
+enum { SAME_POINTS = 8 };
+
 void identify_keep(gemma4_finding *f, gemma4_scope scope, const identify_candidate *c, const gemma4_fit *fit)
 {
-    if (f->point_count == GEMMA4_MAX_FITS) {
+    bool known = false;
+    for (size_t i = 0; i < f->point_count; i++)
+        known = known || (f->points[i].scope == scope && f->points[i].only_layer == c->only_layer && gemma4_points_agree(f->points[i].point, c->point));
+    size_t last = f->point_count;
+    if (last == GEMMA4_MAX_POINTS)
+        for (size_t i = 0; i < f->point_count; i++)
+            last = f->points[i].point->count > c->point->count ? i : last; /* fewer settings are plainer */
+    if (known || last == GEMMA4_MAX_POINTS) {
         free(c->point);
         return;
     }
-    f->points[f->point_count++] =
+    if (last < f->point_count)
+        free(f->points[last].point);
+    else
+        f->point_count++;
+    f->points[last] =
         (gemma4_point_fit){.point = c->point, .scope = scope, .only_layer = c->only_layer, .coefficient = fit->coefficient, .residual = fit->residual};
 }
 
@@ -174,6 +226,55 @@ static void leave_rounding_open(const identification *id, gemma4_point *p)
     }
 }
 
+/* Factors that sums in the tier's type bring about by themselves; and lists that weights in 8 bits do. */
+static bool has_factor_of_rounding(const identification *id, const gemma4_point *p)
+{
+    double unit = id->s->e->subject->tier->unit;
+    for (size_t i = 0; i < p->count; i++) {
+        const gemma4_setting *s = &p->settings[i];
+        double most = 0;
+        for (size_t k = 0; k < s->count; k++)
+            most = fmax(most, fabs(s->list[k] - 1));
+        if (s->parameter == GEMMA4_PARAMETER_RESULT_FACTOR && !(fabs(s->number - 1) > FACTOR_ROUNDINGS * unit))
+            return true;
+        if (s->parameter == GEMMA4_PARAMETER_RESULT_FACTORS && !(most > LIST_ROUNDINGS * unit))
+            return true;
+    }
+    return false;
+}
+
+/* Three settings, and numbers for each rank besides, fit too much. */
+static bool is_too_free(const gemma4_point *p)
+{
+    bool list = false;
+    for (size_t i = 0; i < p->count; i++)
+        list = list || p->settings[i].parameter == GEMMA4_PARAMETER_RESULT_FACTORS || p->settings[i].parameter == GEMMA4_PARAMETER_WEIGHT_FACTORS;
+    return list && p->count == GEMMA4_POINT_SETTINGS;
+}
+
+/* Factors before a norm: all of them times the same are the same, so their size is not known. */
+static int is_undetermined(identification *id, identify_candidate *c, bool *open)
+{
+    fit_search *s = id->s;
+    gemma4_fit fit = {.model = GEMMA4_NO_MODEL, .second = GEMMA4_NO_MODEL, .only_layer = -1};
+    *open = false;
+    for (size_t i = 0; i < c->point->count && !*open; i++) {
+        gemma4_setting *list = &c->point->settings[i];
+        if (list->parameter != GEMMA4_PARAMETER_RESULT_FACTORS || list->steps == GEMMA4_STEP(s->tap))
+            continue;
+        gemma4_setting kept = *list;
+        for (size_t k = 0; k < list->count; k++)
+            list->list[k] *= 1.5;
+        gemma4_planted planted = identify_planted(id, c);
+        fit_trial result = fit_try_positions(s, &planted, 0, &fit);
+        *list = kept;
+        if (result == FIT_ERROR)
+            return -1;
+        *open = result == FIT_FITS;
+    }
+    return 0;
+}
+
 /* Fits the candidate as it is, on all that there is? */
 static int try_point(identification *id, identify_candidate *c, bool *fits)
 {
@@ -182,10 +283,18 @@ static int try_point(identification *id, identify_candidate *c, bool *fits)
     gemma4_fit fit = {.model = GEMMA4_NO_MODEL, .second = GEMMA4_NO_MODEL, .only_layer = -1};
     if ((id->positions || id->quick) && solve_exactly(id, c)) /* the first positions leave the number open */
         return -1;
+    if (has_factor_of_rounding(id, c->point) || is_too_free(c->point)) {
+        *fits = false;
+        return 0;
+    }
     fit_trial result = fit_try_positions(s, &planted, 0, &fit);
-    *fits = result == FIT_FITS;
+    bool open = false;
+    if (result == FIT_FITS && is_undetermined(id, c, &open))
+        return -1;
+    *fits = result == FIT_FITS && !open;
     if (*fits) {
         leave_rounding_open(id, c->point);
+        gemma4_point_sort(c->point);
         gemma4_point_recognise(c->point, &s->e->subject->model->config, s->e->layer);
         gemma4_point_say(c->point, &s->e->subject->model->config, s->e->layer);
         identify_keep(s->finding, id->scope, c, &fit);
@@ -199,6 +308,34 @@ static double limit_of(const identification *id)
     return (id->quick ? SCREEN_FACTOR : 1) * LIMIT_SCORE;
 }
 
+int identify_try(identification *id, identify_candidate *c)
+{
+    bool fits = false;
+    int status = c->left <= limit_of(id) ? try_point(id, c, &fits) : 0;
+    free(c->point); /* NULL where the finding keeps it */
+    c->point = NULL;
+    return status;
+}
+
+/* What a point leaves, for the comparison with others: numbers are fitted to the rounding too, so it counts as honest rounding at least. */
+static double residual_to_beat(const gemma4_point_fit *fit)
+{
+    bool fitted = false;
+    for (size_t i = 0; i < fit->point->count; i++)
+        fitted = fitted || fit->point->settings[i].count > 0 || identify_is_solved_for(&fit->point->settings[i]) ||
+                 fit->point->settings[i].parameter == GEMMA4_PARAMETER_ROPE_PAIRS;
+    return fitted ? fmax(1, fit->residual) : fit->residual;
+}
+
+/* Do SAME_POINTS before it, which are plainer, predict the very same? */
+static bool is_same_again(const identification *id, size_t i)
+{
+    size_t same = 0;
+    while (same < i && id->list[i - same - 1].left == id->list[i].left && id->list[i - same - 1].share == id->list[i].share)
+        same++;
+    return same >= SAME_POINTS;
+}
+
 /* Tries those that leave least. */
 int identify_try_best(identification *id)
 {
@@ -209,14 +346,17 @@ int identify_try_best(identification *id)
     for (size_t i = 0, tried = 0; i < id->count && tried < IDENTIFY_TRIES; i++) {
         identify_candidate *c = &id->list[i];
         bool fits = false;
+        if (is_same_again(id, i))
+            continue;
         bool promising = c->left <= limit_of(id) || (i == 0 && c->share > 1 - NEAR_PART);
         if (!promising || !(c->left <= EQUIVALENT_FACTOR * best + EQUIVALENT_OFFSET))
             break;
         tried++;
         if (try_point(id, c, &fits))
             return -1;
-        if (fits)
-            best = fmin(best, s->finding->points[s->finding->point_count - 1].residual);
+        id->fits_early = id->fits_early || (id->positions && !fits && c->left <= limit_of(id));
+        if (fits && s->finding->point_count)
+            best = fmin(best, residual_to_beat(&s->finding->points[s->finding->point_count - 1]));
     }
     for (size_t i = 0; i < id->count && s->finding->point_count == 0; i++)
         if (identify_remember(id, &id->list[i]))

@@ -124,6 +124,8 @@ static int solve_here(identification *id, identify_candidate *c, size_t setting)
             break;
     }
     bool positive = is_positive(s->parameter);
+    if (s->parameter == GEMMA4_PARAMETER_RESULT_FACTOR && id->s->e->subject->tier->unit > UNIT_FLOAT32)
+        width += id->s->e->subject->tier->unit * fabs(s->number); /* the engine's factor was rounded to its type */
     c->point->low[setting] = positive ? s->number * exp(-width) : s->number - width;
     c->point->high[setting] = positive ? s->number * exp(width) : s->number + width;
     return 0;

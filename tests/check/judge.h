@@ -14,7 +14,7 @@ typedef struct gemma4_judgement {
     gemma4_activations *engine;
     gemma4_activations *golden;   /* NULL without a case */
     const char *dtype;            /* of the engine's arithmetic */
-    bool search_layers;           /* as in gemma4_subject: half a minute on a model of 12 layers */
+    bool search_layers;           /* as in gemma4_subject: seconds on a committed case, half a minute on 12 layers of width 128 */
     bool without_causes;          /* verdicts only: no counter-model is run */
     bool reference_only;          /* not even verdicts: only the reference is compared with the golden */
 } gemma4_judgement;

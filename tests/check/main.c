@@ -43,7 +43,8 @@ static const char usage[] =
     "--dtype    the engine's arithmetic, where the dump does not say it\n"
     "--html     a page to read: heat maps, causes, error growth\n"
     "--require  fail where the dump covers less\n"
-    "--search   layers: where a dump holds layer outputs or logits only, also look for mistakes that have no name (half a minute)\n"
+    "--search   where a dump holds layer outputs or logits only: layers, also look for mistakes that have no name (seconds for\n"
+    "           a case, its default; longer for a larger model); steps, do not\n"
     "Exit status: 0 conforms, 1 does not, 2 cannot be judged: one line on stderr says why.\n";
 
 enum { CONFORMS = 0, DIVERGES = 1, UNUSABLE = 2 };
@@ -135,10 +136,10 @@ static int required_level(const char *require, gemma4_level *level, gemma4_error
     return gemma4_fail(error, "--require: expected full, layers or logits, found '%s'", require);
 }
 
-/* What --search says; steps where it is not given. */
-static int searched(const char *search, bool *layers, gemma4_error *error)
+/* What --search says; where it is not given, layers for a case, which is small, and steps for any other model. */
+static int searched(const char *search, bool is_case, bool *layers, gemma4_error *error)
 {
-    *layers = search && !strcmp(search, "layers");
+    *layers = search ? !strcmp(search, "layers") : is_case;
     return !search || *layers || !strcmp(search, "steps") ? 0 : gemma4_fail(error, "--search: expected steps or layers, found '%s'", search);
 }
 
@@ -153,7 +154,7 @@ static void note_flags(const gemma4_case *c, gemma4_report *report)
 static int judge_files(const request *r, gemma4_judgement *j, gemma4_report *report, gemma4_error *error)
 {
     gemma4_level require;
-    if (required_level(r->require, &require, error) || searched(r->search, &j->search_layers, error))
+    if (required_level(r->require, &require, error) || searched(r->search, j->the_case != NULL, &j->search_layers, error))
         return UNUSABLE;
     j->dtype = r->dtype ? r->dtype : gemma4_activations_attribute(j->engine, "dtype");
     if (!j->dtype) {

@@ -146,8 +146,11 @@ static int plant(engine *e, const gemma4_tap_event *event, gemma4_error *error)
 
 /* ------------------------------------------------------------------- taps */
 
-static bool is_dumped(gemma4_tap_set set, gemma4_tap tap)
+static bool is_dumped(const gemma4_simulation *s, gemma4_tap tap)
 {
+    gemma4_tap_set set = s->taps;
+    if (s->fused && tap > GEMMA4_TAP_ROUTER_LOGITS && tap < GEMMA4_TAP_MOE_OUT)
+        return false;
     return set == GEMMA4_SET_ALL || tap == GEMMA4_TAP_LOGITS || (set == GEMMA4_SET_LAYERS && tap == GEMMA4_TAP_LAYER_OUTPUT);
 }
 
@@ -175,7 +178,7 @@ static int dump(engine *e, const gemma4_tap_event *event, gemma4_error *error)
 {
     if (e->simulation->logprobs && event->tap == GEMMA4_TAP_LOGITS)
         return dump_logprobs(e, event, error);
-    return is_dumped(e->simulation->taps, event->tap) ? gemma4_activations_write(e->writer, event, error) : 0;
+    return is_dumped(e->simulation, event->tap) ? gemma4_activations_write(e->writer, event, error) : 0;
 }
 
 /* Keeps the values for the steps behind this one. */
@@ -197,7 +200,7 @@ static int keep(engine *e, const gemma4_tap_event *event, gemma4_error *error)
 static int dump_keys(engine *e, gemma4_tap tap, size_t layer, gemma4_error *error)
 {
     size_t T = e->T, H = e->simulation->model->config.num_attention_heads;
-    if (!is_changed(e, tap, layer) || !is_dumped(e->simulation->taps, tap))
+    if (!is_changed(e, tap, layer) || !is_dumped(e->simulation, tap))
         return 0;
     real *all = calloc(T * H * T, sizeof *all);
     int status = all ? compute(e, tap, layer, all, NULL, error) : gemma4_fail(error, "simulated engine: out of memory");

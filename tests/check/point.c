@@ -54,22 +54,25 @@ static const char *const operands[] = {
 static const char *const router_weights[] = {
     [GEMMA4_WEIGHTS_P] = "p", [GEMMA4_WEIGHTS_SOFTMAX_P] = "softmax of p", [GEMMA4_WEIGHTS_SIGMOID] = "sigmoid",
     [GEMMA4_WEIGHTS_SIGMOID_RAW] = "sigmoid, not normalised", [GEMMA4_WEIGHTS_UNIFORM] = "1 / K",
+    [GEMMA4_WEIGHTS_SCALED_FIRST] = "scaled before the division",
 };
 static const char *const pairings[] = {
     [GEMMA4_PAIR_HALF] = "half", [GEMMA4_PAIR_CONTIGUOUS] = "contiguous", [GEMMA4_PAIR_INTERLEAVED] = "interleaved",
 };
 
-/* The fields of a layer's weights by name. */
+/* The fields of a layer's weights by their published names, without what stands around them. */
 static const struct {
     size_t offset;
     const char *name;
 } fields[] = {
 #define FIELD(name) {offsetof(gemma4_layer_weights, name), #name}
+#define PART(of, name) {offsetof(gemma4_layer_weights, of##_##name), #of "." #name}
     FIELD(input_layernorm), FIELD(q_proj), FIELD(k_proj), FIELD(v_proj), FIELD(o_proj), FIELD(q_norm), FIELD(k_norm), FIELD(post_attention_layernorm),
-    FIELD(pre_feedforward_layernorm), FIELD(gate_proj), FIELD(up_proj), FIELD(down_proj), FIELD(post_feedforward_layernorm_1), FIELD(router_proj),
-    FIELD(router_scale), FIELD(router_per_expert_scale), FIELD(pre_feedforward_layernorm_2), FIELD(experts_gate_up_proj), FIELD(experts_down_proj),
+    FIELD(pre_feedforward_layernorm), FIELD(gate_proj), FIELD(up_proj), FIELD(down_proj), FIELD(post_feedforward_layernorm_1), PART(router, proj),
+    PART(router, scale), PART(router, per_expert_scale), FIELD(pre_feedforward_layernorm_2), PART(experts, gate_up_proj), PART(experts, down_proj),
     FIELD(post_feedforward_layernorm_2), FIELD(post_feedforward_layernorm), FIELD(layer_scalar),
 #undef FIELD
+#undef PART
 };
 
 const char *gemma4_weight_field_name(size_t offset)
@@ -335,6 +338,28 @@ gemma4_point *gemma4_point_new(const gemma4_config *c, const gemma4_setting *set
     return p;
 }
 
+/* Does setting i belong behind setting k? In dataflow order, then in that of the table. */
+static bool is_after(const gemma4_point *p, size_t i, size_t k)
+{
+    gemma4_tap a = gemma4_setting_step(&p->settings[i]), b = gemma4_setting_step(&p->settings[k]);
+    return a != b ? a > b : p->settings[i].parameter > p->settings[k].parameter;
+}
+
+void gemma4_point_sort(gemma4_point *p)
+{
+    for (size_t i = 1; i < p->count; i++)
+        for (size_t k = i; k > 0 && is_after(p, k - 1, k); k--) {
+            gemma4_setting setting = p->settings[k];
+            double low = p->low[k], high = p->high[k];
+            p->settings[k] = p->settings[k - 1];
+            p->low[k] = p->low[k - 1];
+            p->high[k] = p->high[k - 1];
+            p->settings[k - 1] = setting;
+            p->low[k - 1] = low;
+            p->high[k - 1] = high;
+        }
+}
+
 /* ------------------------------------------------------------ plain numbers */
 
 /* The nearest number of so many decimal digits. */
@@ -396,10 +421,25 @@ static void merge_factors(gemma4_setting *s, double *low, double *high)
     *high = most;
 }
 
+/* x sigmoid(a x) has a name for two numbers. */
+static void name_function(gemma4_setting *s, double *low, double *high)
+{
+    if (s->parameter != GEMMA4_PARAMETER_ACTIVATION || s->word != GEMMA4_FUNCTION_SIGMOID_GELU)
+        return;
+    if (*low <= 1 && *high >= 1)
+        s->word = GEMMA4_FUNCTION_SILU;
+    else if (*low <= 1.702 && *high >= 1.702)
+        s->word = GEMMA4_FUNCTION_QUICK_GELU;
+    else
+        return;
+    s->number = *low = *high = 0;
+}
+
 void gemma4_point_recognise(gemma4_point *p, const gemma4_config *c, size_t layer)
 {
     for (size_t i = 0; i < p->count; i++) {
         gemma4_setting *s = &p->settings[i];
+        name_function(s, &p->low[i], &p->high[i]);
         merge_factors(s, &p->low[i], &p->high[i]);
         double low = p->low[i], high = p->high[i], plain = s->number;
         size_t digits = 1;

@@ -17,6 +17,8 @@ typedef struct gemma4_point {
 
 /* The point with these settings, which holds in layers of the kinds `where`: GEMMA4_ON_... To be freed with free; NULL when out of memory. */
 gemma4_point *gemma4_point_new(const gemma4_config *config, const gemma4_setting *settings, size_t count, int where);
+/* Puts the settings in dataflow order, before expressions and sentences are written: points with the same settings then compare. */
+void gemma4_point_sort(gemma4_point *point);
 /* --- sentences (point_say.c) --- */
 
 /* What each setting says, once, with the steps that share it: "rms_norm_eps = 0.001 (expected 1e-06) at attn.norm, attn.q_norm". places: a bit for

@@ -42,16 +42,32 @@ static void propose_sources(gemma4_proposals *p, const gemma4_model *model, size
     }
 }
 
-/* Ranges of the axis that may not have been read: single heads or experts, the second half, the last quarter, the last value. */
+/* The last `count` of n. */
+static void propose_tail(gemma4_proposals *p, gemma4_setting s, size_t n, size_t count)
+{
+    s.first = n - count;
+    s.end = n;
+    if (count > 0 && count < n)
+        gemma4_propose(p, &s);
+}
+
+/* Ranges of the axis that may not have been read: single heads or experts and the last ones, the last values of each; the second half, the
+ * last quarter, the last value. */
 static void propose_zeros(gemma4_proposals *p, gemma4_setting s, gemma4_axis axis)
 {
+    size_t length = axis.groups > 1 ? axis.values / axis.groups : 0;
     s.parameter = GEMMA4_PARAMETER_WEIGHT_ZERO;
+    s.unit = GEMMA4_GROUPS;
     for (size_t group = 0; axis.groups > 1 && group < axis.groups; group++) {
-        s.unit = GEMMA4_GROUPS;
         s.first = group;
         s.end = group + 1;
         gemma4_propose(p, &s);
     }
+    for (size_t count = 2; axis.groups > 2 && count <= axis.groups / 2; count *= 2)
+        propose_tail(p, s, axis.groups, count);
+    s.unit = GEMMA4_LANES_OF_GROUP;
+    for (size_t count = 1; length && count <= length / 2; count *= 2)
+        propose_tail(p, s, length, count);
     s.unit = GEMMA4_LANES;
     for (size_t part = 2; part <= (p->brief ? 4 : 16) && axis.groups == 1 && axis.values >= 2 * part; part *= 2) {
         s.first = axis.values - axis.values / part;
@@ -305,7 +321,8 @@ static void propose_choice(gemma4_proposals *p, const gemma4_config *c)
     gemma4_propose(p, &s);
     s.word = GEMMA4_CHOICE_ROUNDED;
     gemma4_propose(p, &s);
-    s.word = GEMMA4_CHOICE_SHIFTED;
+    s.word = GEMMA4_CHOICE_SHIFTED; /* after the choice: the probabilities are still those of the right ids */
+    s.steps |= GEMMA4_STEP(GEMMA4_TAP_ROUTER_TOPK_NORM);
     for (size_t n = 1; n < E; n = n < 16 ? n + 1 : 2 * n) {
         s.number = (double)n;
         gemma4_propose(p, &s);
@@ -313,6 +330,7 @@ static void propose_choice(gemma4_proposals *p, const gemma4_config *c)
         if (n <= 8 && 2 * n < E)
             gemma4_propose(p, &s);
     }
+    s.steps = GEMMA4_STEP(GEMMA4_TAP_ROUTER_TOPK_IDS);
     s.word = GEMMA4_CHOICE_SKIPPED;
     for (size_t r = 0; r < K; r++) {
         s.number = (double)r;
@@ -331,22 +349,32 @@ static void propose_weighting(gemma4_proposals *p, const gemma4_config *c)
     gemma4_setting s = {.parameter = GEMMA4_PARAMETER_ROUTER_WEIGHTS, .steps = GEMMA4_STEP(GEMMA4_TAP_ROUTER_TOPK_NORM)};
     for (s.word = GEMMA4_WEIGHTS_P; s.word <= GEMMA4_WEIGHTS_UNIFORM; s.word++)
         gemma4_propose(p, &s);
+    s.steps |= GEMMA4_STEP(GEMMA4_TAP_ROUTER_TOPK_WEIGHTS);
+    gemma4_propose(p, &s); /* scaled first */
+    s.steps = GEMMA4_STEP(GEMMA4_TAP_ROUTER_TOPK_NORM);
     s.word = 0;
     s.parameter = GEMMA4_PARAMETER_ROUTER_POWER;
     static const double powers[] = {0.25, 0.5, 0.7, 1.5, 2, 3};
     gemma4_propose_numbers(p, &s, powers, sizeof powers / sizeof *powers);
     s.parameter = GEMMA4_PARAMETER_TOP_K;
-    for (size_t k = 1; k < c->top_k_experts; k++) {
+    s.steps |= GEMMA4_STEP(GEMMA4_TAP_ROUTER_TOPK_IDS);
+    for (size_t k = 1; k <= 2 * c->top_k_experts && k <= c->num_experts; k++) {
         s.number = (double)k;
-        gemma4_propose(p, &s);
+        if (k != c->top_k_experts)
+            gemma4_propose(p, &s);
     }
 }
 
-/* Sets of ranks that are left out: one, all but one, the first or the last few. */
-static void propose_missing(gemma4_proposals *p, size_t K)
+/* Sets of ranks that are left out: any, where that is one step and they are few; else one, all but one, the first or the last few. */
+static void propose_missing(gemma4_proposals *p, size_t K, bool one_step)
 {
     gemma4_setting s = {.parameter = GEMMA4_PARAMETER_EXPERTS_MISSING, .steps = GEMMA4_STEP(GEMMA4_TAP_MOE_OUT)};
     double all = ldexp(1, (int)K) - 1;
+    if (one_step && K <= 8) {
+        for (s.number = 1; s.number < all; s.number++)
+            gemma4_propose(p, &s);
+        return;
+    }
     for (size_t r = 0; r < K && K < 52; r++) {
         s.number = ldexp(1, (int)r);
         gemma4_propose(p, &s);
@@ -369,5 +397,5 @@ void gemma4_propose_experts(gemma4_proposals *p, const gemma4_evidence *e, gemma
     else if (step == GEMMA4_TAP_ROUTER_TOPK_NORM)
         propose_weighting(p, c);
     else if (step == GEMMA4_TAP_MOE_OUT)
-        propose_missing(p, c->top_k_experts);
+        propose_missing(p, c->top_k_experts, e->taps[GEMMA4_TAP_MOE_ACT].engine != NULL);
 }

@@ -195,10 +195,12 @@ static void json_parameters(FILE *out, const gemma4_config *c, const gemma4_caus
 
 static void json_point(FILE *out, const gemma4_config *c, const gemma4_cause *cause)
 {
-    if (!cause->point)
+    if (cause->point) {
+        fputs(", \"parameters\": ", out);
+        json_parameters(out, c, cause, cause->point);
+    }
+    if (!cause->point && cause->equivalent_point_count == 0)
         return;
-    fputs(", \"parameters\": ", out);
-    json_parameters(out, c, cause, cause->point);
     fputs(", \"equivalent_parameters\": [", out);
     for (size_t i = 0; i < cause->equivalent_point_count; i++) {
         fputs(i ? ", " : "", out);

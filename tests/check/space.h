@@ -148,7 +148,8 @@ typedef enum gemma4_router_weights {
     GEMMA4_WEIGHTS_SOFTMAX_P,  /* softmax of the K probabilities */
     GEMMA4_WEIGHTS_SIGMOID,    /* of the logits, divided by their sum */
     GEMMA4_WEIGHTS_SIGMOID_RAW,/* of the logits, as they are */
-    GEMMA4_WEIGHTS_UNIFORM     /* 1 / K */
+    GEMMA4_WEIGHTS_UNIFORM,    /* 1 / K */
+    GEMMA4_WEIGHTS_SCALED_FIRST /* times per_expert_scale before they are divided by their sum */
 } gemma4_router_weights;
 
 /* Entries of a list: heads, experts, ranks. Longer ones are not solved for. */

@@ -644,11 +644,12 @@ static void experts_reversed(const float *w, size_t rows, size_t cols, float *ou
 static void int4_by_row(const float *w, size_t rows, size_t cols, float *out)
 {
     for (size_t row = 0; row < rows; row++) {
-        double largest = 0;
+        float largest = 0;
         for (size_t i = 0; i < cols; i++)
-            largest = fmax(largest, fabs((double)w[row * cols + i]));
+            largest = fmaxf(largest, fabsf(w[row * cols + i]));
+        float step = largest / 7;
         for (size_t i = 0; i < cols; i++)
-            out[row * cols + i] = (float)(nearbyint((double)w[row * cols + i] / (largest / 7)) * (largest / 7));
+            out[row * cols + i] = nearbyintf(w[row * cols + i] / step) * step;
     }
 }
 

@@ -44,13 +44,13 @@ static void open_case(const char *case_id)
     ck_assert_msg(judged.model != NULL, "%s", error.message);
 }
 
-/* Of the case that is open. */
+/* Of the case that is open; of its model where the simulation names none. */
 static void judge(gemma4_simulation s)
 {
     gemma4_error error = {""};
     char *path = test_join(test_fresh_dir(), "dump.h5");
     s.the_case = judged.the_case;
-    s.model = judged.model;
+    s.model = s.model ? s.model : judged.model;
     ck_assert_msg(gemma4_simulate(&s, path, &error) == 0, "%s", error.message);
     judged.dump = gemma4_activations_open(path, &judged.model->config, &error);
     ck_assert_msg(judged.dump != NULL, "%s", error.message);
@@ -154,6 +154,8 @@ static const planting ALL_TAPS[] = {
      SLIDING, .layers = SLIDING_LAYERS, .value = "25000", .tier = "bfloat16"},
     {{.parameter = OF(RESULT_FACTOR), .steps = AT(ATTN_POST_NORM), .number = 0.8},
      BOTH, .layers = "7", .value = "0.8", .only_layer = 7 + 1, .tier = "bfloat16"},
+    {{.parameter = OF(RESULT_FACTOR), .steps = AT(ATTN_POST_NORM), .number = 1.05},
+     BOTH, .layers = EVERY_LAYER, .value = "1.05", .tier = "bfloat16"},
 };
 
 START_TEST(what_was_planted_is_said)
@@ -187,6 +189,49 @@ START_TEST(two_faults_of_a_step_are_both_said)
 }
 END_TEST
 
+/* --- a fused mixture of experts --- */
+
+/* Two faults behind one tap. */
+static const struct {
+    gemma4_setting settings[2];
+    const char *values[2];
+} FUSED[] = {
+    {{{.parameter = OF(WEIGHTS_ORDER), .steps = AT(MOE_ACT), .word = GEMMA4_TRANSPOSED},
+      {.parameter = OF(EXPERTS_MISSING), .steps = AT(MOE_OUT), .number = 9}},
+     {"transposed", "[0, 3]"}},
+    {{{.parameter = OF(ROUTER_POWER), .steps = AT(ROUTER_TOPK_NORM), .number = 0.5},
+      {.parameter = OF(EXPERTS_MISSING), .steps = AT(MOE_OUT), .number = 4}},
+     {"p^0.5", "[2]"}},
+    {{{.parameter = OF(ROUTER_WEIGHTS), .steps = AT(ROUTER_TOPK_NORM), .word = GEMMA4_WEIGHTS_SIGMOID},
+      {.parameter = OF(WEIGHTS_ORDER), .steps = AT(MOE_ACT), .word = GEMMA4_INTERLEAVED, .unit = GEMMA4_HALVES, .columns = true}},
+     {"sigmoid", "columns lanes interleaved"}},
+    {{{.parameter = OF(ROUTER_WEIGHTS), .steps = AT(ROUTER_TOPK_NORM) | AT(ROUTER_TOPK_WEIGHTS), .word = GEMMA4_WEIGHTS_SCALED_FIRST},
+      {.parameter = OF(ACTIVATION), .steps = AT(MOE_ACT), .word = GEMMA4_FUNCTION_LEAKY_RELU, .number = 0.05}},
+     {"scaled before the division", "leaky_relu 0.05"}},
+    {{{.parameter = OF(WEIGHT_FORM), .steps = AT(ROUTER_TOPK_WEIGHTS), .word = GEMMA4_FORM_INVERSE},
+      {.parameter = OF(WEIGHT_ZERO), .steps = AT(MOE_OUT), .unit = GEMMA4_GROUPS, .first = 15, .end = 16}},
+     {"1 / w", "experts 15-15"}},
+};
+
+START_TEST(faults_of_a_fused_kernel_come_apart)
+{
+    open_case(NULL);
+    gemma4_point *point = gemma4_point_new(&judged.model->config, FUSED[_i].settings, 2, BOTH);
+    judge((gemma4_simulation){.tier = "float32", .planted = {&point->model}, .only_layer = {-1, -1}, .fused = true});
+    free(point);
+    const gemma4_cause *cause = the_cause();
+    ck_assert_msg(cause->point && cause->point->count == 2, "%s", gemma4_cause_model(cause)->wrong);
+    for (size_t i = 0; i < 2; i++) {
+        char value[400];
+        ck_assert_uint_eq(cause->point->settings[i].parameter, FUSED[_i].settings[i].parameter);
+        gemma4_setting_value(&cause->point->settings[i], &judged.model->config, 0, value, sizeof value);
+        ck_assert_str_eq(value, FUSED[_i].values[i]);
+    }
+    ck_assert_str_eq(cause->layers, EVERY_LAYER);
+    close_judged();
+}
+END_TEST
+
 /* --- only the layers' outputs are --- */
 
 static const planting LAYERS[] = {
@@ -205,6 +250,7 @@ static const planting LOGITS[] = {
      SLIDING, .layers = SLIDING_LAYERS, .value = "0.3", .taps = GEMMA4_SET_LOGITS},
     {{.parameter = OF(RESULT_FACTOR), .steps = AT(ATTN_POST_NORM), .number = 0.85},
      BOTH, .layers = "4", .value = "0.85", .only_layer = 4 + 1, .taps = GEMMA4_SET_LOGITS},
+    {{.parameter = OF(RESULT_FACTOR), .steps = AT(EMBED), .number = 0.69}, HEAD, .layers = "", .value = "0.69", .taps = GEMMA4_SET_LOGITS},
 };
 
 START_TEST(logits_may_be_enough)
@@ -219,6 +265,23 @@ START_TEST(layer_outputs_are_enough)
 {
     judge_planted(&LAYERS[_i]);
     assert_says(&LAYERS[_i], the_cause());
+    close_judged();
+}
+END_TEST
+
+/* --- another config --- */
+
+static const gemma4_tap_set MORE_EXPERTS[] = {GEMMA4_SET_ALL, GEMMA4_SET_LAYERS, GEMMA4_SET_LOGITS};
+
+/* Then the tensors by rank have another shape. */
+START_TEST(more_experts_than_the_config_says_are_counted)
+{
+    const planting p = {{.parameter = OF(TOP_K)}, BOTH, .layers = EVERY_LAYER, .value = "6"};
+    open_case(NULL);
+    gemma4_model other = *judged.model;
+    other.config.top_k_experts = 6;
+    judge((gemma4_simulation){.model = &other, .tier = "float32", .taps = MORE_EXPERTS[_i], .only_layer = {-1, -1}});
+    assert_says(&p, the_cause());
     close_judged();
 }
 END_TEST
@@ -259,6 +322,18 @@ START_TEST(of_an_honest_engine_nothing_is_said)
     judge((gemma4_simulation){.tier = HONEST[_i].tier, .taps = HONEST[_i].taps, .stochastic = true, .seed = 1, .only_layer = {-1, -1}});
     ck_assert(judged.report.conforms);
     ck_assert_uint_eq(gemma4_cause_count(judged.report.diagnosis), 0);
+    close_judged();
+}
+END_TEST
+
+/* Sums in bfloat16 make norms too large by as much: a factor would be a guess. */
+START_TEST(a_factor_near_to_rounding_is_not_said)
+{
+    judge_planted(&(planting){{.parameter = OF(RESULT_FACTOR), .steps = AT(ATTN_POST_NORM), .number = 1.02}, BOTH, .tier = "bfloat16"});
+    ck_assert(!judged.report.conforms);
+    ck_assert_uint_ge(gemma4_cause_count(judged.report.diagnosis), 1);
+    for (size_t i = 0; i < gemma4_cause_count(judged.report.diagnosis); i++)
+        ck_assert(!gemma4_cause_at(judged.report.diagnosis, i)->explained);
     close_judged();
 }
 END_TEST
@@ -311,12 +386,15 @@ Suite *identify_suite(void)
     TCase *all = tcase_create("all taps"), *layers = tcase_create("layer outputs"), *others = tcase_create("others");
     tcase_add_loop_test(all, what_was_planted_is_said, 0, COUNT(ALL_TAPS));
     tcase_add_test(all, two_faults_of_a_step_are_both_said);
+    tcase_add_loop_test(all, faults_of_a_fused_kernel_come_apart, 0, COUNT(FUSED));
     tcase_add_loop_test(layers, layer_outputs_are_enough, 0, WHOLE_LAYERS ? COUNT(LAYERS) : 0);
     tcase_add_loop_test(layers, logits_may_be_enough, 0, WHOLE_LAYERS ? COUNT(LOGITS) : 0);
+    tcase_add_loop_test(others, more_experts_than_the_config_says_are_counted, 0, WHOLE_LAYERS ? COUNT(MORE_EXPERTS) : 1);
     tcase_add_loop_test(others, what_holds_while_decoding_is_said_of_that, 0, COUNT(DECODING));
     tcase_add_loop_test(others, of_an_honest_engine_nothing_is_said, 0, COUNT(HONEST));
     tcase_add_loop_test(others, a_catalogued_mistake_keeps_its_id, 0, COUNT(CATALOGUED));
     tcase_add_test(others, half_of_a_catalogued_mistake_is_not_that_one);
+    tcase_add_test(others, a_factor_near_to_rounding_is_not_said);
     tcase_set_timeout(all, 120);
     tcase_set_timeout(layers, 300);
     tcase_set_timeout(others, 120);
