@@ -36,7 +36,7 @@ VERSION  := $(shell git describe --always --dirty 2>/dev/null || echo unknown)
 # -ffp-contract=off and no -march: the same bits on every machine. Never -ffast-math: the checker must see NaN.
 LANGUAGE  = -std=c11 -D_GNU_SOURCE -ffp-contract=off
 WARNINGS  = -Wall -Wextra -Wshadow -Wstrict-prototypes -Wmissing-prototypes -Wvla
-PACKAGES  = hdf5 yaml-0.1 libcrypto
+PACKAGES  = hdf5 yaml-0.1 libcrypto zlib
 CPPFLAGS += -Iref -Itests/check -MMD -MP $(if $(PACKAGES),$(shell pkg-config --cflags $(PACKAGES)))
 LDLIBS   += $(if $(PACKAGES),$(shell pkg-config --libs $(PACKAGES))) -lm
 COMPILE   = $(CC) $(CPPFLAGS) $(LANGUAGE) $(WARNINGS) $(WERROR) $(CFLAGS) $(TWIN_FLAGS) $(SANITIZE)
