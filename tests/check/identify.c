@@ -224,7 +224,7 @@ static int look_at_model(identification *id)
     gemma4_propose_for_all_norms(&proposals, s->e);
     if (look_at_part(id, &proposals, GEMMA4_ON_SLIDING | GEMMA4_ON_FULL | GEMMA4_ON_HEAD))
         return -1;
-    for (int tap = GEMMA4_TAP_FINAL_NORM; tap <= (int)s->tap; tap++)
+    for (int tap = GEMMA4_TAP_FINAL_NORM; tap <= (int)s->tap && tap <= GEMMA4_TAP_LOGITS; tap++)
         gemma4_propose_for_step(&proposals, s->e, 0, (gemma4_tap)tap);
     return look_at_part(id, &proposals, GEMMA4_ON_HEAD);
 }
