@@ -16,6 +16,8 @@
 #   make check-full       two layers at the true dimensions: transformers, reference and twins agree; 3.3 GB of disk
 #   make bench            operators and forward pass at the true dimensions, beside the machine's own limits
 #   make bench-check      how long gemma4-check takes for each known mistake, and for which it takes longest
+#   make debug            build/debug/gemma4-ref for a debugger: -O0, scalar operators only (README.md, "Learn the model from it")
+#   make debug-test       are README's debugger commands right when typed as they stand? needs gdb
 #   make agreement        the reference against every golden, as a table
 #   make precision        the reference's own rounding error, against a float64 build of the same source
 #   make check-sanitizers the tests under AddressSanitizer and UndefinedBehaviorSanitizer
@@ -103,8 +105,8 @@ $(BUILD)/ref/version.o: $(BUILD)/version
 $(BUILD)/version: always
 	@mkdir -p $(@D)
 	@echo '$(VERSION)' | cmp -s - $@ || echo '$(VERSION)' >$@
-$(BUILD)/tests/check/places.o: CPPFLAGS += -DGEMMA4_DATA_DIR='"$(DATADIR)"'
-$(BUILD)/tests/check/places.o: $(BUILD)/datadir
+$(BUILD)/ref/places.o: CPPFLAGS += -DGEMMA4_DATA_DIR='"$(DATADIR)"'
+$(BUILD)/ref/places.o: $(BUILD)/datadir
 $(BUILD)/datadir: always
 	@mkdir -p $(@D)
 	@echo '$(DATADIR)' | cmp -s - $@ || echo '$(DATADIR)' >$@
@@ -245,6 +247,13 @@ $(DEEP)/model.safetensors: | $(BUILD)/gemma4-ref
 bench-check: all $(DEEP)/model.safetensors
 	$(BUILD)/gemma4-check self-test --times --model $(DEEP)
 
+# Without the twins, so that a step is a line of ref/forward.c and what it calls.
+debug:
+	$(MAKE) BUILD=$(BUILD)/debug CFLAGS="-O0 -g3" TWINS= $(BUILD)/debug/gemma4-ref
+
+debug-test: debug $(BUILD)/gemma4-ref
+	sh tests/debug.sh $(BUILD)
+
 agreement: all
 	$(BUILD)/gemma4-check agreement
 
@@ -324,5 +333,5 @@ golden-verify: all $(ORACLE)
 clean:
 	rm -rf $(BUILD)
 
-.PHONY: all always demo checkpoints engine engines check install uninstall dist dist-check dist-arm64 agreement precision check-sanitizers check-warnings honest planted uncatalogued pairs identify golden golden-verify kill-matrix kill-matrix-verify mutate honest-reference clean twin-errors check-neon bench bench-check check-full
+.PHONY: all always debug debug-test demo checkpoints engine engines check install uninstall dist dist-check dist-arm64 agreement precision check-sanitizers check-warnings honest planted uncatalogued pairs identify golden golden-verify kill-matrix kill-matrix-verify mutate honest-reference clean twin-errors check-neon bench bench-check check-full
 -include $(shell find $(BUILD) -name '*.d' 2>/dev/null)

@@ -1,4 +1,4 @@
-/* gemma4-ref: run the reference on a checkpoint, dump its activations, print facts, write synthetic checkpoints. */
+/* gemma4-ref: run the reference on a checkpoint, dump its activations, show tensors, print facts, write synthetic checkpoints. */
 #include <errno.h>
 #include <fnmatch.h>
 #include <stdio.h>
@@ -12,6 +12,7 @@
 #include "logprobs.h"
 #include "ops.h"
 #include "options.h"
+#include "show.h"
 #include "stream.h"
 #include "synth.h"
 #include "version.h"
@@ -22,6 +23,7 @@ static const char usage[] =
     "       gemma4-ref dump  --model DIR --tokens 2,17,... --out FILE.h5 [--taps all|GLOB] [--schedule 32,1,1,...]\n"
     "                        [--first-position P] [--dtype float32|float64|float16|bfloat16] [--logprobs N] [--cpu ...]\n"
     "       gemma4-ref facts [--model DIR]\n"
+    "       gemma4-ref show  CASE|FILE [TAP] [--position P] [--head H]\n"
     "       gemma4-ref synth --preset tiny|moe128|wide256|uneven96|deep128|heads512|26b-a4b --seed S --out DIR\n"
     "                        [--layers N] [--vocab N] [--shards N] [--vision yes|no]\n"
     "       gemma4-ref --version\n"
@@ -30,6 +32,8 @@ static const char usage[] =
     "dump    writes every tensor of the forward pass (spec/taps.md); --dtype is the type they are stored in; --logprobs adds the\n"
     "        N best tokens of each position with their log-probabilities (--taps 'logprobs.*': these only)\n"
     "facts   dimensions, parameters, KV cache, context; without --model those of the published 26B-A4B\n"
+    "show    a tensor of a case's golden, or of a dump: shape, type, statistics, values (all of them where a position or head is\n"
+    "        named; positions count from the first token); without TAP the tensors that are there\n"
     "synth   writes a synthetic checkpoint in the published layout (spec/synth.md)\n"
     "--cpu   which operators (spec/twins.md): scalar is the reference and the default, auto the fastest twin of this machine; where the\n"
     "        option is absent, the environment variable GEMMA4_CPU says it. OMP_NUM_THREADS sets a twin's threads\n"
@@ -381,7 +385,8 @@ int main(int argc, char **argv)
     static const struct {
         const char *name;
         int (*run)(int argc, char **argv, gemma4_error *error);
-    } commands[] = {{"run", command_run}, {"dump", command_dump}, {"facts", command_facts}, {"synth", command_synth}};
+    } commands[] = {{"run", command_run}, {"dump", command_dump}, {"facts", command_facts}, {"show", gemma4_show_command},
+                    {"synth", command_synth}};
     gemma4_error error;
     if (argc == 2 && (!strcmp(argv[1], "--help") || !strcmp(argv[1], "-h")))
         return fputs(usage, stdout) < 0 ? 2 : 0;

@@ -31,7 +31,7 @@ static const char usage[] =
     "           [--case CASE] [--model DIR]\n"
     "       gemma4-check --manifest DUMPS        several dumps: a list (spec/report.md), or a folder of them\n"
     "           [--dtype D] [--json FILE] [--junit FILE] [--require full|layers|logits] [--search steps|layers]\n"
-    "       gemma4-check list                    the cases\n"
+    "       gemma4-check list [CASE]             the cases; one case's tokens, schedule and positions\n"
     "       gemma4-check explain [CAUSE|--all]   the known mistakes, one of them, or all as Markdown\n"
     "       gemma4-check explain --space         the parameters by which other mistakes are identified, as Markdown\n"
     "       gemma4-check lint                    are the cases what they say?\n"
@@ -393,6 +393,28 @@ static int command_list(gemma4_error *error)
     return status ? UNUSABLE : CONFORMS;
 }
 
+static void print_integers(const char *what, const int32_t *values, size_t count)
+{
+    printf("%-10s ", what);
+    for (size_t i = 0; i < count; i++)
+        printf("%s%d", i ? "," : "", values[i]);
+    putchar('\n');
+}
+
+/* What an engine is fed in a case, as the options of gemma4-ref take it. */
+static int command_list_case(const char *name, gemma4_error *error)
+{
+    gemma4_case *c = gemma4_case_open(name, error);
+    if (!c)
+        return UNUSABLE;
+    printf("%-10s %s\n%-10s %s\n", "summary", c->summary, "checkpoint", c->checkpoint_name);
+    print_integers("tokens", c->tokens, c->token_count);
+    print_integers("schedule", c->schedule, c->schedule_count);
+    printf("%-10s %zu ... %zu\n", "positions", c->first_position, c->first_position + c->token_count - 1);
+    gemma4_case_close(c);
+    return CONFORMS;
+}
+
 static int command_lint(gemma4_error *error)
 {
     size_t problems;
@@ -643,6 +665,8 @@ int main(int argc, char **argv)
     }
     if (argc == 2 && !strcmp(argv[1], "list"))
         status = command_list(&error);
+    else if (argc == 3 && !strcmp(argv[1], "list"))
+        status = command_list_case(argv[2], &error);
     else if (argc == 2 && !strcmp(argv[1], "lint"))
         status = command_lint(&error);
     else if ((argc == 2 || argc == 3) && !strcmp(argv[1], "explain"))

@@ -222,6 +222,15 @@ static const char *const BADLY_MISSPELT[][2] = {
     {"layers/0/mlp/out", "layers/0/mlp/down_proj"},
 };
 
+/* A dump with a dataset of the engine's own. */
+static void write_extra(const char *name)
+{
+    copy_file("embed.h5", name);
+    hid_t file = H5Fopen(test_join(work, name), H5F_ACC_RDWR, H5P_DEFAULT);
+    ck_assert(file >= 0 && H5Lcopy(file, "embed", file, "my_own", H5P_DEFAULT, H5P_DEFAULT) >= 0);
+    ck_assert(H5Fclose(file) >= 0);
+}
+
 static void write_hostile_files(void)
 {
     static const char garbage[] = "\x89HDF\r\n\x1a\nthis goes on in another way than an HDF5 file would, for quite a while";
@@ -234,6 +243,7 @@ static void write_hostile_files(void)
     write_foreign_hdf5("keras.h5");
     write_renamed("misspelt.h5", "good.h5", MISSPELT, COUNT(MISSPELT));
     write_renamed("badly.h5", "good.h5", BADLY_MISSPELT, COUNT(BADLY_MISSPELT));
+    write_extra("extra.h5");
     ck_assert_int_eq(mkfifo(test_join(work, "pipe"), 0600), 0);
     ck_assert_int_eq(mkdir(test_join(work, "folder"), 0777), 0);
     ck_assert_int_eq(mkdir(test_join(work, "folder.h5"), 0777), 0);
@@ -307,6 +317,18 @@ static const struct {
     {REF, {"dump", MODEL, "--tokens", "2", "--out", "x.h5", "--logprobs", "0"}, "--logprobs: expected an integer from 1 to 256"},
     {REF, {"dump", MODEL, "--tokens", "2", "--out", "x.h5", "--logprobs", "257"}, "--logprobs: expected an integer from 1 to 256"},
     {REF, {"facts", "--model"}, "option '--model' needs a value"},
+    {REF, {"show"}, "expected CASE or FILE"},
+    {REF, {"show", "good.h5", "embed", "logits"}, "unexpected argument 'logits'"},
+    {REF, {"show", "good.h5", "--head", "0"}, "expected a tap with --head"},
+    {REF, {"show", "good.h5", "layers.5.attn.qrope"}, "found 'layers.5.attn.qrope': is 'layers.5.attn.q_rope' meant?"},
+    {REF, {"show", "good.h5", "something-else"}, "expected a tap's name such as layers.0.attn.q (spec/taps.md), found 'something-else'"},
+    {REF, {"show", "good.h5", "layers.12.output"}, "good.h5: expected the tap layers.12.output, found a file without it"},
+    {REF, {"show", "embed.h5", "logits"}, "embed.h5: expected the tap logits, found a file without it"},
+    {REF, {"show", "good.h5", "embed", "--position", "1"}, "--position: expected one of the 1 positions of embed, 0 ... 0, found 1"},
+    {REF, {"show", "good.h5", "embed", "--position", "first"}, "--position: expected an integer from 0"},
+    {REF, {"show", "good.h5", "embed", "--head", "0"}, "--head: expected a tap with heads, such as layers.0.attn.q, found embed"},
+    {REF, {"show", "good.h5", "layers.0.attn.k", "--head", "2"}, "--head: expected one of the 2 heads of layers.0.attn.k, 0 ... 1, found 2"},
+    {REF, {"show", "good.h5", "tokens", "--position", "0"}, "tokens is shown whole: expected neither --position nor --head"},
     {REF, {"synth", "--preset", "tiny", "--seed", "1"}, "option '--out' is required"},
     {REF, {"synth", "--preset", "tiny", "--out", "x"}, "option '--seed' is required"},
     {REF, {"synth", "--seed", "1", "--out", "x"}, "option '--preset' is required"},
@@ -345,6 +367,15 @@ static const struct {
     {REF, {"dump", MODEL, "--tokens", "2", "--out", "folder"}, "folder"},
     {REF, {"synth", "--preset", "tiny", "--seed", "1", "--out", "good.h5/x"}, "good.h5"},
     /* cases and dumps */
+    {REF, {"show", "no-such-case", "embed"}, "case 'no-such-case': expected the id of a case"},
+    {REF, {"show", "missing.h5", "embed"}, "missing.h5: "},
+    {REF, {"show", "folder", "embed"}, "folder: expected an activation file (HDF5 or safetensors), found a folder"},
+    {REF, {"show", "half.h5", "logits"}, "half.h5: "},
+    {REF, {"show", "garbage.h5", "embed"}, "garbage.h5: "},
+    {REF, {"show", "keras.h5"}, "keras.h5: expected tensors under taps' names (spec/taps.md), found none"},
+    {REF, {"show", "model/model.safetensors", "embed"}, "model.safetensors: expected activations, found a checkpoint's weights"},
+    {CHECK, {"list", "no-such-case"}, "case 'no-such-case'"},
+    {CHECK, {"list", "bad.yaml"}, "bad.yaml:2: version"},
     {CHECK, {"no-such-case", "good.h5"}, "case 'no-such-case'"},
     {CHECK, {"missing.yaml", "good.h5"}, "missing.yaml: No such file"},
     {CHECK, {"bad.yaml", "good.h5"}, "bad.yaml:2: version"},
@@ -563,9 +594,18 @@ static const struct {
     {REF, {"run", MODEL, "--tokens", "2,3", "--decode", "3"}, ","},
     {REF, {"run", MODEL, "--tokens=2,3,4", "--schedule=2,1", "--first-position=262141", "--cpu=scalar"}, "next token"},
     {REF, {"run", MODEL, "--tokens=2,3,4", "--cpu=auto", "--stream=yes", "--decode=2"}, "peak resident memory: "},
+    {REF, {"show", "tiny-prompt"}, "\nlayers.1.output                  float32   [12, 64]\nlayers.2.input "},
+    {REF, {"show", "golden/cases/tiny-prompt.yaml", "tokens"}, "\n" PROMPT "\n"},
+    {REF, {"show", "tiny-prompt", "layers.5.attn.q_rope"}, "\nshape   [12, 4, 32]  T, H, D\ndtype   float32\n"},
+    {REF, {"show", "tiny-prompt", "layers.0.router.topk_ids"}, "\nshape   [12, 4]  T, K\ndtype   int32\nmin 1  max 15\n"},
+    {REF, {"show", "good.h5", "embed"}, "good.h5\nshape   [1, 64]  T, d\n"},
+    {REF, {"show", "extra.h5"}, "\nembed                            float32   [1, 64]\nand 1 dataset that is no tap\n"},
+    {REF, {"show", "no-dtype.h5", "embed", "--position", "0"}, "\nmin 0  max 0  mean 0  RMS 0  NaN 0  Inf 0\nposition 0\n       0 "},
     {CHECK, {"--help"}, "usage: gemma4-check"},
     {CHECK, {"--version"}, "gemma4-check "},
     {CHECK, {"list"}, "tiny-one-token"},
+    {CHECK, {"list", "tiny-prompt"}, "\ntokens     " PROMPT "\nschedule   12\npositions  0 ... 11\n"},
+    {CHECK, {"list", "golden/cases/tiny-far.yaml"}, "\npositions  262120 ... 262143\n"},
     {CHECK, {"list"}, "The last 24 of 262,144 positions [start-position, far-positions]\n"},
     {CHECK, {"list"}, "\n  start-position   the first token has another position than 0"},
     {CHECK, {"lint"}, " 0 problems"},
@@ -754,7 +794,7 @@ static const struct {
     const char *args;
 } PRINTING[] = {
     {CHECK, "list"}, {CHECK, "explain"}, {CHECK, "explain --all"}, {CHECK, "explain softcap-missing"}, {CHECK, "tiny-one-token good.h5"},
-    {REF, "facts"}, {REF, "run --model model --tokens 2"},
+    {REF, "facts"}, {REF, "run --model model --tokens 2"}, {REF, "show tiny-prompt embed"}, {CHECK, "list tiny-prompt"},
 };
 
 START_TEST(output_that_cannot_be_written_is_status_2)
