@@ -1,4 +1,4 @@
-"""Activation files (spec/formats.md): HDF5 with one dataset a tap, the tap's name with '/' for '.' as its path."""
+"""Activation files (spec/activations.md): HDF5 with one dataset a tap, the tap's name with '/' for '.' as its path."""
 
 import numpy as np
 import torch
