@@ -1,4 +1,5 @@
-/* Which operators run: the scalar ones, or the twins of an instruction set that this machine has (spec/twins.md). */
+/* Which operators run: the scalar ones, or the twins of an instruction set that this machine has
+ * (spec/twins.md). */
 #include "ops.h"
 
 #include <string.h>
@@ -18,7 +19,8 @@ unsigned gemma4_cpu_detect(void)
 {
     unsigned found = GEMMA4_CPU_SCALAR;
 #if defined(GEMMA4_TWIN_avx2) || defined(GEMMA4_TWIN_avx512)
-    /* __builtin_cpu_supports asks xgetbv as well whether the operating system saves these registers. It does not know F16C. */
+    /* __builtin_cpu_supports asks xgetbv as well whether the operating system saves these
+     * registers. It does not know F16C. */
     unsigned a, b, c = 0, d;
     bool f16c = __get_cpuid(1, &a, &b, &c, &d) && (c & bit_F16C);
     bool avx2 = f16c && __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
@@ -28,8 +30,8 @@ unsigned gemma4_cpu_detect(void)
         found |= GEMMA4_CPU_AVX2;
 #endif
 #ifdef GEMMA4_TWIN_avx512
-    if (avx2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512bw") &&
-        __builtin_cpu_supports("avx512vl"))
+    if (avx2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512dq") &&
+        __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl"))
         found |= GEMMA4_CPU_AVX512;
 #endif
 #ifdef GEMMA4_TWIN_neon
@@ -39,16 +41,18 @@ unsigned gemma4_cpu_detect(void)
 }
 
 /* Every slot of one instruction set. */
-#define OPS(set)                                                                                                                \
-    (gemma4_ops)                                                                                                                \
-    {                                                                                                                           \
-        #set, gemma4_scratch_##set, gemma4_matmul_##set, gemma4_rmsnorm_##set, gemma4_rope_##set, gemma4_geglu_##set,           \
-            gemma4_experts_act_##set, gemma4_experts_out_##set, gemma4_softcap_##set, gemma4_attention_##set                    \
+#define OPS(set)                                                                         \
+    (gemma4_ops)                                                                         \
+    {                                                                                    \
+        #set, gemma4_scratch_##set, gemma4_matmul_##set, gemma4_rmsnorm_##set,           \
+            gemma4_rope_##set, gemma4_geglu_##set, gemma4_experts_act_##set,             \
+            gemma4_experts_out_##set, gemma4_softcap_##set, gemma4_attention_##set       \
     }
 
 gemma4_ops gemma4_ops_for(unsigned mask)
 {
-    gemma4_ops ops = {"scalar",           gemma4_scratch,     gemma4_matmul,  gemma4_rmsnorm, gemma4_rope, gemma4_geglu,
+    gemma4_ops ops = {"scalar",           gemma4_scratch,     gemma4_matmul,
+                      gemma4_rmsnorm,     gemma4_rope,        gemma4_geglu,
                       gemma4_experts_act, gemma4_experts_out, gemma4_softcap, NULL};
     (void)mask;
 #ifdef GEMMA4_TWIN_neon
@@ -86,9 +90,14 @@ int gemma4_cpu_parse(const char *text, const char *what, unsigned *mask, gemma4_
         if (strcmp(text, sets[i].name))
             continue;
         *mask = sets[i].mask;
-        return (sets[i].mask & ~found) ? gemma4_fail(error, "%s: expected an instruction set of this machine and build, found %s", what, text) : 0;
+        if (!(sets[i].mask & ~found))
+            return 0;
+        return gemma4_fail(error,
+                           "%s: expected an instruction set of this machine and build, found %s",
+                           what, text);
     }
-    return gemma4_fail(error, "%s: expected scalar, avx2, avx512, neon or auto, found '%.40s'", what, text);
+    return gemma4_fail(error, "%s: expected scalar, avx2, avx512, neon or auto, found '%.40s'",
+                       what, text);
 }
 
 void gemma4_use_threads(int threads)
@@ -103,7 +112,8 @@ void gemma4_use_threads(int threads)
 void gemma4_keep_memory(void)
 {
 #ifdef __GLIBC__
-    mallopt(M_MMAP_THRESHOLD, 1 << 25); /* the largest that it takes: bigger blocks are the system's */
+    /* The largest that it takes: bigger blocks are the system's. */
+    mallopt(M_MMAP_THRESHOLD, 1 << 25);
     mallopt(M_TRIM_THRESHOLD, 1 << 30);
 #endif
 }

@@ -486,6 +486,47 @@ START_TEST(every_link_leads_somewhere)
 }
 END_TEST
 
+/* --- the reference beside its page --- */
+
+/* Whether spec/model.md has that section: "4.2" of "### 4.2 Attention", "5" of "## 5. The cache". */
+static bool has_section(const char *number)
+{
+    char heading[2][32];
+    snprintf(heading[0], sizeof heading[0], "\n### %s ", number);
+    snprintf(heading[1], sizeof heading[1], "\n## %s. ", number);
+    return strstr(test_read("spec/model.md"), heading[0]) || strstr(test_read("spec/model.md"), heading[1]);
+}
+
+/* A comment that explains a step begins with its section ("4.2  The mask", "--- 4.2 attention"); others cite one in brackets ("(4.7)"). */
+START_TEST(the_reference_cites_sections_that_exist)
+{
+    const char *code = test_read("ref/forward.c");
+    size_t count = 0;
+    for (const char *at = code; (at = strpbrk(at, "123456789")) != NULL; at += strspn(at, "0123456789.")) {
+        char number[16];
+        size_t length = strspn(at, "0123456789.");
+        bool begins = at - code > 3 && !strncmp(at - 3, "/* ", 3) && !strncmp(at + length, "  ", 2);
+        bool headed = at - code > 4 && !strncmp(at - 4, "--- ", 4);
+        bool within = at - code > 3 && at[-1] == '(' && at[length] == ')' && at[-2] == ' ';
+        if (!begins && !headed && !within)
+            continue;
+        ck_assert_msg(has_section(copy(number, sizeof number, at, length)), "ref/forward.c: spec/model.md has no section %s: %.60s", number, at - 3);
+        count++;
+    }
+    ck_assert_uint_gt(count, 15);
+}
+END_TEST
+
+START_TEST(the_reference_fits_beside_its_page)
+{
+    enum { COLUMNS = 100 };
+    static const char *const files[] = {"ref/forward.c", "ref/ops.c"};
+    for (size_t i = 0; i < COUNT(files); i++)
+        for (const char *line = test_read(files[i]); *line; line += strcspn(line, "\n"), line += *line == '\n')
+            ck_assert_msg(strcspn(line, "\n") <= COLUMNS, "%s: a line of more than %d columns: %.110s", files[i], COLUMNS, line);
+}
+END_TEST
+
 Suite *pages_suite(void)
 {
     Suite *suite = suite_create("pages");
@@ -502,6 +543,8 @@ Suite *pages_suite(void)
     tcase_add_test(c, every_target_is_listed);
     tcase_add_test(c, exit_statuses_are_those_of_the_program);
     tcase_add_test(c, every_link_leads_somewhere);
+    tcase_add_test(c, the_reference_cites_sections_that_exist);
+    tcase_add_test(c, the_reference_fits_beside_its_page);
     suite_add_tcase(suite, c);
     return suite;
 }
