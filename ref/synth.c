@@ -10,6 +10,7 @@
 #include <unistd.h>
 
 #include "model.h"
+#include "output.h"
 
 typedef enum layout { MULTIMODAL, TEXT_ONLY, TEXT_ONLY_PER_LAYER } layout;
 
@@ -217,10 +218,7 @@ static void write_tensor(FILE *f, const gemma4_config *c, const gemma4_tensor_sp
 /* ------------------------------------------------------------------ files */
 
 /* A file under construction: written under a temporary name, renamed by finish_file. */
-typedef struct output {
-    char path[4096], temporary[4096 + 32];
-    FILE *f;
-} output;
+typedef gemma4_output output;
 
 /* Creates a directory and the parents it lacks. */
 static int make_directories(const char *directory, gemma4_error *error)
@@ -242,22 +240,15 @@ static int make_directories(const char *directory, gemma4_error *error)
 
 static int start_file(output *out, const char *directory, const char *name, gemma4_error *error)
 {
-    if (snprintf(out->path, sizeof out->path, "%s/%s", directory, name) >= (int)sizeof out->path)
+    char path[GEMMA4_OUTPUT_PATH_SIZE];
+    if (snprintf(path, sizeof path, "%s/%s", directory, name) >= (int)sizeof path)
         return gemma4_fail(error, "%.200s...: path too long", directory);
-    snprintf(out->temporary, sizeof out->temporary, "%s.tmp.%ld", out->path, (long)getpid()); /* another run may write the same file */
-    out->f = fopen(out->temporary, "wb");
-    return out->f ? 0 : gemma4_fail(error, "%s: cannot write: %s", out->temporary, strerror(errno));
+    return gemma4_output_open(out, path, error);
 }
 
 static int finish_file(output *out, gemma4_error *error)
 {
-    int bad = ferror(out->f);
-    bad = fclose(out->f) || bad;
-    if (bad || rename(out->temporary, out->path)) {
-        unlink(out->temporary);
-        return gemma4_fail(error, "%s: cannot write: %s", out->path, strerror(errno));
-    }
-    return 0;
+    return gemma4_output_commit(out, error);
 }
 
 /* Which of the shards a tensor goes to: the layers are dealt out in order; the head and tail go to the first and last. */
@@ -388,8 +379,7 @@ int gemma4_synth(const gemma4_synth_options *options, const char *directory, gem
         gemma4_config_free(&c);
     }
     if (status) {
-        fclose(config_file.f);
-        unlink(config_file.temporary);
+        gemma4_output_discard(&config_file);
         return -1;
     }
     return finish_file(&config_file, error);

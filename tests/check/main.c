@@ -3,17 +3,20 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
 #include "agreement.h"
 #include "explain.h"
+#include "guard.h"
 #include "hash.h"
 #include "isolate.h"
 #include "judge.h"
 #include "lint.h"
 #include "options.h"
+#include "output.h"
+#include "outputs.h"
 #include "report_html.h"
 #include "sample.h"
+#include "sandbox.h"
 #include "selftest.h"
 #include "times.h"
 #include "unknown_names.h"
@@ -51,24 +54,16 @@ typedef struct request {
     const char *case_name, *model_dir, *engine_path, *dtype, *json, *junit, *html, *require, *search;
 } request;
 
-/* Writes a report to path under a temporary name first, so that no half-written file is ever there. */
+/* A report appears whole or not at all. */
 static int write_file(const char *path, void (*write)(FILE *, const void *), const void *what, gemma4_error *error)
 {
-    char temporary[4096];
+    gemma4_output output;
     if (!path)
         return 0;
-    if (snprintf(temporary, sizeof temporary, "%s.tmp.%ld", path, (long)getpid()) >= (int)sizeof temporary)
-        return gemma4_fail(error, "%.200s...: path too long", path);
-    FILE *f = fopen(temporary, "w");
-    if (!f)
-        return gemma4_fail(error, "%s: cannot write: %s", temporary, strerror(errno));
-    write(f, what);
-    int bad = ferror(f);
-    if (fclose(f) || bad || rename(temporary, path)) {
-        unlink(temporary);
-        return gemma4_fail(error, "%s: cannot write: %s", path, strerror(errno));
-    }
-    return 0;
+    if (gemma4_output_open(&output, path, error))
+        return -1;
+    write(output.f, what);
+    return gemma4_output_commit(&output, error);
 }
 
 /* A report that did not reach its reader must not end in "conforms". */
@@ -228,10 +223,15 @@ static int check(void *context)
     return status;
 }
 
-/* The engine's file is read by a child process only. */
+/* The whole check is done by a child process. */
 static int command_check(request *r)
 {
     gemma4_error error;
+    const char *const outputs[] = {r->json, r->junit, r->html};
+    if (gemma4_check_outputs(outputs, sizeof outputs / sizeof *outputs, r->case_name, r->model_dir, r->engine_path, &error)) {
+        fprintf(stderr, "gemma4-check: %s\n", error.message); /* and no report: it would be written over what was meant to be kept */
+        return UNUSABLE;
+    }
     int status = gemma4_isolate(check, r, r->engine_path, &error);
     return status < 0 ? say_unusable(r, &error) : status;
 }
@@ -442,15 +442,23 @@ static int parse_check(int argc, char **argv, request *r, gemma4_error *error)
     return 0;
 }
 
+static int show_version(void)
+{
+    char sandbox[128];
+    gemma4_sandbox_describe(sandbox, sizeof sandbox);
+    return printf("gemma4-check %s\nsandbox: %s\n", gemma4_version(), sandbox) < 0 || fflush(stdout) ? UNUSABLE : 0;
+}
+
 int main(int argc, char **argv)
 {
     gemma4_error error = {""};
     request r = {0};
     int status;
+    gemma4_guard_install("gemma4-check");
     if (argc == 2 && (!strcmp(argv[1], "--help") || !strcmp(argv[1], "-h")))
         return fputs(usage, stdout) < 0 || fflush(stdout) ? UNUSABLE : 0;
     if (argc == 2 && !strcmp(argv[1], "--version"))
-        return printf("gemma4-check %s\n", gemma4_version()) < 0 || fflush(stdout) ? UNUSABLE : 0;
+        return show_version();
     if (argc < 2) {
         fputs(usage, stderr);
         return UNUSABLE;
