@@ -238,6 +238,7 @@ gemma4_activations_writer *gemma4_activations_create(const char *path, const gem
                                                      gemma4_error *error)
 {
     gemma4_element element = gemma4_element_named(store_dtype);
+    H5dont_atexit(); /* libhdf5 crashes there where a file could not be written to its end; what is whole was closed before */
     H5Eset_auto2(H5E_DEFAULT, NULL, NULL);
     if (check_case(path, config, count, first_position, element, store_dtype, error))
         return NULL;

@@ -40,6 +40,7 @@ typedef struct reader {
     bool dead;      /* the child is gone, or not believed any more */
     double started; /* processor time that it had used when the request at hand was sent */
     double seconds; /* that the request may take */
+    double seconds_to_open;
     attribute attributes[ATTRIBUTES_MOST];
     size_t attributes_count;
 } reader;
@@ -323,7 +324,7 @@ static int take_uncounted(listing *l, uint64_t size)
         return fail_nonsense(l->r, "the length of a number", l->error);
     if (receive(l->r, &more, sizeof more, l->error))
         return -1;
-    if (more > NAMES_MOST || l->list->unknown_count != GEMMA4_UNKNOWN_MAX)
+    if (more > 2 * NAMES_MOST || l->list->unknown_count != GEMMA4_UNKNOWN_MAX)
         return fail_nonsense(l->r, "a number of names", l->error);
     l->list->unknown_count += (size_t)more;
     return 0;
@@ -372,7 +373,7 @@ static int reader_list(void *context, const gemma4_config *config, gemma4_stored
                                         .max_position_embeddings = config->max_position_embeddings};
     gemma4_reader_head head;
     int status;
-    if (request(r, &what, SECONDS_TO_OPEN, error))
+    if (request(r, &what, r->seconds_to_open, error))
         return -1;
     while ((status = next_piece(r, &head, error)) == 0)
         if (take_listed(&l, &head))
@@ -464,7 +465,8 @@ static int start_child(reader *r, gemma4_reader_serve serve, void *context, gemm
     return r->child < 0 ? gemma4_fail(error, "%s: cannot start a process to read it: %s", r->path, strerror(reason)) : 0;
 }
 
-int gemma4_reader_open(const char *path, gemma4_reader_serve serve, void *context, gemma4_activation_source *source, gemma4_error *error)
+int gemma4_reader_open(const char *path, gemma4_reader_serve serve, void *context, double seconds, gemma4_activation_source *source,
+                       gemma4_error *error)
 {
     reader *r = calloc(1, sizeof *r);
     if (!r || !(r->path = strdup(path))) {
@@ -472,7 +474,7 @@ int gemma4_reader_open(const char *path, gemma4_reader_serve serve, void *contex
         return gemma4_fail(error, "%s: out of memory", path);
     }
     r->channel = -1;
-    r->seconds = SECONDS_TO_OPEN;
+    r->seconds = r->seconds_to_open = seconds;
     if (start_child(r, serve, context, error) || take_attributes(r, error)) {
         reader_close(r);
         return -1;
@@ -483,5 +485,5 @@ int gemma4_reader_open(const char *path, gemma4_reader_serve serve, void *contex
 
 int gemma4_activations_hdf5_open(const char *path, gemma4_activation_source *source, gemma4_error *error)
 {
-    return gemma4_reader_open(path, gemma4_reader_serve_hdf5, NULL, source, error);
+    return gemma4_reader_open(path, gemma4_reader_serve_hdf5, NULL, SECONDS_TO_OPEN, source, error);
 }

@@ -87,7 +87,10 @@ static void list(int channel, const gemma4_reader_request *request, gemma4_activ
     const gemma4_config config = {.num_hidden_layers = request->num_hidden_layers,
                                   .max_position_embeddings = request->max_position_embeddings};
     gemma4_error error = {""};
-    int status = source->list(source->state, &config, tensors, &error);
+    if (source->list(source->state, &config, tensors, &error)) { /* the last of them is described in part only */
+        send_end(channel, -1, &error);
+        return;
+    }
     for (size_t i = 0; i < tensors->count; i++)
         send_tensor(channel, &tensors->items[i]);
     size_t kept = tensors->unknown_count < GEMMA4_UNKNOWN_MAX ? tensors->unknown_count : GEMMA4_UNKNOWN_MAX;
@@ -96,7 +99,7 @@ static void list(int channel, const gemma4_reader_request *request, gemma4_activ
     const uint64_t more = tensors->unknown_count - kept;
     if (more)
         send_piece(channel, GEMMA4_READER_UNCOUNTED, &more, sizeof more);
-    send_end(channel, status, &error);
+    send_end(channel, 0, &error);
 }
 
 /* --- reading --- */

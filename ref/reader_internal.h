@@ -49,9 +49,11 @@ void gemma4_reader_serve_hdf5(int file, int channel, const char *path, void *con
 
 /* --- the parent --- */
 
-/* Starts a child that enters the sandbox and calls serve, and takes the file's attributes from it. gemma4_activations_hdf5_open is this
- * with gemma4_reader_serve_hdf5; tests come with worse ones. */
-int gemma4_reader_open(const char *path, gemma4_reader_serve serve, void *context, gemma4_activation_source *source, gemma4_error *error);
+/* Starts a child that enters the sandbox and calls serve, and takes the file's attributes from it; seconds of processor time is the most
+ * that this may take, and the list as much again. gemma4_activations_hdf5_open is this with gemma4_reader_serve_hdf5; tests come with
+ * worse ones. */
+int gemma4_reader_open(const char *path, gemma4_reader_serve serve, void *context, double seconds, gemma4_activation_source *source,
+                       gemma4_error *error);
 
 /* --- libhdf5, called in the child only --- */
 
