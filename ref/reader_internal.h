@@ -1,5 +1,7 @@
-/* HDF5 files are read by a child process in a sandbox (spec/robustness.md): libhdf5 is not memory-safe on corrupt files. reader.c is the
- * parent's side and believes nothing that the child says; reader_child.c is the child's. */
+/* HDF5 files are read by a child process in a sandbox (spec/robustness.md): libhdf5 is not memory-safe on corrupt files. reader.c and
+ * reader_answers.c are the parent's side, which believes nothing that the child says; reader_child.c is the child's.
+ *
+ * A process that was forked while such a file is open shares the child with its parent: the two must not read at the same time. */
 #ifndef GEMMA4_READER_INTERNAL_H
 #define GEMMA4_READER_INTERNAL_H
 

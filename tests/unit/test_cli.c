@@ -471,6 +471,7 @@ static const struct {
     {REF, {"run", MODEL, "--tokens=2,3,4", "--cpu=auto", "--stream=yes", "--decode=2"}, "peak resident memory: "},
     {CHECK, {"--help"}, "usage: gemma4-check"},
     {CHECK, {"--version"}, "gemma4-check "},
+    {CHECK, {"--version"}, "\nsandbox: "},
     {CHECK, {"list"}, "tiny-one-token"},
     {CHECK, {"list"}, "The last 24 of 262,144 positions [start-position, far-positions]\n"},
     {CHECK, {"list"}, "\n  start-position   the first token has another position than 0"},
