@@ -2,7 +2,15 @@
 #
 #   make                  build/gemma4-ref and build/gemma4-check
 #   make demo             two dumps of a real engine through gemma4-check: one conforms, one does not
+#   make checkpoints      the cases' checkpoints as folders and as GGUF (F32, BF16, F16, Q8_0)              (Python)
+#   make engine ENGINE=X  dumps every case with engine X of golden/engines, and checks the dumps           (Python)
+#   make engines          spec/engines.md and .json from what make engine has left in build/engines        (Python)
 #   make check            all tests, offline, without Python
+#   make install          programs, library, cases and manual under PREFIX (/usr/local), seen from DESTDIR
+#   make uninstall        removes them
+#   make dist             one archive with static programs and goldens, for any Linux on this machine's processor
+#   make dist-check       makes it and tries it in an empty root
+#   make dist-arm64       the same for AArch64, cross-compiled and tried under qemu-user
 #   make twin-errors      the worst error of every operator of every SIMD twin: writes spec/twins-errors.md
 #   make check-neon       the NEON twin under qemu-user
 #   make check-full       two layers at the true dimensions: transformers, reference and twins agree; 3.3 GB of disk
@@ -36,7 +44,7 @@ VERSION  := $(shell git describe --always --dirty 2>/dev/null || echo unknown)
 # -ffp-contract=off and no -march: the same bits on every machine. Never -ffast-math: the checker must see NaN.
 LANGUAGE  = -std=c11 -D_GNU_SOURCE -ffp-contract=off
 WARNINGS  = -Wall -Wextra -Wshadow -Wstrict-prototypes -Wmissing-prototypes -Wvla
-PACKAGES  = hdf5 yaml-0.1 libcrypto
+PACKAGES  = hdf5 yaml-0.1 libcrypto zlib
 CPPFLAGS += -Iref -Itests/check -MMD -MP $(if $(PACKAGES),$(shell pkg-config --cflags $(PACKAGES)))
 LDLIBS   += $(if $(PACKAGES),$(shell pkg-config --libs $(PACKAGES))) -lm
 COMPILE   = $(CC) $(CPPFLAGS) $(LANGUAGE) $(WARNINGS) $(WERROR) $(CFLAGS) $(TWIN_FLAGS) $(SANITIZE)
@@ -58,6 +66,10 @@ CHECKER = $(patsubst %.c,$(BUILD)/%.o,$(filter-out tests/check/main.c,$(wildcard
 TWIN_CHECK = $(patsubst %.c,$(BUILD)/%.o,$(wildcard tests/twins/*.c) ref/forward.c ref/ops.c ref/taps.c ref/error.c $(TWINS:%=ref/ops_%.c))
 BENCH   = $(patsubst %.c,$(BUILD)/%.o,tests/bench/main.c $(TWINS:%=tests/bench/peak_%.c))
 UNIT    = $(patsubst %.c,$(BUILD)/%.o,$(wildcard tests/unit/*.c))
+
+# The data directory is compiled into one file: where installed programs find their cases, wherever they are moved themselves.
+PREFIX  ?= /usr/local
+DATADIR  = $(PREFIX)/share/gemma4
 
 all: $(BUILD)/gemma4-ref $(BUILD)/gemma4-check
 
@@ -91,6 +103,76 @@ $(BUILD)/ref/version.o: $(BUILD)/version
 $(BUILD)/version: always
 	@mkdir -p $(@D)
 	@echo '$(VERSION)' | cmp -s - $@ || echo '$(VERSION)' >$@
+$(BUILD)/tests/check/places.o: CPPFLAGS += -DGEMMA4_DATA_DIR='"$(DATADIR)"'
+$(BUILD)/tests/check/places.o: $(BUILD)/datadir
+$(BUILD)/datadir: always
+	@mkdir -p $(@D)
+	@echo '$(DATADIR)' | cmp -s - $@ || echo '$(DATADIR)' >$@
+
+# ------------------------------------------------------------ install and dist
+
+$(BUILD)/libgemma4.a: $(LIBRARY)
+	@rm -f $@
+	$(AR) rcs $@ $^
+
+# No LDFLAGS: what the sanitizers need, whoever links the library must say.
+$(BUILD)/gemma4.pc: always
+	@printf 'prefix=%s\nlibdir=$${prefix}/lib\nincludedir=$${prefix}/include\n\nName: gemma4\nDescription: reference implementation of Gemma 4 26B-A4B\n' \
+		'$(PREFIX)' >$@
+	@printf 'Version: %s\nRequires: $(PACKAGES)\nCflags: -I$${includedir} -I$${includedir}/gemma4\nLibs: -L$${libdir} -lgemma4 -lm %s\n' \
+		'$(VERSION)' '$(if $(TWINS),$(OPENMP))' >>$@
+
+HEADERS   = $(filter-out %_internal.h %_simd.h ref/simd_%,$(wildcard ref/*.h))
+INSTALLED = $(DESTDIR)$(PREFIX)
+install: all $(BUILD)/libgemma4.a $(BUILD)/gemma4.pc
+	install -d $(INSTALLED)/bin $(INSTALLED)/lib/pkgconfig $(INSTALLED)/include/gemma4 $(INSTALLED)/share/man/man1 $(DESTDIR)$(DATADIR)/golden/cases \
+		$(DESTDIR)$(DATADIR)/golden/checkpoints/tiny
+	install -m 755 $(BUILD)/gemma4-ref $(BUILD)/gemma4-check $(INSTALLED)/bin
+	install -m 644 $(BUILD)/libgemma4.a $(INSTALLED)/lib
+	install -m 644 $(BUILD)/gemma4.pc $(INSTALLED)/lib/pkgconfig
+	install -m 644 $(HEADERS) golden/engines/gemma4_dump.h $(INSTALLED)/include/gemma4
+	install -m 644 $(wildcard man/*.1) $(INSTALLED)/share/man/man1
+	install -m 644 $(wildcard golden/cases/*) $(DESTDIR)$(DATADIR)/golden/cases
+	install -m 644 $(wildcard golden/checkpoints/tiny/*) $(DESTDIR)$(DATADIR)/golden/checkpoints/tiny
+	$(if $(wildcard golden/maps),install -d $(DESTDIR)$(DATADIR)/golden/maps && install -m 644 $(wildcard golden/maps/*) $(DESTDIR)$(DATADIR)/golden/maps)
+
+uninstall:
+	rm -f $(INSTALLED)/bin/gemma4-ref $(INSTALLED)/bin/gemma4-check $(INSTALLED)/lib/libgemma4.a $(INSTALLED)/lib/pkgconfig/gemma4.pc \
+		$(patsubst man/%,$(INSTALLED)/share/man/man1/%,$(wildcard man/*.1))
+	rm -rf $(INSTALLED)/include/gemma4 $(DESTDIR)$(DATADIR)
+
+# Static programs: libhdf5.a of Debian wants its compressors, whether they are used or not.
+STATIC_LIBS ?= $(shell pkg-config --libs-only-L hdf5) -lhdf5 -lsz -laec -lz -lyaml -lcrypto -lpthread -ldl -lm
+STRIP       ?= strip
+$(BUILD)/static/gemma4-ref: $(BUILD)/ref/main.o $(LIBRARY)
+	@mkdir -p $(@D)
+	$(LINK) -static -o $@ $^ $(STATIC_LIBS) $(if $(TWINS),$(OPENMP))
+	$(STRIP) $@
+$(BUILD)/static/gemma4-check: $(BUILD)/tests/check/main.o $(CHECKER) $(LIBRARY)
+	@mkdir -p $(@D)
+	$(LINK) -static -o $@ $^ $(STATIC_LIBS) $(if $(TWINS),$(OPENMP))
+	$(STRIP) $@
+
+# golden/ is found beside bin/; checkpoints that are generated go to build/.
+DIST     = gemma4-$(VERSION)-$(firstword $(subst -, ,$(MACHINE)))-linux
+LICENCES = $(wildcard $(patsubst %,/usr/share/doc/%/copyright,libhdf5-dev libyaml-dev libssl-dev libaec-dev zlib1g-dev libc6-dev libgcc-12-dev))
+dist: $(BUILD)/static/gemma4-ref $(BUILD)/static/gemma4-check
+	rm -rf $(BUILD)/dist
+	mkdir -p $(BUILD)/dist/$(DIST)/bin $(BUILD)/dist/$(DIST)/build/checkpoints $(BUILD)/dist/$(DIST)/golden $(BUILD)/dist/$(DIST)/licences
+	cp $^ $(BUILD)/dist/$(DIST)/bin
+	cp -R golden/cases golden/checkpoints golden/dumps golden/engines $(wildcard golden/maps) $(BUILD)/dist/$(DIST)/golden
+	cp -R man spec README.md LICENSE $(BUILD)/dist/$(DIST)
+	for file in $(LICENCES); do cp $$file $(BUILD)/dist/$(DIST)/licences/$$(basename $$(dirname $$file)); done
+	tar --sort=name --owner=0 --group=0 --numeric-owner --mtime=@$(or $(shell git log -1 --format=%ct 2>/dev/null),0) -C $(BUILD)/dist -cf - $(DIST) | \
+		gzip -n -9 >$(BUILD)/$(DIST).tar.gz
+	@ls -l $(BUILD)/$(DIST).tar.gz
+
+dist-check: dist
+	sh tests/dist.sh $(BUILD)/$(DIST).tar.gz
+
+dist-arm64:
+	sh tests/dist_arm64.sh $(BUILD)/arm64
+	sh tests/dist.sh $(BUILD)/arm64/gemma4-$(VERSION)-aarch64-linux.tar.gz $$(command -v qemu-aarch64-static)
 
 # ---------------------------------------------------------------------- tests
 
@@ -120,9 +202,18 @@ $(BUILD)/sample.passed: $(CHECK_OBJECTS) $(wildcard golden/cases/* golden/checkp
 	$(if $(SANITIZE),,$(BUILD)/gemma4-check self-test --sample)
 	@touch $@
 
-check: all $(BUILD)/unit-tests.passed $(BUILD)/twins.passed $(BUILD)/twin-passes.passed $(BUILD)/sample.passed
+# The example of the header that writes dumps. In C99 the header has no warnings either.
+$(BUILD)/dump-example: $(BUILD)/golden/engines/example.o $(LIBRARY)
+	$(LINK) -o $@ $^ $(LDLIBS)
+$(BUILD)/golden/engines/example.o: golden/engines/gemma4_dump.h
+
+check: all $(BUILD)/dump-example $(BUILD)/unit-tests.passed $(BUILD)/twins.passed $(BUILD)/twin-passes.passed $(BUILD)/sample.passed
 	$(BUILD)/gemma4-check lint
 	sh tests/demo.sh $(BUILD)/gemma4-check >$(BUILD)/demo.txt
+	sh tests/junit.sh $(BUILD)
+	$(CC) -std=c99 -pedantic $(WARNINGS) -Werror -DGEMMA4_DUMP_IMPLEMENTATION -x c -fsyntax-only golden/engines/gemma4_dump.h
+	sh tests/header.sh $(BUILD)
+	CC="$(CC)" SANITIZE="$(SANITIZE)" sh tests/install_tree.sh $(BUILD) $(PREFIX)
 	@echo "make check: everything passed"
 
 # The table of worst errors in spec/.
@@ -185,6 +276,28 @@ check-warnings:
 	$(MAKE) BUILD=$(BUILD)/gcc CC=gcc WERROR=-Werror all $(BUILD)/gcc/unit-tests $(BUILD)/gcc/gemma4-twins $(BUILD)/gcc/gemma4-bench
 	$(MAKE) BUILD=$(BUILD)/clang CC=clang WERROR=-Werror all $(BUILD)/clang/unit-tests $(BUILD)/clang/gemma4-twins $(BUILD)/clang/gemma4-bench
 
+# -------------------------------------------------------------------- engines
+
+# An engine's environment. llama.cpp's has llama.cpp's own converter to GGUF.
+build/engines/%/bin/python: golden/engines/%/requirements.txt
+	python3 -m venv build/engines/$*
+	build/engines/$*/bin/pip install --quiet $(PIP_ARGS) -r $<
+	@touch $@
+
+checkpoints: $(BUILD)/gemma4-ref build/engines/llama.cpp/bin/python
+	sh golden/engines/checkpoints.sh build build/engines/llama.cpp/bin/python
+
+# The folders alone need no Python. GGUF files are made for the engine that reads them.
+ENGINE  =
+RECIPES = $(patsubst golden/engines/%/recipe.yaml,%,$(wildcard golden/engines/*/recipe.yaml))
+engine: all $(if $(filter $(ENGINE),$(RECIPES)),build/engines/$(ENGINE)/bin/python)
+	@$(if $(filter $(ENGINE),$(RECIPES)),,echo "make engine ENGINE=X: expected one of $(RECIPES); found '$(ENGINE)'" >&2; exit 2)
+	sh golden/engines/checkpoints.sh build $(if $(filter gguf,$(shell sed -n 's/^model: //p' golden/engines/$(ENGINE)/recipe.yaml 2>/dev/null)),build/engines/$(ENGINE)/bin/python)
+	build/engines/$(ENGINE)/bin/python golden/engines/run.py $(ENGINE) --check $(BUILD)/gemma4-check
+
+engines:
+	$(firstword $(wildcard build/engines/*/bin/python) build/engines/mlx-lm/bin/python) golden/engines/table.py
+
 # --------------------------------------------------------------------- oracle
 
 ORACLE = build/oracle/bin/python
@@ -211,5 +324,5 @@ golden-verify: all $(ORACLE)
 clean:
 	rm -rf $(BUILD)
 
-.PHONY: all always demo check agreement precision check-sanitizers check-warnings honest planted uncatalogued pairs identify golden golden-verify kill-matrix kill-matrix-verify mutate honest-reference clean twin-errors check-neon bench bench-check check-full
+.PHONY: all always demo checkpoints engine engines check install uninstall dist dist-check dist-arm64 agreement precision check-sanitizers check-warnings honest planted uncatalogued pairs identify golden golden-verify kill-matrix kill-matrix-verify mutate honest-reference clean twin-errors check-neon bench bench-check check-full
 -include $(shell find $(BUILD) -name '*.d' 2>/dev/null)

@@ -38,6 +38,10 @@ size_t gemma4_activations_positions(const gemma4_activations *file, const int32_
 /* A root attribute's (or metadata entry's) text, NULL where it is absent. Integer attributes read as their decimals. */
 const char *gemma4_activations_attribute(const gemma4_activations *file, const char *name);
 
+/* Copies the text of a root attribute of a file that is not opened yet, for whose model's config that attribute may be needed: fails where the file
+ * has none, or a longer one. */
+int gemma4_activations_peek(const char *path, const char *name, char *text, size_t size, gemma4_error *error);
+
 size_t gemma4_activations_count(const gemma4_activations *file);
 const gemma4_activation *gemma4_activations_at(const gemma4_activations *file, size_t index); /* in dataflow order */
 /* NULL where the file does not hold that tap. */

@@ -1,8 +1,10 @@
 /* The safetensors reader of activation files: tensors under the taps' names, the root attributes as __metadata__. */
 #include "activations_internal.h"
+#include "options.h"
 #include "safetensors.h"
 
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 /* The types of the safetensors format that are read. */
@@ -54,6 +56,26 @@ static int describe(const gemma4_tensor *tensor, gemma4_stored_tensor *stored, g
     return 0;
 }
 
+/* The rows of a tensor that does not hold all positions: the metadata entry "NAME.rows", "7,8,9". Here a tensor has no attributes of its own. */
+static int describe_rows(const void *state, const gemma4_tensor *tensor, gemma4_stored_tensor *stored, gemma4_error *error)
+{
+    char key[GEMMA4_TAP_NAME_SIZE + 8], what[GEMMA4_TAP_NAME_SIZE + 300];
+    int32_t *rows;
+    snprintf(key, sizeof key, "%s.rows", stored->name);
+    const char *text = gemma4_safetensors_metadata(state, key);
+    if (!text)
+        return 0;
+    snprintf(what, sizeof what, "%.250s: metadata %s", tensor->file, key);
+    if (gemma4_parse_ints(text, what, 0, INT32_MAX, &rows, &stored->row_count, error))
+        return -1;
+    stored->has_rows = true;
+    stored->rows = malloc(stored->row_count * sizeof *stored->rows);
+    for (size_t i = 0; stored->rows && i < stored->row_count; i++)
+        stored->rows[i] = rows[i];
+    free(rows);
+    return stored->rows ? 0 : gemma4_fail(error, "%s: out of memory", what);
+}
+
 static int safetensors_list(void *state, const gemma4_config *config, gemma4_stored_list *list, gemma4_error *error)
 {
     for (size_t i = 0; i < gemma4_safetensors_count(state); i++) {
@@ -61,22 +83,19 @@ static int safetensors_list(void *state, const gemma4_config *config, gemma4_sto
         gemma4_stored_tensor *stored;
         if (gemma4_stored_add(list, config, tensor->name, &stored, error))
             return -1;
-        if (stored && describe(tensor, stored, error))
+        if (stored && (describe(tensor, stored, error) || describe_rows(state, tensor, stored, error)))
             return -1;
     }
     return 0;
 }
 
-static int safetensors_read(void *state, const gemma4_stored_tensor *stored, size_t row_axis, size_t first_row,
-                            size_t count, void *elements, gemma4_error *error)
+static int safetensors_read(void *state, const gemma4_stored_tensor *stored, const size_t *start, const size_t *extent, void *elements,
+                            gemma4_error *error)
 {
     const gemma4_tensor *tensor = stored->tensor;
-    size_t row_bytes = gemma4_element_describe(stored->element)->size;
     (void)state;
     (void)error;
-    for (size_t i = row_axis + 1; i < stored->rank; i++)
-        row_bytes *= stored->shape[i]; /* fits: describe() has multiplied more */
-    memcpy(elements, (const char *)tensor->data + first_row * row_bytes, count * row_bytes);
+    gemma4_copy_block(tensor->data, gemma4_element_describe(stored->element)->size, stored->rank, stored->shape, start, extent, elements);
     return 0;
 }
 

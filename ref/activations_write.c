@@ -336,6 +336,8 @@ static int start_tap(const gemma4_activations_writer *writer, written_tap *tap, 
 {
     size_t row_bytes;
     tap->rank = gemma4_tap_dims(writer->config, event->tap, event->layer, writer->positions_count, tap->dims);
+    if (tap->dims[0] == 0) /* as many tokens as the first event lists */
+        tap->dims[0] = event->dims[0];
     if (!gemma4_size_product(tap->dims[0], tap->dims[1], &tap->row_elements) ||
         !gemma4_size_product(tap->row_elements, element_size(writer, event->tap), &row_bytes))
         return gemma4_fail(error, "%s: a row is more than this machine can address", writer->path);
@@ -462,7 +464,10 @@ static bool event_shape_is_right(const gemma4_activations_writer *writer, const 
 {
     const size_t T = writer->positions_count;
     size_t dims[2], rank = gemma4_tap_dims(writer->config, event->tap, event->layer, T, dims);
-    if (event->rank != rank || event->dims[0] != dims[0])
+    const written_tap *tap = tap_of_event(writer, event);
+    if (dims[0] == 0)
+        dims[0] = tap->written ? tap->row_elements : event->dims[0] <= writer->config->vocab_size ? event->dims[0] : 0;
+    if (event->rank != rank || event->dims[0] != dims[0] || dims[0] == 0)
         return false;
     if (last_axis_is_keys(event->tap))
         return event->first_key <= T && event->dims[1] <= T - event->first_key;

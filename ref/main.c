@@ -10,6 +10,7 @@
 #include "facts.h"
 #include "forward.h"
 #include "guard.h"
+#include "logprobs.h"
 #include "ops.h"
 #include "options.h"
 #include "output.h"
@@ -21,13 +22,15 @@ static const char usage[] =
     "usage: gemma4-ref run   --model DIR --tokens 2,17,... [--decode N] [--schedule 32,1,1,...] [--first-position P]\n"
     "                        [--cpu scalar|avx2|avx512|neon|auto] [--stream auto|yes|no]\n"
     "       gemma4-ref dump  --model DIR --tokens 2,17,... --out FILE.h5 [--taps all|GLOB] [--schedule 32,1,1,...]\n"
-    "                        [--first-position P] [--dtype float32|float64|float16|bfloat16] [--cpu ...]\n"
+    "                        [--first-position P] [--dtype float32|float64|float16|bfloat16] [--logprobs N] [--cpu ...]\n"
     "       gemma4-ref facts [--model DIR]\n"
-    "       gemma4-ref synth --preset tiny|moe128|wide256|uneven96|deep128|26b-a4b --seed S --out DIR [--layers N] [--vocab N] [--shards N]\n"
+    "       gemma4-ref synth --preset tiny|moe128|wide256|uneven96|deep128|heads512|26b-a4b --seed S --out DIR\n"
+    "                        [--layers N] [--vocab N] [--shards N] [--vision yes|no]\n"
     "       gemma4-ref --version\n"
     "\n"
     "run     prints the best next tokens, or with --decode N the N tokens that greedy decoding appends\n"
-    "dump    writes every tensor of the forward pass (spec/taps.md); --dtype is the type they are stored in\n"
+    "dump    writes every tensor of the forward pass (spec/taps.md); --dtype is the type they are stored in; --logprobs adds the\n"
+    "        N best tokens of each position with their log-probabilities (--taps 'logprobs.*': these only)\n"
     "facts   dimensions, parameters, KV cache, context; without --model those of the published 26B-A4B\n"
     "synth   writes a synthetic checkpoint in the published layout (spec/synth.md)\n"
     "--cpu   which operators (spec/twins.md): scalar is the reference and the default, auto the fastest twin of this machine; where the\n"
@@ -211,6 +214,7 @@ static int command_run(int argc, char **argv, gemma4_error *error)
 typedef struct dump {
     gemma4_activations_writer *writer;
     const char *glob; /* NULL: all */
+    size_t logprobs;  /* how many log-probabilities of each position; 0: none */
     size_t written;
 } dump;
 
@@ -220,13 +224,42 @@ static bool wants(const dump *d, gemma4_tap tap, size_t layer)
     return !d->glob || !fnmatch(d->glob, gemma4_tap_name(tap, layer, name), 0);
 }
 
-static int dump_tap(void *context, gemma4_tap_event *event, gemma4_error *error)
+static int write_wanted(dump *d, const gemma4_tap_event *event, gemma4_error *error)
 {
-    dump *d = context;
     if (!wants(d, event->tap, event->layer))
         return 0;
     d->written++;
     return gemma4_activations_write(d->writer, event, error);
+}
+
+/* The best tokens of these rows of logits, and their log-probabilities. */
+static int dump_logprobs(dump *d, const gemma4_tap_event *logits, gemma4_error *error)
+{
+    size_t N = d->logprobs, V = logits->dims[0];
+    gemma4_tap_event ids = *logits, values;
+    ids.tap = GEMMA4_TAP_LOGPROBS_IDS;
+    ids.dims[0] = N;
+    values = ids;
+    values.tap = GEMMA4_TAP_LOGPROBS;
+    values.ids = NULL;
+    values.values = malloc(logits->rows * N * sizeof *values.values);
+    ids.values = NULL;
+    ids.ids = malloc(logits->rows * N * sizeof *ids.ids);
+    int status = values.values && ids.ids ? 0 : gemma4_fail(error, "log-probabilities: out of memory");
+    for (size_t row = 0; row < logits->rows && !status; row++)
+        gemma4_best_logprobs(logits->values + row * V, V, N, ids.ids + row * N, values.values + row * N);
+    status = status || write_wanted(d, &ids, error) || write_wanted(d, &values, error) ? -1 : 0;
+    free(values.values);
+    free(ids.ids);
+    return status;
+}
+
+static int dump_tap(void *context, gemma4_tap_event *event, gemma4_error *error)
+{
+    dump *d = context;
+    if (write_wanted(d, event, error))
+        return -1;
+    return d->logprobs && event->tap == GEMMA4_TAP_LOGITS ? dump_logprobs(d, event, error) : 0;
 }
 
 /* A dump without scores and probabilities lets a twin's attention run. */
@@ -259,10 +292,11 @@ static int command_dump(int argc, char **argv, gemma4_error *error)
 {
     job j = {0};
     dump d = {0};
-    const char *out = NULL, *dtype = NULL;
+    const char *out = NULL, *dtype = NULL, *logprobs = NULL;
+    int64_t listed = 0;
     const gemma4_option options[] = {{"--model", &j.model_dir}, {"--tokens", &j.tokens_text}, {"--schedule", &j.schedule_text},
                                      {"--first-position", &j.first_position_text}, {"--cpu", &j.cpu}, {"--out", &out},
-                                     {"--taps", &d.glob}, {"--dtype", &dtype}, {NULL, NULL}};
+                                     {"--taps", &d.glob}, {"--dtype", &dtype}, {"--logprobs", &logprobs}, {NULL, NULL}};
     size_t words;
     int status = gemma4_options_parse(argc, argv, options, NULL, 0, &words, error);
     if (!status && !out)
@@ -273,6 +307,9 @@ static int command_dump(int argc, char **argv, gemma4_error *error)
         d.glob = NULL;
     if (!status)
         status = job_open(&j, 0, error);
+    if (!status && logprobs)
+        status = gemma4_parse_int(logprobs, "--logprobs", 1, (int64_t)j.model->config.vocab_size, &listed, error);
+    d.logprobs = (size_t)listed;
     if (!status) {
         const char *store = dtype ? dtype : sizeof(gemma4_real) == 8 ? "float64" : "float32";
         d.writer = gemma4_activations_create(out, &j.model->config, j.tokens, j.token_count, (size_t)j.first_position, store, error);
@@ -315,9 +352,10 @@ static int command_facts(int argc, char **argv, gemma4_error *error)
 static int command_synth(int argc, char **argv, gemma4_error *error)
 {
     gemma4_synth_options o = {.shards = 1};
-    const char *seed = NULL, *out = NULL, *layers = NULL, *vocab = NULL, *shards = NULL;
+    const char *seed = NULL, *out = NULL, *layers = NULL, *vocab = NULL, *shards = NULL, *vision = NULL;
     const gemma4_option options[] = {{"--preset", &o.preset}, {"--seed", &seed}, {"--out", &out}, {"--layers", &layers},
-                                     {"--vocab", &vocab}, {"--shards", &shards}, {NULL, NULL}};
+                                     {"--vocab", &vocab}, {"--shards", &shards},
+                                     {"--vision", &vision}, {NULL, NULL}};
     size_t words;
     int64_t n;
     if (gemma4_options_parse(argc, argv, options, NULL, 0, &words, error))
@@ -336,6 +374,9 @@ static int command_synth(int argc, char **argv, gemma4_error *error)
     if (shards && gemma4_parse_int(shards, "--shards", 1, 1000, &n, error))
         return -1;
     o.shards = shards ? (size_t)n : 1;
+    if (vision && strcmp(vision, "yes") && strcmp(vision, "no"))
+        return gemma4_fail(error, "--vision: expected yes or no, found '%s'", vision);
+    o.vision = vision && !strcmp(vision, "yes");
     return gemma4_synth(&o, out, error);
 }
 

@@ -9,6 +9,7 @@
 enum {
     NAMES_MOST = 65536,    /* tensors, and unknown names */
     NAME_BYTES = 65536,    /* of an attribute: HDF5's own limit */
+    ROWS_OF_FOREIGN = 1 << 20, /* in one attribute rows, where there is no config */
     ROWS_MOST = 1 << 28    /* entries of all attributes rows together: 2 GiB */
 };
 enum { SECONDS_TO_READ = 60 }; /* of processor time, for one request */
@@ -83,7 +84,8 @@ static const char *check_tensor(const listing *l, gemma4_reader_tensor *t, uint6
     for (size_t i = 0; i < sizeof t->shape / sizeof *t->shape; i++)
         if (i < t->rank ? t->shape[i] > SIZE_MAX || (t->shape[i] == 0 && !*t->problem) : t->shape[i] != 0)
             return "an impossible shape";
-    if (t->has_rows > 1 || t->row_count > (t->has_rows ? l->config->max_position_embeddings : 0) || t->row_count > ROWS_MOST - l->rows)
+    size_t most = l->list->takes_all ? ROWS_OF_FOREIGN : l->config->max_position_embeddings;
+    if (t->has_rows > 1 || t->row_count > (t->has_rows ? most : 0) || t->row_count > ROWS_MOST - l->rows)
         return "too many rows";
     return size == sizeof *t + t->row_count * sizeof(int64_t) ? NULL : "the length of a tensor's rows";
 }
@@ -183,8 +185,9 @@ int gemma4_reader_list(void *context, const gemma4_config *config, gemma4_stored
     gemma4_reader *r = context;
     listing l = {.r = r, .config = config, .list = list, .error = error};
     const gemma4_reader_request what = {.kind = GEMMA4_READER_LIST,
-                                        .num_hidden_layers = config->num_hidden_layers,
-                                        .max_position_embeddings = config->max_position_embeddings};
+                                        .takes_all = list->takes_all,
+                                        .num_hidden_layers = config ? config->num_hidden_layers : 0,
+                                        .max_position_embeddings = config ? config->max_position_embeddings : 0};
     gemma4_reader_head head;
     int status;
     if (gemma4_reader_ask(r, &what, r->seconds_to_open, error))
@@ -197,16 +200,19 @@ int gemma4_reader_list(void *context, const gemma4_config *config, gemma4_stored
 
 /* --- values --- */
 
-int gemma4_reader_read(void *context, const gemma4_stored_tensor *tensor, size_t row_axis, size_t first_row, size_t count,
-                       void *elements, gemma4_error *error)
+int gemma4_reader_read(void *context, const gemma4_stored_tensor *tensor, const size_t *start, const size_t *extent, void *elements,
+                       gemma4_error *error)
 {
     gemma4_reader *r = context;
-    gemma4_reader_request what = {.kind = GEMMA4_READER_READ, .row_axis = row_axis, .first_row = first_row, .count = count};
+    gemma4_reader_request what = {.kind = GEMMA4_READER_READ};
     gemma4_reader_head head;
-    size_t left = count * gemma4_element_describe(tensor->element)->size; /* fits: the caller has room for it */
+    size_t left = gemma4_element_describe(tensor->element)->size;
     int status;
-    for (size_t i = row_axis + 1; i < tensor->rank; i++)
-        left *= tensor->shape[i];
+    for (size_t i = 0; i < tensor->rank; i++) {
+        what.start[i] = start[i];
+        what.extent[i] = extent[i];
+        left *= extent[i]; /* fits: the caller has room for it */
+    }
     snprintf(what.name, sizeof what.name, "%s", tensor->name);
     if (gemma4_reader_ask(r, &what, SECONDS_TO_READ, error))
         return -1;

@@ -70,16 +70,16 @@ static void send_attributes(int channel, const gemma4_activation_source *source)
 
 static void send_tensor(int channel, const gemma4_stored_tensor *tensor)
 {
-    const gemma4_reader_head head = {GEMMA4_READER_TENSOR, sizeof(gemma4_reader_tensor) + tensor->row_count * sizeof *tensor->rows};
-    gemma4_reader_tensor t = {
-        .element = tensor->element, .rank = tensor->rank, .has_rows = tensor->has_rows, .row_count = tensor->row_count};
+    const size_t rows = tensor->rows ? tensor->row_count : 0;
+    const gemma4_reader_head head = {GEMMA4_READER_TENSOR, sizeof(gemma4_reader_tensor) + rows * sizeof *tensor->rows};
+    gemma4_reader_tensor t = {.element = tensor->element, .rank = tensor->rank, .has_rows = tensor->has_rows, .row_count = rows};
     snprintf(t.name, sizeof t.name, "%s", tensor->name);
     snprintf(t.problem, sizeof t.problem, "%s", tensor->problem);
     for (size_t i = 0; i < tensor->rank; i++)
         t.shape[i] = tensor->shape[i];
     send_all(channel, &head, sizeof head);
     send_all(channel, &t, sizeof t);
-    send_all(channel, tensor->rows, tensor->row_count * sizeof *tensor->rows);
+    send_all(channel, tensor->rows, rows * sizeof *tensor->rows);
 }
 
 static void list(int channel, const gemma4_reader_request *request, gemma4_activation_source *source, gemma4_stored_list *tensors)
@@ -87,6 +87,7 @@ static void list(int channel, const gemma4_reader_request *request, gemma4_activ
     const gemma4_config config = {.num_hidden_layers = request->num_hidden_layers,
                                   .max_position_embeddings = request->max_position_embeddings};
     gemma4_error error = {""};
+    tensors->takes_all = request->takes_all;
     if (source->list(source->state, &config, tensors, &error)) { /* the last of them is described in part only */
         send_end(channel, -1, &error);
         return;
@@ -112,26 +113,36 @@ static const gemma4_stored_tensor *find(const gemma4_stored_list *tensors, const
     return NULL;
 }
 
+/* The block in pieces along its first axis that is longer than 1: they follow one another in it. */
 static void read_values(int channel, const char *path, const gemma4_reader_request *request, gemma4_activation_source *source,
                         const gemma4_stored_list *tensors)
 {
     gemma4_error error = {""};
     const gemma4_stored_tensor *tensor = find(tensors, request->name);
-    if (!tensor)
+    size_t start[8], extent[8], axis = 0;
+    if (!tensor || tensor->element == GEMMA4_ELEMENT_NONE)
         _exit(1);
-    size_t row_bytes = gemma4_element_describe(tensor->element)->size;
-    for (size_t i = request->row_axis + 1; i < tensor->rank; i++)
-        row_bytes *= tensor->shape[i]; /* fits: the parent has multiplied more */
+    for (size_t i = 0; i < tensor->rank; i++) {
+        start[i] = request->start[i];
+        extent[i] = request->extent[i];
+    }
+    while (axis + 1 < tensor->rank && extent[axis] == 1)
+        axis++;
+    size_t row_bytes = gemma4_element_describe(tensor->element)->size, rows = tensor->rank ? extent[axis] : 1;
+    for (size_t i = axis + 1; i < tensor->rank; i++)
+        row_bytes *= extent[i]; /* fits: the parent has room for more */
     size_t piece = row_bytes < PIECE_BYTES ? PIECE_BYTES / row_bytes : 1;
-    if (piece > request->count)
-        piece = request->count;
-    void *elements = malloc(piece * row_bytes);
+    void *elements = malloc((piece < rows ? piece : rows) * row_bytes);
     int status = elements ? 0 : gemma4_fail(&error, "%s: %s: out of memory", path, tensor->name);
-    for (size_t done = 0, rows; done < request->count && status == 0; done += rows) {
-        rows = request->count - done < piece ? request->count - done : piece;
-        status = source->read(source->state, tensor, request->row_axis, request->first_row + done, rows, elements, &error);
+    for (size_t done = 0, now; done < rows && status == 0; done += now) {
+        now = rows - done < piece ? rows - done : piece;
+        if (tensor->rank) {
+            start[axis] = request->start[axis] + done;
+            extent[axis] = now;
+        }
+        status = source->read(source->state, tensor, start, extent, elements, &error);
         if (status == 0)
-            send_piece(channel, GEMMA4_READER_VALUES, elements, rows * row_bytes);
+            send_piece(channel, GEMMA4_READER_VALUES, elements, now * row_bytes);
     }
     free(elements);
     send_end(channel, status, &error);

@@ -18,8 +18,9 @@ enum { GEMMA4_READER_LIST = 1, GEMMA4_READER_READ };
 
 typedef struct gemma4_reader_request {
     uint64_t kind;
-    uint64_t num_hidden_layers, max_position_embeddings; /* LIST: what it needs of the config */
-    uint64_t row_axis, first_row, count;                 /* READ */
+    uint64_t takes_all;                                  /* LIST: gemma4_stored_list's; */
+    uint64_t num_hidden_layers, max_position_embeddings; /* else what it needs of the config */
+    uint64_t start[8], extent[8];                        /* READ: the block, of rank axes of the tensor */
     char name[GEMMA4_READER_NAME_SIZE];                  /* READ: which of the tensors listed */
 } gemma4_reader_request;
 

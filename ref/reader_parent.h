@@ -37,7 +37,7 @@ int gemma4_reader_nonsense(gemma4_reader *r, const char *what, gemma4_error *err
 int gemma4_reader_take_attributes(gemma4_reader *r, gemma4_error *error);
 const char *gemma4_reader_attribute(const void *context, const char *name);
 int gemma4_reader_list(void *context, const gemma4_config *config, gemma4_stored_list *list, gemma4_error *error);
-int gemma4_reader_read(void *context, const gemma4_stored_tensor *tensor, size_t row_axis, size_t first_row, size_t count, void *elements,
+int gemma4_reader_read(void *context, const gemma4_stored_tensor *tensor, const size_t *start, const size_t *extent, void *elements,
                        gemma4_error *error);
 
 #endif

@@ -8,7 +8,7 @@
 /* The words of the table's columns: a misspelt one does not compile. */
 enum { VALUES_REAL, VALUES_IDS };
 enum { NEED_REQUIRED, NEED_OPTIONAL, NEED_UNLESS_V_IS_K };
-enum { MODELS_ANY, MODELS_EXPERTS };
+enum { MODELS_ANY, MODELS_EXPERTS, MODELS_NONE };
 enum { READER_WEIGHTS, READER_OTHER };
 
 #define TAP_INFO(id, name_, shape_, values_, need_, where_, heads_, sum_, each_, shared_, rows_, feeds_)                    \
@@ -18,6 +18,7 @@ enum { READER_WEIGHTS, READER_OTHER };
                          .optional = NEED_##need_ == NEED_OPTIONAL,                                                        \
                          .unless_v_is_k = NEED_##need_ == NEED_UNLESS_V_IS_K,                                              \
                          .of_experts = MODELS_##where_ == MODELS_EXPERTS,                                                  \
+                         .derived = MODELS_##where_ == MODELS_NONE,                                                        \
                          .heads = heads_,                                                                                  \
                          .sum = sum_,                                                                                      \
                          .each_roundings = each_,                                                                          \
@@ -99,6 +100,7 @@ static size_t axis_length(const gemma4_config *config, char letter, size_t layer
     case 'K': return config->top_k_experts;
     case 'M': return config->moe_intermediate_size;
     case 'V': return config->vocab_size;
+    case 'N': return 0;
     }
     assert(!"a letter of the tap table that is no axis");
     return 0;
@@ -130,7 +132,7 @@ size_t gemma4_tap_sum_length(const gemma4_config *config, gemma4_tap tap, size_t
 bool gemma4_tap_exists(const gemma4_config *config, gemma4_tap tap, size_t layer)
 {
     const gemma4_tap_info *info = gemma4_tap_describe(tap);
-    return (!info->per_layer || layer < config->num_hidden_layers) && (!info->of_experts || config->num_experts > 0);
+    return !info->derived && (!info->per_layer || layer < config->num_hidden_layers) && (!info->of_experts || config->num_experts > 0);
 }
 
 bool gemma4_tap_required(const gemma4_config *config, gemma4_tap tap, size_t layer)

@@ -21,10 +21,12 @@ typedef GEMMA4_REAL gemma4_real;
  *
  *   name     without "layers.N."; per-layer taps are those between LAYER_INPUT and LAYER_OUTPUT
  *   shape    what follows the position axis, a letter an axis: d hidden size, H query heads, G KV heads, D head dim,
- *            T positions of the case, F dense width, E experts, K experts per token, M expert width, V vocabulary
- *   values   REAL, or IDS: int32 expert ids
+ *            T positions of the case, F dense width, E experts, K experts per token, M expert width, V vocabulary, N tokens that the
+ *            file lists of each position: as many as it likes
+ *   values   REAL, or IDS: int32 ids of experts or tokens
  *   need     for full coverage: REQUIRED, OPTIONAL, or UNLESS_V_IS_K: required, but not on layers where V is K
- *   where    the models that have the tap: ANY, or EXPERTS: those with experts
+ *   where    the models that have the tap: ANY, EXPERTS: those with experts, or NONE: it follows from another tap, and the forward pass
+ *            never shows it
  *   heads    the heads (axis) that the step works on one by one, as norms and rotations per head do; '1' where it takes a row as a whole
  *   sum      the axes whose product is the length of the step's sums of products, which are accumulated in float32; "" where it has none
  *   each     how often the step rounds each value, independently (spec/tolerance.md, "Roundings")
@@ -75,7 +77,9 @@ typedef GEMMA4_REAL gemma4_real;
     X(LAYER_OUTPUT,         "output",               "d",   REAL,   REQUIRED,      ANY,      '1',  "",    1,    0,      PLAIN,   OTHER)   \
     X(FINAL_NORM,           "final_norm",           "d",   REAL,   REQUIRED,      ANY,      '1',  "",    2,    1.5,    PLAIN,   WEIGHTS) \
     X(LOGITS_RAW,           "logits_raw",           "V",   REAL,   OPTIONAL,      ANY,      '1',  "d",   1,    0,      PLAIN,   OTHER)   \
-    X(LOGITS,               "logits",               "V",   REAL,   REQUIRED,      ANY,      '1',  "",    3,    0,      PLAIN,   OTHER)
+    X(LOGITS,               "logits",               "V",   REAL,   REQUIRED,      ANY,      '1',  "",    3,    0,      PLAIN,   OTHER)   \
+    X(LOGPROBS_IDS,         "logprobs.ids",         "N",   IDS,    OPTIONAL,      NONE,     '1',  "",    0,    0,      PLAIN,   OTHER)   \
+    X(LOGPROBS,             "logprobs.values",      "N",   REAL,   OPTIONAL,      NONE,     '1',  "",    1,    0,      PLAIN,   OTHER)
 /* clang-format on */
 
 #define GEMMA4_TAP_ENUM(id, name, shape, values, need, where, heads, sum, each, shared, rows, feeds) GEMMA4_TAP_##id,
@@ -94,10 +98,11 @@ typedef enum gemma4_tap_rows {
 typedef struct gemma4_tap_info {
     const char *name;  /* "attn.q_rope" */
     const char *shape; /* "HD" */
-    bool ids;          /* int32 expert ids instead of reals */
+    bool ids;          /* int32 ids instead of reals */
     bool optional;
     bool unless_v_is_k; /* not needed on layers where V is K */
     bool of_experts;    /* only models with experts have it */
+    bool derived;       /* it follows from another tap, and no forward pass shows it */
     char heads;         /* '1', 'H' or 'G' */
     const char *sum;    /* "HD"; "" for none */
     double each_roundings, shared_roundings;
@@ -113,7 +118,8 @@ const gemma4_tap_info *gemma4_tap_describe(gemma4_tap tap);
 const char *gemma4_tap_name(gemma4_tap tap, size_t layer, char name[GEMMA4_TAP_NAME_SIZE]);
 /* The inverse; false where name is no tap. layer is 0 for a tap that has none. */
 bool gemma4_tap_parse(const char *name, gemma4_tap *tap, size_t *layer);
-/* The axes that follow the position axis, for that layer of the model; positions is T. Returns how many (1 or 2). */
+/* The axes that follow the position axis, for that layer of the model; positions is T. Returns how many (1 or 2). The length of axis N, which
+ * no config says, is 0. */
 size_t gemma4_tap_dims(const gemma4_config *config, gemma4_tap tap, size_t layer, size_t positions, size_t dims[2]);
 
 /* How many heads of a row the step works on one by one; 1 where it takes the row as a whole. */
@@ -123,7 +129,8 @@ size_t gemma4_tap_sum_length(const gemma4_config *config, gemma4_tap tap, size_t
 
 /* Does the model's forward pass show this tap, in this layer (ignored for taps outside the layers)? Not where there is no such layer. A
  * model without experts has no router.* and moe.*; there post_feedforward_layernorm reads mlp.out, so that mlp.post_norm and ffn.sum are
- * missing too. A tap that repeats another one exists: input, attn.v on layers where V is K, logits_raw of a model without soft-cap. */
+ * missing too. A tap that repeats another one exists: input, attn.v on layers where V is K, logits_raw of a model without soft-cap. What
+ * only files hold does not: log-probabilities. */
 bool gemma4_tap_exists(const gemma4_config *config, gemma4_tap tap, size_t layer);
 /* Does full coverage need it? Only taps that exist, and not those that are optional; nor attn.v on layers where V is K. */
 bool gemma4_tap_required(const gemma4_config *config, gemma4_tap tap, size_t layer);

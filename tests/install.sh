@@ -5,17 +5,20 @@ missing=
 if [ "$1" = neon ]; then
     command -v aarch64-linux-gnu-gcc >/dev/null 2>&1 || missing="$missing gcc-aarch64-linux-gnu libc6-dev-arm64-cross"
     command -v qemu-aarch64 >/dev/null 2>&1 || missing="$missing qemu-user"
+    command -v qemu-aarch64-static >/dev/null 2>&1 || missing="$missing qemu-user-static"
 fi
 command -v make >/dev/null 2>&1 || missing="$missing make"
 command -v cc >/dev/null 2>&1 || missing="$missing gcc libc6-dev"
 command -v git >/dev/null 2>&1 || missing="$missing git"
+command -v xmllint >/dev/null 2>&1 || missing="$missing libxml2-utils"
 if command -v pkg-config >/dev/null 2>&1; then
     pkg-config --exists hdf5 || missing="$missing libhdf5-dev"
     pkg-config --exists yaml-0.1 || missing="$missing libyaml-dev"
     pkg-config --exists libcrypto || missing="$missing libssl-dev"
+    pkg-config --exists zlib || missing="$missing zlib1g-dev"
     pkg-config --exists check || missing="$missing check"
 else
-    missing="$missing pkg-config libhdf5-dev libyaml-dev libssl-dev check"
+    missing="$missing pkg-config libhdf5-dev libyaml-dev libssl-dev zlib1g-dev check"
 fi
 [ -z "$missing" ] && exit 0
 

@@ -3,6 +3,7 @@
     python dump.py --case ../cases/tiny-prompt.yaml --dtype bfloat16 --out mine.h5
     python dump.py --model DIR --tokens 2,17,5 --schedule 2,1 --attention sdpa --out mine.h5
     gemma4-check tiny-prompt mine.h5
+    python dump.py --case ../cases/tiny-prompt.yaml --logprobs 20 --taps "logprobs.*" --out best.h5
 
 What a dump script has to do, in any engine: feed the case's tokens, copy each tensor of the tap table after the engine's own
 rounding, put the position first, and write the few root attributes below.
@@ -13,6 +14,7 @@ import fnmatch
 import os
 import sys
 
+import torch
 import transformers
 
 import activations
@@ -23,12 +25,14 @@ import taps
 
 
 def dump(directory, tokens, out, first_position=0, schedule=None, dtype="float32", attention="eager", pattern="*",
-         fault=None, layers=None, case_id=None):
+         fault=None, layers=None, case_id=None, logprobs=None):
     """Runs one model and writes one activation file; returns the number of taps written."""
     m = model.load(directory, dtype, attention)
     if fault:
         plant.plant(m, fault, layers)
     recorded = taps.run(m, tokens, first_position, schedule, strict=fault is None)
+    if logprobs:
+        recorded.update(best_logprobs(recorded["logits"], logprobs))
     wanted = {name: tensor for name, tensor in recorded.items()
               if name in ("tokens", "positions") or fnmatch.fnmatchcase(name, pattern)}
     if fault:
@@ -54,6 +58,12 @@ def dump(directory, tokens, out, first_position=0, schedule=None, dtype="float32
     return len(wanted)
 
 
+def best_logprobs(logits, count):
+    """The count best tokens of each position with their natural logarithms of probabilities, as a server shows them: in float32."""
+    values, ids = torch.topk(torch.log_softmax(logits.float(), dim=-1), count, dim=-1)
+    return {"logprobs.ids": ids.to(torch.int32), "logprobs.values": values}
+
+
 def integers(text):
     """2,17,5 -> [2, 17, 5]"""
     return [int(part) for part in text.split(",")]
@@ -69,6 +79,7 @@ def main():
     parser.add_argument("--dtype", choices=sorted(model.DTYPES), default="float32")
     parser.add_argument("--attention", choices=["eager", "sdpa"], default="eager")
     parser.add_argument("--taps", metavar="GLOB", default="*", help="only taps whose names match")
+    parser.add_argument("--logprobs", type=int, metavar="N", help="also the N best log-probabilities of each position")
     parser.add_argument("--plant", metavar="FAULT", choices=sorted(plant.FAULTS), help="plants a known mistake")
     parser.add_argument("--layers", type=integers, metavar="0,5", help="with --plant: only in these layers")
     parser.add_argument("--out", metavar="FILE.h5", required=True)
@@ -86,7 +97,7 @@ def main():
 
     try:
         count = dump(directory, tokens, args.out, first, args.schedule, args.dtype, args.attention, args.taps, args.plant,
-                     args.layers, case_id)
+                     args.layers, case_id, args.logprobs)
     except (OSError, ValueError, RuntimeError) as error:
         sys.exit(f"dump: {type(error).__name__}: {error}")
     print(f"{args.out}: {count} taps of {len(tokens)} positions")

@@ -77,7 +77,8 @@ def draw_other_weight(rng, engine):
     one, other = part("norm.weight_of", fields[b], a, fields[a]), part("norm.weight_of", fields[a], b, fields[b])
     first = min(a, b, key=list(ORDER).index) if both else a
     text = f"{fields[a]} and {fields[b]} exchanged" if both else f"{fields[b]} read as {fields[a]}"
-    return fault(FAMILY, text, draw_scope(rng, engine), first, install, (one, other) if both else one)
+    ids = ["qk-norm-swapped"] if both and {a, b} == {"attn.q_norm", "attn.k_norm"} else []
+    return fault(FAMILY, text, draw_scope(rng, engine), first, install, (one, other) if both else one, ids=ids)
 
 
 ORDER = ["attn.norm", "attn.q_norm", "attn.k_norm", "attn.v_norm", "attn.post_norm", "mlp.norm", "mlp.post_norm", "router.norm",
@@ -128,6 +129,7 @@ def draw_form(rng, engine):
 
     ids = {"1 + w": ["rmsnorm-one-plus-w"], "1": ["rmsnorm-weight-missing"]}.get(form, [])
     ids = ["router-scale-tensor-skipped"] if (tap, form) == ("router.norm", "1") else ids
+    ids += ["router-scale-tensor-skipped"] if (tap, form) == ("all", "1") else []  # the router's norm is one of them
     answers = [part("weight.form", form, *taps, *(ALL[t] for t in taps))]
     if form == "1":
         answers.append(part("norm.weight_of", "none", *taps, *(ALL[t] for t in taps)))

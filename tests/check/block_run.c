@@ -4,6 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "listed.h"
 #include "ops.h"
 #include "rows.h"
 #include "thresholds.h"
@@ -18,6 +19,8 @@ struct gemma4_runner {
     size_t scratch_size[GEMMA4_TAP_COUNT];
     real *right;                     /* a tensor without its mistakes */
     size_t right_size;
+    real *listed;                    /* [rows, N] log-probabilities */
+    size_t listed_size;
     int32_t *ids;                    /* [T, K] */
 };
 
@@ -206,6 +209,27 @@ static void perturb_as_stored(const running *r, gemma4_tap_event *e)
         gemma4_noise_storage(r->run->noise, GEMMA4_TAP_COUNT, e->values, e->rows * e->dims[0] * e->dims[1], type->unit);
 }
 
+/* The log-probabilities of the tokens that the dump lists, from logits as the run leaves them. */
+static int show_listed(running *r, const gemma4_tap_event *logits, gemma4_error *error)
+{
+    const gemma4_block_run *run = r->run;
+    size_t N = r->s->listed;
+    gemma4_tap_event e = {.tap = GEMMA4_TAP_LOGPROBS, .row = logits->row, .rows = logits->rows, .rank = 1, .dims = {N, 1}};
+    if (grow(&r->runner->listed, &r->runner->listed_size, e.rows * N, error))
+        return -1;
+    e.values = r->runner->listed;
+    gemma4_listed_logprobs(r->s, e.row, e.rows, logits->values, run->noise, e.values);
+    if (run->noise) {
+        perturb(r, &e);
+        perturb_as_stored(r, &e);
+    }
+    if (run->see)
+        run->see(run->context, &e);
+    if (r->values[e.tap])
+        gemma4_keep_event(r->values[e.tap], &e, N, r->s->T);
+    return 0;
+}
+
 static int hook(void *context, gemma4_tap_event *e, gemma4_error *error)
 {
     running *r = context;
@@ -228,7 +252,7 @@ static int hook(void *context, gemma4_tap_event *e, gemma4_error *error)
         gemma4_noise_blocks(run->noise, e->tap, e->values, e->rows, r->widths[e->tap]);
     if (r->values[e->tap])
         gemma4_keep_event(r->values[e->tap], e, r->widths[e->tap], r->s->T);
-    return 0;
+    return e->tap == GEMMA4_TAP_LOGITS && r->s->listed ? show_listed(r, e, error) : 0;
 }
 
 /* ---------------------------------------------------------------------- run */
@@ -245,7 +269,7 @@ static int find_memory(running *r, const real *h, gemma4_error *error)
         if (!gemma4_tap_is_in(c, (gemma4_tap)tap, run->block))
             continue;
         gemma4_tap_dims(c, (gemma4_tap)tap, r->layer, r->s->T, dims);
-        r->widths[tap] = dims[0] * dims[1];
+        r->widths[tap] = tap == GEMMA4_TAP_LOGPROBS ? r->s->listed : dims[0] * dims[1];
         bool needed = run->mistakes ? tap != GEMMA4_TAP_ROUTER_TOPK_IDS && !gemma4_tap_is_keys((gemma4_tap)tap) : tap == GEMMA4_TAP_ROUTER_LOGITS;
         if (needed && !r->values[tap]) {
             if (grow(&runner->scratch[tap], &runner->scratch_size[tap], r->s->T * r->widths[tap], error))
@@ -320,6 +344,7 @@ void gemma4_runner_free(gemma4_runner *runner)
     for (int tap = 0; tap < GEMMA4_TAP_COUNT; tap++)
         free(runner->scratch[tap]);
     free(runner->right);
+    free(runner->listed);
     free(runner->ids);
     gemma4_session_free(runner->session);
     free(runner);

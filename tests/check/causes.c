@@ -207,21 +207,31 @@ static void find_points_beside(const sorting *s, gemma4_cause *cause)
         }
 }
 
-/* The model that explains most of what is left becomes a cause; *taken is false where none explains anything. */
-static int take_cause(sorting *s, bool *taken)
+/* The model that explains most of what is left: how many findings, and how well; NO_MODEL where none explains anything. */
+static size_t best_model(const sorting *s, size_t *most, double *best_residual)
 {
-    size_t best = 0, most = 0;
-    double best_residual = INFINITY;
-    *taken = false;
+    size_t best = NO_MODEL;
+    *most = 0;
+    *best_residual = INFINITY;
     for (size_t model = 0; model < s->models; model++) {
         double residual;
         size_t count = explains(s, model, NO_MODEL, &residual);
-        if (count > most || (count == most && count && residual < best_residual)) {
+        if (count > *most || (count == *most && count && residual < *best_residual)) {
             best = model;
-            most = count;
-            best_residual = residual;
+            *most = count;
+            *best_residual = residual;
         }
     }
+    return best;
+}
+
+/* The model that explains most of what is left becomes a cause; *taken is false where none explains anything. */
+static int take_cause(sorting *s, bool *taken)
+{
+    size_t most;
+    double best_residual;
+    size_t best = best_model(s, &most, &best_residual);
+    *taken = false;
     if (most == 0)
         return 0;
     gemma4_cause *cause = new_cause(s);
@@ -411,6 +421,21 @@ static void mark_point(sorting *s, const gemma4_finding *f, const gemma4_point_f
     for (size_t l = 0; fit->only_layer < 0 && !gemma4_tap_describe(f->tap)->per_layer && l < s->config->num_hidden_layers; l++)
         if (fit->point->model.where & (s->config->layers[l].kind == GEMMA4_FULL ? GEMMA4_ON_FULL : GEMMA4_ON_SLIDING))
             s->in_layer[l] = true;
+}
+
+/* Does a point explain all that the best catalogued mistake does, and more? Then that fits by chance: a factor is one layer's scalar. */
+static bool point_explains_more(const sorting *s)
+{
+    size_t most;
+    double residual;
+    size_t model = best_model(s, &most, &residual);
+    contender best = best_point(s);
+    if (most == 0 || !best.point || best.explains <= most)
+        return false;
+    for (size_t i = 0; i < s->count; i++)
+        if (!s->done[i] && fit_of(&s->findings[i], model) && !point_of(&s->findings[i], best.point))
+            return false;
+    return true;
 }
 
 /* The point that explains most of what is left becomes a cause. */
@@ -622,7 +647,7 @@ int gemma4_find_causes(const gemma4_config *config, const gemma4_finding *findin
     int status = s.done && s.in_layer && s.dealt_with ? 0 : gemma4_fail(error, "diagnosis: out of memory");
     bool taken = true;
     while (!status && taken)
-        status = take_cause(&s, &taken);
+        status = point_explains_more(&s) ? take_identified(&s, &taken) : take_cause(&s, &taken);
     for (taken = true; !status && taken;)
         status = take_identified(&s, &taken);
     for (taken = true; !status && taken;)

@@ -5,7 +5,7 @@
 #include "filter.h"
 #include "fit.h"
 
-enum { GEMMA4_MAX_EQUIVALENT = 3, GEMMA4_MAX_EQUIVALENT_POINTS = 6 };
+enum { GEMMA4_MAX_EQUIVALENT = 3, GEMMA4_MAX_EQUIVALENT_POINTS = 8 };
 
 /* One cause and everything that it explains. */
 typedef struct gemma4_cause {

@@ -14,6 +14,7 @@ const char *gemma4_metric_name(gemma4_metric_kind kind)
         [GEMMA4_METRIC_BIAS_IN_SPREADS] = "bias_in_spreads",
         [GEMMA4_METRIC_MATCHED_FILTER] = "matched_filter",
         [GEMMA4_METRIC_EXPERT_SETS] = "expert_sets",
+        [GEMMA4_METRIC_LISTED_TOKENS] = "listed_tokens",
         [GEMMA4_METRIC_NONFINITE_VALUES] = "nonfinite_values",
         [GEMMA4_METRIC_SHAPE] = "shape",
     };

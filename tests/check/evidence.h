@@ -24,6 +24,10 @@ typedef struct gemma4_subject {
     const int32_t *tokens;   /* [T] */
     gemma4_schedule schedule;
     bool search_layers;      /* points of the space are looked for in whole layers too, of which the dump holds outputs only */
+    /* Which tokens the dump lists with their log-probabilities (listed.h): */
+    size_t listed;           /* N at each position; 0: it lists none */
+    int32_t *listed_ids;     /* [T, N] */
+    bool *have_listed;       /* [T] they are there, and distinct tokens of the vocabulary */
 } gemma4_subject;
 
 /* A mistake of the dump, not of the engine (recognise.h). */
@@ -58,8 +62,8 @@ typedef struct gemma4_tap_evidence {
     gemma4_dump_mistake mistake;     /* of the dump: it has been put right in engine, have and stored_row */
     const bool *have;                /* [T] rows of engine that are stored and can be compared: all that counts in them is finite */
     const bool *stored_row;          /* [T] rows of engine that are stored at all */
-    const float *draws[GEMMA4_DRAWS]; /* perturbed minus expected; NULL where not stored */
-    const double *sigma;             /* [T] RMS of the draws over the row: the yardstick; NULL where not stored */
+    const float *draws[GEMMA4_DRAWS]; /* perturbed minus expected; NULL where not stored, but for logits that choices follow from */
+    const double *sigma;             /* [T] RMS of the draws over the row: the yardstick; NULL likewise */
 } gemma4_tap_evidence;
 
 typedef struct gemma4_evidence {

@@ -256,10 +256,10 @@ static size_t searches_in_vain(const fit_search *s, const gemma4_finding *earlie
 }
 
 /* Does the model predict a failure, at another tap of the same block, that the dump does not have? */
-static int contradicts(fit_search *s, const gemma4_counter_model *m, bool *contradiction)
+static int contradicts(fit_search *s, const gemma4_counter_model *m, gemma4_scope scope, bool *contradiction)
 {
     const gemma4_evidence *e = s->e;
-    const gemma4_planted planted = {.models = {m}, .only_layer = {-1}, .count = 1};
+    const gemma4_planted planted = {.models = {m}, .only_layer = {-1}, .count = 1, .scope = scope};
     *contradiction = false;
     for (const gemma4_tap *t = m->taps; *t != GEMMA4_TAP_COUNT && !*contradiction; t++) {
         if (*t == s->tap || *t == GEMMA4_TAP_ROUTER_TOPK_IDS || *t == GEMMA4_TAP_ATTN_SCORES /* what is masked may hold anything */ || !gemma4_tap_is_in(&e->subject->model->config, *t, e->block) || !e->taps[*t].engine ||
@@ -286,8 +286,8 @@ static int drop_contradictions(fit_search *s)
     size_t kept = 0;
     for (size_t i = 0; i < f->fit_count; i++) {
         bool contradiction = false;
-        bool whole = f->fits[i].scope == GEMMA4_EVERYWHERE && f->fits[i].only_layer < 0 && f->fits[i].second == NO_MODEL && !fit_is_bridged(s->e);
-        if (whole && contradicts(s, gemma4_counter_model_at(f->fits[i].model), &contradiction))
+        bool whole = f->fits[i].only_layer < 0 && f->fits[i].second == NO_MODEL && !fit_is_bridged(s->e);
+        if (whole && contradicts(s, gemma4_counter_model_at(f->fits[i].model), f->fits[i].scope, &contradiction))
             return -1;
         if (!contradiction)
             f->fits[kept++] = f->fits[i];
@@ -308,6 +308,18 @@ static bool is_of_pairs(const fit_search *s)
     return false;
 }
 
+/* Points that fit beside a catalogued mistake: neighbours of its number; and what explained the tap in a layer before, where the mistake may fit this
+ * one by chance. */
+static int look_beside(fit_search *s, const gemma4_finding *earlier, size_t count)
+{
+    bool points = false;
+    for (size_t i = 0; i < count; i++)
+        points = points || (earlier[i].tap == s->tap && earlier[i].fit_count == 0 && earlier[i].point_count);
+    if (points && fit_identify_as_before(s, earlier, count))
+        return -1;
+    return is_of_pairs(s) ? fit_identify_beside(s) : 0;
+}
+
 static int find_fits(fit_search *s, const gemma4_finding *earlier, size_t count)
 {
     gemma4_finding *f = s->finding;
@@ -316,16 +328,16 @@ static int find_fits(fit_search *s, const gemma4_finding *earlier, size_t count)
     if (try_earlier(s, earlier, count) || drop_contradictions(s))
         return -1;
     if (f->fit_count)
-        return is_of_pairs(s) ? fit_identify_beside(s) : 0;
+        return look_beside(s, earlier, count);
     size_t in_vain = searches_in_vain(s, earlier, count);
     bool hopeless = in_vain >= SEARCHES_IN_VAIN;
-    if (try_scope(s, GEMMA4_EVERYWHERE, hopeless) || drop_contradictions(s) || (f->fit_count == 0 && in_vain == 0 && try_scopes(s)))
+    if (try_scope(s, GEMMA4_EVERYWHERE, hopeless) || drop_contradictions(s) || (f->fit_count == 0 && in_vain == 0 && (try_scopes(s) || drop_contradictions(s))))
         return -1;
     if (fit_is_bridged(s->e) && !hopeless && ((f->fit_count == 0 && try_one_layer(s)) || (f->fit_count == 0 && fit_try_pairs(s))))
         return -1;
     if (f->fit_count == 0 && !hopeless && (s->e->subject->search_layers || !fit_is_whole_layer(s->e)) && fit_identify(s, earlier, count))
         return -1;
-    if (f->fit_count && is_of_pairs(s) && fit_identify_beside(s))
+    if (f->fit_count && look_beside(s, earlier, count))
         return -1;
     return f->fit_count || f->point_count ? 0 : gemma4_describe_error(s->e, s->tap, f->description, sizeof f->description, s->error);
 }

@@ -23,7 +23,7 @@ typedef struct gemma4_fit {
     double share;        /* the part of the error's energy that the best multiple of the predicted difference explains */
 } gemma4_fit;
 
-enum { GEMMA4_MAX_FITS = 8, GEMMA4_MAX_POINTS = 12 };
+enum { GEMMA4_MAX_FITS = 8, GEMMA4_MAX_POINTS = 16 };
 
 /* A point of the space that explains a tap. */
 typedef struct gemma4_point_fit {

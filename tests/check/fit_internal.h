@@ -50,5 +50,7 @@ int fit_identify_ids(fit_search *s); /* of router.topk_ids */
 int fit_identify(fit_search *s, const gemma4_finding *earlier, size_t earlier_count);
 /* Points that fit as well as a catalogued mistake whose number has near neighbours. */
 int fit_identify_beside(fit_search *s);
+/* Only the points that explained the same tap in a layer before. */
+int fit_identify_as_before(fit_search *s, const gemma4_finding *earlier, size_t earlier_count);
 
 #endif

@@ -224,7 +224,7 @@ static int look_at_model(identification *id)
     gemma4_propose_for_all_norms(&proposals, s->e);
     if (look_at_part(id, &proposals, GEMMA4_ON_SLIDING | GEMMA4_ON_FULL | GEMMA4_ON_HEAD))
         return -1;
-    for (int tap = GEMMA4_TAP_FINAL_NORM; tap <= (int)s->tap; tap++)
+    for (int tap = GEMMA4_TAP_FINAL_NORM; tap <= (int)s->tap && tap <= GEMMA4_TAP_LOGITS; tap++)
         gemma4_propose_for_step(&proposals, s->e, 0, (gemma4_tap)tap);
     return look_at_part(id, &proposals, GEMMA4_ON_HEAD);
 }
@@ -404,11 +404,13 @@ static int identify_in_scope(identification *id, bool step, gemma4_scope scope)
     return status;
 }
 
-static int open_identification(fit_search *s, identification *id)
+static int open_identification(fit_search *s, identification *id, bool step)
 {
     const gemma4_against every = {0};
     size_t n = s->e->subject->T * s->e->taps[s->tap].width;
     *id = (identification){.s = s, .at = malloc((n ? n : 1) * sizeof *id->at), .nothing = gemma4_score_tap(s->e, s->tap, &every).score, .first_search = true};
+    id->quick = !step && s->e->subject->tier->unit <= UNIT_FLOAT32;
+    id->positions = !step && PREFIX_POSITIONS < s->e->subject->T ? PREFIX_POSITIONS : 0;
     return id->at ? 0 : gemma4_fail(s->error, "diagnosis: out of memory");
 }
 
@@ -425,22 +427,35 @@ static void close_identification(identification *id)
 int fit_identify_beside(fit_search *s)
 {
     identification id;
-    if (open_identification(s, &id))
+    if (open_identification(s, &id, true))
         return -1;
     int status = identify_beside(&id);
     close_identification(&id);
     return status;
 }
 
+/* Are the inputs of the failing tap's step all that it is computed from? */
+static bool is_step(const fit_search *s)
+{
+    return s->tap == GEMMA4_TAP_EMBED || inputs_are_known(s->e, s->tap);
+}
+
+int fit_identify_as_before(fit_search *s, const gemma4_finding *earlier, size_t earlier_count)
+{
+    identification id;
+    if (open_identification(s, &id, is_step(s)))
+        return -1;
+    int status = identify_as_before(&id, earlier, earlier_count);
+    close_identification(&id);
+    return status;
+}
+
 int fit_identify(fit_search *s, const gemma4_finding *earlier, size_t earlier_count)
 {
-    const gemma4_evidence *e = s->e;
-    bool step = s->tap == GEMMA4_TAP_EMBED || inputs_are_known(e, s->tap);
+    bool step = is_step(s);
     identification id;
-    if (open_identification(s, &id))
+    if (open_identification(s, &id, step))
         return -1;
-    id.quick = !step && e->subject->tier->unit <= UNIT_FLOAT32;
-    id.positions = !step && PREFIX_POSITIONS < e->subject->T ? PREFIX_POSITIONS : 0;
     for (size_t i = 0; i < earlier_count; i++)
         id.first_search = id.first_search && (earlier[i].tap != s->tap || earlier[i].point_count || earlier[i].fit_count);
     int status = identify_as_before(&id, earlier, earlier_count);

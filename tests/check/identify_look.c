@@ -172,7 +172,7 @@ int identify_solve_all(identification *id, size_t from)
 /* ------------------------------------------------------------------- verdict */
 
 /* Of points that predict the very same, so many are said. */
-enum { SAME_POINTS = 4 };
+enum { SAME_POINTS = 8 };
 
 void identify_keep(gemma4_finding *f, gemma4_scope scope, const identify_candidate *c, const gemma4_fit *fit)
 {
@@ -226,19 +226,53 @@ static void leave_rounding_open(const identification *id, gemma4_point *p)
     }
 }
 
-/* Factors that sums in the tier's type bring about by themselves. */
+/* Factors that sums in the tier's type bring about by themselves; and lists that weights in 8 bits do. */
 static bool has_factor_of_rounding(const identification *id, const gemma4_point *p)
 {
+    double unit = id->s->e->subject->tier->unit;
     for (size_t i = 0; i < p->count; i++) {
         const gemma4_setting *s = &p->settings[i];
-        double most = s->parameter == GEMMA4_PARAMETER_RESULT_FACTOR ? fabs(s->number - 1) : 0;
-        for (size_t k = 0; s->parameter == GEMMA4_PARAMETER_RESULT_FACTORS && k < s->count; k++)
+        double most = 0;
+        for (size_t k = 0; k < s->count; k++)
             most = fmax(most, fabs(s->list[k] - 1));
-        bool is_factor = s->parameter == GEMMA4_PARAMETER_RESULT_FACTOR || s->parameter == GEMMA4_PARAMETER_RESULT_FACTORS;
-        if (is_factor && !(most > FACTOR_ROUNDINGS * id->s->e->subject->tier->unit))
+        if (s->parameter == GEMMA4_PARAMETER_RESULT_FACTOR && !(fabs(s->number - 1) > FACTOR_ROUNDINGS * unit))
+            return true;
+        if (s->parameter == GEMMA4_PARAMETER_RESULT_FACTORS && !(most > LIST_ROUNDINGS * unit))
             return true;
     }
     return false;
+}
+
+/* Three settings, and numbers for each rank besides, fit too much. */
+static bool is_too_free(const gemma4_point *p)
+{
+    bool list = false;
+    for (size_t i = 0; i < p->count; i++)
+        list = list || p->settings[i].parameter == GEMMA4_PARAMETER_RESULT_FACTORS || p->settings[i].parameter == GEMMA4_PARAMETER_WEIGHT_FACTORS;
+    return list && p->count == GEMMA4_POINT_SETTINGS;
+}
+
+/* Factors before a norm: all of them times the same are the same, so their size is not known. */
+static int is_undetermined(identification *id, identify_candidate *c, bool *open)
+{
+    fit_search *s = id->s;
+    gemma4_fit fit = {.model = GEMMA4_NO_MODEL, .second = GEMMA4_NO_MODEL, .only_layer = -1};
+    *open = false;
+    for (size_t i = 0; i < c->point->count && !*open; i++) {
+        gemma4_setting *list = &c->point->settings[i];
+        if (list->parameter != GEMMA4_PARAMETER_RESULT_FACTORS || list->steps == GEMMA4_STEP(s->tap))
+            continue;
+        gemma4_setting kept = *list;
+        for (size_t k = 0; k < list->count; k++)
+            list->list[k] *= 1.5;
+        gemma4_planted planted = identify_planted(id, c);
+        fit_trial result = fit_try_positions(s, &planted, 0, &fit);
+        *list = kept;
+        if (result == FIT_ERROR)
+            return -1;
+        *open = result == FIT_FITS;
+    }
+    return 0;
 }
 
 /* Fits the candidate as it is, on all that there is? */
@@ -249,12 +283,15 @@ static int try_point(identification *id, identify_candidate *c, bool *fits)
     gemma4_fit fit = {.model = GEMMA4_NO_MODEL, .second = GEMMA4_NO_MODEL, .only_layer = -1};
     if ((id->positions || id->quick) && solve_exactly(id, c)) /* the first positions leave the number open */
         return -1;
-    if (has_factor_of_rounding(id, c->point)) {
+    if (has_factor_of_rounding(id, c->point) || is_too_free(c->point)) {
         *fits = false;
         return 0;
     }
     fit_trial result = fit_try_positions(s, &planted, 0, &fit);
-    *fits = result == FIT_FITS;
+    bool open = false;
+    if (result == FIT_FITS && is_undetermined(id, c, &open))
+        return -1;
+    *fits = result == FIT_FITS && !open;
     if (*fits) {
         leave_rounding_open(id, c->point);
         gemma4_point_sort(c->point);
@@ -285,7 +322,8 @@ static double residual_to_beat(const gemma4_point_fit *fit)
 {
     bool fitted = false;
     for (size_t i = 0; i < fit->point->count; i++)
-        fitted = fitted || fit->point->settings[i].count > 0 || identify_is_solved_for(&fit->point->settings[i]);
+        fitted = fitted || fit->point->settings[i].count > 0 || identify_is_solved_for(&fit->point->settings[i]) ||
+                 fit->point->settings[i].parameter == GEMMA4_PARAMETER_ROPE_PAIRS;
     return fitted ? fmax(1, fit->residual) : fit->residual;
 }
 

@@ -128,7 +128,8 @@ static int try_twins(identification *id, const gemma4_point_fit *fit)
     return 0;
 }
 
-/* Neighbouring counts of rotating pairs, of which the slowest hardly turn, are one number with an interval. */
+/* Neighbouring counts of rotating pairs, of which the slowest hardly turn, are one number with an interval; one that the dump leaves open by more than
+ * a factor of WIDEST_INTERVAL is not said. */
 static void merge_pairs(gemma4_finding *f)
 {
     gemma4_point *first = NULL;
@@ -145,6 +146,12 @@ static void merge_pairs(gemma4_finding *f)
         first = pairs && !first ? p : first;
         f->points[kept++] = f->points[i];
     }
+    f->point_count = kept;
+    for (size_t i = kept = 0; i < f->point_count; i++)
+        if (f->points[i].point == first && !(first->high[0] <= WIDEST_INTERVAL * first->low[0]))
+            free(first);
+        else
+            f->points[kept++] = f->points[i];
     f->point_count = kept;
 }
 

@@ -4,6 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "listed.h"
 #include "recognise.h"
 #include "reference_run.h"
 #include "replay.h"
@@ -148,12 +149,17 @@ static int judge_taps(judge *g, const gemma4_evidence *e, const gemma4_reference
         if (!e->taps[tap].engine || !has_comparable_rows(e, (gemma4_tap)tap))
             continue;
         gemma4_judge_reals(e, (gemma4_tap)tap, r);
-        failed[tap] = gemma4_rows_fail(e, (gemma4_tap)tap);
+        failed[tap] = !(tap == GEMMA4_TAP_LOGPROBS && gemma4_judge_placeholders(e, r)) && gemma4_rows_fail(e, (gemma4_tap)tap);
         if (compare_accumulated(g, e, reference, r, error))
             return -1;
         r->inherited = inherited_error(e, (gemma4_tap)tap, gemma4_reference_expected(reference, (gemma4_tap)tap));
     }
-    return gemma4_block_is_layer(g->config, e->block) ? judge_routing(g, e, failed, error) : 0;
+    if (gemma4_block_is_layer(g->config, e->block))
+        return judge_routing(g, e, failed, error);
+    if (e->block < 0 || !g->subject.listed)
+        return 0;
+    bool values_fail = g->report->taps[slot_of(g, GEMMA4_TAP_LOGPROBS, 0)].verdict == GEMMA4_DIVERGES;
+    return gemma4_judge_listed(e, g->j->engine, values_fail, &g->report->taps[slot_of(g, GEMMA4_TAP_LOGPROBS_IDS, 0)], error);
 }
 
 /* ---------------------------------------------------- mistakes of the dump */
@@ -312,8 +318,8 @@ static void conclude_coverage(judge *g)
             report->layer_covered[r->layer] = true;
         if (r->tap == GEMMA4_TAP_LAYER_OUTPUT)
             layer_outputs = layer_outputs && covered;
-        if (r->tap == GEMMA4_TAP_LOGITS)
-            logits = covered;
+        if (r->tap == GEMMA4_TAP_LOGITS || r->tap == GEMMA4_TAP_LOGPROBS)
+            logits = logits || covered;
     }
     report->level = report->taps_covered == report->taps_of ? GEMMA4_FULL_LEVEL
                     : layer_outputs && logits               ? GEMMA4_LAYERS_LEVEL
@@ -343,6 +349,15 @@ static void find_first_divergence(gemma4_report *report)
     report->conforms = report->first_divergence == NULL;
 }
 
+/* How much stands behind a verdict on log-probabilities. */
+static void note_listed(judge *g)
+{
+    const gemma4_tap_result *r = &g->report->taps[slot_of(g, GEMMA4_TAP_LOGPROBS, 0)];
+    if (r->rows && g->report->taps[slot_of(g, GEMMA4_TAP_LOGITS, 0)].verdict == GEMMA4_NOT_COVERED)
+        gemma4_report_note(g->report, "log-probabilities in the place of logits: of %zu of %zu tokens, at %zu of %zu positions", g->subject.listed,
+                           g->config->vocab_size, r->rows, g->report->positions);
+}
+
 static void describe_golden(judge *g)
 {
     const gemma4_case *c = g->j->the_case;
@@ -369,6 +384,7 @@ static int conclude(judge *g, gemma4_error *error)
     conclude_below_bound(g);
     find_first_divergence(report);
     conclude_coverage(g);
+    note_listed(g);
     return 0;
 }
 
@@ -416,6 +432,8 @@ static int list_taps(judge *g, gemma4_error *error)
             *r = (gemma4_tap_result){.tap = (gemma4_tap)tap, .layer = layer, .verdict = GEMMA4_NOT_COVERED};
             if (a && !a->usable)
                 snprintf(r->problem, sizeof r->problem, "%s", a->problem);
+            else if (tap == GEMMA4_TAP_LOGPROBS)
+                gemma4_listed_problem(g->j->engine, r->problem, sizeof r->problem);
         }
     return 0;
 }
@@ -433,7 +451,8 @@ int gemma4_judge(const gemma4_judgement *j, gemma4_report *report, gemma4_error 
                               .golden_sha256 = j->the_case ? j->the_case->golden_sha256 : NULL, .layers = g.config->num_hidden_layers, .positions = T};
     if (check_input(j, T, tokens, positions, error) || check_dtype(j, error))
         return -1;
-    int status = list_taps(&g, error) || gemma4_subject_init(&g.subject, j->model, j->engine, gemma4_tier_of(j->dtype), error) ? -1 : 0;
+    int status = list_taps(&g, error) || gemma4_subject_init(&g.subject, j->model, j->engine, gemma4_tier_of(j->dtype), error) ||
+                 gemma4_subject_read_listed(&g.subject, j->engine, error) ? -1 : 0;
     g.subject.search_layers = j->search_layers;
     status = status || judge_blocks(&g, error) || conclude(&g, error) ? -1 : 0;
     gemma4_subject_free(&g.subject);

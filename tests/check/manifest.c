@@ -11,6 +11,7 @@
 #include <unistd.h>
 
 #include "hash.h"
+#include "places.h"
 #include "synth.h"
 
 static int is_id(const char *text)
@@ -181,29 +182,10 @@ static int exists(const char *path)
     return stat(path, &st) == 0;
 }
 
-/* golden/ under the current directory, else beside the folder that holds this program (build/). NULL where neither is. */
-static const char *golden_dir(void)
-{
-    static char path[4096];
-    if (exists("golden/cases"))
-        return "golden";
-    ssize_t n = readlink("/proc/self/exe", path, sizeof path - 32);
-    if (n <= 0)
-        return NULL;
-    path[n] = '\0';
-    char *slash = strrchr(path, '/');
-    if (!slash)
-        return NULL;
-    strcpy(slash, "/../golden");
-    char cases[4096 + 8];
-    snprintf(cases, sizeof cases, "%s/cases", path);
-    return exists(cases) ? path : NULL;
-}
-
 const char *gemma4_cases_dir(void)
 {
     static char path[4096 + 8];
-    const char *golden = golden_dir();
+    const char *golden = gemma4_golden_dir();
     if (!golden)
         return NULL;
     snprintf(path, sizeof path, "%s/cases", golden);
@@ -220,7 +202,7 @@ static int manifest_path(char path[4096], const char *where, gemma4_error *error
     return 0;
 }
 
-/* The checkpoint lies in ../checkpoints/NAME seen from the manifest, or is generated in build/checkpoints/NAME. */
+/* The checkpoint lies in ../checkpoints/NAME seen from the manifest, or is generated (places.h). */
 static int find_checkpoint(gemma4_case *c, gemma4_error *error)
 {
     const char *slash = strrchr(c->path, '/');
@@ -229,8 +211,13 @@ static int find_checkpoint(gemma4_case *c, gemma4_error *error)
     if (snprintf(c->checkpoint_dir, sizeof c->checkpoint_dir, "%.*s../checkpoints/%s", n, c->path, c->checkpoint_name) >= 4096)
         return gemma4_fail(error, "%.200s...: path too long", c->path);
     snprintf(weights, sizeof weights, "%s/model.safetensors", c->checkpoint_dir);
-    if (!exists(weights) && snprintf(c->checkpoint_dir, sizeof c->checkpoint_dir, "%.*s../../build/checkpoints/%s", n, c->path,
-                                     c->checkpoint_name) >= 4096)
+    c->checkpoint_generated = !exists(weights);
+    if (!c->checkpoint_generated)
+        return 0;
+    char golden[4096 + 4], generated[4096];
+    snprintf(golden, sizeof golden, "%.*s..", n, c->path);
+    if (gemma4_generated_dir(golden, generated, sizeof generated) ||
+        snprintf(c->checkpoint_dir, sizeof c->checkpoint_dir, "%s/%s", generated, c->checkpoint_name) >= 4096)
         return gemma4_fail(error, "%.200s...: path too long", c->path);
     return 0;
 }
@@ -274,11 +261,18 @@ static int check_hash(const gemma4_case *c, const char *file, const char *expect
     return 0;
 }
 
+/* A generated checkpoint lacks a file, or was written by a version whose config.json was another. */
+static int is_stale(const gemma4_case *c)
+{
+    gemma4_error ignored;
+    char tokenizer[4096 + 32];
+    snprintf(tokenizer, sizeof tokenizer, "%s/tokenizer.json", c->checkpoint_dir);
+    return !exists(tokenizer) || check_hash(c, "config.json", c->config_sha256, &ignored);
+}
+
 int gemma4_case_provide_checkpoint(const gemma4_case *c, gemma4_error *error)
 {
-    char config[4096 + 32];
-    snprintf(config, sizeof config, "%s/config.json", c->checkpoint_dir);
-    if (!exists(config)) {
+    if (c->checkpoint_generated && is_stale(c)) {
         gemma4_synth_options options = {.preset = c->checkpoint_preset, .seed = c->checkpoint_seed, .shards = 1};
         if (gemma4_synth(&options, c->checkpoint_dir, error))
             return -1;
@@ -298,7 +292,7 @@ int gemma4_case_ids(char ***ids, size_t *count, gemma4_error *error)
     *ids = NULL;
     *count = 0;
     if (!d)
-        return gemma4_fail(error, "golden/cases: not found under the current directory nor beside the program");
+        return gemma4_fail(error, "golden/cases: not found under the current directory, beside the program or where it was installed (or in GEMMA4_DATA)");
     for (struct dirent *entry; errno = 0, (entry = readdir(d));) {
         size_t n = strlen(entry->d_name);
         if (n < 6 || strcmp(entry->d_name + n - 5, ".yaml"))

@@ -13,8 +13,8 @@ static int is_none_of_case(const char *output, const gemma4_case *c, gemma4_erro
            gemma4_output_is_not_of(output, c->checkpoint_dir, error);
 }
 
-int gemma4_check_outputs(const char *const *outputs, size_t count, const char *case_name, const char *model_dir, const char *engine_path,
-                         gemma4_error *error)
+int gemma4_check_outputs(const char *const *outputs, size_t count, const char *case_name, const char *model_dir,
+                         const char *const *inputs, size_t input_count, gemma4_error *error)
 {
     gemma4_error ignored;
     gemma4_case *c = NULL;
@@ -25,7 +25,9 @@ int gemma4_check_outputs(const char *const *outputs, size_t count, const char *c
     for (size_t i = 0; i < count && !status; i++) {
         if (!outputs[i])
             continue;
-        status = gemma4_output_is_not(outputs[i], engine_path, "the dump", error) || is_none_of_case(outputs[i], c, error) ||
+        for (size_t j = 0; j < input_count && !status; j++)
+            status = gemma4_output_is_not(outputs[i], inputs[j], "an input", error);
+        status = status || is_none_of_case(outputs[i], c, error) ||
                  gemma4_output_is_not_of(outputs[i], model_dir, error);
         for (size_t j = 0; j < i && !status; j++)
             status = gemma4_output_is_not(outputs[i], outputs[j], "another report", error);

@@ -7,6 +7,7 @@
 
 #include "activations.h"
 #include "forward.h"
+#include "logprobs.h"
 #include "rows.h"
 
 typedef gemma4_real real;
@@ -153,8 +154,30 @@ static bool is_dumped(const gemma4_simulation *s, gemma4_tap tap)
     return set == GEMMA4_SET_ALL || tap == GEMMA4_TAP_LOGITS || (set == GEMMA4_SET_LAYERS && tap == GEMMA4_TAP_LAYER_OUTPUT);
 }
 
+/* The best tokens' log-probabilities, rounded as everything else is. */
+static int dump_logprobs(engine *e, const gemma4_tap_event *logits, gemma4_error *error)
+{
+    size_t N = e->simulation->logprobs, V = logits->dims[0];
+    gemma4_tap_event ids = {.tap = GEMMA4_TAP_LOGPROBS_IDS, .row = logits->row, .rows = logits->rows, .rank = 1, .dims = {N, 1}}, values = ids;
+    values.tap = GEMMA4_TAP_LOGPROBS;
+    ids.ids = malloc(logits->rows * N * sizeof *ids.ids);
+    values.values = malloc(logits->rows * N * sizeof *values.values);
+    int status = ids.ids && values.values ? 0 : gemma4_fail(error, "simulated engine: out of memory");
+    for (size_t row = 0; row < logits->rows && !status; row++)
+        gemma4_best_logprobs(logits->values + row * V, V, N, ids.ids + row * N, values.values + row * N);
+    if (!status) {
+        round_event(e, &values);
+        status = gemma4_activations_write(e->writer, &ids, error) || gemma4_activations_write(e->writer, &values, error) ? -1 : 0;
+    }
+    free(ids.ids);
+    free(values.values);
+    return status;
+}
+
 static int dump(engine *e, const gemma4_tap_event *event, gemma4_error *error)
 {
+    if (e->simulation->logprobs && event->tap == GEMMA4_TAP_LOGITS)
+        return dump_logprobs(e, event, error);
     return is_dumped(e->simulation, event->tap) ? gemma4_activations_write(e->writer, event, error) : 0;
 }
 

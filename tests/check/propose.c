@@ -437,6 +437,24 @@ static double distance(const gemma4_proposals *p, const gemma4_evidence *e, gemm
     return sum;
 }
 
+/* The permutation of `count` blocks as a roll, where that is what it is: of the result, and of the rows that make it. */
+static void propose_roll(gemma4_proposals *p, gemma4_tap tap, gemma4_setting s, size_t count)
+{
+    size_t by = s.count == 2 * count ? ((size_t)s.list[1] + count - (size_t)s.list[0]) % count : 0;
+    for (size_t i = 0; i + 1 < s.count; i += 2)
+        if (((size_t)s.list[i] + by) % count != (size_t)s.list[i + 1])
+            return;
+    if (by == 0)
+        return;
+    s.word = GEMMA4_ROLLED;
+    s.count = 0;
+    s.number = by <= count / 2 ? (double)by : (double)by - (double)count;
+    gemma4_propose(p, &s);
+    s.parameter = GEMMA4_PARAMETER_WEIGHTS_ORDER;
+    if (gemma4_step_weight(tap) != SIZE_MAX)
+        gemma4_propose(p, &s);
+}
+
 /* Lanes, heads or ranks that hold what others should: what is read where, as pairs. */
 static void propose_permutation(gemma4_proposals *p, const gemma4_evidence *e, gemma4_tap tap, gemma4_unit unit, size_t count)
 {
@@ -466,6 +484,7 @@ static void propose_permutation(gemma4_proposals *p, const gemma4_evidence *e, g
     }
     if (s.count)
         gemma4_propose(p, &s);
+    propose_roll(p, tap, s, count);
 }
 
 /* What each of the K experts of a position adds to moe.out: (d). */

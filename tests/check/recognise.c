@@ -397,7 +397,7 @@ static int measure_grid(gemma4_activations *engine, const gemma4_activation *a, 
 static bool shows_grid(const gemma4_activation *a)
 {
     bool wide = !strcmp(a->stored_dtype, "float32") || !strcmp(a->stored_dtype, "float64");
-    return a->usable && wide && a->tap > GEMMA4_TAP_LAYER_INPUT && !gemma4_tap_is_keys(a->tap);
+    return a->usable && wide && a->tap > GEMMA4_TAP_LAYER_INPUT && !gemma4_tap_is_keys(a->tap) && !gemma4_tap_describe(a->tap)->derived;
 }
 
 int gemma4_recognise_grid(gemma4_activations *engine, const gemma4_config *config, const gemma4_tier *tier, gemma4_grid *grid,
@@ -432,12 +432,12 @@ void gemma4_describe_grid(const gemma4_grid *grid, const char *claimed, const ch
              100 * grid->share, grid->dtype, grid->dtype, claimed, by, grid->dtype);
 }
 
-/* Rows whose directions say something, each for itself: probabilities all point the same way, and what attention averages over positions is
+/* Rows whose directions say something, each for itself: probabilities and their logarithms all point the same way, and what attention averages over positions is
  * much the same at all of them. */
 static bool has_direction(gemma4_tap tap)
 {
     bool averaged = tap >= GEMMA4_TAP_ATTN_SCORES && tap <= GEMMA4_TAP_ATTN_POST_NORM;
-    return !averaged && !gemma4_tap_in_id_order(tap) && tap != GEMMA4_TAP_ROUTER_PROBS;
+    return !averaged && !gemma4_tap_in_id_order(tap) && tap != GEMMA4_TAP_ROUTER_PROBS && tap != GEMMA4_TAP_LOGPROBS;
 }
 
 /* The mean over rows of the squared cosine, in units of what chance gives: 1 / width. Rows without any direction are left out. */

@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "forward.h"
+#include "listed.h"
 #include "rows.h"
 #include "tap_compare.h"
 
@@ -116,7 +117,8 @@ static int hook(void *context, gemma4_tap_event *event, gemma4_error *error)
     if (tap == GEMMA4_TAP_ROUTER_TOPK_IDS)
         return keep_ids(run, event, error);
     const gemma4_activation *golden = golden_of(run, tap, event->layer);
-    if (!run->keep[tap] && !golden)
+    bool listed = tap == GEMMA4_TAP_LOGITS && run->keep[GEMMA4_TAP_LOGPROBS]; /* log-probabilities follow from them */
+    if (!run->keep[tap] && !golden && !listed)
         return 0;
     gemma4_tap_dims(&run->s->model->config, tap, event->layer, run->s->T, dims);
     size_t width = dims[0] * dims[1];
@@ -125,6 +127,28 @@ static int hook(void *context, gemma4_tap_event *event, gemma4_error *error)
     as_floats(event, run->s->T, run->expected[tap] + event->row * width);
     bool complete = event->row + event->rows == run->s->T; /* scores come a position at a time */
     return golden && complete ? apply_golden(run, tap, event->layer, width, error) : 0;
+}
+
+/* The log-probabilities of the tokens that the dump lists, from the golden's logits, or the reference's where it holds none. */
+static int follow_listed(gemma4_reference_run *run, gemma4_error *error)
+{
+    const gemma4_subject *s = run->s;
+    size_t N = s->listed, V = s->model->config.vocab_size;
+    const float *logits = run->expected[GEMMA4_TAP_LOGITS];
+    if (!run->keep[GEMMA4_TAP_LOGPROBS] || !N)
+        return 0;
+    float *listed = run->expected[GEMMA4_TAP_LOGPROBS] = calloc(s->T * N, sizeof *listed);
+    real *row = malloc((V + N) * sizeof *row);
+    int status = listed && row ? 0 : gemma4_fail(error, "comparison: out of memory");
+    for (size_t t = 0; t < s->T && !status; t++) {
+        for (size_t i = 0; i < V; i++)
+            row[i] = (real)logits[t * V + i];
+        gemma4_listed_logprobs(s, t, 1, row, NULL, row + V);
+        for (size_t i = 0; i < N; i++)
+            listed[t * N + i] = (float)row[V + i];
+    }
+    free(row);
+    return status;
 }
 
 static int check_golden(const gemma4_reference_run *run, gemma4_error *error)
@@ -151,7 +175,7 @@ int gemma4_reference_run_next(gemma4_reference_run *run, const bool keep[GEMMA4_
         return gemma4_forward_embed(run->session, run->s->tokens, run->s->T, run->h, error);
     if (gemma4_block_is_layer(&run->s->model->config, block))
         return gemma4_forward_layer(run->session, (size_t)block, run->s->T, run->h, error);
-    return gemma4_forward_head(run->session, run->s->T, run->s->T, run->h, NULL, error);
+    return gemma4_forward_head(run->session, run->s->T, run->s->T, run->h, NULL, error) || follow_listed(run, error) ? -1 : 0;
 }
 
 const float *gemma4_reference_expected(const gemma4_reference_run *run, gemma4_tap tap)

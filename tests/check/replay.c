@@ -4,6 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "listed.h"
 #include "recognise.h"
 #include "routing.h"
 #include "rows.h"
@@ -76,13 +77,13 @@ static int new_tap(record *r, gemma4_tap tap, gemma4_error *error)
     gemma4_tap_evidence *t = &r->evidence.taps[tap];
     size_t T = s->T, dims[2] = {1, 1};
     gemma4_tap_dims(&s->model->config, tap, r->evidence.layer, T, dims);
-    t->width = dims[0] * dims[1];
-    bool ok = true;
-    if (!gemma4_tap_is_keys(tap) || t->stored) { /* scores are large: kept only where they are compared */
+    t->width = tap == GEMMA4_TAP_LOGPROBS ? s->listed : dims[0] * dims[1];
+    bool choice = tap == GEMMA4_TAP_ROUTER_LOGITS || (tap == GEMMA4_TAP_LOGITS && s->listed), ok = true;
+    if (t->width && (!gemma4_tap_is_keys(tap) || t->stored)) { /* scores are large: kept only where they are compared */
         ok = (r->expected[tap] = calloc(T * t->width, sizeof **r->expected)) && ok;
         ok = (r->values[tap] = calloc(T * t->width, sizeof **r->values)) && ok;
     }
-    if (t->stored || tap == GEMMA4_TAP_ROUTER_LOGITS) { /* near-ties are judged by the spread of the logits, stored or not */
+    if (t->stored || choice) { /* near-ties are judged by the spread of the logits, stored or not */
         ok = (r->sigma[tap] = calloc(T, sizeof **r->sigma)) && ok;
         for (size_t i = 0; i < GEMMA4_DRAWS; i++)
             ok = (r->draws[tap][i] = calloc(T * t->width, sizeof *r->draws[tap][i])) && ok;
@@ -155,7 +156,7 @@ static int put_right(gemma4_replay *replay, record *r, gemma4_tap tap, gemma4_er
     gemma4_tap_evidence *t = &r->evidence.taps[tap];
     const gemma4_reference_run *reference = replay->reference;
     size_t T = replay->s->T, bytes = stored_bytes(r, tap);
-    if (!reference || !(tap == GEMMA4_TAP_ROUTER_TOPK_IDS || gemma4_reference_expected(reference, tap)))
+    if (!reference || tap == GEMMA4_TAP_LOGPROBS || !(tap == GEMMA4_TAP_ROUTER_TOPK_IDS || gemma4_reference_expected(reference, tap)))
         return 0;
     const gemma4_loaded loaded = {.config = &replay->s->model->config, .tap = tap, .layer = r->evidence.layer, .T = T, .width = t->width,
                                   .engine = r->engine[tap], .engine_ids = r->engine_ids, .stored_row = stored_rows(r, tap),
@@ -179,6 +180,8 @@ static int load_tap(gemma4_replay *replay, record *r, gemma4_tap tap, gemma4_err
     gemma4_tap_evidence *t = &r->evidence.taps[tap];
     size_t T = replay->s->T;
     t->stored = find_usable(replay->engine, tap, r->evidence.layer);
+    if (tap == GEMMA4_TAP_LOGPROBS && !gemma4_logprobs_are_usable(replay->s, t->stored))
+        t->stored = NULL;
     if (new_tap(r, tap, error))
         return -1;
     if (!t->stored)
@@ -186,6 +189,8 @@ static int load_tap(gemma4_replay *replay, record *r, gemma4_tap tap, gemma4_err
     if (gemma4_read_positions(replay->engine, t->stored, 0, T, t->width, r->engine[tap], NULL, r->stored_row[tap], error) ||
         put_right(replay, r, tap, error))
         return -1;
+    for (size_t row = 0; tap == GEMMA4_TAP_LOGPROBS && row < T; row++) /* nothing says whose the others are */
+        r->stored_row[tap][row] = r->stored_row[tap][row] && replay->s->have_listed[row];
     find_rows(r, tap);
     return 0;
 }
@@ -243,7 +248,7 @@ static int load(gemma4_replay *replay, record *r, gemma4_error *error)
     if (gemma4_block_is_layer(c, block) && load_ids(replay, r, error))
         return -1;
     for (int tap = 0; tap < GEMMA4_TAP_COUNT; tap++)
-        if (gemma4_tap_is_in(c, (gemma4_tap)tap, block) && tap != GEMMA4_TAP_ROUTER_TOPK_IDS && load_tap(replay, r, (gemma4_tap)tap, error))
+        if (gemma4_tap_is_in(c, (gemma4_tap)tap, block) && !gemma4_tap_describe((gemma4_tap)tap)->ids && load_tap(replay, r, (gemma4_tap)tap, error))
             return -1;
     return 0;
 }
@@ -519,6 +524,8 @@ int gemma4_subject_init(gemma4_subject *s, const gemma4_model *model, const gemm
 void gemma4_subject_free(gemma4_subject *s)
 {
     gemma4_schedule_free(&s->schedule);
+    free(s->listed_ids);
+    free(s->have_listed);
 }
 
 gemma4_replay *gemma4_replay_new(const gemma4_subject *subject, gemma4_activations *engine, gemma4_error *error)

@@ -6,6 +6,7 @@
 
 #include "compare.h"
 #include "diagnose.h"
+#include "import.h"
 #include "routing.h"
 #include "taps.h"
 
@@ -56,6 +57,7 @@ typedef struct gemma4_report {
     gemma4_tap_result *taps;                   /* every tap of the model, in dataflow order */
     size_t tap_count;
     gemma4_diagnosis *diagnosis;
+    const gemma4_import_log *import;                /* what a map did; NULL without one */
     char notes[GEMMA4_MAX_NOTES][GEMMA4_NOTE_SIZE]; /* remarks for the user */
     size_t note_count;
     char warnings[GEMMA4_MAX_WARNINGS][GEMMA4_WARNING_SIZE]; /* what makes the verdict worth less than it seems: shown beside it */
@@ -103,6 +105,8 @@ gemma4_sentence gemma4_measure_sentence(const gemma4_tap_result *result);
 
 /* --- causes (report_cause.c) --- */
 
+/* The mistake's id; of one that is in no catalogue, its parameters; "a mistake of the dump", or "unknown". */
+const char *gemma4_cause_name(const gemma4_cause *cause);
 /* "Cause", or where nothing explains it, "Cause unknown". */
 const char *gemma4_cause_heading(const gemma4_cause *cause);
 /* The mistake, where it is seen first, what is wrong and what is right; or what was measured of an error that nothing explains. */
@@ -122,6 +126,14 @@ const gemma4_cause *gemma4_cause_of(const gemma4_report *report, const gemma4_ta
 void gemma4_report_text(FILE *out, const gemma4_report *report);
 void gemma4_report_json(FILE *out, const gemma4_report *report);
 void gemma4_report_junit(FILE *out, const gemma4_report *report);
+/* The part of each that tells what a map did (report_map.c); of the text nothing where there was none. */
+void gemma4_report_map_text(FILE *out, const gemma4_report *report);
+void gemma4_report_map_json(FILE *out, const gemma4_report *report);
+/* The same in parts, for reports of several dumps in one file: label tells those of one case apart in the classnames. */
+void gemma4_report_junit_begin(FILE *out);
+void gemma4_report_junit_suite(FILE *out, const gemma4_report *report, const char *label);
+void gemma4_report_junit_suite_unusable(FILE *out, const char *message, const char *label);
+void gemma4_report_junit_end(FILE *out);
 /* Of an input that could not be judged. */
 void gemma4_report_json_unusable(FILE *out, const char *message);
 void gemma4_report_junit_unusable(FILE *out, const char *message);

@@ -59,6 +59,13 @@ static gemma4_sentence cause_words(const gemma4_cause *cause, const char *only, 
     return s;
 }
 
+const char *gemma4_cause_name(const gemma4_cause *cause)
+{
+    if (cause->of_dump)
+        return "a mistake of the dump";
+    return !cause->explained ? "unknown" : cause->point && cause->said[0] ? cause->said : model_of(cause)->id;
+}
+
 const char *gemma4_cause_heading(const gemma4_cause *cause)
 {
     return cause->explained || cause->of_dump ? "Cause" : "Cause unknown";

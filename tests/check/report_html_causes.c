@@ -55,7 +55,7 @@ static void write_evidence(FILE *out, const gemma4_cause *cause)
         html_model_name(out, gemma4_counter_model_at(cause->second));
         fputs(": only both at once explain the error</dd>\n", out);
     }
-    if (cause->equivalent_count)
+    if (cause->equivalent_count + cause->equivalent_point_count)
         fputs("<dt>Fits as well</dt><dd>", out);
     for (size_t i = 0; i < cause->equivalent_count; i++) {
         const gemma4_counter_model *m = gemma4_counter_model_at(cause->equivalent[i]);
@@ -64,7 +64,11 @@ static void write_evidence(FILE *out, const gemma4_cause *cause)
         fputs(" ", out);
         gemma4_xml_text(out, m->wrong);
     }
-    fputs(cause->equivalent_count ? "</dd>\n" : "", out);
+    for (size_t i = 0; i < cause->equivalent_point_count; i++) {
+        fputs(i + cause->equivalent_count ? "<br/>" : "", out);
+        gemma4_xml_text(out, cause->equivalent_said[i]);
+    }
+    fputs(cause->equivalent_count + cause->equivalent_point_count ? "</dd>\n" : "", out);
 }
 
 static void write_runner_up(FILE *out, const gemma4_fit *near)

@@ -213,12 +213,5 @@ void html_identified(FILE *out, const gemma4_config *config, size_t positions, c
 void html_identified_facts(FILE *out, const gemma4_cause *cause)
 {
     fprintf(out, "<dt>Positions</dt><dd>%s</dd>\n", cause->scope == GEMMA4_EVERYWHERE ? "all" : gemma4_scope_text(cause->scope));
-    if (cause->equivalent_point_count)
-        fputs("<dt>Fits as well</dt><dd>", out);
-    for (size_t i = 0; i < cause->equivalent_point_count; i++) {
-        fputs(i ? "<br/>" : "", out);
-        gemma4_xml_text(out, cause->equivalent_said[i]);
-    }
-    fputs(cause->equivalent_point_count ? "</dd>\n" : "", out);
     fputs("<dt>In no catalogue</dt><dd>found by its parameters; spec/space.md says what they mean</dd>\n", out);
 }

@@ -85,6 +85,7 @@ const char *html_metric_words(gemma4_metric_kind kind)
     case GEMMA4_METRIC_BIAS_IN_SPREADS: return "all positions alike";
     case GEMMA4_METRIC_MATCHED_FILTER: return "matched filter";
     case GEMMA4_METRIC_EXPERT_SETS: return "expert sets";
+    case GEMMA4_METRIC_LISTED_TOKENS: return "listed tokens";
     default: return gemma4_metric_name(kind);
     }
 }

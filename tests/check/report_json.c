@@ -195,10 +195,12 @@ static void json_parameters(FILE *out, const gemma4_config *c, const gemma4_caus
 
 static void json_point(FILE *out, const gemma4_config *c, const gemma4_cause *cause)
 {
-    if (!cause->point)
+    if (cause->point) {
+        fputs(", \"parameters\": ", out);
+        json_parameters(out, c, cause, cause->point);
+    }
+    if (!cause->point && cause->equivalent_point_count == 0)
         return;
-    fputs(", \"parameters\": ", out);
-    json_parameters(out, c, cause, cause->point);
     fputs(", \"equivalent_parameters\": [", out);
     for (size_t i = 0; i < cause->equivalent_point_count; i++) {
         fputs(i ? ", " : "", out);
@@ -309,6 +311,7 @@ void gemma4_report_json(FILE *out, const gemma4_report *report)
             report->routing.near_ties);
     json_list(out, "notes", report->notes[0], report->note_count, GEMMA4_NOTE_SIZE);
     json_list(out, "warnings", report->warnings[0], report->warning_count, GEMMA4_WARNING_SIZE);
+    gemma4_report_map_json(out, report);
     fputs("  \"taps\": [\n", out);
     for (size_t i = 0; i < report->tap_count; i++) {
         json_tap(out, &report->taps[i]);

@@ -1,7 +1,8 @@
 /* The report as JUnit XML, in what GitLab, Jenkins and GitHub's actions all read: a time everywhere, no two testcases of one name, and a
  * failure's text with its message in it as well, since GitLab shows the text alone and others the message. A page is red where the exit
  * status is 1. */
-#include "counter_model.h"
+#include <string.h>
+
 #include "report.h"
 #include "text.h"
 #include "version.h"
@@ -10,6 +11,7 @@
 typedef struct junit {
     FILE *out;
     const gemma4_report *report;
+    const char *label; /* what else than the case the classnames say; NULL: nothing */
     size_t tests, failures, skipped;
 } junit;
 
@@ -24,6 +26,21 @@ static void one_line(FILE *out, const char *text)
     gemma4_xml_text(out, line);
 }
 
+/* A part of a classname, NULL for none. */
+static void write_part(FILE *out, const char *part)
+{
+    if (!part)
+        return;
+    fputc('.', out);
+    gemma4_xml_text(out, part);
+}
+
+/* A dump that is called as its case needs no label. */
+static bool names_the_case(const gemma4_report *report, const char *label)
+{
+    return report->case_id && label && !strcmp(report->case_id, label);
+}
+
 /* group is what follows the case in the classname. */
 static void begin_case(junit *j, const char *group, const char *name)
 {
@@ -31,10 +48,9 @@ static void begin_case(junit *j, const char *group, const char *name)
     if (!j->out)
         return;
     fputs("    <testcase classname=\"gemma4", j->out);
-    if (j->report->case_id) {
-        fputc('.', j->out);
-        gemma4_xml_text(j->out, j->report->case_id);
-    }
+    write_part(j->out, j->report->case_id);
+    if (!names_the_case(j->report, j->label))
+        write_part(j->out, j->label);
     fprintf(j->out, "%s%s\" name=\"%s\" time=\"0\"", *group ? "." : "", group, name);
 }
 
@@ -69,12 +85,6 @@ static void fail_case(junit *j, const char *type, const char *message, const cha
     fputs("\n</failure>\n    </testcase>\n", j->out);
 }
 
-/* The mistake's name; of one that is in no catalogue, its parameters. */
-static const char *name_of(const gemma4_cause *cause)
-{
-    return cause->point && cause->said[0] ? cause->said : gemma4_cause_model(cause)->id;
-}
-
 /* What is wrong with a tap: the problem, the measure, the mistake's name. */
 static gemma4_sentence tap_message(const gemma4_tap_result *r, const gemma4_cause *cause)
 {
@@ -82,7 +92,7 @@ static gemma4_sentence tap_message(const gemma4_tap_result *r, const gemma4_caus
     if (gemma4_has_numbers(r))
         measure = gemma4_measure_sentence(r);
     snprintf(s.text, sizeof s.text, "%s%s%.300s%s%s", r->problem, r->problem[0] && measure.text[0] ? "; " : "", measure.text,
-             cause && cause->explained ? "; cause: " : "", cause && cause->explained ? name_of(cause) : "");
+             cause ? "; cause: " : "", cause ? gemma4_cause_name(cause) : "");
     return s;
 }
 
@@ -111,15 +121,43 @@ static void write_tap(junit *j, const gemma4_tap_result *r)
         snprintf(group, sizeof group, "layers.%zu", r->layer);
     else if (r->tap == GEMMA4_TAP_EMBED)
         snprintf(group, sizeof group, "embedding");
-    begin_case(j, group, gemma4_tap_name(r->tap, r->layer, name));
     if (r->verdict == GEMMA4_NOT_COVERED)
-        skip_case(j, "not covered by the dump");
-    else if (r->verdict != GEMMA4_DIVERGES)
+        return;
+    begin_case(j, group, gemma4_tap_name(r->tap, r->layer, name));
+    if (r->verdict != GEMMA4_DIVERGES)
         pass_case(j);
     else {
         const gemma4_cause *cause = gemma4_cause_of(j->report, r);
         fail_case(j, "divergence", tap_message(r, cause).text, tap_body(r, cause).text);
     }
+}
+
+static bool is_missing(const gemma4_tap_result *r)
+{
+    return r->verdict == GEMMA4_NOT_COVERED && !gemma4_tap_describe(r->tap)->derived;
+}
+
+/* One testcase for all that the dump lacks: hundreds of skipped ones would hide what is there. Log-probabilities, which follow from
+ * logits, are no loss. */
+static void write_not_covered(junit *j)
+{
+    size_t missing = 0;
+    gemma4_sentence s = {""};
+    for (size_t i = 0; i < j->report->tap_count; i++)
+        missing += is_missing(&j->report->taps[i]);
+    if (missing == 0)
+        return;
+    int n = snprintf(s.text, sizeof s.text, "%zu tensor%s not in the dump:", missing, missing == 1 ? " is" : "s are");
+    for (int tap = 0; tap < GEMMA4_TAP_COUNT; tap++) {
+        gemma4_kind_summary kind = gemma4_summarize(j->report, (gemma4_tap)tap);
+        if (kind.covered == kind.of || gemma4_tap_describe((gemma4_tap)tap)->derived)
+            continue;
+        n += snprintf(s.text + n, sizeof s.text - (size_t)n, " %s", gemma4_tap_describe((gemma4_tap)tap)->name);
+        if (kind.covered)
+            n += snprintf(s.text + n, sizeof s.text - (size_t)n, " (%zu of %zu)", kind.of - kind.covered, kind.of);
+    }
+    begin_case(j, "", "not covered");
+    skip_case(j, s.text);
 }
 
 /* What the dump covers, against what is required. It fails too where nothing else does and yet the dump does not conform. */
@@ -145,6 +183,7 @@ static void write_cases(junit *j)
     j->tests = j->failures = j->skipped = 0;
     for (size_t i = 0; i < j->report->tap_count; i++)
         write_tap(j, &j->report->taps[i]);
+    write_not_covered(j);
     write_coverage(j);
 }
 
@@ -179,18 +218,29 @@ static void write_lines(FILE *out, const char *word, const char *texts, size_t c
     }
 }
 
-static void begin_suite(FILE *out, const char *name, size_t tests, size_t failures, size_t errors, size_t skipped)
+static void begin_suite(FILE *out, const char *name, const char *label, size_t tests, size_t failures, size_t errors, size_t skipped)
 {
-    fputs("<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n<testsuites>\n  <testsuite name=\"", out);
+    fputs("  <testsuite name=\"", out);
     gemma4_xml_text(out, name);
+    write_part(out, label);
     fprintf(out, "\" tests=\"%zu\" failures=\"%zu\" errors=\"%zu\" skipped=\"%zu\" time=\"0\">\n", tests, failures, errors, skipped);
 }
 
-void gemma4_report_junit(FILE *out, const gemma4_report *report)
+void gemma4_report_junit_begin(FILE *out)
 {
-    junit j = {.report = report};
+    fputs("<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n<testsuites>\n", out);
+}
+
+void gemma4_report_junit_end(FILE *out)
+{
+    fputs("</testsuites>\n", out);
+}
+
+void gemma4_report_junit_suite(FILE *out, const gemma4_report *report, const char *label)
+{
+    junit j = {.report = report, .label = label};
     write_cases(&j);
-    begin_suite(out, report->case_id ? report->case_id : "gemma4-check", j.tests, j.failures, 0, j.skipped);
+    begin_suite(out, report->case_id ? report->case_id : "gemma4-check", names_the_case(report, label) ? NULL : label, j.tests, j.failures, 0, j.skipped);
     write_properties(out, report);
     j.out = out;
     write_cases(&j);
@@ -198,18 +248,33 @@ void gemma4_report_junit(FILE *out, const gemma4_report *report)
     write_lines(out, "note", report->notes[0], report->note_count, GEMMA4_NOTE_SIZE);
     write_lines(out, "warning", report->warnings[0], report->warning_count, GEMMA4_WARNING_SIZE);
     gemma4_xml_text(out, gemma4_conclusion(report).text);
-    fputs("\n</system-out>\n  </testsuite>\n</testsuites>\n", out);
+    fputs("\n</system-out>\n  </testsuite>\n", out);
+}
+
+void gemma4_report_junit(FILE *out, const gemma4_report *report)
+{
+    gemma4_report_junit_begin(out);
+    gemma4_report_junit_suite(out, report, NULL);
+    gemma4_report_junit_end(out);
+}
+
+void gemma4_report_junit_suite_unusable(FILE *out, const char *message, const char *label)
+{
+    begin_suite(out, "gemma4-check", label, 1, 0, 1, 0);
+    fputs("    <properties>\n", out);
+    write_property(out, "checker_version", gemma4_version());
+    fputs("    </properties>\n    <testcase classname=\"gemma4", out);
+    write_part(out, label);
+    fputs("\" name=\"input\" time=\"0\">\n      <error type=\"unusable\" message=\"", out);
+    one_line(out, message);
+    fputs("\">", out);
+    gemma4_xml_text(out, message);
+    fputs("</error>\n    </testcase>\n  </testsuite>\n", out);
 }
 
 void gemma4_report_junit_unusable(FILE *out, const char *message)
 {
-    begin_suite(out, "gemma4-check", 1, 0, 1, 0);
-    fputs("    <properties>\n", out);
-    write_property(out, "checker_version", gemma4_version());
-    fputs("    </properties>\n    <testcase classname=\"gemma4\" name=\"input\" time=\"0\">\n      <error type=\"unusable\" message=\"",
-          out);
-    one_line(out, message);
-    fputs("\">", out);
-    gemma4_xml_text(out, message);
-    fputs("</error>\n    </testcase>\n  </testsuite>\n</testsuites>\n", out);
+    gemma4_report_junit_begin(out);
+    gemma4_report_junit_suite_unusable(out, message, NULL);
+    gemma4_report_junit_end(out);
 }

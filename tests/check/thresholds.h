@@ -39,11 +39,11 @@
 #define EQUIVALENT_OFFSET 0.1
 
 /* Points of the space (identify.c). Of those that leave least, so many are tried as they are. */
-#define IDENTIFY_TRIES 16
+#define IDENTIFY_TRIES 16 /* mutants: +1, -1, x2 survive: a bound of time */
 /* Nothing is joined where the best setting leaves less than so many limits. Settings that are joined to the best one: all; to the next ones, so
  * many of those that explain most. Both together must leave this part of what one does. */
-#define JOINED_FROM 3.0
-#define JOINED_MOST 120
+#define JOINED_FROM 3.0 /* mutants: x2, x0.5 survive: a second fault leaves orders of magnitude more; what nearly fits is rare (`make identify`) */
+#define JOINED_MOST 120 /* mutants: +1, -1, x2 survive: a bound of time */
 #define JOINED_GAIN 0.7
 /* Entries of a list that say less than two settings that fit as well. */
 #define LONG_LIST 8
@@ -53,22 +53,26 @@
 #define RANK_MISSING 0.01
 /* Where no setting fits in all layers: so many of those that explain most are looked at in single ones, and must leave this part of the error
  * there to be tried. */
-#define SINGLE_LAYER_MOST 400
+#define SINGLE_LAYER_MOST 400 /* mutants: +1, -1, x2 survive: a bound of time */
 #define SINGLE_LAYER_PART 0.5
 /* The interval of a number that was solved for: so many deviations of what noise does to it. */
 #define SOLVED_DEVIATIONS 5.0
+/* A number of rotating pairs whose interval is wider than this factor is not said. */
+#define WIDEST_INTERVAL 2.0 /* mutants: x2, x0.5 survive: what is plain to read; `make identify` asks for as much */
 /* Least squares makes so many steps at most; the first slope is measured over this part of the number, which grows until the prediction moves by
  * so many spreads: far above the rounding of float32. Longer lists are not solved for. */
-#define SOLVE_STEPS 12
-#define SOLVE_STEP 0x1p-7
-#define SOLVE_SPREADS 10.0
+#define SOLVE_STEPS 12 /* mutants: +1, -1, x2 survive: a bound of time, a few are enough */
+#define SOLVE_STEP 0x1p-7 /* mutants: x2, x0.5 survive: the slope is the same, and it grows where it is too small */
+#define SOLVE_SPREADS 10.0 /* mutants: x2, x0.5 survive: far above rounding, far below where the slope bends */
 #define SOLVED_LIST 16
 /* Numbers that differ by this part of the larger one are one, beyond what their intervals leave open (entries of lists, which have none: of both
  * together); factors that do so by the other part are all the same. */
 #define AGREED_PART 0.02
 #define EQUAL_FACTORS 1e-3
-/* A factor within so many roundings of 1 is none: sums of many terms in the tier's type shift whole tensors by as much. */
+/* A factor within so many roundings of 1 is none: sums of many terms in the tier's type shift whole tensors by as much. So are factors of lanes,
+ * where weights in 8 bits do that. */
 #define FACTOR_ROUNDINGS 8
+#define LIST_ROUNDINGS 32
 
 /* A finding that no model explains belongs to a cause that holds this part of its error. */
 #define ATTRIBUTED_SHARE 0.5

@@ -10,13 +10,14 @@
 /* The slowest first: a process takes the next one when it is done with one. */
 static Suite *(*const suites[])(void) = {
     identify_suite, judge_suite, dumps_suite, cli_suite, counter_model_suite, activations_suite, forward_suite,
-    golden_suite, selftest_suite, diagnose_suite, recognise_suite,
+    golden_suite, listed_suite, selftest_suite, diagnose_suite, recognise_suite,
     document_suite, synth_suite,    safetensors_suite,   report_html_suite, case_suite,    config_suite,      model_suite,
     causes_suite, describe_suite, filter_suite, fit_suite, changes_suite, point_suite,
     ops_suite,   report_suite,      taps_suite,          options_suite,     compare_suite,
     twins_suite, report_junit_suite, spec_suite, near_names_suite, pages_suite, evidence_suite,
     schedule_suite, noise_suite, score_suite, tap_compare_suite, routing_suite, replay_suite,
-    sample_suite, report_identified_suite, sandbox_suite, outputs_suite,
+    sample_suite, report_identified_suite, map_suite, import_suite, several_suite, schema_suite, dump_header_suite,
+    sandbox_suite, outputs_suite,
 };
 enum { SUITES = sizeof suites / sizeof *suites, MOST_PROCESSES = 8, SECONDS_AT_MOST = 1800 };
 

@@ -143,6 +143,8 @@ static gemma4_tap_event event_of(gemma4_tap tap, size_t layer, size_t first, siz
 {
     gemma4_tap_event event = {.tap = tap, .layer = layer, .row = first, .rows = rows};
     event.rank = gemma4_tap_dims(&config, tap, layer, T, event.dims);
+    if (event.dims[0] == 0)
+        event.dims[0] = 3; /* tokens that are listed */
     size_t row = event.dims[0] * event.dims[1];
     event.values = gemma4_tap_describe(tap)->ids ? NULL : values + first * row;
     event.ids = gemma4_tap_describe(tap)->ids ? ids + first * row : NULL;
@@ -203,6 +205,7 @@ static void check_tap(gemma4_activations *file, const gemma4_activation *found, 
     size_t dims[2];
     gemma4_error error = {""};
     gemma4_tap_dims(&config, found->tap, found->layer, T, dims);
+    dims[0] = dims[0] ? dims[0] : 3; /* tokens that are listed */
     size_t row = dims[0] * dims[1];
     float values[T * 64], one[64];
     int32_t ids[T * 64];
@@ -237,7 +240,7 @@ START_TEST(every_tap_round_trips_in_every_dtype)
         write_all_taps(writer, chunk);
         commit(writer);
         gemma4_activations *file = open_valid(path);
-        ck_assert_uint_eq(gemma4_activations_count(file), 4 + 2 * (GEMMA4_TAP_LAYER_OUTPUT - GEMMA4_TAP_LAYER_INPUT + 1));
+        ck_assert_uint_eq(gemma4_activations_count(file), 6 + 2 * (GEMMA4_TAP_LAYER_OUTPUT - GEMMA4_TAP_LAYER_INPUT + 1));
         ck_assert_uint_eq(gemma4_activations_unknown_count(file), 0);
         for (size_t i = 0; i < gemma4_activations_count(file); i++) {
             const gemma4_activation *found = gemma4_activations_at(file, i);
@@ -748,7 +751,7 @@ END_TEST
 
 START_TEST(names_that_are_no_taps_are_listed)
 {
-    static const char *const expected[] = {"prompt", "logprobs.ids", "layers.2.attn.q", "layers.0.attn.extra",
+    static const char *const expected[] = {"prompt", "logprobs.id", "layers.2.attn.q", "layers.0.attn.extra",
                                            "/layers/0/attn.k", "layers.00.attn.q", "kv_cache.k", "Layers.0.Attn.Q", "nothing.here"};
     const char *path = test_path("unknown.h5");
     const hsize_t dims[2] = {T, 12};
@@ -757,7 +760,7 @@ START_TEST(names_that_are_no_taps_are_listed)
     H5Tset_size(string, 8);
     H5Dclose(put(file, "prompt", string, 1, &one, H5P_DEFAULT, string, "hello\0\0"));
     H5Tclose(string);
-    H5Dclose(put_floats(file, "logprobs/ids", H5T_STD_I32LE, 2, dims));
+    H5Dclose(put_floats(file, "logprobs/id", H5T_STD_I32LE, 2, dims));
     H5Dclose(put_floats(file, "layers/2/attn/q", H5T_IEEE_F32LE, 2, dims));
     H5Dclose(put_floats(file, "layers/0/attn/extra", H5T_IEEE_F32LE, 2, dims));
     H5Dclose(put_floats(file, "layers/0/attn.k", H5T_IEEE_F32LE, 2, dims));

@@ -4,6 +4,8 @@
 #include "document.h"
 #include "manifest.h"
 #include "model.h"
+#include "reports.h"
+#include "schema.h"
 #include "suites.h"
 #include "support.h"
 
@@ -29,7 +31,7 @@ static char *work;              /* the directory that they run in; everything in
 
 typedef struct outcome {
     int status; /* -1: ended by a signal */
-    char out[8192], err[2048];
+    char out[65536], err[2048];
 } outcome;
 
 static void read_text(const char *path, char *text, size_t size)
@@ -125,6 +127,7 @@ static const char *const MAKE_DUMPS[][10] = {
     {"dump", "--model", "model", "--tokens", TOKENS, "--out", "logits.h5", "--taps", "logits", NULL},
     {"dump", "--model", "model", "--tokens", TOKENS, "--out", "embed.h5", "--taps", "embed", NULL},
     {"dump", "--model", "model", "--tokens", "2,197", "--out", "short.h5", NULL},
+    {"dump", "--model", "model", "--tokens=" TOKENS, "--out", "best.h5", "--logprobs", "20", "--taps=logprobs.*", NULL},
 };
 
 /* A dump of one tap that is all zeros, with one attribute beside (NULL: none). */
@@ -193,9 +196,9 @@ static void copy_file(const char *from, const char *to)
 }
 
 /* A copy of a dump in which datasets have other names. */
-static void write_renamed(const char *name, const char *const names[][2], size_t count)
+static void write_renamed(const char *name, const char *of, const char *const names[][2], size_t count)
 {
-    copy_file("good.h5", name);
+    copy_file(of, name);
     hid_t file = H5Fopen(test_join(work, name), H5F_ACC_RDWR, H5P_DEFAULT), links = H5Pcreate(H5P_LINK_CREATE);
     H5Pset_create_intermediate_group(links, 1);
     for (size_t i = 0; i < count; i++)
@@ -229,8 +232,8 @@ static void write_hostile_files(void)
     write_part("start.h5", "good.h5", 100);
     test_write_text(test_join(work, "bad.yaml"), "format: gemma4-case\nversion: 7\n");
     write_foreign_hdf5("keras.h5");
-    write_renamed("misspelt.h5", MISSPELT, COUNT(MISSPELT));
-    write_renamed("badly.h5", BADLY_MISSPELT, COUNT(BADLY_MISSPELT));
+    write_renamed("misspelt.h5", "good.h5", MISSPELT, COUNT(MISSPELT));
+    write_renamed("badly.h5", "good.h5", BADLY_MISSPELT, COUNT(BADLY_MISSPELT));
     ck_assert_int_eq(mkfifo(test_join(work, "pipe"), 0600), 0);
     ck_assert_int_eq(mkdir(test_join(work, "folder"), 0777), 0);
     ck_assert_int_eq(mkdir(test_join(work, "folder.h5"), 0777), 0);
@@ -301,6 +304,8 @@ static const struct {
     {REF, {"dump", MODEL, "--tokens", "2", "--out", "x.h5", "--dtype", "int8"}, "expected a store dtype"},
     {REF, {"dump", MODEL, "--tokens", "2", "--out", "x.h5", "--dtype", "fp32"}, "expected a store dtype"},
     {REF, {"dump", MODEL, "--tokens", "2", "--out", "x.h5", "--taps", "nothing.*"}, "--taps: expected a pattern that matches a tap"},
+    {REF, {"dump", MODEL, "--tokens", "2", "--out", "x.h5", "--logprobs", "0"}, "--logprobs: expected an integer from 1 to 256"},
+    {REF, {"dump", MODEL, "--tokens", "2", "--out", "x.h5", "--logprobs", "257"}, "--logprobs: expected an integer from 1 to 256"},
     {REF, {"facts", "--model"}, "option '--model' needs a value"},
     {REF, {"synth", "--preset", "tiny", "--seed", "1"}, "option '--out' is required"},
     {REF, {"synth", "--preset", "tiny", "--out", "x"}, "option '--seed' is required"},
@@ -318,6 +323,11 @@ static const struct {
     {CHECK, {"tiny-one-token", "good.h5", "--require", "everything"}, "--require: expected full, layers or logits, found 'everything'"},
     {CHECK, {"tiny-one-token", "good.h5", "--require", "partial"}, "--require: expected full, layers or logits, found 'partial'"},
     {CHECK, {"tiny-one-token", "good.h5", "--dtype", "q9_9"}, "dtype: expected one of float32"},
+    {CHECK, {"--manifest", "missing.yaml"}, "missing.yaml: No such file"},
+    {CHECK, {"--manifest", "bad.yaml"}, "bad.yaml:1: format: expected gemma4-dumps, found gemma4-case"},
+    {CHECK, {"--manifest", "folder"}, "folder: expected dumps (*.h5, *.hdf5, *.safetensors), found none"},
+    {CHECK, {"--manifest", "folder", "--html", "x"}, "--manifest takes no CASE, no ENGINE.h5, no --model and no --html"},
+    {CHECK, {"--manifest", "folder", "good.h5"}, "--manifest takes no CASE"},
     {CHECK, {"self-test", "--sample", "--seeds", "3"}, "unknown option '--seeds'"},
     {CHECK, {"self-test", "--sample", "--jobs", "0"}, "--jobs: expected an integer from 1"},
     {CHECK, {"self-test", "--times"}, "self-test --times: option '--model' is required"},
@@ -354,7 +364,7 @@ static const struct {
     {CHECK, {"tiny-one-token", "/dev/null"}, "/dev/null: expected an activation file (HDF5 or safetensors), found a device"},
     {CHECK, {"tiny-one-token", "pipe"}, "pipe: expected an activation file (HDF5 or safetensors), found a pipe: write the dump to a file"},
     {CHECK, {"tiny-one-token", "keras.h5"},
-     "keras.h5: expected tensors under taps' names (tokens, layers/0/output, logits: spec/taps.md), found "},
+     "keras.h5: expected tensors under taps' names (tokens, layers/0/output, logits: spec/taps.md), or --map for others"},
     {CHECK, {MODEL, "half.h5"}, "half.h5: "},
     {CHECK, {"tiny-one-token", "no-dtype.h5"}, "no-dtype.h5: attribute dtype: expected the engine's arithmetic"},
     {CHECK, {"tiny-one-token", "odd-dtype.h5"}, "dtype: expected one of float32, float64, bfloat16, float16, q8_0, q4_0, found 'q9_9'"},
@@ -377,6 +387,89 @@ START_TEST(one_line_says_what_is_wrong)
 }
 END_TEST
 
+/* --- maps --- */
+
+#define DEBUGGER "golden/dumps/tiny-prompt-transformers-debugger.safetensors"
+
+/* What transformers' model debugger wrote: by the shipped map, and by the one that is proposed. */
+START_TEST(a_real_engines_own_names_lead_to_a_verdict)
+{
+    static const char *const shipped[] = {
+        "tiny-prompt", DEBUGGER, "--map", "transformers-debugger", "--dtype", "float32", "--json", "map.json", "--html", "map.html", NULL};
+    static const char *const names[] = {"names", DEBUGGER, "--case", "tiny-prompt", NULL};
+    static const char *const proposed[] = {"tiny-prompt", DEBUGGER, "--map", "./proposed.yaml", "--dtype", "float32", NULL};
+    assert_succeeds(CHECK, shipped);
+    const char *json = test_read(test_join(work, "map.json")), *html = test_read(test_join(work, "map.html"));
+    ck_assert_ptr_nonnull(strstr(json, "\"map\": {\"file\": "));
+    ck_assert_ptr_nonnull(strstr(json, "{\"tap\": \"layers.{N}.attn.q\", \"from\": \"*.layers.{N}.self_attn.q_proj_outputs\", "
+                                       "\"does\": \"*.layers.{N}.self_attn.q_proj_outputs\", \"taps\": 2, \"first\": \"Gemma4"));
+    ck_assert_ptr_nonnull(strstr(json, "\"untaken\": []"));
+    ck_assert_ptr_nonnull(strstr(html, "What the map did"));
+    outcome o = run(CHECK, names);
+    ck_assert_msg(o.status == 0, "%s", o.err);
+    ck_assert_ptr_nonnull(strstr(o.out, "# map transformers-debugger takes "));
+    test_write_text(test_join(work, "proposed.yaml"), o.out);
+    outcome checked = run(CHECK, proposed);
+    ck_assert_msg(checked.status == 0, "%.1000s", checked.err);
+    ck_assert_ptr_nonnull(strstr(checked.out, "CONFORMS"));
+}
+END_TEST
+
+/* Names that no map knows: the values say which taps they are, whatever the order of their axes. */
+START_TEST(values_say_what_names_do_not)
+{
+    static const char *const names[] = {"names", "nameless.h5", "--case", "tiny-prompt", NULL};
+    static const char *const check[] = {"tiny-prompt", "nameless.h5", "--map", "./nameless.yaml", "--dtype", "float32", NULL};
+    enum { LAYERS = 12, MOVED = 2 * LAYERS + 2 };
+    const char *moved[MOVED][2] = {[2 * LAYERS] = {"logits", "c"}, {"tokens", "d"}};
+    char texts[2 * LAYERS][2][40];
+    for (size_t i = 0; i < 2 * LAYERS; i++) {
+        snprintf(texts[i][0], sizeof texts[i][0], "layers/%zu/%s", i / 2, i % 2 ? "attn/q_rope" : "output");
+        snprintf(texts[i][1], sizeof texts[i][1], "%s/%zu", i % 2 ? "a" : "b", i / 2);
+        moved[i][0] = texts[i][0];
+        moved[i][1] = texts[i][1];
+    }
+    static const char *const dump[] = {"dump", "--model", "model", "--tokens", PROMPT, "--out", "prompt.h5", NULL};
+    assert_succeeds(REF, dump);
+    write_renamed("nameless.h5", "prompt.h5", (const char *const(*)[2])moved, COUNT(moved));
+    outcome o = run(CHECK, names);
+    ck_assert_msg(o.status == 0, "%s", o.err);
+    static const char *const found[] = {"layers.{N}.attn.q_rope: {from: 'a/{N}'}", "layers.{N}.output: {from: 'b/{N}'}",
+                                        "  logits: {from: 'c'}", "  tokens: {from: 'd'}"};
+    for (size_t i = 0; i < COUNT(found); i++)
+        ck_assert_msg(strstr(o.out, found[i]) != NULL, "%s is not in %.2000s", found[i], o.out + strcspn(o.out, "f"));
+    test_write_text(test_join(work, "nameless.yaml"), o.out);
+    assert_succeeds(CHECK, check);
+}
+END_TEST
+
+static const struct {
+    const char *args[8];
+    const char *message;
+} NO_MAPS[] = {
+    {{"names"}, "names: expected a file or a folder, found none"},
+    {{"names", "nothing.npz"}, "nothing.npz: cannot open"},
+    {{"names", "empty.h5"}, "empty.h5: "},
+    {{"names", "good.h5", "--case", "no-such-case"}, "case 'no-such-case'"},
+    {{"names", "good.h5", "--case", "tiny-prompt", "--model", "model"}, "names: expected --case or --model, found both"},
+    {{"names", "good.h5", "--colour", "red"}, "unknown option '--colour'"},
+    {{"tiny-one-token", "good.h5", "--map", "nothing"}, "map 'nothing': expected a map's path, or the name of one in golden/maps"},
+    {{"tiny-one-token", "good.h5", "--map", "bad.yaml"}, "bad.yaml"},
+    {{"tiny-one-token", "nothing.npz", "--map", "taps"}, "nothing.npz: cannot open"},
+    {{"tiny-one-token", "half.h5", "--map", "taps"}, "half.h5: "},
+    {{"tiny-one-token", "garbage.h5", "--map", "taps"}, "garbage.h5: "},
+    {{"tiny-one-token", "pipe", "--map", "taps"}, "pipe: "},
+    {{"tiny-one-token", "folder", "--map", "taps"}, "folder: expected dumps in the folder"},
+    {{"tiny-one-token", "good.h5", "--map", "llama-nothing.yaml"}, "map 'llama-nothing.yaml'"},
+};
+
+START_TEST(what_no_map_can_import_is_said_in_one_line)
+{
+    outcome o = run(CHECK, NO_MAPS[_i].args);
+    assert_unusable(&o, CHECK, NO_MAPS[_i].message);
+}
+END_TEST
+
 /* --- files that are no dump --- */
 
 #define BYTES(text) text, sizeof(text) - 1
@@ -389,11 +482,12 @@ static const struct {
     const char *found, *advice;
 } OTHER_FILES[] = {
     {"h5", BYTES(""), "an empty file", "did the engine close it"},
-    {"npy", BYTES("\x93NUMPY\1\0v\0{'descr': '<f4', 'fortran_order': False, 'shape': (3, 4), }   \n\0\0\0\0"),
-     "a NumPy array (.npy)", "with h5py"},
-    {"npz", BYTES(ZIP_MEMBER("\x0a\0\x14\0logits.npy\1\0\x10\0\0\0\0\0")), "NumPy arrays (.npz)", "with h5py"},
-    {"pt", BYTES(ZIP_MEMBER("\x10\0\0\0archive/data.pkl\x80\2}q\0")), "a PyTorch file (.pt)", "safetensors.torch.save_file"},
-    {"pt", BYTES("\x80\2\x8a\x0al\xfc\x9c\x46\xf9 j\xa8P\x19.\x80\2M"), "a PyTorch file (.pt, pickled)", "safetensors.torch.save_file"},
+    {"npy", BYTES("\x93NUMPY\1\0v\0{'descr': '<f4', 'fortran_order': False, 'shape': (3, 4), }   \n\0\0\0\0"), "a NumPy array (.npy)",
+     "gemma4-check names"},
+    {"npz", BYTES(ZIP_MEMBER("\x0a\0\x14\0logits.npy\1\0\x10\0\0\0\0\0")), "NumPy arrays (.npz)", "gemma4-check names"},
+    {"pt", BYTES(ZIP_MEMBER("\x10\0\0\0archive/data.pkl\x80\2}q\0")), "a PyTorch file (.pt)", "golden/engines/pt_to_safetensors.py"},
+    {"pt", BYTES("\x80\2\x8a\x0al\xfc\x9c\x46\xf9 j\xa8P\x19.\x80\2M"), "a PyTorch file (.pt, pickled)",
+     "golden/engines/pt_to_safetensors.py"},
     {"pkl", BYTES("\x80\4\x95\x10\0\0\0\0\0\0\0}"), "a Python pickle", "with h5py"},
     {"zip", BYTES(ZIP_MEMBER("\7\0\0\0a.trace\0\0")), "a zip archive", "unpack it"},
     {"zip", BYTES("PK\5\6\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0"), "a zip archive", "unpack it"},
@@ -409,8 +503,8 @@ static const struct {
     {"txt", BYTES("x"), "plain text", "spec/activations.md"},
     {"html", BYTES("<!DOCTYPE html>\n<title>404</title>\n"), "an HTML or XML page", "spec/activations.md"},
     {"h5", BYTES("version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 12\n"), "a Git LFS pointer", "git lfs pull"},
-    {"bin", BYTES("\0\0\x80\x3f\0\0\0\x40\0\0\x40\x40"),
-     "a file of another kind, which begins with 00 00 80 3f 00 00 00 40", "spec/activations.md"},
+    {"bin", BYTES("\0\0\x80\x3f\0\0\0\x40\0\0\x40\x40"), "a file of another kind, which begins with 00 00 80 3f 00 00 00 40",
+     "spec/activations.md"},
     {"bin", BYTES("\0"), "a file of another kind, which begins with 00:", "spec/activations.md"},
 };
 
@@ -481,6 +575,8 @@ static const struct {
     {CHECK, {MODEL, "good.h5", "--require=full"}, "from the reference"},
     {CHECK, {MODEL, "short.h5"}, "\nCONFORMS\n"},
     {CHECK, {"tiny-one-token", "logits.h5", "--require", "logits"}, "coverage   logits: 1 of "},
+    {CHECK, {"tiny-one-token", "best.h5", "--require", "logits"},
+     "note       log-probabilities in the place of logits: of 20 of 256 tokens, at 1 of 1 positions\n"},
     {CHECK,
      {"tiny-one-token", "embed.h5"},
      "\nNO FAULT FOUND in the 1 tensor covered (of 373): too little for a verdict; dump logits at least\n"},
@@ -543,6 +639,7 @@ static const struct {
     {{"tiny-far", "far.h5", "--dtype", "float32"},
      "this case has the flag start-position: some engines cannot start at a position other than 0\n"},
     {{"tiny-far", "far.h5", "--dtype", "float32"}, "this case has the flag far-positions: "},
+    {{"tiny-one-token", "best.h5", "--require", "layers"}, "--require layers: the dump covers less (logits)"},
     {{"tiny-one-token", "logits.h5", "--require", "layers"}, "--require layers: the dump covers less (logits)"},
     {{"tiny-one-token", "logits.h5", "--require", "full"}, "--require full: the dump covers less (logits)"},
 };
@@ -723,6 +820,102 @@ START_TEST(an_older_report_is_replaced)
 }
 END_TEST
 
+/* --- the manual --- */
+
+/* The next word of text that begins with the mark: what follows the mark is copied to word. False where there is none. */
+static bool next_option(const char **text, const char *mark, char word[64])
+{
+    const char *at = strstr(*text, mark);
+    if (at == NULL)
+        return false;
+    at += strlen(mark);
+    size_t length = strspn(at, "abcdefghijklmnopqrstuvwxyz-");
+    snprintf(word, 64, "%.*s", (int)length, at);
+    *text = at + length;
+    return true;
+}
+
+/* Is the mark followed by just this word somewhere? */
+static bool has_option(const char *text, const char *mark, const char *word)
+{
+    char found[64];
+    while (next_option(&text, mark, found))
+        if (!strcmp(found, word))
+            return true;
+    return false;
+}
+
+/* The options of --help are those of the page, where mdoc has "Fl -json" for --json. */
+START_TEST(the_manual_has_the_options_that_there_are)
+{
+    const char *const help[] = {"--help", NULL};
+    const outcome o = run((program)_i, help);
+    char page[PATH_MAX], word[64];
+    size_t count = 0;
+    snprintf(page, sizeof page, "man/%s.1", NAMES[_i]);
+    const char *manual = test_read(page);
+    for (const char *at = o.out; next_option(&at, "--", word); count++)
+        ck_assert_msg(has_option(manual, "Fl -", word), "%s lacks --%s", page, word);
+    ck_assert_uint_gt(count, 8);
+    for (const char *at = manual; next_option(&at, "Fl -", word);)
+        ck_assert_msg(!strcmp(word, "help") || has_option(o.out, "--", word), "%s has --%s, which %s --help lacks", page, word, NAMES[_i]);
+}
+END_TEST
+
+/* --- several dumps --- */
+
+/* Lists, each dump with the exit status that it has alone: the worst is the whole's. */
+static const struct {
+    const char *dumps[4];
+    int status;
+    const char *verdict, *out, *junit[3];
+} LISTS[] = {
+    {{"{file: good.h5, case: tiny-one-token, require: full}", "{file: logits.h5, case: tiny-one-token}"}, 0, "PASS",
+     "2 dumps: 2 without a fault, 0 do not conform, 0 cannot be judged\n",
+     {"<testsuite name=\"tiny-one-token.good\"", "<testcase classname=\"gemma4.tiny-one-token.logits.head\" name=\"logits\"", "tensors are not in the dump: embed "}},
+    {{"{file: good.h5, case: tiny-one-token}", "{file: wrong.h5, case: tiny-one-token}"}, 1, "FAIL", "DOES NOT CONFORM; first divergence embed",
+     {"<testsuite name=\"tiny-one-token.good\"", "<testsuite name=\"tiny-one-token.wrong\"", "failures=\"1\""}},
+    {{"{file: half.h5, case: tiny-one-token}", "{file: wrong.h5, case: tiny-one-token}", "{file: good.h5, model: model}"}, 2, "UNUSABLE",
+     "3 dumps: 1 without a fault, 1 do not conform, 1 cannot be judged\n",
+     {"<testsuite name=\"gemma4-check.half\"", "<testcase classname=\"gemma4.half\" name=\"input\"", "<testsuite name=\"gemma4-check.good\""}},
+    {{"{file: good.h5}"}, 2, "UNUSABLE", "attribute case: expected a text, found none", {"<error type=\"unusable\"", "errors=\"1\"", "good.h5"}},
+    {{"{file: good.h5, case: tiny-one-token, require: most}"}, 2, "UNUSABLE", "--require: expected full, layers or logits, found 'most'",
+     {"<error ", "<testsuite name=\"gemma4-check.good\"", "most"}},
+};
+
+START_TEST(several_dumps_are_judged_in_one_call)
+{
+    char *list = test_join(work, "list.yaml"), *json = test_join(test_fresh_dir(), "r.json"), *junit = test_join(test_fresh_dir(), "r.xml");
+    const char *const args[] = {"--manifest", "list.yaml", "--json", json, "--junit", junit, NULL};
+    char text[4096] = "format: gemma4-dumps\nversion: 1\ndumps:\n";
+    gemma4_error error = {""};
+    size_t count = 0;
+    for (; LISTS[_i].dumps[count]; count++)
+        snprintf(text + strlen(text), sizeof text - strlen(text), "  - %s\n", LISTS[_i].dumps[count]);
+    test_write_text(list, text);
+    outcome o = run(CHECK, args);
+    ck_assert_msg(o.status == LISTS[_i].status, "status %d: %.500s%.300s", o.status, o.out, o.err);
+    if (o.status == 2)
+        assert_unusable(&o, CHECK, "dumps cannot be judged, the first is ");
+    else
+        ck_assert_str_eq(o.err, "");
+    ck_assert_msg(strstr(o.out, LISTS[_i].out) != NULL, "%.1000s", o.out);
+    gemma4_document *document = gemma4_document_read(json, &error), *schema = gemma4_document_read("spec/report.schema.json", &error);
+    ck_assert_msg(document && schema, "%s", error.message);
+    const gemma4_node *root = gemma4_document_root(document);
+    ck_assert_str_eq(test_schema_violation(gemma4_document_root(schema), root), "");
+    ck_assert_str_eq(gemma4_node_get(root, "verdict")->text, LISTS[_i].verdict);
+    ck_assert_uint_eq(gemma4_node_get(root, "reports")->count, count);
+    gemma4_document_free(document);
+    gemma4_document_free(schema);
+    const char *xml = test_read(junit), *malformed = test_malformed(xml);
+    ck_assert_msg(malformed == NULL, "%.80s", malformed);
+    ck_assert_uint_eq(test_occurrences(xml, "<testsuite "), count);
+    for (size_t i = 0; i < COUNT(LISTS[_i].junit); i++)
+        ck_assert_msg(strstr(xml, LISTS[_i].junit[i]) != NULL, "%s is not in %.500s", LISTS[_i].junit[i], xml);
+}
+END_TEST
+
 Suite *cli_suite(void)
 {
     Suite *suite = suite_create("cli");
@@ -731,6 +924,9 @@ Suite *cli_suite(void)
     tcase_set_timeout(c, 60);
     suite_add_tcase(suite, c);
     tcase_add_loop_test(c, one_line_says_what_is_wrong, 0, COUNT(REFUSED));
+    tcase_add_test(c, a_real_engines_own_names_lead_to_a_verdict);
+    tcase_add_test(c, values_say_what_names_do_not);
+    tcase_add_loop_test(c, what_no_map_can_import_is_said_in_one_line, 0, COUNT(NO_MAPS));
     tcase_add_loop_test(c, a_file_of_another_kind_is_called_what_it_is, 0, COUNT(OTHER_FILES));
     tcase_add_test(c, a_broken_safetensors_file_is_read_as_one);
     tcase_add_test(c, no_arguments_show_the_usage);
@@ -745,5 +941,7 @@ Suite *cli_suite(void)
     tcase_add_loop_test(c, output_that_cannot_be_written_is_status_2, 0, access("/dev/full", W_OK) == 0 ? COUNT(PRINTING) : 0);
     tcase_add_loop_test(c, json_and_junit_are_written_whatever_the_verdict, 0, COUNT(REPORTS));
     tcase_add_test(c, an_older_report_is_replaced);
+    tcase_add_loop_test(c, several_dumps_are_judged_in_one_call, 0, COUNT(LISTS));
+    tcase_add_loop_test(c, the_manual_has_the_options_that_there_are, 0, 2);
     return suite;
 }

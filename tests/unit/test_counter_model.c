@@ -149,7 +149,7 @@ static double distance(const run *r, const gemma4_step *step, const gemma4_param
 
 static bool computed(gemma4_tap tap, size_t layer)
 {
-    return tap != GEMMA4_TAP_LAYER_INPUT && (gemma4_tap_describe(tap)->per_layer || layer == 0);
+    return tap != GEMMA4_TAP_LAYER_INPUT && !gemma4_tap_describe(tap)->derived && (gemma4_tap_describe(tap)->per_layer || layer == 0);
 }
 
 /* --- fixtures, made before the tests are forked --- */

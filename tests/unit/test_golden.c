@@ -240,7 +240,7 @@ START_TEST(the_case_s_schedule_gives_the_bits_of_the_whole_prefill)
     run_case(&o, &all, 1, hash_event, whole);
     run_case(&o, o.c->schedule, o.c->schedule_count, hash_event, chunked);
     for (int tap = 0; tap < GEMMA4_TAP_COUNT; tap++)
-        ck_assert_msg(whole[tap] != 0 && whole[tap] == chunked[tap], "%s: %s differs", o.c->id,
+        ck_assert_msg((whole[tap] != 0) != gemma4_tap_describe((gemma4_tap)tap)->derived && whole[tap] == chunked[tap], "%s: %s differs", o.c->id,
                       gemma4_tap_describe((gemma4_tap)tap)->name);
     close_case(&o);
 }

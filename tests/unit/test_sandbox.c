@@ -498,7 +498,7 @@ static int converse(const script *s, double seconds, gemma4_error *error)
     if (status == 0) {
         status = source.list(source.state, &config, list, error);
         if (status == 0)
-            status = source.read(source.state, &list->items[0], 0, 0, 5, values, error);
+            status = source.read(source.state, &list->items[0], (const size_t[]){0, 0}, (const size_t[]){5, 12}, values, error);
         gemma4_error again = {""};
         if (status != 0) /* a reader that lied once is asked no more */
             ck_assert(source.list(source.state, &config, list, &again) == -1 && strstr(again.message, "cannot be read any more"));

@@ -210,8 +210,11 @@ END_TEST
 
 START_TEST(ids_are_not_rounded)
 {
-    const gemma4_tap_info *info = gemma4_tap_describe(GEMMA4_TAP_ROUTER_TOPK_IDS);
-    ck_assert(info->ids && info->each_roundings == 0 && info->shared_roundings == 0 && info->sum[0] == '\0');
+    for (int tap = 0; tap < GEMMA4_TAP_COUNT; tap++) {
+        const gemma4_tap_info *info = gemma4_tap_describe((gemma4_tap)tap);
+        ck_assert(!info->ids || (info->each_roundings == 0 && info->shared_roundings == 0 && info->sum[0] == '\0'));
+    }
+    ck_assert(gemma4_tap_describe(GEMMA4_TAP_ROUTER_TOPK_IDS)->ids && gemma4_tap_describe(GEMMA4_TAP_LOGPROBS_IDS)->ids);
 }
 END_TEST
 
