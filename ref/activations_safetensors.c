@@ -59,7 +59,7 @@ static int describe(const gemma4_tensor *tensor, gemma4_stored_tensor *stored, g
 /* The rows of a tensor that does not hold all positions: the metadata entry "NAME.rows", "7,8,9". Here a tensor has no attributes of its own. */
 static int describe_rows(const void *state, const gemma4_tensor *tensor, gemma4_stored_tensor *stored, gemma4_error *error)
 {
-    char key[GEMMA4_TAP_NAME_SIZE + 8], what[GEMMA4_TAP_NAME_SIZE + 300];
+    char key[GEMMA4_STORED_NAME_SIZE + 8], what[GEMMA4_STORED_NAME_SIZE + 300];
     int32_t *rows;
     snprintf(key, sizeof key, "%s.rows", stored->name);
     const char *text = gemma4_safetensors_metadata(state, key);

@@ -21,10 +21,11 @@ void test_bytes_free(test_bytes *b)
     *b = (test_bytes){0};
 }
 
+/* Little-endian, with zeros where it is longer than the number. */
 static void append_number(test_bytes *to, unsigned long value, int size)
 {
-    for (int i = 0; i < size; i++)
-        test_append(to, &(unsigned char){(unsigned char)(value >> (8 * i))}, 1);
+    for (int i = 0; i < size; i++, value >>= 8)
+        test_append(to, &(unsigned char){(unsigned char)value}, 1);
 }
 
 test_bytes test_npy(const char *header, const void *data, size_t size)
