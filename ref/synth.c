@@ -315,7 +315,7 @@ int gemma4_synth(const gemma4_synth_options *options, const char *directory, gem
     if (make_directories(directory, error) || start_file(&config_file, directory, "config.json", error))
         return -1;
     synth_write_config(config_file.f, &p, options->vision);
-    int status = fflush(config_file.f) ? gemma4_fail(error, "%s: cannot write: %s", config_file.temporary, strerror(errno)) : 0;
+    int status = fflush(config_file.f) ? gemma4_fail(error, "%s: cannot write: %s", config_file.path, strerror(errno)) : 0;
     if (!status && !(status = gemma4_config_read(config_file.temporary, &k.config, error))) {
         for (size_t shard = 0; shard < options->shards && !status; shard++)
             status = write_shard(&k, shard, error);
