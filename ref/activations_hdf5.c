@@ -2,6 +2,7 @@
  * (external and soft links, external storage, virtual datasets) and code (filter plugins). None of it is followed: every
  * object is reached through hard links only, and a dataset is looked at only after its storage has been. */
 #include "activations_internal.h"
+#include "reader_internal.h"
 
 #include <hdf5.h>
 #include <stdio.h>
@@ -40,17 +41,26 @@ typedef struct hdf5_state {
 
 /* --- errors --- */
 
+enum { DESCRIPTION_SIZE = 768 }; /* one may quote a long path before it comes to the reason */
+
 static herr_t keep_description(unsigned index, const H5E_error2_t *entry, void *description)
 {
     (void)index;
-    snprintf(description, 256, "%s", entry->desc ? entry->desc : "");
+    snprintf(description, DESCRIPTION_SIZE, "%s", entry->desc ? entry->desc : "");
     return 1; /* the first is the innermost: what went wrong, where the others tell who called */
 }
 
 int gemma4_hdf5_fail(const char *file, const char *what, gemma4_error *error)
 {
-    char description[256] = "";
+    char description[DESCRIPTION_SIZE] = "";
     H5Ewalk2(H5E_DEFAULT, H5E_WALK_UPWARD, keep_description, description);
+    /* What the system said is quoted among addresses and times that are never the same. */
+    static const char quoted[] = "error message = '";
+    char *reason = strstr(description, quoted), *end = reason ? strchr(reason + sizeof quoted - 1, '\'') : NULL;
+    if (end) {
+        *end = '\0';
+        memmove(description, reason + sizeof quoted - 1, (size_t)(end + 1 - (reason + sizeof quoted - 1)));
+    }
     return gemma4_fail(error, "%s: %s: HDF5: %s", file, what, description[0] ? description : "no reason given");
 }
 
@@ -768,19 +778,19 @@ static void hdf5_close(void *context)
     free(state);
 }
 
-static int open_file(hdf5_state *state, gemma4_error *error)
+static int open_file(hdf5_state *state, int file, gemma4_error *error)
 {
-    /* No filter plugin is ever loaded, whatever the file or the environment asks for. The driver is named so that
-     * neither can choose another one. */
-    hid_t access = H5Pcreate(H5P_FILE_ACCESS);
-    if (H5PLset_loading_state(0) >= 0 && access >= 0 && H5Pset_fapl_sec2(access) >= 0)
+    /* No filter plugin is ever loaded, whatever the file or the environment asks for. The driver reads the one descriptor and can open
+     * nothing. */
+    hid_t access = gemma4_hdf5_descriptor_access(file);
+    if (H5PLset_loading_state(0) >= 0 && access >= 0)
         state->file = H5Fopen(state->path, H5F_ACC_RDONLY, access);
     int status = state->file < 0 ? gemma4_hdf5_fail(state->path, "cannot open", error) : 0;
     H5Pclose(access);
     return status;
 }
 
-int gemma4_activations_hdf5_open(const char *path, gemma4_activation_source *source, gemma4_error *error)
+int gemma4_activations_hdf5_from(int file, const char *path, gemma4_activation_source *source, gemma4_error *error)
 {
     hdf5_state *state = calloc(1, sizeof *state);
     if (!state || !(state->path = strdup(path))) {
@@ -788,10 +798,20 @@ int gemma4_activations_hdf5_open(const char *path, gemma4_activation_source *sou
         return gemma4_fail(error, "%s: out of memory", path);
     }
     state->file = state->dataset = H5I_INVALID_HID;
-    if (open_file(state, error) || read_root_attributes(state, error)) {
+    if (open_file(state, file, error) || read_root_attributes(state, error)) {
         hdf5_close(state);
         return -1;
     }
     *source = (gemma4_activation_source){state, hdf5_attribute, hdf5_list, hdf5_read, hdf5_close};
     return 0;
+}
+
+size_t gemma4_activations_hdf5_attributes(const gemma4_activation_source *source, size_t index, const char **name, const char **text)
+{
+    const hdf5_state *state = source->state;
+    if (index < state->attributes_count) {
+        *name = state->attributes[index].name;
+        *text = state->attributes[index].text;
+    }
+    return state->attributes_count;
 }

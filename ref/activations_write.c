@@ -1,13 +1,12 @@
 /* The writer of activation files. The same calls in the same order give the same bytes: no times are stored, and the
  * HDF5 format is pinned to the one that every HDF5 since 1.8 reads. */
 #include "activations_internal.h"
+#include "output.h"
 
-#include <errno.h>
 #include <hdf5.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
 enum { CHUNK_ROWS = 64, CHUNK_BYTES = 1 << 20, DEFLATE_LEVEL = 6 };
 
@@ -22,7 +21,8 @@ typedef struct written_tap {
 } written_tap;
 
 struct gemma4_activations_writer {
-    char *path, *temporary;
+    char *path;
+    gemma4_output output;
     const gemma4_config *config;
     hid_t file;
     size_t positions_count; /* T */
@@ -81,7 +81,7 @@ static hid_t host_type(hid_t type)
 /* Must come before any further call to HDF5, a close included: that clears the reason. */
 static int writer_fail(const gemma4_activations_writer *writer, const char *what, gemma4_error *error)
 {
-    return gemma4_hdf5_fail(writer->temporary, what, error);
+    return gemma4_hdf5_fail(writer->path, what, error);
 }
 
 static int tap_fail(const gemma4_activations_writer *writer, gemma4_tap tap, size_t layer, const char *what,
@@ -165,7 +165,7 @@ static int create_file(gemma4_activations_writer *writer, gemma4_error *error)
     hid_t creation = H5Pcreate(H5P_FILE_CREATE), access = H5Pcreate(H5P_FILE_ACCESS);
     if (creation >= 0 && access >= 0 && H5Pset_obj_track_times(creation, false) >= 0 &&
         H5Pset_fapl_sec2(access) >= 0 && H5Pset_libver_bounds(access, H5F_LIBVER_V18, H5F_LIBVER_V18) >= 0)
-        writer->file = H5Fcreate(writer->temporary, H5F_ACC_TRUNC, creation, access);
+        writer->file = H5Fcreate(writer->output.temporary, H5F_ACC_TRUNC, creation, access);
     int status = writer->file < 0 ? writer_fail(writer, "cannot create", error) : 0;
     H5Pclose(access);
     H5Pclose(creation);
@@ -205,7 +205,6 @@ static int check_case(const char *path, const gemma4_config *config, size_t coun
 static void writer_free(gemma4_activations_writer *writer)
 {
     free(writer->taps);
-    free(writer->temporary);
     free(writer->path);
     free(writer);
 }
@@ -217,16 +216,14 @@ static gemma4_activations_writer *writer_new(const char *path, const gemma4_conf
     gemma4_activations_writer *writer = calloc(1, sizeof *writer);
     if (!writer)
         return NULL;
-    const size_t temporary_size = strlen(path) + 32;
     const size_t taps_count = config->num_hidden_layers * GEMMA4_TAP_COUNT;
     writer->path = strdup(path);
-    writer->temporary = malloc(temporary_size);
     writer->taps = calloc(taps_count, sizeof *writer->taps);
-    if (!writer->path || !writer->temporary || !writer->taps) {
+    if (!writer->path || !writer->taps) {
         writer_free(writer);
         return NULL;
     }
-    snprintf(writer->temporary, temporary_size, "%s.tmp.%ld", path, (long)getpid());
+    writer->output.guard = -1;
     writer->config = config;
     writer->positions_count = count;
     writer->element = element;
@@ -241,6 +238,7 @@ gemma4_activations_writer *gemma4_activations_create(const char *path, const gem
                                                      gemma4_error *error)
 {
     gemma4_element element = gemma4_element_named(store_dtype);
+    H5dont_atexit(); /* libhdf5 crashes there where a file could not be written to its end; what is whole was closed before */
     H5Eset_auto2(H5E_DEFAULT, NULL, NULL);
     if (check_case(path, config, count, first_position, element, store_dtype, error))
         return NULL;
@@ -252,7 +250,7 @@ gemma4_activations_writer *gemma4_activations_create(const char *path, const gem
     writer->real_type = create_real_type(element);
     if (writer->real_type < 0)
         writer_fail(writer, "cannot create the type of the values", error);
-    if (writer->real_type < 0 || create_file(writer, error) || write_case(writer, tokens, first_position, error)) {
+    if (writer->real_type < 0 || gemma4_output_name(&writer->output, path, error) || create_file(writer, error) || write_case(writer, tokens, first_position, error)) {
         gemma4_activations_discard(writer);
         return NULL;
     }
@@ -539,8 +537,8 @@ int gemma4_activations_commit(gemma4_activations_writer *writer, gemma4_error *e
         status = H5Fclose(writer->file) < 0 ? writer_fail(writer, "cannot write", error) : 0;
         writer->file = H5I_INVALID_HID;
     }
-    if (status == 0 && rename(writer->temporary, writer->path) != 0)
-        status = gemma4_fail(error, "%s: cannot rename to %s: %s", writer->temporary, writer->path, strerror(errno));
+    if (status == 0)
+        status = gemma4_output_commit(&writer->output, error);
     gemma4_activations_discard(writer); /* after the rename there is no temporary file left to remove */
     return status;
 }
@@ -558,6 +556,6 @@ void gemma4_activations_discard(gemma4_activations_writer *writer)
         H5Tclose(writer->real_type);
     if (writer->file >= 0)
         H5Fclose(writer->file);
-    unlink(writer->temporary);
+    gemma4_output_discard(&writer->output);
     writer_free(writer);
 }

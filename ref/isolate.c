@@ -8,6 +8,15 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#ifdef __linux__
+#include <sys/prctl.h>
+#endif
+
+#include "guard.h"
+#include "workers.h"
+
+enum { MESSAGE_BYTES = 1024 };
+
 void gemma4_limit_processor_time(unsigned seconds)
 {
     struct rlimit limit;
@@ -20,25 +29,56 @@ void gemma4_limit_processor_time(unsigned seconds)
     setrlimit(RLIMIT_CPU, &limit); /* only the soft limit changes: it can be lifted again */
 }
 
-int gemma4_isolate(int (*run)(void *context), void *context, const char *subject, gemma4_error *error)
+/* fork(). A signal that ends this process ends the child too, from the child's first moment on. */
+static pid_t fork_guarded(void)
+{
+    sigset_t all, before;
+    sigfillset(&all);
+    sigprocmask(SIG_BLOCK, &all, &before);
+    pid_t child = fork();
+    int reason = errno;
+#ifdef __linux__
+    if (child == 0)
+        prctl(PR_SET_PDEATHSIG, SIGTERM); /* this process may be killed so that it can pass on nothing */
+#endif
+    gemma4_guard_child(child > 0 ? child : 0);
+    sigprocmask(SIG_SETMASK, &before, NULL);
+    errno = reason;
+    return child;
+}
+
+static int wait_for(pid_t child, const char *subject, gemma4_error *error)
 {
     int status;
+    while (waitpid(child, &status, 0) < 0)
+        if (errno != EINTR)
+            return gemma4_fail(error, "%s: cannot wait for the process that reads it: %s", subject, strerror(errno));
+    gemma4_guard_child(0);
+    if (WIFEXITED(status))
+        return WEXITSTATUS(status);
+    if (WTERMSIG(status) == SIGXCPU)
+        return gemma4_fail(error, "%s: expected a file that can be read, found one on which reading does not come to an end", subject);
+    return gemma4_fail(error, "%s: expected a file that can be read, found one on which its reader dies of signal %d (%s)", subject,
+                       WTERMSIG(status), strsignal(WTERMSIG(status)));
+}
+
+int gemma4_isolate(int (*run)(void *context), void *context, const char *subject, gemma4_error *error)
+{
+    char *message = gemma4_shared_new(MESSAGE_BYTES, error);
+    if (!message)
+        return -1;
     fflush(NULL); /* or the child would print it again */
-    pid_t child = fork();
-    if (child < 0)
-        return gemma4_fail(error, "%s: cannot start a process to read it: %s", subject, strerror(errno));
+    pid_t child = fork_guarded();
     if (child == 0) {
+        gemma4_guard_message(message, MESSAGE_BYTES);
         int result = run(context);
         fflush(NULL);
         _exit(result);
     }
-    while (waitpid(child, &status, 0) < 0)
-        if (errno != EINTR)
-            return gemma4_fail(error, "%s: cannot wait for the process that reads it: %s", subject, strerror(errno));
-    if (WIFEXITED(status))
-        return WEXITSTATUS(status);
-    if (WTERMSIG(status) == SIGXCPU)
-        return gemma4_fail(error, "%s: expected a file that can be read, found one on which the HDF5 library does not come to an end", subject);
-    return gemma4_fail(error, "%s: expected a file that can be read, found one on which its reader dies of signal %d (%s)", subject,
-                       WTERMSIG(status), strsignal(WTERMSIG(status)));
+    int status = child < 0 ? gemma4_fail(error, "%s: cannot start a process to read it: %s", subject, strerror(errno))
+                           : wait_for(child, subject, error);
+    if (*message)
+        status = gemma4_fail(error, "%.*s", MESSAGE_BYTES - 1, message);
+    gemma4_shared_free(message, MESSAGE_BYTES);
+    return status;
 }

@@ -1,7 +1,8 @@
-/* Running what reads an engine's file in a process of its own.
+/* Running a check in a process of its own.
  *
- * libhdf5 is not memory-safe on corrupt files: flipped bits were measured to crash or to hang it inside calls that cannot be checked
- * beforehand (H5Aread of a variable-length string). Whatever happens to the child, the parent reports it in one line. */
+ * What an HDF5 file does to libhdf5 ends in the reader's sandbox (ref/reader_internal.h). This is the second wall: whatever else happens
+ * on a stranger's files (memory runs out, a mapped file is cut short, a fault of ours), the parent reports it in one line, and writes the
+ * reports that were asked for. */
 #ifndef GEMMA4_ISOLATE_H
 #define GEMMA4_ISOLATE_H
 

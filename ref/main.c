@@ -9,9 +9,11 @@
 #include "activations.h"
 #include "facts.h"
 #include "forward.h"
+#include "guard.h"
 #include "logprobs.h"
 #include "ops.h"
 #include "options.h"
+#include "output.h"
 #include "show.h"
 #include "stream.h"
 #include "synth.h"
@@ -303,6 +305,8 @@ static int command_dump(int argc, char **argv, gemma4_error *error)
     int status = gemma4_options_parse(argc, argv, options, NULL, 0, &words, error);
     if (!status && !out)
         status = gemma4_fail(error, "command line: option '--out' is required");
+    if (!status)
+        status = gemma4_output_is_not_of(out, j.model_dir, error);
     if (d.glob && !strcmp(d.glob, "all"))
         d.glob = NULL;
     if (!status)
@@ -388,6 +392,7 @@ int main(int argc, char **argv)
     } commands[] = {{"run", command_run}, {"dump", command_dump}, {"facts", command_facts}, {"show", gemma4_show_command},
                     {"synth", command_synth}};
     gemma4_error error;
+    gemma4_guard_install("gemma4-ref");
     if (argc == 2 && (!strcmp(argv[1], "--help") || !strcmp(argv[1], "-h")))
         return fputs(usage, stdout) < 0 ? 2 : 0;
     if (argc == 2 && !strcmp(argv[1], "--version"))

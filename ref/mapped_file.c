@@ -1,4 +1,5 @@
 #include "mapped_file.h"
+#include "guard.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -15,15 +16,17 @@ static int map(gemma4_mapped_file *file, int fd, const char *path, gemma4_error 
         return gemma4_fail(error, "%s: %s", path, strerror(errno));
     if (!S_ISREG(status.st_mode))
         return gemma4_fail(error, "%s: expected a regular file, found another kind", path);
-    *file = (gemma4_mapped_file){.size = (size_t)status.st_size};
+    *file = (gemma4_mapped_file){.size = (size_t)status.st_size, .guard = -1};
     if (file->size) {
         void *bytes = mmap(NULL, file->size, PROT_READ, MAP_PRIVATE, fd, 0);
         if (bytes == MAP_FAILED)
             return gemma4_fail(error, "%s: cannot be mapped: %s", path, strerror(errno));
         file->bytes = bytes;
     }
-    if ((file->path = strdup(path)))
+    if ((file->path = strdup(path))) {
+        file->guard = file->bytes ? gemma4_guard_mapping(file->bytes, file->size, file->path) : -1;
         return 0;
+    }
     gemma4_mapped_file_close(file);
     return gemma4_fail(error, "%s: out of memory", path);
 }
@@ -40,6 +43,8 @@ int gemma4_mapped_file_open(gemma4_mapped_file *file, const char *path, gemma4_e
 
 void gemma4_mapped_file_close(gemma4_mapped_file *file)
 {
+    if (file->bytes && file->path)
+        gemma4_guard_forget_mapping(file->guard);
     if (file->bytes)
         munmap((void *)file->bytes, file->size);
     free(file->path);

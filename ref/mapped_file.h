@@ -10,6 +10,7 @@ typedef struct gemma4_mapped_file {
     char *path;
     const unsigned char *bytes; /* [size]; NULL where the file is empty */
     size_t size;
+    int guard; /* its number there (ref/guard.h) */
 } gemma4_mapped_file;
 
 /* Waits for no pipe: what is no regular file fails. On failure nothing needs closing. */

@@ -12,6 +12,7 @@
 #include <unistd.h>
 
 #include "document.h"
+#include "guard.h"
 
 #define LENGTH_BYTES 8
 #define INDEX_NAME "model.safetensors.index.json"
@@ -23,6 +24,7 @@ typedef struct shard {
     char *path;
     unsigned char *map;
     size_t size;
+    int guard;
     gemma4_document *header;
 } shard;
 
@@ -170,6 +172,7 @@ static int map_file(int fd, shard *file, gemma4_error *error)
 #endif
     file->map = map;
     file->size = (size_t)status.st_size;
+    file->guard = gemma4_guard_mapping(map, file->size, file->path);
     return 0;
 }
 
@@ -202,8 +205,10 @@ static int shard_open(shard *file, size_t *header_size, gemma4_error *error)
 static void shard_close(shard *file)
 {
     gemma4_document_free(file->header);
-    if (file->map != NULL)
+    if (file->map != NULL) {
+        gemma4_guard_forget_mapping(file->guard);
         munmap(file->map, file->size);
+    }
     free(file->path);
 }
 

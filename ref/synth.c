@@ -10,6 +10,7 @@
 #include <unistd.h>
 
 #include "model.h"
+#include "output.h"
 #include "synth_internal.h"
 
 /* ---------------------------------------------------------------- weights */
@@ -145,10 +146,7 @@ static void write_tensor(FILE *f, const filled_tensor *filled, uint64_t seed)
 /* ------------------------------------------------------------------ files */
 
 /* A file under construction: written under a temporary name, renamed by finish_file. */
-typedef struct output {
-    char path[4096], temporary[4096 + 32];
-    FILE *f;
-} output;
+typedef gemma4_output output;
 
 /* Creates a directory and the parents it lacks. */
 static int make_directories(const char *directory, gemma4_error *error)
@@ -170,22 +168,15 @@ static int make_directories(const char *directory, gemma4_error *error)
 
 static int start_file(output *out, const char *directory, const char *name, gemma4_error *error)
 {
-    if (snprintf(out->path, sizeof out->path, "%s/%s", directory, name) >= (int)sizeof out->path)
+    char path[GEMMA4_OUTPUT_PATH_SIZE];
+    if (snprintf(path, sizeof path, "%s/%s", directory, name) >= (int)sizeof path)
         return gemma4_fail(error, "%.200s...: path too long", directory);
-    snprintf(out->temporary, sizeof out->temporary, "%s.tmp.%ld", out->path, (long)getpid()); /* another run may write the same file */
-    out->f = fopen(out->temporary, "wb");
-    return out->f ? 0 : gemma4_fail(error, "%s: cannot write: %s", out->temporary, strerror(errno));
+    return gemma4_output_open(out, path, error);
 }
 
 static int finish_file(output *out, gemma4_error *error)
 {
-    int bad = ferror(out->f);
-    bad = fclose(out->f) || bad;
-    if (bad || rename(out->temporary, out->path)) {
-        unlink(out->temporary);
-        return gemma4_fail(error, "%s: cannot write: %s", out->path, strerror(errno));
-    }
-    return 0;
+    return gemma4_output_commit(out, error);
 }
 
 /* Which of the shards a tensor goes to: the layers are dealt out in order; the head and tail go to the first and last. */
@@ -324,7 +315,7 @@ int gemma4_synth(const gemma4_synth_options *options, const char *directory, gem
     if (make_directories(directory, error) || start_file(&config_file, directory, "config.json", error))
         return -1;
     synth_write_config(config_file.f, &p, options->vision);
-    int status = fflush(config_file.f) ? gemma4_fail(error, "%s: cannot write: %s", config_file.temporary, strerror(errno)) : 0;
+    int status = fflush(config_file.f) ? gemma4_fail(error, "%s: cannot write: %s", config_file.path, strerror(errno)) : 0;
     if (!status && !(status = gemma4_config_read(config_file.temporary, &k.config, error))) {
         for (size_t shard = 0; shard < options->shards && !status; shard++)
             status = write_shard(&k, shard, error);
@@ -335,8 +326,7 @@ int gemma4_synth(const gemma4_synth_options *options, const char *directory, gem
         gemma4_config_free(&k.config);
     }
     if (status) {
-        fclose(config_file.f);
-        unlink(config_file.temporary);
+        gemma4_output_discard(&config_file);
         return -1;
     }
     return finish_file(&config_file, error);

@@ -3,10 +3,10 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
 #include "agreement.h"
 #include "explain.h"
+#include "guard.h"
 #include "hash.h"
 #include "isolate.h"
 #include "judge.h"
@@ -14,8 +14,11 @@
 #include "maps.h"
 #include "names.h"
 #include "options.h"
+#include "output.h"
+#include "outputs.h"
 #include "report_html.h"
 #include "sample.h"
+#include "sandbox.h"
 #include "selftest.h"
 #include "several.h"
 #include "times.h"
@@ -53,6 +56,8 @@ static const char usage[] =
     "           a case, its default; longer for a larger model); steps, do not\n"
     "Exit status: 0 conforms, 1 does not, 2 cannot be judged: one line on stderr says why.\n";
 
+#define COUNT(table) (sizeof(table) / sizeof *(table))
+
 enum { CONFORMS = 0, DIVERGES = 1, UNUSABLE = 2 };
 enum { SECONDS_TO_OPEN = 30 }; /* of processor time, for looking through the dump; its values are read later */
 
@@ -72,24 +77,16 @@ typedef struct opened {
     const gemma4_import_log *log; /* NULL without a map */
 } opened;
 
-/* Writes a report to path under a temporary name first, so that no half-written file is ever there. */
+/* A report appears whole or not at all. */
 static int write_file(const char *path, void (*write)(FILE *, const void *), const void *what, gemma4_error *error)
 {
-    char temporary[4096];
+    gemma4_output output;
     if (!path)
         return 0;
-    if (snprintf(temporary, sizeof temporary, "%s.tmp.%ld", path, (long)getpid()) >= (int)sizeof temporary)
-        return gemma4_fail(error, "%.200s...: path too long", path);
-    FILE *f = fopen(temporary, "w");
-    if (!f)
-        return gemma4_fail(error, "%s: cannot write: %s", temporary, strerror(errno));
-    write(f, what);
-    int bad = ferror(f);
-    if (fclose(f) || bad || rename(temporary, path)) {
-        unlink(temporary);
-        return gemma4_fail(error, "%s: cannot write: %s", path, strerror(errno));
-    }
-    return 0;
+    if (gemma4_output_open(&output, path, error))
+        return -1;
+    write(output.f, what);
+    return gemma4_output_commit(&output, error);
 }
 
 /* A report that did not reach its reader must not end in "conforms". */
@@ -273,10 +270,16 @@ static int check(void *context)
     return status;
 }
 
-/* The engine's file is read by a child process only. */
+/* The whole check is done by a child process. */
 static int command_check(request *r)
 {
     gemma4_error error;
+    const char *const outputs[] = {r->json, r->junit, r->html};
+    if (gemma4_check_outputs(outputs, COUNT(outputs), r->case_name, r->model_dir, r->engine_paths, r->engine_count, &error) ||
+        gemma4_check_outputs(outputs, COUNT(outputs), NULL, NULL, &r->map_name, 1, &error)) {
+        fprintf(stderr, "gemma4-check: %s\n", error.message); /* and no report: it would be written over what was meant to be kept */
+        return UNUSABLE;
+    }
     int status = gemma4_isolate(check, r, r->engine_path, &error);
     return status < 0 ? say_unusable(r, &error) : status;
 }
@@ -320,6 +323,9 @@ static int check_parts(const request *r, gemma4_part *parts, const gemma4_dump_l
     for (size_t i = 0; i < list->count; i++) {
         request one = *r;
         gemma4_error died;
+        const char *const outputs[] = {r->json, r->junit}, *const dump = list->dumps[i].path;
+        if (gemma4_check_outputs(outputs, COUNT(outputs), NULL, NULL, &dump, 1, error))
+            return -1;
         one.part = &parts[i];
         if (gemma4_part_open(&parts[i], &list->dumps[i], error))
             return -1;
@@ -332,6 +338,9 @@ static int check_parts(const request *r, gemma4_part *parts, const gemma4_dump_l
 static int command_several(const request *r, gemma4_error *error)
 {
     gemma4_dump_list list;
+    const char *const outputs[] = {r->json, r->junit};
+    if (gemma4_check_outputs(outputs, COUNT(outputs), NULL, NULL, &r->manifest, 1, error))
+        return UNUSABLE;
     if (gemma4_dump_list_open(r->manifest, &list, error))
         return UNUSABLE;
     gemma4_part *parts = calloc(list.count, sizeof *parts);
@@ -650,15 +659,23 @@ static int command_names(int argc, char **argv, gemma4_error *error)
     return status;
 }
 
+static int show_version(void)
+{
+    char sandbox[128];
+    gemma4_sandbox_describe(sandbox, sizeof sandbox);
+    return printf("gemma4-check %s\nsandbox: %s\n", gemma4_version(), sandbox) < 0 || fflush(stdout) ? UNUSABLE : 0;
+}
+
 int main(int argc, char **argv)
 {
     gemma4_error error = {""};
     int status;
     bool said = false; /* what is wrong was printed already */
+    gemma4_guard_install("gemma4-check");
     if (argc == 2 && (!strcmp(argv[1], "--help") || !strcmp(argv[1], "-h")))
         return fputs(usage, stdout) < 0 || fflush(stdout) ? UNUSABLE : 0;
     if (argc == 2 && !strcmp(argv[1], "--version"))
-        return printf("gemma4-check %s\n", gemma4_version()) < 0 || fflush(stdout) ? UNUSABLE : 0;
+        return show_version();
     if (argc < 2) {
         fputs(usage, stderr);
         return UNUSABLE;

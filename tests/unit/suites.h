@@ -53,5 +53,7 @@ Suite *selftest_suite(void);
 Suite *sample_suite(void);
 Suite *twins_suite(void);
 Suite *report_identified_suite(void);
+Suite *sandbox_suite(void);
+Suite *outputs_suite(void);
 
 #endif

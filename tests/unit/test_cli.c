@@ -603,6 +603,7 @@ static const struct {
     {REF, {"show", "no-dtype.h5", "embed", "--position", "0"}, "\nmin 0  max 0  mean 0  RMS 0  NaN 0  Inf 0\nposition 0\n       0 "},
     {CHECK, {"--help"}, "usage: gemma4-check"},
     {CHECK, {"--version"}, "gemma4-check "},
+    {CHECK, {"--version"}, "\nsandbox: "},
     {CHECK, {"list"}, "tiny-one-token"},
     {CHECK, {"list", "tiny-prompt"}, "\ntokens     " PROMPT "\nschedule   12\npositions  0 ... 11\n"},
     {CHECK, {"list", "golden/cases/tiny-far.yaml"}, "\npositions  262120 ... 262143\n"},
