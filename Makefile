@@ -2,6 +2,9 @@
 #
 #   make                  build/gemma4-ref and build/gemma4-check
 #   make demo             two dumps of a real engine through gemma4-check: one conforms, one does not
+#   make checkpoints      the cases' checkpoints as folders and as GGUF (F32, BF16, F16, Q8_0)              (Python)
+#   make engine ENGINE=X  dumps every case with engine X of golden/engines, and checks the dumps           (Python)
+#   make engines          spec/engines.md and .json from what make engine has left in build/engines        (Python)
 #   make check            all tests, offline, without Python
 #   make install          programs, library, cases and manual under PREFIX (/usr/local), seen from DESTDIR
 #   make uninstall        removes them
@@ -41,7 +44,7 @@ VERSION  := $(shell git describe --always --dirty 2>/dev/null || echo unknown)
 # -ffp-contract=off and no -march: the same bits on every machine. Never -ffast-math: the checker must see NaN.
 LANGUAGE  = -std=c11 -D_GNU_SOURCE -ffp-contract=off
 WARNINGS  = -Wall -Wextra -Wshadow -Wstrict-prototypes -Wmissing-prototypes -Wvla
-PACKAGES  = hdf5 yaml-0.1 libcrypto
+PACKAGES  = hdf5 yaml-0.1 libcrypto zlib
 CPPFLAGS += -Iref -Itests/check -MMD -MP $(if $(PACKAGES),$(shell pkg-config --cflags $(PACKAGES)))
 LDLIBS   += $(if $(PACKAGES),$(shell pkg-config --libs $(PACKAGES))) -lm
 COMPILE   = $(CC) $(CPPFLAGS) $(LANGUAGE) $(WARNINGS) $(WERROR) $(CFLAGS) $(TWIN_FLAGS) $(SANITIZE)
@@ -273,6 +276,28 @@ check-warnings:
 	$(MAKE) BUILD=$(BUILD)/gcc CC=gcc WERROR=-Werror all $(BUILD)/gcc/unit-tests $(BUILD)/gcc/gemma4-twins $(BUILD)/gcc/gemma4-bench
 	$(MAKE) BUILD=$(BUILD)/clang CC=clang WERROR=-Werror all $(BUILD)/clang/unit-tests $(BUILD)/clang/gemma4-twins $(BUILD)/clang/gemma4-bench
 
+# -------------------------------------------------------------------- engines
+
+# An engine's environment. llama.cpp's has llama.cpp's own converter to GGUF.
+build/engines/%/bin/python: golden/engines/%/requirements.txt
+	python3 -m venv build/engines/$*
+	build/engines/$*/bin/pip install --quiet $(PIP_ARGS) -r $<
+	@touch $@
+
+checkpoints: $(BUILD)/gemma4-ref build/engines/llama.cpp/bin/python
+	sh golden/engines/checkpoints.sh build build/engines/llama.cpp/bin/python
+
+# The folders alone need no Python. GGUF files are made for the engine that reads them.
+ENGINE  =
+RECIPES = $(patsubst golden/engines/%/recipe.yaml,%,$(wildcard golden/engines/*/recipe.yaml))
+engine: all $(if $(filter $(ENGINE),$(RECIPES)),build/engines/$(ENGINE)/bin/python)
+	@$(if $(filter $(ENGINE),$(RECIPES)),,echo "make engine ENGINE=X: expected one of $(RECIPES); found '$(ENGINE)'" >&2; exit 2)
+	sh golden/engines/checkpoints.sh build $(if $(filter gguf,$(shell sed -n 's/^model: //p' golden/engines/$(ENGINE)/recipe.yaml 2>/dev/null)),build/engines/$(ENGINE)/bin/python)
+	build/engines/$(ENGINE)/bin/python golden/engines/run.py $(ENGINE) --check $(BUILD)/gemma4-check
+
+engines:
+	$(firstword $(wildcard build/engines/*/bin/python) build/engines/mlx-lm/bin/python) golden/engines/table.py
+
 # --------------------------------------------------------------------- oracle
 
 ORACLE = build/oracle/bin/python
@@ -299,5 +324,5 @@ golden-verify: all $(ORACLE)
 clean:
 	rm -rf $(BUILD)
 
-.PHONY: all always demo check install uninstall dist dist-check dist-arm64 agreement precision check-sanitizers check-warnings honest planted uncatalogued pairs identify golden golden-verify kill-matrix kill-matrix-verify mutate honest-reference clean twin-errors check-neon bench bench-check check-full
+.PHONY: all always demo checkpoints engine engines check install uninstall dist dist-check dist-arm64 agreement precision check-sanitizers check-warnings honest planted uncatalogued pairs identify golden golden-verify kill-matrix kill-matrix-verify mutate honest-reference clean twin-errors check-neon bench bench-check check-full
 -include $(shell find $(BUILD) -name '*.d' 2>/dev/null)

@@ -1,6 +1,7 @@
 /* Activation files: the common door. A source (HDF5 or safetensors) lists its tensors; here they are compared with what
  * the config implies, put in dataflow order, and their values converted. */
 #include "activations_internal.h"
+#include "import.h"
 #include "near_names.h"
 
 #include <stdio.h>
@@ -53,7 +54,9 @@ int gemma4_stored_add(gemma4_stored_list *list, const gemma4_config *config, con
                       gemma4_stored_tensor **tensor, gemma4_error *error)
 {
     *tensor = NULL;
-    if (!name_is_known(config, name)) {
+    if (strlen(name) >= GEMMA4_STORED_NAME_SIZE && list->takes_all)
+        return gemma4_fail(error, "%.100s...: expected names of at most %d bytes, found a longer one", name, GEMMA4_STORED_NAME_SIZE - 1);
+    if (!list->takes_all && !name_is_known(config, name)) {
         gemma4_stored_add_unknown(list, name);
         return 0;
     }
@@ -71,7 +74,7 @@ int gemma4_stored_add(gemma4_stored_list *list, const gemma4_config *config, con
     return 0;
 }
 
-static void stored_list_free(gemma4_stored_list *list)
+void gemma4_stored_list_free(gemma4_stored_list *list)
 {
     for (size_t i = 0; i < list->count; i++)
         free(list->items[i].rows);
@@ -132,6 +135,17 @@ static bool match_tap_shape(activation_entry *entry, size_t rows, const size_t d
 
 /* --- reading elements --- */
 
+/* The rows as a block of the tensor: all of the other axes. */
+static int read_rows(const gemma4_activations *file, const gemma4_stored_tensor *tensor, size_t row_axis, size_t first_row, size_t count,
+                     void *elements, gemma4_error *error)
+{
+    size_t start[8] = {0}, extent[8];
+    memcpy(extent, tensor->shape, sizeof extent);
+    start[row_axis] = first_row;
+    extent[row_axis] = count;
+    return file->source.read(file->source.state, tensor, start, extent, elements, error);
+}
+
 /* Reads count rows as they are stored. The buffer is the caller's to free; NULL on failure. */
 static void *read_elements(const gemma4_activations *file, const gemma4_stored_tensor *tensor, size_t row_axis,
                            size_t first_row, size_t count, size_t row_elements, gemma4_error *error)
@@ -147,7 +161,7 @@ static void *read_elements(const gemma4_activations *file, const gemma4_stored_t
         gemma4_fail(error, "%s: %s: out of memory", file->path, tensor->name);
         return NULL;
     }
-    if (file->source.read(file->source.state, tensor, row_axis, first_row, count, elements, error)) {
+    if (read_rows(file, tensor, row_axis, first_row, count, elements, error)) {
         free(elements);
         return NULL;
     }
@@ -170,6 +184,13 @@ static int check_request(const gemma4_activations *file, const activation_entry 
     return 0;
 }
 
+/* The factor of a map. */
+static void apply_scale(const gemma4_stored_tensor *tensor, size_t count, float *values)
+{
+    for (size_t i = 0; tensor->scale != 0 && i < count; i++)
+        values[i] = (float)(values[i] * tensor->scale);
+}
+
 int gemma4_activations_read(gemma4_activations *file, const gemma4_activation *activation, size_t first_row, size_t count,
                             float *values, gemma4_error *error)
 {
@@ -179,13 +200,18 @@ int gemma4_activations_read(gemma4_activations *file, const gemma4_activation *a
         return -1;
     if (count == 0)
         return 0;
-    if (tensor->element == GEMMA4_ELEMENT_F32) /* needs neither conversion nor a buffer */
-        return file->source.read(file->source.state, tensor, entry->row_axis, first_row, count, values, error);
+    if (tensor->element == GEMMA4_ELEMENT_F32) { /* needs neither conversion nor a buffer */
+        int status = read_rows(file, tensor, entry->row_axis, first_row, count, values, error);
+        if (status == 0)
+            apply_scale(tensor, count * entry->row_elements, values);
+        return status;
+    }
 
     void *elements = read_elements(file, tensor, entry->row_axis, first_row, count, entry->row_elements, error);
     if (!elements)
         return -1;
     gemma4_element_to_float(tensor->element, elements, count * entry->row_elements, values);
+    apply_scale(tensor, count * entry->row_elements, values);
     free(elements);
     return 0;
 }
@@ -273,17 +299,29 @@ static int read_int_list(const gemma4_activations *file, const gemma4_stored_ten
     return 0;
 }
 
-/* Fills T, tokens and positions. */
-static int read_case(gemma4_activations *file, const gemma4_config *config, gemma4_error *error)
+/* The tokens that a dump without any was made from. */
+static int take_tokens(gemma4_activations *file, const gemma4_given_tokens *given, gemma4_error *error)
+{
+    file->positions_count = given->count;
+    file->tokens = malloc(given->count * sizeof *file->tokens);
+    if (!file->tokens)
+        return gemma4_fail(error, "%s: out of memory", file->path);
+    memcpy(file->tokens, given->tokens, given->count * sizeof *file->tokens);
+    return 0;
+}
+
+/* Fills T, tokens and positions. given may be NULL. */
+static int read_case(gemma4_activations *file, const gemma4_config *config, const gemma4_given_tokens *given, gemma4_error *error)
 {
     const size_t max_count = config->max_position_embeddings;
     const gemma4_stored_tensor *tokens = find_stored(file, "tokens"), *positions = find_stored(file, "positions");
     char found[512];
-    if (!tokens) {
+    if (!tokens && !given) {
         unknown_text(&file->list, found, sizeof found);
         return gemma4_fail(error, "%s: tokens: expected the input ids, found no such dataset, but %s", file->path, found);
     }
-    if (read_int_list(file, tokens, &file->positions_count, max_count, config->vocab_size, &file->tokens, error))
+    if (tokens ? read_int_list(file, tokens, &file->positions_count, max_count, config->vocab_size, &file->tokens, error)
+               : take_tokens(file, given, error))
         return -1;
     size_t T = file->positions_count;
     if (positions && read_int_list(file, positions, &T, max_count, max_count, &file->positions, error))
@@ -298,7 +336,7 @@ static int read_case(gemma4_activations *file, const gemma4_config *config, gemm
     for (size_t t = 0; t < T; t++) {
         file->every_row[t] = t;
         if (counted)
-            file->positions[t] = (int32_t)t;
+            file->positions[t] = (int32_t)(t + (given ? given->first_position : 0));
         else if (t > 0 && file->positions[t] != file->positions[t - 1] + 1)
             return gemma4_fail(error, "%s: positions: positions must be consecutive: entry %zu: expected %d, found %d",
                                file->path, t, file->positions[t - 1] + 1, file->positions[t]);
@@ -445,7 +483,7 @@ static int check_attribute(const gemma4_activations *file, const char *name, con
 static int open_source(const char *path, gemma4_activation_source *source, gemma4_error *error)
 {
     gemma4_activations_kind kind;
-    if (gemma4_activations_kind_of(path, &kind, error))
+    if (gemma4_activations_kind_of(path, false, &kind, error))
         return -1;
     return kind == GEMMA4_ACTIVATIONS_HDF5 ? gemma4_activations_hdf5_open(path, source, error)
                                            : gemma4_activations_safetensors_open(path, source, error);
@@ -472,7 +510,8 @@ static int refuse_without_taps(const gemma4_activations *file, gemma4_error *err
 {
     char found[512];
     unknown_text(&file->list, found, sizeof found);
-    return gemma4_fail(error, "%s: expected tensors under taps' names (tokens, layers/0/output, logits: spec/taps.md), found %s",
+    return gemma4_fail(error, "%s: expected tensors under taps' names (tokens, layers/0/output, logits: spec/taps.md), or --map for others (gemma4-check "
+                       "names proposes a map), found %s",
                        file->path, found);
 }
 
@@ -493,15 +532,39 @@ static int list_tensors(gemma4_activations *file, const gemma4_config *config, g
     return ours ? status : check_attribute(file, "format", GEMMA4_ACTIVATIONS_FORMAT, error);
 }
 
-gemma4_activations *gemma4_activations_open(const char *path, const gemma4_config *config, gemma4_error *error)
+static gemma4_activations *new_file(const char *path, gemma4_error *error)
 {
     gemma4_activations *file = calloc(1, sizeof *file);
-    if (!file || !(file->path = strdup(path))) {
-        free(file);
-        gemma4_fail(error, "%s: out of memory", path);
+    if (file && (file->path = strdup(path)))
+        return file;
+    free(file);
+    gemma4_fail(error, "%s: out of memory", path);
+    return NULL;
+}
+
+gemma4_activations *gemma4_activations_open_source(const char *path, const gemma4_activation_source *source, const gemma4_config *config,
+                                                   const gemma4_given_tokens *given, gemma4_error *error)
+{
+    gemma4_activations *file = new_file(path, error);
+    if (!file) {
+        source->close(source->state);
         return NULL;
     }
-    if (open_source(path, &file->source, error) || list_tensors(file, config, error) || read_case(file, config, error) ||
+    file->source = *source;
+    if (source->list(source->state, config, &file->list, error) || read_case(file, config, given, error) ||
+        match_taps(file, config, error)) {
+        gemma4_activations_close(file);
+        return NULL;
+    }
+    return file;
+}
+
+gemma4_activations *gemma4_activations_open(const char *path, const gemma4_config *config, gemma4_error *error)
+{
+    gemma4_activations *file = new_file(path, error);
+    if (!file)
+        return NULL;
+    if (open_source(path, &file->source, error) || list_tensors(file, config, error) || read_case(file, config, NULL, error) ||
         match_taps(file, config, error)) {
         gemma4_activations_close(file);
         return NULL;
@@ -516,7 +579,7 @@ void gemma4_activations_close(gemma4_activations *file)
     for (size_t i = 0; i < file->entries_count; i++)
         free(file->entries[i].rows);
     free(file->entries);
-    stored_list_free(&file->list);
+    gemma4_stored_list_free(&file->list);
     if (file->source.close)
         file->source.close(file->source.state);
     free(file->every_row);

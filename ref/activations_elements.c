@@ -35,6 +35,32 @@ bool gemma4_size_product(size_t a, size_t b, size_t *product)
     return true;
 }
 
+/* The axes behind the last one that is cut lie together: they are copied at once. */
+void gemma4_copy_block(const void *tensor, size_t size, size_t rank, const size_t *shape, const size_t *start, const size_t *extent,
+                       void *elements)
+{
+    size_t inner = size, axis = rank;
+    while (axis > 0 && extent[axis - 1] == shape[axis - 1])
+        inner *= shape[--axis];
+    if (axis == 0) {
+        memcpy(elements, tensor, inner);
+        return;
+    }
+    size_t copied = inner * extent[axis - 1], skipped = inner * shape[axis - 1], blocks = 1, from = 0;
+    for (size_t i = 0; i + 1 < axis; i++)
+        blocks *= extent[i];
+    for (size_t block = 0; block < blocks; block++) {
+        size_t rest = block, stride = skipped;
+        from = start[axis - 1] * inner;
+        for (size_t i = axis - 1; i-- > 0;) {
+            from += (start[i] + rest % extent[i]) * stride;
+            rest /= extent[i];
+            stride *= shape[i];
+        }
+        memcpy((char *)elements + block * copied, (const char *)tensor + from, copied);
+    }
+}
+
 static float float_of_bits(uint32_t bits)
 {
     float value;

@@ -15,7 +15,9 @@ enum {
     PATH_SIZE = 256, /* longer paths are cut off; no tap's name is near that */
     /* In groups that can hold no tap, where only names are looked at: */
     FOREIGN_LINKS_MAX = 4096,
-    FOREIGN_DEPTH_MAX = 5
+    FOREIGN_DEPTH_MAX = 5,
+    DEPTH_MAX = 32,    /* of groups in a file whose names are the engine's own */
+    ROWS_MAX = 1 << 20 /* positions in an attribute rows there */
 };
 /* What ends an iteration over attributes. */
 enum { TOO_MANY = 1, OUT_OF_MEMORY };
@@ -32,7 +34,8 @@ typedef struct hdf5_state {
     size_t attributes_count;
     /* The dataset last read, kept open so that reading it row by row finds the chunk still unpacked. */
     hid_t dataset;
-    char dataset_name[GEMMA4_TAP_NAME_SIZE];
+    char dataset_name[GEMMA4_STORED_NAME_SIZE];
+    bool names_are_paths; /* "blocks/0/hook.q" is what HDF5 calls it; else "layers.5.attn.q" stands for layers/5/attn/q */
 } hdf5_state;
 
 /* --- errors --- */
@@ -490,6 +493,7 @@ typedef struct walk {
     size_t links;         /* visited so far */
     size_t foreign_links; /* and in foreign groups */
     int foreign_depth;    /* how many of the groups on the path are foreign; see walk_foreign */
+    int depth;            /* how many groups are on the path, where all names are taken */
     bool failed;          /* error is filled already */
 } walk;
 
@@ -524,24 +528,53 @@ static bool holds_taps(const char *group)
     return false;
 }
 
+/* A dataset that cannot be read is no reason to refuse a file of which a map takes others: what is wrong is kept beside it. */
 static int visit_dataset(walk *w, hid_t dataset, const char *name)
 {
     gemma4_stored_tensor *tensor;
+    gemma4_error problem;
+    bool all = w->list->takes_all;
     if (gemma4_stored_add(w->list, w->config, name, &tensor, w->error))
         return -1;
     if (!tensor)
         return 0;
-    const description d = {w->state, w->path, dataset, w->config->max_position_embeddings, tensor, w->error};
-    return describe_dataset(&d);
+    const description d = {
+        w->state, w->path, dataset, all ? ROWS_MAX : w->config->max_position_embeddings, tensor, all ? &problem : w->error};
+    int status = describe_dataset(&d);
+    if (status && all)
+        snprintf(tensor->problem, sizeof tensor->problem, "%.150s", problem.message);
+    return all ? 0 : status;
 }
 
 static int walk_group(walk *w, hid_t group);
 static void walk_foreign(walk *w, hid_t group, const char *name);
 
+/* Visits the object at w->path where all names are taken. */
+static int visit_any(walk *w, hid_t object)
+{
+    H5I_type_t type = H5Iget_type(object);
+    if (strlen(w->path) + 1 >= sizeof w->path)
+        return gemma4_fail(w->error, "%s: %.80s...: expected paths of at most %d bytes, found a longer one", w->state->path, w->path,
+                           PATH_SIZE - 2);
+    if (type == H5I_DATASET)
+        return visit_dataset(w, object, w->path + 1);
+    if (type != H5I_GROUP)
+        return 0;
+    if (w->depth == DEPTH_MAX)
+        return gemma4_fail(w->error, "%s: %.80s: expected at most %d groups in one another, found more", w->state->path, w->path,
+                           DEPTH_MAX);
+    w->depth++;
+    int status = walk_group(w, object);
+    w->depth--;
+    return status;
+}
+
 /* Visits the object at w->path. */
 static int visit_object(walk *w, hid_t object)
 {
     char name[PATH_SIZE];
+    if (w->list->takes_all)
+        return visit_any(w, object);
     H5I_type_t type = H5Iget_type(object);
     bool dotted = dotted_name(w->path, name), foreign = !dotted || w->foreign_depth > 0;
     if (!foreign && type == H5I_DATASET)
@@ -642,6 +675,7 @@ static int hdf5_list(void *context, const gemma4_config *config, gemma4_stored_l
 {
     hdf5_state *state = context;
     walk w = {.state = state, .config = config, .list = list, .error = error};
+    state->names_are_paths = list->takes_all;
     hid_t root = H5Gopen2(state->file, "/", H5P_DEFAULT);
     if (root < 0)
         return gemma4_hdf5_fail(state->path, "/: cannot open", error);
@@ -658,14 +692,14 @@ static int open_for_reading(hdf5_state *state, const char *name, gemma4_error *e
         return 0;
     if (state->dataset >= 0)
         H5Dclose(state->dataset);
-    char path[GEMMA4_TAP_NAME_SIZE];
+    char path[GEMMA4_STORED_NAME_SIZE];
     snprintf(path, sizeof path, "%s", name);
-    for (char *c = path; *c; c++)
+    for (char *c = path; *c && !state->names_are_paths; c++)
         if (*c == '.')
             *c = '/';
     state->dataset = H5Dopen2(state->file, path, H5P_DEFAULT);
     if (state->dataset < 0) {
-        char place[GEMMA4_TAP_NAME_SIZE + 32];
+        char place[GEMMA4_STORED_NAME_SIZE + 32];
         snprintf(place, sizeof place, "%s: cannot open", name);
         return gemma4_hdf5_fail(state->path, place, error);
     }
@@ -686,27 +720,29 @@ static hid_t host_type(hid_t dataset)
     return host;
 }
 
-static int hdf5_read(void *context, const gemma4_stored_tensor *tensor, size_t row_axis, size_t first_row, size_t count,
-                     void *elements, gemma4_error *error)
+static int hdf5_read(void *context, const gemma4_stored_tensor *tensor, const size_t *start, const size_t *extent, void *elements,
+                     gemma4_error *error)
 {
     hdf5_state *state = context;
     if (open_for_reading(state, tensor->name, error))
         return -1;
-    hsize_t start[8] = {0}, extent[8];
-    for (size_t i = 0; i < tensor->rank; i++)
-        extent[i] = tensor->shape[i];
-    start[row_axis] = first_row;
-    extent[row_axis] = count;
+    hsize_t first[8] = {0}, length[8] = {0};
+    size_t axis = 0; /* the first that is cut: the axis of positions, in a file of ours */
+    for (size_t i = tensor->rank; i-- > 0;) {
+        first[i] = start[i];
+        length[i] = extent[i];
+        axis = extent[i] < tensor->shape[i] ? i : axis;
+    }
 
     hid_t type = host_type(state->dataset);
     hid_t file_space = H5Dget_space(state->dataset);
-    hid_t memory_space = H5Screate_simple((int)tensor->rank, extent, NULL);
+    hid_t memory_space = H5Screate_simple((int)tensor->rank, length, NULL);
     int status = 0;
     if (type < 0 || memory_space < 0 ||
-        H5Sselect_hyperslab(file_space, H5S_SELECT_SET, start, NULL, extent, NULL) < 0 ||
+        (tensor->rank > 0 && H5Sselect_hyperslab(file_space, H5S_SELECT_SET, first, NULL, length, NULL) < 0) ||
         H5Dread(state->dataset, type, memory_space, file_space, H5P_DEFAULT, elements) < 0) {
-        char place[GEMMA4_TAP_NAME_SIZE + 96];
-        snprintf(place, sizeof place, "%s: cannot read rows %zu ... %zu", tensor->name, first_row, first_row + count - 1);
+        char place[GEMMA4_STORED_NAME_SIZE + 96];
+        snprintf(place, sizeof place, "%s: cannot read rows %zu ... %zu", tensor->name, start[axis], start[axis] + extent[axis] - 1);
         status = gemma4_hdf5_fail(state->path, place, error);
     }
     H5Sclose(memory_space);

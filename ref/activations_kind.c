@@ -24,10 +24,11 @@ typedef struct finding {
     const char *found, *advice;
 } finding;
 
+#define WITH_MAP "a map imports it (gemma4-check names FILE proposes one, --map takes it)"
 #define WITH_H5PY "copy its arrays into an HDF5 file with h5py, a dataset a tap"
 #define NO_WEIGHTS "dump what the layers compute, not what they are made of"
 #define UNPACK "unpack it first"
-#define WITH_TORCH "save its tensors with safetensors.torch.save_file"
+#define WITH_TORCH "golden/engines/pt_to_safetensors.py turns it into safetensors, which --map reads"
 #define AS_SPECIFIED "write the tensors with h5py as spec/activations.md says"
 
 static const struct {
@@ -35,7 +36,7 @@ static const struct {
     const char *bytes;
     finding is;
 } magics[] = {
-    {0, 6, "\x93NUMPY", {"a NumPy array (.npy)", WITH_H5PY}},
+    {0, 6, "\x93NUMPY", {"a NumPy array (.npy)", WITH_MAP}},
     {0, 4, "GGUF", {"a GGUF file, which holds weights", NO_WEIGHTS}},
     {0, 14, "\x80\x02\x8a\x0a\x6c\xfc\x9c\x46\xf9\x20\x6a\xa8\x50\x19", {"a PyTorch file (.pt, pickled)", WITH_TORCH}},
     {0, 2, "\x80\x02", {"a Python pickle", WITH_H5PY}},
@@ -49,7 +50,11 @@ static const struct {
     {257, 5, "ustar", {"a tar archive", UNPACK}},
     {0, 4, "PAR1", {"a Parquet file", AS_SPECIFIED}},
     {0, 6, "ARROW1", {"an Arrow file", AS_SPECIFIED}},
-    {0, 7, "\x7f" "ELF\x02\x01\x01", {"a program", "name the file that it writes"}},
+    {0,
+     7,
+     "\x7f"
+     "ELF\x02\x01\x01",
+     {"a program", "name the file that it writes"}},
     {0, 24, "version https://git-lfs.", {"a Git LFS pointer", "fetch the file that it stands for (git lfs pull)"}},
 };
 
@@ -66,7 +71,7 @@ static bool is_zip(const head *h, finding *f)
     size_t name = h->size > 30 ? (size_t)h->bytes[26] | (size_t)h->bytes[27] << 8 : 0;
     bool whole = name >= 4 && name <= h->size - 30;
     if (whole && !memcmp(h->bytes + 30 + name - 4, ".npy", 4))
-        *f = (finding){"NumPy arrays (.npz)", WITH_H5PY};
+        *f = (finding){"NumPy arrays (.npz)", WITH_MAP};
     else if (holds(h, "data.pkl", 8))
         *f = (finding){"a PyTorch file (.pt)", WITH_TORCH};
     else
@@ -171,7 +176,7 @@ static int refuse(const char *path, finding f, gemma4_error *error)
 static int refuse_irregular(const char *path, mode_t mode, gemma4_error *error)
 {
     return refuse(path,
-                  S_ISDIR(mode)    ? (finding){"a folder", "name the file in it"}
+                  S_ISDIR(mode)    ? (finding){"a folder", "name the file in it, or " WITH_MAP}
                   : S_ISFIFO(mode) ? (finding){"a pipe", "write the dump to a file"}
                                    : (finding){"a device or socket", "expected a regular file"},
                   error);
@@ -200,7 +205,16 @@ static int read_head(const char *path, head *h, gemma4_error *error)
     return status;
 }
 
-int gemma4_activations_kind_of(const char *path, gemma4_activations_kind *kind, gemma4_error *error)
+/* The kinds that only a map can make sense of. */
+static bool is_numpy(const head *h, gemma4_activations_kind *kind)
+{
+    finding f = {0};
+    bool array = h->size > 6 && !memcmp(h->bytes, "\x93NUMPY", 6);
+    *kind = array ? GEMMA4_ACTIVATIONS_NPY : GEMMA4_ACTIVATIONS_NPZ;
+    return array || (is_zip(h, &f) && !strncmp(f.found, "NumPy", 5));
+}
+
+int gemma4_activations_kind_of(const char *path, bool any, gemma4_activations_kind *kind, gemma4_error *error)
 {
     struct stat status;
     head h;
@@ -217,6 +231,8 @@ int gemma4_activations_kind_of(const char *path, gemma4_activations_kind *kind, 
     htri_t is_hdf5 = H5Fis_hdf5(path); /* first: other bytes may stand before HDF5's own (its user block) */
     if (is_hdf5 < 0)
         return gemma4_hdf5_fail(path, "cannot read", error);
+    if (any && !is_hdf5 && is_numpy(&h, kind))
+        return 0;
     *kind = is_hdf5 ? GEMMA4_ACTIVATIONS_HDF5 : GEMMA4_ACTIVATIONS_SAFETENSORS;
     if (is_hdf5 || (!is_foreign(&h, &f) && is_safetensors(&h, path)))
         return 0;

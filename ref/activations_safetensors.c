@@ -59,7 +59,7 @@ static int describe(const gemma4_tensor *tensor, gemma4_stored_tensor *stored, g
 /* The rows of a tensor that does not hold all positions: the metadata entry "NAME.rows", "7,8,9". Here a tensor has no attributes of its own. */
 static int describe_rows(const void *state, const gemma4_tensor *tensor, gemma4_stored_tensor *stored, gemma4_error *error)
 {
-    char key[GEMMA4_TAP_NAME_SIZE + 8], what[GEMMA4_TAP_NAME_SIZE + 300];
+    char key[GEMMA4_STORED_NAME_SIZE + 8], what[GEMMA4_STORED_NAME_SIZE + 300];
     int32_t *rows;
     snprintf(key, sizeof key, "%s.rows", stored->name);
     const char *text = gemma4_safetensors_metadata(state, key);
@@ -89,16 +89,13 @@ static int safetensors_list(void *state, const gemma4_config *config, gemma4_sto
     return 0;
 }
 
-static int safetensors_read(void *state, const gemma4_stored_tensor *stored, size_t row_axis, size_t first_row,
-                            size_t count, void *elements, gemma4_error *error)
+static int safetensors_read(void *state, const gemma4_stored_tensor *stored, const size_t *start, const size_t *extent, void *elements,
+                            gemma4_error *error)
 {
     const gemma4_tensor *tensor = stored->tensor;
-    size_t row_bytes = gemma4_element_describe(stored->element)->size;
     (void)state;
     (void)error;
-    for (size_t i = row_axis + 1; i < stored->rank; i++)
-        row_bytes *= stored->shape[i]; /* fits: describe() has multiplied more */
-    memcpy(elements, (const char *)tensor->data + first_row * row_bytes, count * row_bytes);
+    gemma4_copy_block(tensor->data, gemma4_element_describe(stored->element)->size, stored->rank, stored->shape, start, extent, elements);
     return 0;
 }
 

@@ -22,7 +22,8 @@ static const char usage[] =
     "       gemma4-ref dump  --model DIR --tokens 2,17,... --out FILE.h5 [--taps all|GLOB] [--schedule 32,1,1,...]\n"
     "                        [--first-position P] [--dtype float32|float64|float16|bfloat16] [--logprobs N] [--cpu ...]\n"
     "       gemma4-ref facts [--model DIR]\n"
-    "       gemma4-ref synth --preset tiny|moe128|wide256|uneven96|deep128|26b-a4b --seed S --out DIR [--layers N] [--vocab N] [--shards N]\n"
+    "       gemma4-ref synth --preset tiny|moe128|wide256|uneven96|deep128|heads512|26b-a4b --seed S --out DIR\n"
+    "                        [--layers N] [--vocab N] [--shards N] [--vision yes|no]\n"
     "       gemma4-ref --version\n"
     "\n"
     "run     prints the best next tokens, or with --decode N the N tokens that greedy decoding appends\n"
@@ -347,9 +348,10 @@ static int command_facts(int argc, char **argv, gemma4_error *error)
 static int command_synth(int argc, char **argv, gemma4_error *error)
 {
     gemma4_synth_options o = {.shards = 1};
-    const char *seed = NULL, *out = NULL, *layers = NULL, *vocab = NULL, *shards = NULL;
+    const char *seed = NULL, *out = NULL, *layers = NULL, *vocab = NULL, *shards = NULL, *vision = NULL;
     const gemma4_option options[] = {{"--preset", &o.preset}, {"--seed", &seed}, {"--out", &out}, {"--layers", &layers},
-                                     {"--vocab", &vocab}, {"--shards", &shards}, {NULL, NULL}};
+                                     {"--vocab", &vocab}, {"--shards", &shards},
+                                     {"--vision", &vision}, {NULL, NULL}};
     size_t words;
     int64_t n;
     if (gemma4_options_parse(argc, argv, options, NULL, 0, &words, error))
@@ -368,6 +370,9 @@ static int command_synth(int argc, char **argv, gemma4_error *error)
     if (shards && gemma4_parse_int(shards, "--shards", 1, 1000, &n, error))
         return -1;
     o.shards = shards ? (size_t)n : 1;
+    if (vision && strcmp(vision, "yes") && strcmp(vision, "no"))
+        return gemma4_fail(error, "--vision: expected yes or no, found '%s'", vision);
+    o.vision = vision && !strcmp(vision, "yes");
     return gemma4_synth(&o, out, error);
 }
 

@@ -15,9 +15,10 @@ if command -v pkg-config >/dev/null 2>&1; then
     pkg-config --exists hdf5 || missing="$missing libhdf5-dev"
     pkg-config --exists yaml-0.1 || missing="$missing libyaml-dev"
     pkg-config --exists libcrypto || missing="$missing libssl-dev"
+    pkg-config --exists zlib || missing="$missing zlib1g-dev"
     pkg-config --exists check || missing="$missing check"
 else
-    missing="$missing pkg-config libhdf5-dev libyaml-dev libssl-dev check"
+    missing="$missing pkg-config libhdf5-dev libyaml-dev libssl-dev zlib1g-dev check"
 fi
 [ -z "$missing" ] && exit 0
 

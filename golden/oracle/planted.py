@@ -110,9 +110,14 @@ def expected_first(first, tap_set):
     return "layers.0.output" if first == "embed" else "logits"
 
 
+# Mistakes that are one value of one parameter: the value says as much as the name.
+SAID_BY = {"window-not-passed": ("sliding_window", "none")}
+
+
 def is_it(cause, cause_id):
-    """Is this cause the planted mistake, or does it list it as equivalent?"""
-    return cause_id in (cause["id"], *cause.get("equivalent", []))
+    """Is this cause the planted mistake, by name or by its parameter's value, or does it list it as equivalent?"""
+    said = [(p["name"], p["value"]) for p in cause.get("parameters") or []]
+    return cause_id in (cause["id"], *cause.get("equivalent", [])) or said == [SAID_BY.get(cause_id)]
 
 
 @dataclasses.dataclass

@@ -1,7 +1,7 @@
 #!/bin/sh
 # gemma4-bench and llama.cpp's llama-bench side by side: the same weights, the same number of threads, alternating.
 #   llama.sh BUILD CHECKPOINT LLAMA-BENCH FILE.gguf [THREADS [ROUNDS]]
-# FILE.gguf comes from tests/bench/to_gguf.py; llama-bench from the source of the PyPI package llama-cpp-python, vendor/llama.cpp:
+# FILE.gguf comes from llama.cpp's own converter (make checkpoints installs it, golden/engines/checkpoints.sh calls it: --outtype bf16); llama-bench from the source of the PyPI package llama-cpp-python, vendor/llama.cpp:
 #   cmake -B b -DCMAKE_BUILD_TYPE=Release -DGGML_NATIVE=ON -DLLAMA_CURL=OFF && cmake --build b --target llama-bench
 build=$1
 checkpoint=$2

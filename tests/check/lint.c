@@ -12,6 +12,7 @@
 #include "counter_model.h"
 #include "hash.h"
 #include "manifest.h"
+#include "maps.h"
 #include "model.h"
 #include "noise.h"
 #include "shows.h"
@@ -225,22 +226,42 @@ static int lint_orphans(lint *l, char **ids, size_t count, gemma4_error *error)
     return reason ? gemma4_fail(error, "%s: cannot list: %s", directory, strerror(reason)) : 0;
 }
 
+/* Every shipped map can be read, and says where its names were seen. */
+static int lint_maps(lint *l, size_t *count, gemma4_error *error)
+{
+    char **names;
+    gemma4_error why;
+    if (gemma4_map_names(&names, count, error))
+        return -1;
+    for (size_t i = 0; i < *count; i++) {
+        l->id = names[i];
+        gemma4_map *map = gemma4_map_open(names[i], &why);
+        if (!map)
+            problem(l, "map: %s", why.message);
+        else if (!map->seen)
+            problem(l, "map: seen: expected the engine's version of which the names were seen, found none");
+        gemma4_map_free(map);
+    }
+    gemma4_case_ids_free(names, *count);
+    return 0;
+}
+
 int gemma4_lint(FILE *out, size_t *problems, gemma4_error *error)
 {
     lint l = {.out = out};
     char **ids;
-    size_t count;
+    size_t count, maps = 0;
     if (gemma4_case_ids(&ids, &count, error))
         return -1;
     for (size_t i = 0; i < count; i++) {
         l.id = ids[i];
         lint_case(&l);
     }
-    int status = lint_orphans(&l, ids, count, error);
+    int status = lint_orphans(&l, ids, count, error) || lint_maps(&l, &maps, error) ? -1 : 0;
     gemma4_case_ids_free(ids, count);
     *problems = l.problems;
     if (status)
         return -1;
-    fprintf(out, "lint: %zu cases, %zu problems\n", count, l.problems);
+    fprintf(out, "lint: %zu cases, %zu maps, %zu problems\n", count, maps, l.problems);
     return count ? 0 : gemma4_fail(error, "golden/cases: expected at least one manifest, found none");
 }

@@ -11,6 +11,8 @@
 #include "isolate.h"
 #include "judge.h"
 #include "lint.h"
+#include "maps.h"
+#include "names.h"
 #include "options.h"
 #include "report_html.h"
 #include "sample.h"
@@ -24,7 +26,9 @@ static const char usage[] =
     "usage: gemma4-check CASE ENGINE.h5          CASE: a manifest's path, or its id under golden/cases\n"
     "       gemma4-check --model DIR ENGINE.h5   no golden: the reference computes what is expected\n"
     "           [--dtype D] [--json FILE] [--junit FILE] [--html FILE] [--require full|layers|logits]\n"
-    "           [--search steps|layers]\n"
+    "           [--search steps|layers] [--map MAP]\n"
+    "       gemma4-check names FILE...           what a dump under other names holds, and a map for it\n"
+    "           [--case CASE] [--model DIR]\n"
     "       gemma4-check --manifest DUMPS        several dumps: a list (spec/report.md), or a folder of them\n"
     "           [--dtype D] [--json FILE] [--junit FILE] [--require full|layers|logits] [--search steps|layers]\n"
     "       gemma4-check list                    the cases\n"
@@ -40,6 +44,8 @@ static const char usage[] =
     "       gemma4-check --version\n"
     "\n"
     "ENGINE.h5 is an activation file (spec/activations.md), HDF5 or safetensors.\n"
+    "--map      a map's path, or the name of one under golden/maps (spec/maps.md): ENGINE may then be any HDF5 or safetensors file, .npz,\n"
+    "           a folder with a tensor a file, what llama-debug --save-logits wrote, or several of them, a pass each\n"
     "--dtype    the engine's arithmetic, where the dump does not say it\n"
     "--html     a page to read: heat maps, causes, error growth\n"
     "--require  fail where the dump covers less\n"
@@ -51,10 +57,20 @@ enum { CONFORMS = 0, DIVERGES = 1, UNUSABLE = 2 };
 enum { SECONDS_TO_OPEN = 30 }; /* of processor time, for looking through the dump; its values are read later */
 
 typedef struct request {
-    const char *case_name, *model_dir, *engine_path, *dtype, *json, *junit, *html, *require, *search, *manifest;
+    const char *case_name, *model_dir, *engine_path, *dtype, *json, *junit, *html, *require, *search, *map_name, *manifest;
+    const char *const *engine_paths; /* [engine_count] passes; the first is engine_path */
+    size_t engine_count;
     const gemma4_part *part; /* of several dumps, which gets the reports; NULL: there is one only */
     char case_of_dump[128];  /* where the list does not say it */
 } request;
+
+/* What a check opens. */
+typedef struct opened {
+    gemma4_case *c;
+    gemma4_model *model;
+    gemma4_map *map;
+    const gemma4_import_log *log; /* NULL without a map */
+} opened;
 
 /* Writes a report to path under a temporary name first, so that no half-written file is ever there. */
 static int write_file(const char *path, void (*write)(FILE *, const void *), const void *what, gemma4_error *error)
@@ -151,7 +167,7 @@ static void note_flags(const gemma4_case *c, gemma4_report *report)
 }
 
 /* Everything from opened files to a verdict. Returns the exit status, UNUSABLE with the error's message filled. */
-static int judge_files(const request *r, gemma4_judgement *j, gemma4_report *report, gemma4_error *error)
+static int judge_files(const request *r, const opened *o, gemma4_judgement *j, gemma4_report *report, gemma4_error *error)
 {
     gemma4_level require;
     if (required_level(r->require, &require, error) || searched(r->search, j->the_case != NULL, &j->search_layers, error))
@@ -163,6 +179,7 @@ static int judge_files(const request *r, gemma4_judgement *j, gemma4_report *rep
     }
     if (check_provenance(j->engine, j->the_case, error) || gemma4_judge(j, report, error))
         return UNUSABLE;
+    gemma4_note_map(o->log, report);
     gemma4_note_unknown(j->engine, report);
     note_flags(j->the_case, report);
     report->required = require;
@@ -178,33 +195,48 @@ static int judge_files(const request *r, gemma4_judgement *j, gemma4_report *rep
     return report->conforms ? CONFORMS : DIVERGES;
 }
 
-static int open_files(const request *r, gemma4_case **c, gemma4_model **model, gemma4_judgement *j, gemma4_error *error)
+static int open_golden(const gemma4_case *c, const gemma4_model *model, gemma4_judgement *j, gemma4_error *error)
 {
     char found[GEMMA4_SHA256_SIZE];
-    if (r->case_name) {
-        *c = gemma4_case_open(r->case_name, error);
-        if (!*c || gemma4_case_provide_checkpoint(*c, error))
-            return -1;
-    }
-    *model = gemma4_model_open(*c ? (*c)->checkpoint_dir : r->model_dir, error);
-    if (!*model)
+    if (gemma4_sha256_file(c->golden_path, found, error))
         return -1;
-    j->the_case = *c;
-    j->model = *model;
-    if (*c) {
-        if (gemma4_sha256_file((*c)->golden_path, found, error))
-            return -1;
-        if (strcmp(found, (*c)->golden_sha256))
-            return gemma4_fail(error, "%s: expected SHA-256 %s as in %s, found %s", (*c)->golden_path, (*c)->golden_sha256, (*c)->path,
-                               found);
-        j->golden = gemma4_activations_open((*c)->golden_path, &(*model)->config, error);
-        if (!j->golden)
-            return -1;
-    }
+    if (strcmp(found, c->golden_sha256))
+        return gemma4_fail(error, "%s: expected SHA-256 %s as in %s, found %s", c->golden_path, c->golden_sha256, c->path, found);
+    j->golden = gemma4_activations_open(c->golden_path, &model->config, error);
+    return j->golden ? 0 : -1;
+}
+
+/* The dump, through a map where one is given. */
+static int open_engine(const request *r, opened *o, gemma4_judgement *j, gemma4_error *error)
+{
+    const gemma4_config *config = &o->model->config;
+    gemma4_given_tokens given = {0};
+    if (o->c)
+        given = (gemma4_given_tokens){o->c->tokens, o->c->token_count, o->c->first_position};
+    if (r->map_name && !(o->map = gemma4_map_open(r->map_name, error)))
+        return -1;
     gemma4_limit_processor_time(SECONDS_TO_OPEN);
-    j->engine = gemma4_activations_open(r->engine_path, &(*model)->config, error);
+    j->engine = o->map ? gemma4_import(r->engine_paths, r->engine_count, o->map, config, o->c ? &given : NULL, &o->log, error)
+                       : gemma4_activations_open(r->engine_path, config, error);
     gemma4_limit_processor_time(0);
     return j->engine ? 0 : -1;
+}
+
+static int open_files(const request *r, opened *o, gemma4_judgement *j, gemma4_error *error)
+{
+    if (r->case_name) {
+        o->c = gemma4_case_open(r->case_name, error);
+        if (!o->c || gemma4_case_provide_checkpoint(o->c, error))
+            return -1;
+    }
+    o->model = gemma4_model_open(o->c ? o->c->checkpoint_dir : r->model_dir, error);
+    if (!o->model)
+        return -1;
+    j->the_case = o->c;
+    j->model = o->model;
+    if (o->c && open_golden(o->c, o->model, j, error))
+        return -1;
+    return open_engine(r, o, j, error);
 }
 
 /* One line on stderr, and the reports that were asked for. */
@@ -226,18 +258,18 @@ static int check(void *context)
 {
     const request *r = context;
     gemma4_error error = {""};
-    gemma4_case *c = NULL;
-    gemma4_model *model = NULL;
+    opened o = {0};
     gemma4_judgement j = {0};
     gemma4_report report = {0};
-    int status = open_files(r, &c, &model, &j, &error) ? UNUSABLE : judge_files(r, &j, &report, &error);
+    int status = open_files(r, &o, &j, &error) ? UNUSABLE : judge_files(r, &o, &j, &report, &error);
     if (status == UNUSABLE)
         say_unusable(r, &error);
     gemma4_report_free(&report);
     gemma4_activations_close(j.engine);
     gemma4_activations_close(j.golden);
-    gemma4_model_close(model);
-    gemma4_case_close(c);
+    gemma4_map_free(o.map);
+    gemma4_model_close(o.model);
+    gemma4_case_close(o.c);
     return status;
 }
 
@@ -256,6 +288,8 @@ static int check_part(void *context)
     gemma4_error error = {""};
     const gemma4_listed_dump *dump = r->part->dump;
     r->engine_path = dump->path;
+    r->engine_paths = &r->engine_path;
+    r->engine_count = 1;
     r->case_name = dump->case_name;
     r->model_dir = dump->model_dir;
     r->dtype = dump->dtype ? dump->dtype : r->dtype;
@@ -510,30 +544,95 @@ static int command_self_test(int argc, char **argv, gemma4_error *error)
     return status ? UNUSABLE : reached ? CONFORMS : DIVERGES;
 }
 
-static int parse_check(int argc, char **argv, request *r, gemma4_error *error)
+/* words has room for argc of them. */
+static int parse_check(int argc, char **argv, request *r, const char **words, gemma4_error *error)
 {
-    const char *words[2];
     size_t count;
-    const gemma4_option options[] = {{"--model", &r->model_dir}, {"--dtype", &r->dtype},     {"--json", &r->json}, {"--junit", &r->junit},
-                                     {"--html", &r->html},       {"--require", &r->require}, {"--search", &r->search}, {"--manifest", &r->manifest}, {NULL, NULL}};
-    if (gemma4_options_parse(argc, argv, options, words, 2, &count, error))
+    const gemma4_option options[] = {{"--model", &r->model_dir}, {"--dtype", &r->dtype},  {"--json", &r->json},
+                                     {"--junit", &r->junit},     {"--html", &r->html},    {"--require", &r->require},
+                                     {"--search", &r->search},   {"--map", &r->map_name}, {"--manifest", &r->manifest},
+                                     {NULL, NULL}};
+    if (gemma4_options_parse(argc, argv, options, words, (size_t)argc, &count, error))
         return -1;
     if (r->manifest && (count || r->model_dir || r->html))
         return gemma4_fail(error, "command line: --manifest takes no CASE, no ENGINE.h5, no --model and no --html");
     if (r->manifest)
         return 0;
-    if (count != (r->model_dir ? 1 : 2))
+    size_t before = r->model_dir ? 0 : 1;
+    if (count > before + 1 && !r->map_name)
+        return gemma4_fail(
+            error,
+            "command line: expected CASE ENGINE.h5, or --model DIR ENGINE.h5, found the unexpected argument '%s' (several files, a "
+            "pass each, are for --map)",
+            words[before + 1]);
+    if (count <= before)
         return gemma4_fail(error, "command line: expected CASE ENGINE.h5, or --model DIR ENGINE.h5 (--help says more)");
     r->case_name = r->model_dir ? NULL : words[0];
-    r->engine_path = words[count - 1];
+    r->engine_paths = words + before;
+    r->engine_count = count - before;
+    r->engine_path = words[before];
     return 0;
+}
+
+static int check_words(int argc, char **argv, gemma4_error *error)
+{
+    request r = {0};
+    const char **words = calloc((size_t)argc + 1, sizeof *words);
+    int status = words ? parse_check(argc, argv, &r, words, error) : gemma4_fail(error, "command line: out of memory");
+    if (!status && r.manifest) {
+        status = command_several(&r, error);
+        status = status == UNUSABLE || check_output(error) ? -1 : status;
+    } else if (!status) {
+        status = command_check(&r);
+    }
+    free(words);
+    return status;
+}
+
+/* --- names --- */
+
+/* Written only when all of it is there: what is saved is a whole map, or none. */
+static int list_names(void *context)
+{
+    gemma4_error error = {""};
+    char *text = NULL;
+    size_t size = 0;
+    FILE *memory = open_memstream(&text, &size);
+    gemma4_limit_processor_time(SECONDS_TO_OPEN);
+    int status = memory ? gemma4_names(context, memory, &error) : gemma4_fail(&error, "names: out of memory");
+    if (memory && fclose(memory) && !status)
+        status = gemma4_fail(&error, "names: out of memory");
+    if (!status && (fwrite(text, 1, size, stdout) != size || check_output(&error)))
+        status = -1;
+    free(text);
+    if (status)
+        fprintf(stderr, "gemma4-check: %s\n", error.message);
+    return status ? UNUSABLE : CONFORMS;
+}
+
+/* The file is read by a child process only, as in a check. */
+static int command_names(int argc, char **argv, gemma4_error *error)
+{
+    gemma4_names_request r = {0};
+    const char **words = calloc((size_t)argc + 1, sizeof *words);
+    const gemma4_option options[] = {{"--case", &r.case_name}, {"--model", &r.model_dir}, {NULL, NULL}};
+    int status = words ? gemma4_options_parse(argc, argv, options, words, (size_t)argc, &r.count, error)
+                       : gemma4_fail(error, "names: out of memory");
+    r.paths = words;
+    if (!status && r.count == 0)
+        status = gemma4_fail(error, "names: expected a file or a folder, found none");
+    if (!status && r.case_name && r.model_dir)
+        status = gemma4_fail(error, "names: expected --case or --model, found both");
+    status = status ? -1 : gemma4_isolate(list_names, &r, words[0], error);
+    free(words);
+    return status;
 }
 
 int main(int argc, char **argv)
 {
     gemma4_error error = {""};
-    request r = {0};
     int status;
+    bool said = false; /* what is wrong was printed already */
     if (argc == 2 && (!strcmp(argv[1], "--help") || !strcmp(argv[1], "-h")))
         return fputs(usage, stdout) < 0 || fflush(stdout) ? UNUSABLE : 0;
     if (argc == 2 && !strcmp(argv[1], "--version"))
@@ -552,12 +651,13 @@ int main(int argc, char **argv)
         status = command_agreement(&error);
     else if (!strcmp(argv[1], "self-test"))
         status = command_self_test(argc - 1, argv + 1, &error);
-    else if (parse_check(argc - 1, argv + 1, &r, &error))
-        status = UNUSABLE;
-    else if (r.manifest)
-        status = command_several(&r, &error);
+    else if (!strcmp(argv[1], "names"))
+        said = (status = command_names(argc - 2, argv + 2, &error)) >= 0;
     else
-        return command_check(&r);
+        said = (status = check_words(argc - 1, argv + 1, &error)) >= 0;
+    if (said)
+        return status;
+    status = status < 0 ? UNUSABLE : status;
     if (status != UNUSABLE && check_output(&error))
         status = UNUSABLE;
     if (status == UNUSABLE)

@@ -211,7 +211,8 @@ static int find_checkpoint(gemma4_case *c, gemma4_error *error)
     if (snprintf(c->checkpoint_dir, sizeof c->checkpoint_dir, "%.*s../checkpoints/%s", n, c->path, c->checkpoint_name) >= 4096)
         return gemma4_fail(error, "%.200s...: path too long", c->path);
     snprintf(weights, sizeof weights, "%s/model.safetensors", c->checkpoint_dir);
-    if (exists(weights))
+    c->checkpoint_generated = !exists(weights);
+    if (!c->checkpoint_generated)
         return 0;
     char golden[4096 + 4], generated[4096];
     snprintf(golden, sizeof golden, "%.*s..", n, c->path);
@@ -260,11 +261,18 @@ static int check_hash(const gemma4_case *c, const char *file, const char *expect
     return 0;
 }
 
+/* A generated checkpoint lacks a file, or was written by a version whose config.json was another. */
+static int is_stale(const gemma4_case *c)
+{
+    gemma4_error ignored;
+    char tokenizer[4096 + 32];
+    snprintf(tokenizer, sizeof tokenizer, "%s/tokenizer.json", c->checkpoint_dir);
+    return !exists(tokenizer) || check_hash(c, "config.json", c->config_sha256, &ignored);
+}
+
 int gemma4_case_provide_checkpoint(const gemma4_case *c, gemma4_error *error)
 {
-    char config[4096 + 32];
-    snprintf(config, sizeof config, "%s/config.json", c->checkpoint_dir);
-    if (!exists(config)) {
+    if (c->checkpoint_generated && is_stale(c)) {
         gemma4_synth_options options = {.preset = c->checkpoint_preset, .seed = c->checkpoint_seed, .shards = 1};
         if (gemma4_synth(&options, c->checkpoint_dir, error))
             return -1;

@@ -41,6 +41,7 @@ typedef struct gemma4_case {
     const char *checkpoint_name, *checkpoint_preset, *checkpoint_sha256, *config_sha256;
     uint64_t checkpoint_seed;
     char checkpoint_dir[4096]; /* where it was found, or is to be generated */
+    bool checkpoint_generated; /* not committed: written where it is missing or of an earlier version */
     int32_t *tokens;
     size_t token_count;
     size_t first_position;
@@ -69,7 +70,7 @@ int gemma4_case_ids(char ***ids, size_t *count, gemma4_error *error);
 void gemma4_case_ids_free(char **ids, size_t count);
 
 /* Makes sure that the checkpoint is there: a committed one is used as it is, another one is generated under build/checkpoints
- * from its preset and seed. Both files' hashes are compared with the manifest's. */
+ * from its preset and seed, and again where an earlier version of this program wrote it. Both files' hashes are compared with the manifest's. */
 int gemma4_case_provide_checkpoint(const gemma4_case *c, gemma4_error *error);
 
 /* NULL behind the last, and for an unknown flag. */

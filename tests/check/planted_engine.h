@@ -27,8 +27,8 @@ typedef struct gemma4_simulation {
     int only_layer[2];           /* -1: in every layer that it concerns */
     gemma4_scope scope;          /* the positions at which they are made */
     gemma4_tap_set taps;
-    size_t logprobs;             /* in the place of its logits, the engine shows so many log-probabilities; 0: it shows its logits */
     bool fused;                  /* the mixture of experts is one kernel: nothing between router.logits and moe.out is dumped */
+    size_t logprobs;             /* in the place of its logits, the engine shows so many log-probabilities; 0: it shows its logits */
 } gemma4_simulation;
 
 /* Runs the case as one prefill (what chunks and decoding would do wrong follows from the schedule) and writes the taps to path. */

@@ -6,6 +6,7 @@
 
 #include "compare.h"
 #include "diagnose.h"
+#include "import.h"
 #include "routing.h"
 #include "taps.h"
 
@@ -56,6 +57,7 @@ typedef struct gemma4_report {
     gemma4_tap_result *taps;                   /* every tap of the model, in dataflow order */
     size_t tap_count;
     gemma4_diagnosis *diagnosis;
+    const gemma4_import_log *import;                /* what a map did; NULL without one */
     char notes[GEMMA4_MAX_NOTES][GEMMA4_NOTE_SIZE]; /* remarks for the user */
     size_t note_count;
     char warnings[GEMMA4_MAX_WARNINGS][GEMMA4_WARNING_SIZE]; /* what makes the verdict worth less than it seems: shown beside it */
@@ -124,6 +126,9 @@ const gemma4_cause *gemma4_cause_of(const gemma4_report *report, const gemma4_ta
 void gemma4_report_text(FILE *out, const gemma4_report *report);
 void gemma4_report_json(FILE *out, const gemma4_report *report);
 void gemma4_report_junit(FILE *out, const gemma4_report *report);
+/* The part of each that tells what a map did (report_map.c); of the text nothing where there was none. */
+void gemma4_report_map_text(FILE *out, const gemma4_report *report);
+void gemma4_report_map_json(FILE *out, const gemma4_report *report);
 /* The same in parts, for reports of several dumps in one file: label tells those of one case apart in the classnames. */
 void gemma4_report_junit_begin(FILE *out);
 void gemma4_report_junit_suite(FILE *out, const gemma4_report *report, const char *label);

@@ -40,6 +40,7 @@ void gemma4_report_html(FILE *out, const gemma4_report *report)
     html_maps(out, report);
     html_growth(out, report);
     html_routing(out, report);
+    html_import(out, report);
     fputs("<section>\n<h2>All numbers</h2>\n", out);
     html_coverage(out, report);
     html_all_taps(out, report);

@@ -50,6 +50,7 @@ void html_next(FILE *out, const gemma4_report *report);
 void html_maps(FILE *out, const gemma4_report *report);
 void html_growth(FILE *out, const gemma4_report *report);
 void html_routing(FILE *out, const gemma4_report *report);
+void html_import(FILE *out, const gemma4_report *report);
 void html_coverage(FILE *out, const gemma4_report *report);
 void html_all_taps(FILE *out, const gemma4_report *report);
 

@@ -311,6 +311,7 @@ void gemma4_report_json(FILE *out, const gemma4_report *report)
             report->routing.near_ties);
     json_list(out, "notes", report->notes[0], report->note_count, GEMMA4_NOTE_SIZE);
     json_list(out, "warnings", report->warnings[0], report->warning_count, GEMMA4_WARNING_SIZE);
+    gemma4_report_map_json(out, report);
     fputs("  \"taps\": [\n", out);
     for (size_t i = 0; i < report->tap_count; i++) {
         json_tap(out, &report->taps[i]);

@@ -137,6 +137,7 @@ static void print_conclusion(FILE *out, const gemma4_report *report)
 void gemma4_report_text(FILE *out, const gemma4_report *report)
 {
     print_head(out, report);
+    gemma4_report_map_text(out, report);
     fprintf(out, "\n  %-20s  %-10s  %5s  %9s  %9s  %9s\n", "tap", "layers", "worst", "error", "error", "added /");
     fprintf(out, "  %-20s  %-10s  %5s  %9s  %9s  %9s\n", "", "covered", "layer", "added", "inherited", "tolerance");
     for (int tap = 0; tap < GEMMA4_TAP_COUNT; tap++)

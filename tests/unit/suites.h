@@ -13,6 +13,8 @@ Suite *spec_suite(void);
 Suite *near_names_suite(void);
 Suite *pages_suite(void);
 Suite *activations_suite(void);
+Suite *map_suite(void);
+Suite *import_suite(void);
 Suite *options_suite(void);
 Suite *ops_suite(void);
 Suite *forward_suite(void);

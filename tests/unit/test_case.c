@@ -7,6 +7,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/stat.h>
+#include <unistd.h>
 
 #define COUNT(table) (sizeof(table) / sizeof *(table))
 
@@ -129,7 +130,7 @@ START_TEST(every_number_is_read)
 }
 END_TEST
 
-/* The golden lies beside the manifest; the checkpoint, which is nowhere yet, will be generated under build/, where there is such a folder. */
+/* The golden lies beside the manifest; the checkpoint, which is nowhere yet, will be generated under build/ where there is one. */
 START_TEST(paths_are_relative_to_the_manifest)
 {
     char *root = test_fresh_dir(), *cases = test_join(root, "golden/cases"), *path = test_join(cases, "my-case.yaml");
@@ -208,6 +209,29 @@ START_TEST(a_committed_checkpoint_is_found)
     /* and what is there must be what the manifest says */
     ck_assert_int_eq(gemma4_case_provide_checkpoint(c, &error), -1);
     assert_message_contains(&error, "config.json: expected SHA-256 " SHA_B);
+    gemma4_case_close(c);
+}
+END_TEST
+
+/* What an earlier version generated is written anew; what is committed never is (above). */
+START_TEST(a_generated_checkpoint_of_an_earlier_version_is_replaced)
+{
+    static const char *const folders[] = {"golden", "golden/cases", "build", "build/checkpoints", "build/checkpoints/uneven96"};
+    char *root = test_fresh_dir(), *path = test_join(root, "golden/cases/uneven96-prompt.yaml");
+    char *directory = test_join(root, "build/checkpoints/uneven96");
+    gemma4_error error = {""};
+    for (size_t i = 0; i < COUNT(folders); i++)
+        ck_assert_int_eq(mkdir(test_join(root, folders[i]), 0777), 0);
+    test_write_text(path, test_read("golden/cases/uneven96-prompt.yaml"));
+    test_write_text(test_join(directory, "config.json"), "{}");
+    test_write_text(test_join(directory, "model.safetensors"), "other weights");
+    gemma4_case *c = gemma4_case_open(path, &error);
+    ck_assert_msg(c && gemma4_case_provide_checkpoint(c, &error) == 0, "%s", error.message);
+    ck_assert_str_eq(test_read(test_join(directory, "config.json")), test_read("golden/checkpoints/uneven96/config.json"));
+    /* so is one that lacks the tokenizer */
+    ck_assert_int_eq(unlink(test_join(directory, "tokenizer.json")), 0);
+    ck_assert_msg(gemma4_case_provide_checkpoint(c, &error) == 0, "%s", error.message);
+    ck_assert_uint_gt(strlen(test_read(test_join(directory, "tokenizer.json"))), 1000);
     gemma4_case_close(c);
 }
 END_TEST
@@ -452,6 +476,7 @@ Suite *case_suite(void)
     tcase_add_test(valid, a_committed_checkpoint_is_found);
     tcase_add_test(valid, an_installed_case_s_checkpoint_is_generated_in_the_cache);
     tcase_add_test(valid, the_environment_says_where_the_cases_are);
+    tcase_add_test(valid, a_generated_checkpoint_of_an_earlier_version_is_replaced);
     tcase_add_test(valid, lists_of_remarks_may_be_empty);
     tcase_add_test(valid, ids_are_sorted_and_open);
     tcase_add_loop_test(hostile, hostile_manifests_are_refused, 0, COUNT(HOSTILE));

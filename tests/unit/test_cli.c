@@ -31,7 +31,7 @@ static char *work;              /* the directory that they run in; everything in
 
 typedef struct outcome {
     int status; /* -1: ended by a signal */
-    char out[8192], err[2048];
+    char out[65536], err[2048];
 } outcome;
 
 static void read_text(const char *path, char *text, size_t size)
@@ -196,9 +196,9 @@ static void copy_file(const char *from, const char *to)
 }
 
 /* A copy of a dump in which datasets have other names. */
-static void write_renamed(const char *name, const char *const names[][2], size_t count)
+static void write_renamed(const char *name, const char *of, const char *const names[][2], size_t count)
 {
-    copy_file("good.h5", name);
+    copy_file(of, name);
     hid_t file = H5Fopen(test_join(work, name), H5F_ACC_RDWR, H5P_DEFAULT), links = H5Pcreate(H5P_LINK_CREATE);
     H5Pset_create_intermediate_group(links, 1);
     for (size_t i = 0; i < count; i++)
@@ -232,8 +232,8 @@ static void write_hostile_files(void)
     write_part("start.h5", "good.h5", 100);
     test_write_text(test_join(work, "bad.yaml"), "format: gemma4-case\nversion: 7\n");
     write_foreign_hdf5("keras.h5");
-    write_renamed("misspelt.h5", MISSPELT, COUNT(MISSPELT));
-    write_renamed("badly.h5", BADLY_MISSPELT, COUNT(BADLY_MISSPELT));
+    write_renamed("misspelt.h5", "good.h5", MISSPELT, COUNT(MISSPELT));
+    write_renamed("badly.h5", "good.h5", BADLY_MISSPELT, COUNT(BADLY_MISSPELT));
     ck_assert_int_eq(mkfifo(test_join(work, "pipe"), 0600), 0);
     ck_assert_int_eq(mkdir(test_join(work, "folder"), 0777), 0);
     ck_assert_int_eq(mkdir(test_join(work, "folder.h5"), 0777), 0);
@@ -364,7 +364,7 @@ static const struct {
     {CHECK, {"tiny-one-token", "/dev/null"}, "/dev/null: expected an activation file (HDF5 or safetensors), found a device"},
     {CHECK, {"tiny-one-token", "pipe"}, "pipe: expected an activation file (HDF5 or safetensors), found a pipe: write the dump to a file"},
     {CHECK, {"tiny-one-token", "keras.h5"},
-     "keras.h5: expected tensors under taps' names (tokens, layers/0/output, logits: spec/taps.md), found "},
+     "keras.h5: expected tensors under taps' names (tokens, layers/0/output, logits: spec/taps.md), or --map for others"},
     {CHECK, {MODEL, "half.h5"}, "half.h5: "},
     {CHECK, {"tiny-one-token", "no-dtype.h5"}, "no-dtype.h5: attribute dtype: expected the engine's arithmetic"},
     {CHECK, {"tiny-one-token", "odd-dtype.h5"}, "dtype: expected one of float32, float64, bfloat16, float16, q8_0, q4_0, found 'q9_9'"},
@@ -387,6 +387,89 @@ START_TEST(one_line_says_what_is_wrong)
 }
 END_TEST
 
+/* --- maps --- */
+
+#define DEBUGGER "golden/dumps/tiny-prompt-transformers-debugger.safetensors"
+
+/* What transformers' model debugger wrote: by the shipped map, and by the one that is proposed. */
+START_TEST(a_real_engines_own_names_lead_to_a_verdict)
+{
+    static const char *const shipped[] = {
+        "tiny-prompt", DEBUGGER, "--map", "transformers-debugger", "--dtype", "float32", "--json", "map.json", "--html", "map.html", NULL};
+    static const char *const names[] = {"names", DEBUGGER, "--case", "tiny-prompt", NULL};
+    static const char *const proposed[] = {"tiny-prompt", DEBUGGER, "--map", "./proposed.yaml", "--dtype", "float32", NULL};
+    assert_succeeds(CHECK, shipped);
+    const char *json = test_read(test_join(work, "map.json")), *html = test_read(test_join(work, "map.html"));
+    ck_assert_ptr_nonnull(strstr(json, "\"map\": {\"file\": "));
+    ck_assert_ptr_nonnull(strstr(json, "{\"tap\": \"layers.{N}.attn.q\", \"from\": \"*.layers.{N}.self_attn.q_proj_outputs\", "
+                                       "\"does\": \"*.layers.{N}.self_attn.q_proj_outputs\", \"taps\": 2, \"first\": \"Gemma4"));
+    ck_assert_ptr_nonnull(strstr(json, "\"untaken\": []"));
+    ck_assert_ptr_nonnull(strstr(html, "What the map did"));
+    outcome o = run(CHECK, names);
+    ck_assert_msg(o.status == 0, "%s", o.err);
+    ck_assert_ptr_nonnull(strstr(o.out, "# map transformers-debugger takes "));
+    test_write_text(test_join(work, "proposed.yaml"), o.out);
+    outcome checked = run(CHECK, proposed);
+    ck_assert_msg(checked.status == 0, "%.1000s", checked.err);
+    ck_assert_ptr_nonnull(strstr(checked.out, "CONFORMS"));
+}
+END_TEST
+
+/* Names that no map knows: the values say which taps they are, whatever the order of their axes. */
+START_TEST(values_say_what_names_do_not)
+{
+    static const char *const names[] = {"names", "nameless.h5", "--case", "tiny-prompt", NULL};
+    static const char *const check[] = {"tiny-prompt", "nameless.h5", "--map", "./nameless.yaml", "--dtype", "float32", NULL};
+    enum { LAYERS = 12, MOVED = 2 * LAYERS + 2 };
+    const char *moved[MOVED][2] = {[2 * LAYERS] = {"logits", "c"}, {"tokens", "d"}};
+    char texts[2 * LAYERS][2][40];
+    for (size_t i = 0; i < 2 * LAYERS; i++) {
+        snprintf(texts[i][0], sizeof texts[i][0], "layers/%zu/%s", i / 2, i % 2 ? "attn/q_rope" : "output");
+        snprintf(texts[i][1], sizeof texts[i][1], "%s/%zu", i % 2 ? "a" : "b", i / 2);
+        moved[i][0] = texts[i][0];
+        moved[i][1] = texts[i][1];
+    }
+    static const char *const dump[] = {"dump", "--model", "model", "--tokens", PROMPT, "--out", "prompt.h5", NULL};
+    assert_succeeds(REF, dump);
+    write_renamed("nameless.h5", "prompt.h5", (const char *const(*)[2])moved, COUNT(moved));
+    outcome o = run(CHECK, names);
+    ck_assert_msg(o.status == 0, "%s", o.err);
+    static const char *const found[] = {"layers.{N}.attn.q_rope: {from: 'a/{N}'}", "layers.{N}.output: {from: 'b/{N}'}",
+                                        "  logits: {from: 'c'}", "  tokens: {from: 'd'}"};
+    for (size_t i = 0; i < COUNT(found); i++)
+        ck_assert_msg(strstr(o.out, found[i]) != NULL, "%s is not in %.2000s", found[i], o.out + strcspn(o.out, "f"));
+    test_write_text(test_join(work, "nameless.yaml"), o.out);
+    assert_succeeds(CHECK, check);
+}
+END_TEST
+
+static const struct {
+    const char *args[8];
+    const char *message;
+} NO_MAPS[] = {
+    {{"names"}, "names: expected a file or a folder, found none"},
+    {{"names", "nothing.npz"}, "nothing.npz: cannot open"},
+    {{"names", "empty.h5"}, "empty.h5: "},
+    {{"names", "good.h5", "--case", "no-such-case"}, "case 'no-such-case'"},
+    {{"names", "good.h5", "--case", "tiny-prompt", "--model", "model"}, "names: expected --case or --model, found both"},
+    {{"names", "good.h5", "--colour", "red"}, "unknown option '--colour'"},
+    {{"tiny-one-token", "good.h5", "--map", "nothing"}, "map 'nothing': expected a map's path, or the name of one in golden/maps"},
+    {{"tiny-one-token", "good.h5", "--map", "bad.yaml"}, "bad.yaml"},
+    {{"tiny-one-token", "nothing.npz", "--map", "taps"}, "nothing.npz: cannot open"},
+    {{"tiny-one-token", "half.h5", "--map", "taps"}, "half.h5: "},
+    {{"tiny-one-token", "garbage.h5", "--map", "taps"}, "garbage.h5: "},
+    {{"tiny-one-token", "pipe", "--map", "taps"}, "pipe: "},
+    {{"tiny-one-token", "folder", "--map", "taps"}, "folder: expected dumps in the folder"},
+    {{"tiny-one-token", "good.h5", "--map", "llama-nothing.yaml"}, "map 'llama-nothing.yaml'"},
+};
+
+START_TEST(what_no_map_can_import_is_said_in_one_line)
+{
+    outcome o = run(CHECK, NO_MAPS[_i].args);
+    assert_unusable(&o, CHECK, NO_MAPS[_i].message);
+}
+END_TEST
+
 /* --- files that are no dump --- */
 
 #define BYTES(text) text, sizeof(text) - 1
@@ -399,11 +482,12 @@ static const struct {
     const char *found, *advice;
 } OTHER_FILES[] = {
     {"h5", BYTES(""), "an empty file", "did the engine close it"},
-    {"npy", BYTES("\x93NUMPY\1\0v\0{'descr': '<f4', 'fortran_order': False, 'shape': (3, 4), }   \n\0\0\0\0"),
-     "a NumPy array (.npy)", "with h5py"},
-    {"npz", BYTES(ZIP_MEMBER("\x0a\0\x14\0logits.npy\1\0\x10\0\0\0\0\0")), "NumPy arrays (.npz)", "with h5py"},
-    {"pt", BYTES(ZIP_MEMBER("\x10\0\0\0archive/data.pkl\x80\2}q\0")), "a PyTorch file (.pt)", "safetensors.torch.save_file"},
-    {"pt", BYTES("\x80\2\x8a\x0al\xfc\x9c\x46\xf9 j\xa8P\x19.\x80\2M"), "a PyTorch file (.pt, pickled)", "safetensors.torch.save_file"},
+    {"npy", BYTES("\x93NUMPY\1\0v\0{'descr': '<f4', 'fortran_order': False, 'shape': (3, 4), }   \n\0\0\0\0"), "a NumPy array (.npy)",
+     "gemma4-check names"},
+    {"npz", BYTES(ZIP_MEMBER("\x0a\0\x14\0logits.npy\1\0\x10\0\0\0\0\0")), "NumPy arrays (.npz)", "gemma4-check names"},
+    {"pt", BYTES(ZIP_MEMBER("\x10\0\0\0archive/data.pkl\x80\2}q\0")), "a PyTorch file (.pt)", "golden/engines/pt_to_safetensors.py"},
+    {"pt", BYTES("\x80\2\x8a\x0al\xfc\x9c\x46\xf9 j\xa8P\x19.\x80\2M"), "a PyTorch file (.pt, pickled)",
+     "golden/engines/pt_to_safetensors.py"},
     {"pkl", BYTES("\x80\4\x95\x10\0\0\0\0\0\0\0}"), "a Python pickle", "with h5py"},
     {"zip", BYTES(ZIP_MEMBER("\7\0\0\0a.trace\0\0")), "a zip archive", "unpack it"},
     {"zip", BYTES("PK\5\6\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0"), "a zip archive", "unpack it"},
@@ -419,8 +503,8 @@ static const struct {
     {"txt", BYTES("x"), "plain text", "spec/activations.md"},
     {"html", BYTES("<!DOCTYPE html>\n<title>404</title>\n"), "an HTML or XML page", "spec/activations.md"},
     {"h5", BYTES("version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 12\n"), "a Git LFS pointer", "git lfs pull"},
-    {"bin", BYTES("\0\0\x80\x3f\0\0\0\x40\0\0\x40\x40"),
-     "a file of another kind, which begins with 00 00 80 3f 00 00 00 40", "spec/activations.md"},
+    {"bin", BYTES("\0\0\x80\x3f\0\0\0\x40\0\0\x40\x40"), "a file of another kind, which begins with 00 00 80 3f 00 00 00 40",
+     "spec/activations.md"},
     {"bin", BYTES("\0"), "a file of another kind, which begins with 00:", "spec/activations.md"},
 };
 
@@ -839,6 +923,9 @@ Suite *cli_suite(void)
     tcase_set_timeout(c, 60);
     suite_add_tcase(suite, c);
     tcase_add_loop_test(c, one_line_says_what_is_wrong, 0, COUNT(REFUSED));
+    tcase_add_test(c, a_real_engines_own_names_lead_to_a_verdict);
+    tcase_add_test(c, values_say_what_names_do_not);
+    tcase_add_loop_test(c, what_no_map_can_import_is_said_in_one_line, 0, COUNT(NO_MAPS));
     tcase_add_loop_test(c, a_file_of_another_kind_is_called_what_it_is, 0, COUNT(OTHER_FILES));
     tcase_add_test(c, a_broken_safetensors_file_is_read_as_one);
     tcase_add_test(c, no_arguments_show_the_usage);

@@ -1,5 +1,6 @@
 /* Synthetic checkpoints (ref/synth.h) against what the independent implementation, golden/oracle/synth.py, makes of
  * spec/synth.md. */
+#include "document.h"
 #include "hash.h"
 #include "model.h"
 #include "suites.h"
@@ -99,6 +100,7 @@ static const struct {
     {"moe128", "1c101ae805ded4236c8198869c875fa0ea88cbfa0e17168244b8bf493f28a0bf"},
     {"uneven96", "089cf3fcebdbe234be2459fbfca8185095ef2ad00e756747203b1303cdfc9745"},
     {"deep128", "9f959239ed451d4e1eca5ee264029202798752e80500da02a8593944a8e6e1e5"},
+    {"heads512", "969238fab636a3f3e9158c7f71d2920686bd7f91c8f83512206347a2fcb76cc3"},
     {"wide256", "4ea0cfd0d937d6a90732f9fc0285c1bc6673004a301a0eff776072b46ef6187e"},
 };
 
@@ -109,7 +111,7 @@ START_TEST(the_file_has_the_bytes_of_the_second_implementation)
     const char *directory = synthesise(FILES[_i].preset, 3, 0, 1);
     ck_assert_int_eq(gemma4_sha256_file(test_join(directory, "model.safetensors"), hex, &error), 0);
     ck_assert_str_eq(hex, FILES[_i].sha256);
-    ck_assert_uint_eq(entries(directory), 2);
+    ck_assert_uint_eq(entries(directory), 5); /* config, tokenizer and its config, generation config beside it */
 }
 END_TEST
 
@@ -141,7 +143,7 @@ END_TEST
 START_TEST(every_preset_is_listed)
 {
     const char *const *names = gemma4_synth_presets();
-    static const char *const expected[] = {"tiny", "moe128", "wide256", "uneven96", "deep128", "26b-a4b"};
+    static const char *const expected[] = {"tiny", "moe128", "wide256", "uneven96", "deep128", "heads512", "26b-a4b"};
     for (size_t i = 0; i < COUNT(expected); i++)
         ck_assert_str_eq(names[i], expected[i]);
     ck_assert_ptr_null(names[COUNT(expected)]);
@@ -196,7 +198,7 @@ START_TEST(shards_hold_the_tensors_of_the_one_file)
 {
     char *directory = synthesise("tiny", 3, 0, SHARDS[_i]);
     gemma4_safetensors *whole = open_checkpoint(synthesise("tiny", 3, 0, 1)), *parts = open_checkpoint(directory);
-    ck_assert_uint_eq(entries(directory), SHARDS[_i] + 2); /* the index and the config */
+    ck_assert_uint_eq(entries(directory), SHARDS[_i] + 5); /* the index beside what the one file has */
     assert_same_tensors(whole, parts);
     gemma4_safetensors_close(whole);
     gemma4_safetensors_close(parts);
@@ -227,13 +229,103 @@ START_TEST(one_file_replaces_shards)
 }
 END_TEST
 
+/* --- what loaders look for beside the weights --- */
+
+static const char *const BESIDE[] = {"config.json", "tokenizer.json", "tokenizer_config.json", "generation_config.json"};
+
+START_TEST(the_committed_checkpoint_has_what_this_program_writes)
+{
+    const char *directory = synthesise("tiny", 3, 0, 1);
+    char committed[256];
+    snprintf(committed, sizeof committed, "golden/checkpoints/tiny/%s", BESIDE[_i]);
+    ck_assert_str_eq(test_read(test_join(directory, BESIDE[_i])), test_read(committed));
+}
+END_TEST
+
+static gemma4_document *read_document(const char *path)
+{
+    gemma4_error error = {""};
+    gemma4_document *document = gemma4_document_read(path, &error);
+    ck_assert_msg(document != NULL, "%s", error.message);
+    return document;
+}
+
+static const gemma4_node *member(const gemma4_node *mapping, const char *key)
+{
+    const gemma4_node *node = gemma4_node_get(mapping, key);
+    ck_assert_msg(node != NULL, "%s is missing", key);
+    return node;
+}
+
+/* By the size of the vocabulary: fewer ids than characters; pairs of characters; more ids than pairs. */
+static const size_t VOCABULARIES[] = {8, 256, 512, 9200};
+
+/* Every id has one text, and each merge joins two ids to a third, in the order of the thirds: so a text of one id is encoded as that id. */
+START_TEST(every_id_has_a_text_and_every_pair_a_merge)
+{
+    gemma4_error error = {""};
+    const gemma4_synth_options options = {.preset = "tiny", .seed = 1, .layers = 1, .vocab = VOCABULARIES[_i], .shards = 1};
+    char *directory = test_fresh_dir(), joined[64];
+    ck_assert_int_eq(gemma4_synth(&options, directory, &error), 0);
+    gemma4_document *document = read_document(test_join(directory, "tokenizer.json"));
+    const gemma4_node *model = member(gemma4_document_root(document), "model");
+    const gemma4_node *vocab = member(model, "vocab"), *merges = member(model, "merges");
+    ck_assert_uint_eq(vocab->count, VOCABULARIES[_i]);
+    size_t first_pair = 6 + 95;
+    for (size_t i = 0; i < vocab->count; i++) {
+        int64_t id;
+        ck_assert_int_eq(gemma4_get_int(vocab, vocab->keys[i], 0, INT64_MAX, &id, &error), 0); /* fails for a text that is there twice */
+        ck_assert_uint_eq((size_t)id, i);
+    }
+    size_t expected = vocab->count > first_pair ? vocab->count - first_pair : 0;
+    ck_assert_uint_eq(merges->count, expected < 95 * 95 ? expected : 95 * 95);
+    for (size_t i = 0; i < merges->count; i++) {
+        snprintf(joined, sizeof joined, "%s%s", merges->items[i].items[0].text, merges->items[i].items[1].text);
+        ck_assert_str_eq(joined, vocab->keys[first_pair + i]);
+    }
+    gemma4_document_free(document);
+}
+END_TEST
+
+/* As published: the decoder's tensors, and a tower's beside them that the loader skips. */
+START_TEST(a_vision_tower_lies_beside_the_same_decoder)
+{
+    gemma4_error error = {""};
+    const gemma4_synth_options options = {.preset = "tiny", .seed = 3, .shards = 3, .vision = 1};
+    char *directory = test_fresh_dir();
+    ck_assert_msg(gemma4_synth(&options, directory, &error) == 0, "%s", error.message);
+    gemma4_safetensors *plain = open_checkpoint(synthesise("tiny", 3, 0, 1)), *published = open_checkpoint(directory);
+    size_t towers = 0;
+    for (size_t i = 0; i < gemma4_safetensors_count(published); i++) {
+        const gemma4_tensor *tensor = gemma4_safetensors_at(published, i), *same = gemma4_safetensors_find(plain, tensor->name);
+        if (same)
+            ck_assert(same->size == tensor->size && memcmp(same->data, tensor->data, same->size) == 0);
+        else
+            ck_assert_msg(strncmp(tensor->name, "model.vision_tower.", 19) == 0 || strncmp(tensor->name, "model.embed_vision.", 19) == 0,
+                          "%s", tensor->name);
+        towers += !same;
+    }
+    ck_assert_uint_eq(towers, 31);
+    ck_assert_uint_eq(gemma4_safetensors_count(published), gemma4_safetensors_count(plain) + towers);
+    gemma4_model *model = gemma4_model_open(directory, &error);
+    ck_assert_msg(model != NULL, "%s", error.message);
+    gemma4_model_close(model);
+    gemma4_safetensors_close(plain);
+    gemma4_safetensors_close(published);
+    gemma4_document *config = read_document(test_join(directory, "config.json"));
+    ck_assert_str_eq(member(member(gemma4_document_root(config), "vision_config"), "model_type")->text, "gemma4_vision");
+    gemma4_document_free(config);
+}
+END_TEST
+
 /* --- refusals --- */
 
 static const struct {
     gemma4_synth_options options;
     const char *message;
 } REFUSED[] = {
-    {{.preset = "tinny", .shards = 1}, "expected a preset among tiny, moe128, wide256, uneven96, deep128, 26b-a4b, found 'tinny'"},
+    {{.preset = "tinny", .shards = 1},
+     "expected a preset among tiny, moe128, wide256, uneven96, deep128, heads512, 26b-a4b, found 'tinny'"},
     {{.preset = "", .shards = 1}, "found ''"},
     {{.preset = "tiny", .layers = 1001, .shards = 1}, "expected at most 1000 layers"},
     {{.preset = "tiny", .layers = SIZE_MAX, .shards = 1}, "expected at most 1000 layers"},
@@ -241,6 +333,7 @@ static const struct {
     {{.preset = "tiny", .shards = 0}, "expected 1 to 12 shards, found 0"},
     {{.preset = "tiny", .shards = 13}, "expected 1 to 12 shards, found 13"},
     {{.preset = "tiny", .layers = 2, .shards = 3}, "expected 1 to 2 shards, found 3"},
+    {{.preset = "wide256", .shards = 1, .vision = 1}, "multimodal layout (tiny, heads512, 26b-a4b), found 'wide256'"},
 };
 
 START_TEST(refused_options_write_nothing)
@@ -280,8 +373,9 @@ END_TEST
 /* A directory stands where one of the files is to appear: renaming fails after everything has been written. */
 static const struct {
     const char *obstacle;
-    bool weights_appear;
-} OBSTACLES[] = {{"model.safetensors", false}, {"config.json", true}, {"model.safetensors.index.json", true}};
+    size_t appear; /* files that are written before */
+} OBSTACLES[] = {{"model.safetensors", 0}, {"model.safetensors.index.json", 1}, {"tokenizer.json", 1}, {"generation_config.json", 3},
+                 {"config.json", 4}};
 
 START_TEST(a_failure_leaves_no_temporary_file_and_no_config)
 {
@@ -292,7 +386,7 @@ START_TEST(a_failure_leaves_no_temporary_file_and_no_config)
     ck_assert_int_eq(gemma4_synth(&TINY, directory, &error), -1);
     assert_message_contains(&error, OBSTACLES[_i].obstacle);
     ck_assert(!has_temporary(directory));
-    ck_assert_uint_eq(entries(directory), 1 + OBSTACLES[_i].weights_appear);
+    ck_assert_uint_eq(entries(directory), 1 + OBSTACLES[_i].appear);
 }
 END_TEST
 
@@ -321,6 +415,9 @@ Suite *synth_suite(void)
     tcase_add_loop_test(layouts, shards_hold_the_tensors_of_the_one_file, 0, COUNT(SHARDS));
     tcase_add_test(layouts, a_checkpoint_in_shards_opens_as_a_model);
     tcase_add_test(layouts, one_file_replaces_shards);
+    tcase_add_loop_test(layouts, the_committed_checkpoint_has_what_this_program_writes, 0, COUNT(BESIDE));
+    tcase_add_loop_test(layouts, every_id_has_a_text_and_every_pair_a_merge, 0, COUNT(VOCABULARIES));
+    tcase_add_test(layouts, a_vision_tower_lies_beside_the_same_decoder);
     tcase_add_loop_test(refusals, refused_options_write_nothing, 0, COUNT(REFUSED));
     tcase_add_test(refusals, a_directory_under_a_file_cannot_be_made);
     tcase_add_test(refusals, parents_are_made);

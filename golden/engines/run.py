@@ -1,0 +1,210 @@
+"""Runs an engine's recipe: dumps every case it can, in every dtype and schedule, and has each dump judged by gemma4-check.
+
+    python golden/engines/run.py ENGINE                              build/engines/ENGINE.json: the rows of spec/engines.md
+    python golden/engines/run.py ENGINE --case tiny-prompt --dtype float32 --schedule whole --out mine.h5      one dump
+
+A recipe is a folder here: recipe.yaml says what the engine can take, dump.py has version(), load(checkpoint, dtype) and
+run(model, tokens, first_position, schedule), which returns {tap: array [T, ...]} (spec/taps.md). A value of run may also be a pair
+(array, rows): the positions that it covers.
+"""
+
+import argparse
+import datetime
+import importlib.util
+import json
+import os
+import subprocess
+import sys
+
+import h5py
+import numpy as np
+import yaml
+
+HERE = os.path.dirname(os.path.abspath(__file__))
+ROOT = os.path.dirname(os.path.dirname(HERE))
+RECIPE_KEYS = {"engine", "model", "dtypes", "schedules", "chunk", "first_position", "leaves_out", "shows", "notes", "findings"}
+
+
+def recipe_of(name):
+    """recipe.yaml as a dict; ValueError where a key is unknown or missing."""
+    path = os.path.join(HERE, name, "recipe.yaml")
+    with open(path, encoding="utf-8") as f:
+        recipe = yaml.safe_load(f)
+    wrong = set(recipe) ^ RECIPE_KEYS
+    if wrong:
+        raise ValueError(f"{path}: expected the keys {sorted(RECIPE_KEYS)}, found others or none of {sorted(wrong)}")
+    return recipe
+
+
+def script_of(name):
+    spec = importlib.util.spec_from_file_location("dump", os.path.join(HERE, name, "dump.py"))
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def cases(wanted):
+    """The manifests, in order of checkpoint, so that a model is loaded once."""
+    folder = os.path.join(ROOT, "golden", "cases")
+    found = []
+    for file in sorted(os.listdir(folder)):
+        if file.endswith(".yaml") and (not wanted or file[:-5] in wanted.split(",")):
+            with open(os.path.join(folder, file), encoding="utf-8") as f:
+                found.append(yaml.safe_load(f))
+    if not found:
+        raise ValueError(f"{folder}: no case {wanted}")
+    return sorted(found, key=lambda case: (case["checkpoint"]["name"], case["id"]))
+
+
+def checkpoint_of(case, recipe, dtype):
+    """The folder, or the GGUF file, that `make checkpoints` wrote."""
+    built, name = os.path.join(ROOT, "build", "checkpoints"), case["checkpoint"]["name"]
+    gguf_types = {"float32": "f32", "bfloat16": "bf16", "float16": "f16", "q8_0": "q8_0"}
+    folder = recipe["model"] == "folder"
+    path = os.path.join(built, name) if folder else os.path.join(built, "gguf", f"{name}.{gguf_types[dtype]}.gguf")
+    if not os.path.exists(path):
+        raise FileNotFoundError(f"{path}: not there: make checkpoints")
+    return path
+
+
+def chunks_of(case, schedule, chunk):
+    """whole: all at once. cache: in the recipe's chunks where it can take no others; else as the case says, or where that is all at
+    once, two thirds and then a token at a time."""
+    n = len(case["tokens"])
+    if schedule == "whole" or n == 1:
+        return [n]
+    if chunk:
+        return [min(chunk, n - begin) for begin in range(0, n, chunk)]
+    if len(case["schedule"]) > 1:
+        return case["schedule"]
+    return [2 * n // 3] + [1] * (n - 2 * n // 3)
+
+
+def write(path, taps, case, name, version, dtype, chunks):
+    """Writes one activation file (spec/activations.md)."""
+    with h5py.File(path, "w") as f:
+        f.attrs.update({"format": "gemma4-activations", "format_version": 1, "engine": name, "engine_version": version, "dtype": dtype,
+                        "case": case["id"], "schedule": ",".join(map(str, chunks))})
+        f["tokens"] = np.array(case["tokens"], np.int32)
+        f["positions"] = case["first_position"] + np.arange(len(case["tokens"]), dtype=np.int32)
+        for tap, value in taps.items():
+            array, rows = value if isinstance(value, tuple) else (value, None)
+            f[tap.replace(".", "/")] = array
+            if rows is not None:
+                f[tap.replace(".", "/")].attrs["rows"] = np.array(rows, np.int32)
+
+
+def judge(check, case, path):
+    """gemma4-check's report as a dict; where it cannot judge, {"verdict": "UNUSABLE", "reason": its line}."""
+    report = path + ".json"
+    done = subprocess.run([check, case["id"], path, "--json", report], capture_output=True, text=True)
+    if done.returncode > 1:
+        return {"verdict": "UNUSABLE", "reason": done.stderr.strip().replace(ROOT + "/", "")}
+    with open(report, encoding="utf-8") as f:
+        return json.load(f)
+
+
+def summary(case, report):
+    """What a row keeps of one report."""
+    first, causes = report.get("first_divergence"), report.get("causes") or []
+    logits = [t["relative_rms"] for t in report.get("taps", []) if t["tap"] == "logits" and t["mode"] == "accumulated"]
+    return {
+        "case": case["id"], "verdict": report["verdict"], "conclusion": report.get("conclusion"), "reason": report.get("reason"),
+        "taps": report.get("coverage", {}).get("taps"), "first_divergence": first and first["tap"],
+        "causes": [c.get("sentence") or c["id"] for c in causes if c.get("explained")], "logits": logits[0] if logits else None,
+    }
+
+
+def one_dump(script, recipe, name, model, case, dtype, schedule, path):
+    chunks = chunks_of(case, schedule, recipe["chunk"])
+    taps = script.run(model, case["tokens"], case["first_position"], chunks)
+    write(path, taps, case, name, script.version(), dtype, chunks)
+
+
+def left_out(recipe, case):
+    """Why the engine cannot be fed this case, or None."""
+    if case["first_position"] and not recipe["first_position"]:
+        return "no start position"
+    return (recipe["leaves_out"] or {}).get(case["checkpoint"]["name"])
+
+
+def in_short(error):
+    """An exception's class and the first line of what it says."""
+    lines = str(error).strip().splitlines() or [""]
+    return f"{type(error).__name__}: {lines[0][:200]}"
+
+
+def rows(name, recipe, script, check, wanted, scratch):
+    """A row for each dtype and schedule."""
+    for dtype in recipe["dtypes"]:
+        results, model, loaded = {schedule: [] for schedule in recipe["schedules"]}, None, None
+        for case in cases(wanted):
+            reason = left_out(recipe, case)
+            try:
+                checkpoint = checkpoint_of(case, recipe, dtype)
+                if not reason and loaded != checkpoint:
+                    model = None  # the old one goes first
+                    model, loaded = script.load(checkpoint, dtype), checkpoint
+            except Exception as error:  # whatever the engine throws is a result
+                reason = in_short(error)
+            for schedule in recipe["schedules"]:
+                path = os.path.join(scratch, f"{case['id']}.{dtype}.{schedule}.h5")
+                result = {"case": case["id"], "verdict": "LEFT_OUT", "reason": reason}
+                if not reason:
+                    try:
+                        one_dump(script, recipe, name, model, case, dtype, schedule, path)
+                        result = summary(case, judge(check, case, path))
+                    except Exception as error:
+                        result.update(verdict="ERROR", reason=in_short(error))
+                remark = result.get("first_divergence") or result.get("reason") or ""
+                print(f"{name} {dtype} {schedule} {case['id']}: {result['verdict']} {remark}", flush=True)
+                results[schedule].append(result)
+        for schedule, found in results.items():
+            yield {"dtype": dtype, "schedule": schedule, "cases": found}
+
+
+def merge(before, found):
+    """Keeps what an earlier run of the same version found for other cases."""
+    if before["version"] != found["version"]:
+        return
+    for row in found["rows"]:
+        done = {case["case"] for case in row["cases"]}
+        for old in before["rows"]:
+            if (old["dtype"], old["schedule"]) == (row["dtype"], row["schedule"]):
+                row["cases"] = sorted(row["cases"] + [c for c in old["cases"] if c["case"] not in done], key=lambda c: c["case"])
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("engine", help="a folder beside this file")
+    parser.add_argument("--check", default=os.path.join(ROOT, "build", "gemma4-check"))
+    parser.add_argument("--case", metavar="ID[,ID...]", help="only these cases")
+    parser.add_argument("--dtype", default="float32")
+    parser.add_argument("--schedule", choices=["whole", "cache"], default="whole")
+    parser.add_argument("--out", metavar="FILE.h5", help="writes this one dump, and judges nothing")
+    args = parser.parse_args()
+    recipe, script = recipe_of(args.engine), script_of(args.engine)
+    if args.out:
+        case = cases(args.case)[0]
+        model = script.load(checkpoint_of(case, recipe, args.dtype), args.dtype)
+        one_dump(script, recipe, args.engine, model, case, args.dtype, args.schedule, args.out)
+        return
+    scratch = os.path.join(ROOT, "build", "engines", args.engine + ".dumps")
+    os.makedirs(scratch, exist_ok=True)
+    found = {"engine": args.engine, "name": recipe["engine"], "version": script.version(), "date": datetime.date.today().isoformat(),
+             "shows": recipe["shows"], "command": f"make engine ENGINE={args.engine}",
+             "rows": list(rows(args.engine, recipe, script, args.check, args.case, scratch))}
+    out = os.path.join(ROOT, "build", "engines", args.engine + ".json")
+    if args.case and os.path.exists(out):
+        with open(out, encoding="utf-8") as f:
+            merge(json.load(f), found)
+    with open(out, "w", encoding="utf-8") as f:
+        json.dump(found, f, indent=1)
+    print(f"{out}: {len(found['rows'])} rows")
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except (OSError, ValueError) as error:
+        sys.exit(f"run.py: {error}")

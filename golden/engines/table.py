@@ -1,0 +1,113 @@
+"""Writes spec/engines.md and spec/engines.json from what `make engine` left in build/engines, and from the recipes' findings.
+
+    python golden/engines/table.py
+
+Every number and verdict comes from the runs. What a person found out about a verdict (its cause where the checker names none, how it was
+confirmed without the checker, what a user would notice, whether it is mended upstream) stands in the recipe.
+"""
+
+import glob
+import json
+import os
+import sys
+
+import yaml
+
+HERE = os.path.dirname(os.path.abspath(__file__))
+ROOT = os.path.dirname(os.path.dirname(HERE))
+FINDING_KEYS = {"dtype", "cause", "confirmed", "notice", "upstream"}
+HEAD = """# Engines
+
+Which engine computes the published model, as far as it shows. Written by `make engines` from what `make engine ENGINE=...` measured on the
+date given; the same rows for programs: [engines.json](engines.json). Each recipe is a folder of [golden/engines](../golden/engines): pinned
+requirements, a dump script, what the engine can take.
+
+*whole*: the tokens at once. *cache*: in chunks or one by one, through the engine's own cache. *conform*: how many of the cases that it was
+fed. *logits*: the largest relative RMS of the logits against the golden's, over these cases, rounding included. *first divergence* and
+*cause* are gemma4-check's, or a finding below where it names none.
+
+| engine | version | date | dtype | schedule | conform | first divergence | cause | logits |
+|---|---|---|---|---|---|---|---|---|
+"""
+
+
+def recipe(name):
+    path = os.path.join(HERE, name, "recipe.yaml")
+    with open(path, encoding="utf-8") as f:
+        found = yaml.safe_load(f)
+    for finding in found["findings"] or []:
+        if set(finding) != FINDING_KEYS:
+            raise ValueError(f"{path}: findings: expected the keys {sorted(FINDING_KEYS)}, found {sorted(finding)}")
+    return found
+
+
+def row_of(run, row, findings):
+    """One line of the table, for programs."""
+    judged = [c for c in row["cases"] if c["verdict"] in ("PASS", "FAIL")]
+    failed = [c for c in judged if c["verdict"] == "FAIL"]
+    unusable = [c for c in row["cases"] if c["verdict"] in ("ERROR", "UNUSABLE")]
+    causes = [cause for c in failed for cause in c["causes"]] or [f["cause"] for f in findings if failed and f["dtype"] == row["dtype"]]
+    sizes = [c["logits"] for c in judged if c["logits"] is not None]
+    return {
+        "engine": run["name"], "version": run["version"], "date": run["date"], "shows": run["shows"], "dtype": row["dtype"],
+        "schedule": row["schedule"], "verdict": "does not conform" if failed else "conforms" if judged else "not judged",
+        "cases": len(judged), "conform": len(judged) - len(failed), "left_out": len(row["cases"]) - len(judged) - len(unusable),
+        "errors": sorted({c["reason"] for c in unusable if c["reason"]}),
+        "first_divergence": failed[0]["first_divergence"] if failed else None, "cause": causes[0] if causes else None,
+        "logits": max(sizes) if sizes else None, "command": run["command"],
+    }
+
+
+def line(row):
+    conform = f"{row['conform']} of {row['cases']}" if row["cases"] else "none judged"
+    size = f"{row['logits']:.1e}" if row["logits"] is not None else ""
+    cells = [row["engine"], row["version"], row["date"], row["dtype"], row["schedule"], conform,
+             f"`{row['first_divergence']}`" if row["first_divergence"] else "", row["cause"] or "", size]
+    return "| " + " | ".join(cells) + " |\n"
+
+
+def section(run, found):
+    """What the table has no room for."""
+    text = f"\n## {run['name']}\n\nShows {run['shows']}. Repeat: `{run['command']}`.\n"
+    left = {}
+    for row in run["rows"]:
+        for case in row["cases"]:
+            if case["verdict"] not in ("PASS", "FAIL"):
+                left.setdefault(case["reason"] or case["verdict"], set()).add(case["case"])
+    for reason, cases in sorted(left.items()):
+        text += f"\n- Not judged: {', '.join(sorted(cases))}: {reason}"
+    for note in found["notes"] or []:
+        text += f"\n- {note}"
+    text += "\n" if left or found["notes"] else ""
+    for finding in found["findings"] or []:
+        text += (f"\n**{finding['dtype']}: {finding['cause']}.** {finding['notice'].strip()}\n\n- Confirmed without the checker: "
+                 f"{finding['confirmed'].strip()}\n- Upstream: {finding['upstream'].strip()}\n")
+    return text
+
+
+def main():
+    table, sections, rows = HEAD, "", []
+    paths = sorted(glob.glob(os.path.join(ROOT, "build", "engines", "*.json")))
+    if not paths:
+        sys.exit("table.py: build/engines: no result: make engine ENGINE=...")
+    for path in paths:
+        with open(path, encoding="utf-8") as f:
+            run = json.load(f)
+        found = recipe(run["engine"])
+        for row in run["rows"]:
+            rows.append(row_of(run, row, found["findings"] or []))
+            table += line(rows[-1])
+        sections += section(run, found)
+    with open(os.path.join(ROOT, "spec", "engines.md"), "w", encoding="utf-8") as f:
+        f.write(table + sections)
+    with open(os.path.join(ROOT, "spec", "engines.json"), "w", encoding="utf-8") as f:
+        json.dump({"format": "gemma4-engines", "format_version": 1, "rows": rows}, f, indent=1)
+        f.write("\n")
+    print(f"spec/engines.md: {len(rows)} rows of {len(paths)} engines")
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except (OSError, ValueError, KeyError) as error:
+        sys.exit(f"table.py: {type(error).__name__}: {error}")

@@ -1,0 +1,39 @@
+/* What the files of the synthesiser share (spec/synth.md). */
+#ifndef GEMMA4_SYNTH_INTERNAL_H
+#define GEMMA4_SYNTH_INTERNAL_H
+
+#include <stdio.h>
+
+#include "model.h"
+
+typedef enum synth_layout { MULTIMODAL, TEXT_ONLY, TEXT_ONLY_PER_LAYER } synth_layout;
+
+typedef struct synth_preset {
+    const char *name;
+    synth_layout layout;
+    size_t layers, full_every; /* every full_every-th layer is a full one, and so is the last */
+    size_t hidden, heads, sliding_kv_heads, full_kv_heads, sliding_head_dim, full_head_dim, window;
+    size_t dense_width, expert_width, experts, top_k, vocab;
+} synth_preset;
+
+/* The preset of this name, or NULL. */
+const synth_preset *synth_preset_find(const char *name);
+
+/* What a tensor is filled with: offset + spread * u, u in (-1, 1) (spec/synth.md, "The bytes"). */
+typedef struct synth_distribution {
+    double offset, spread;
+} synth_distribution;
+
+/* Writers of the files beside the weights. Errors are sticky in f: the caller looks. vision: the config describes a vision tower. */
+void synth_write_config(FILE *f, const synth_preset *preset, int vision);
+void synth_write_tokenizer(FILE *f, size_t vocab);
+void synth_write_tokenizer_config(FILE *f);
+void synth_write_generation_config(FILE *f);
+
+/* The vision tower and its projection to the decoder's width hidden: tensors that a text decoder skips. The names have no "model.". */
+size_t synth_vision_count(void);
+gemma4_tensor_spec synth_vision_at(size_t index, size_t hidden, synth_distribution *distribution);
+/* The key "vision_config" and the ids of the image tokens, each line indented by two, with a comma at the end. */
+void synth_write_vision_config(FILE *f, size_t vocab);
+
+#endif
