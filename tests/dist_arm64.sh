@@ -21,6 +21,6 @@ if [ ! -e "$build/root/unpacked" ]; then
 fi
 lib=$here/root/usr/lib/aarch64-linux-gnu
 # -O2: gcc 12 for AArch64 crashes at -O3.
-make BUILD="$build" CC=aarch64-linux-gnu-gcc STRIP=aarch64-linux-gnu-strip CFLAGS="-O2 -g" PACKAGES= \
-    CPPFLAGS="-I$here/root/usr/include -I$here/root/usr/include/aarch64-linux-gnu -I$here/root/usr/include/hdf5/serial" \
-    STATIC_LIBS="-L$lib/hdf5/serial -L$lib -lhdf5 -lsz -laec -lz -lyaml -lcrypto -lpthread -ldl -lm" dist
+headers=$here/root/usr/include
+make BUILD="$build" CC="aarch64-linux-gnu-gcc -I$headers -I$headers/aarch64-linux-gnu -I$headers/hdf5/serial" STRIP=aarch64-linux-gnu-strip \
+    CFLAGS="-O2 -g" PACKAGES= STATIC_LIBS="-L$lib/hdf5/serial -L$lib -lhdf5 -lsz -laec -lz -lyaml -lcrypto -lpthread -ldl -lm" dist

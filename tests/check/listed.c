@@ -170,12 +170,14 @@ static void judge_lists(const gemma4_evidence *e, const bool *stored, bool value
     r->local = (gemma4_measure){GEMMA4_METRIC_LISTED_TOKENS, (double)(impossible + omissions), 0, impossible ? first : first_omission};
     r->verdict = impossible + omissions ? GEMMA4_DIVERGES : r->rows ? GEMMA4_PASS : GEMMA4_NOT_COVERED;
     if (impossible)
-        snprintf(r->problem, sizeof r->problem, "at %zu position%s a token is listed twice or is none of 0 ... %zu, first at position %zu", impossible,
-                 impossible == 1 ? "" : "s", s->model->config.vocab_size - 1, first);
+        snprintf(r->problem, sizeof r->problem,
+                 "at %zu position%s a token is listed twice or is none of 0 ... %zu, first at position %zu",
+                 impossible, impossible == 1 ? "" : "s", s->model->config.vocab_size - 1, first);
     else if (omissions)
         snprintf(r->problem, sizeof r->problem,
-                 "at %zu position%s a token that is clearly more likely is missing, first at position %zu: %d, whose logit is %.3g above that of %d", omissions,
-                 omissions == 1 ? "" : "s", first_omission, shown.token, shown.by, shown.listed);
+                 "at %zu position%s a token that is clearly more likely is missing, first at position %zu: %d, whose logit is "
+                 "%.3g above that of %d",
+                 omissions, omissions == 1 ? "" : "s", first_omission, shown.token, shown.by, shown.listed);
 }
 
 int gemma4_judge_listed(const gemma4_evidence *e, gemma4_activations *engine, bool values_fail, gemma4_tap_result *r, gemma4_error *error)
@@ -208,10 +210,13 @@ bool gemma4_judge_placeholders(const gemma4_evidence *e, gemma4_tap_result *r)
     if (above + unknown == 0)
         return false;
     if (above)
-        snprintf(r->problem, sizeof r->problem, "%zu value%s above 0, first at position %zu: natural logarithms of probabilities are not (are these logits, or "
-                 "probabilities?)", above, above == 1 ? " is" : "s are", first);
+        snprintf(r->problem, sizeof r->problem,
+                 "%zu value%s above 0, first at position %zu: natural logarithms of probabilities are not (are these logits, or "
+                 "probabilities?)",
+                 above, above == 1 ? " is" : "s are", first);
     else
-        snprintf(r->problem, sizeof r->problem, "%zu value%s a placeholder (%g or less), no log-probability, first at position %zu: leave such tokens out",
+        snprintf(r->problem, sizeof r->problem,
+                 "%zu value%s a placeholder (%g or less), no log-probability, first at position %zu: leave such tokens out",
                  unknown, unknown == 1 ? " is" : "s are", (double)PLACEHOLDER, first);
     r->local = (gemma4_measure){GEMMA4_METRIC_SHAPE, INFINITY, 0, first};
     r->verdict = GEMMA4_DIVERGES;

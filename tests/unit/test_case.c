@@ -1,5 +1,6 @@
 /* Case manifests (tests/check/manifest.h; spec/cases.md). */
 #include "manifest.h"
+#include "places.h"
 #include "suites.h"
 #include "support.h"
 
@@ -142,6 +143,53 @@ START_TEST(paths_are_relative_to_the_manifest)
     ck_assert_str_eq(c->golden_path, test_join(cases, "my-case.h5"));
     ck_assert_str_eq(c->checkpoint_dir, test_join(cases, "../../build/checkpoints/small"));
     gemma4_case_close(c);
+}
+END_TEST
+
+/* Sets a variable of the environment, or (NULL) removes it. Returns what it was: a copy, or NULL. */
+static char *exchange_variable(const char *name, const char *value)
+{
+    char *old = getenv(name) ? strdup(getenv(name)) : NULL;
+    ck_assert_int_eq(value ? setenv(name, value, 1) : unsetenv(name), 0);
+    return old;
+}
+
+/* Beside installed cases, which are not to be written to, there is no folder build/: then it is the user's cache; without one, build/ all the same. */
+START_TEST(an_installed_case_s_checkpoint_is_generated_in_the_cache)
+{
+    static const struct {
+        const char *cache, *home, *expected;
+    } places[] = {
+        {"/a/cache", "/home/me", "/a/cache/gemma4/checkpoints"},    {NULL, "/home/me", "/home/me/.cache/gemma4/checkpoints"},
+        {"not/absolute", "/home/me", "/home/me/.cache/gemma4/checkpoints"}, {NULL, NULL, "/nowhere/golden/../build/checkpoints"},
+    };
+    char *cache = exchange_variable("XDG_CACHE_HOME", NULL), *home = exchange_variable("HOME", NULL), path[100];
+    for (size_t i = 0; i < COUNT(places); i++) {
+        free(exchange_variable("XDG_CACHE_HOME", places[i].cache));
+        free(exchange_variable("HOME", places[i].home));
+        ck_assert_int_eq(gemma4_generated_dir("/nowhere/golden", path, sizeof path), 0);
+        ck_assert_str_eq(path, places[i].expected);
+        ck_assert_int_eq(gemma4_generated_dir("/nowhere/golden", path, 12), -1);
+    }
+    free(exchange_variable("XDG_CACHE_HOME", cache));
+    free(exchange_variable("HOME", home));
+    free(cache);
+    free(home);
+}
+END_TEST
+
+/* Where it is set, GEMMA4_DATA alone says where the cases are. */
+START_TEST(the_environment_says_where_the_cases_are)
+{
+    char *root = test_fresh_dir(), *data = exchange_variable("GEMMA4_DATA", root);
+    ck_assert_ptr_null(gemma4_golden_dir());
+    ck_assert_ptr_null(gemma4_cases_dir());
+    ck_assert(mkdir(test_join(root, "golden"), 0777) == 0 && mkdir(test_join(root, "golden/cases"), 0777) == 0);
+    ck_assert_str_eq(gemma4_golden_dir(), test_join(root, "golden"));
+    ck_assert_str_eq(gemma4_cases_dir(), test_join(root, "golden/cases"));
+    free(exchange_variable("GEMMA4_DATA", data));
+    free(data);
+    ck_assert_str_eq(gemma4_golden_dir(), "golden");
 }
 END_TEST
 
@@ -426,6 +474,8 @@ Suite *case_suite(void)
     tcase_add_test(valid, every_number_is_read);
     tcase_add_test(valid, paths_are_relative_to_the_manifest);
     tcase_add_test(valid, a_committed_checkpoint_is_found);
+    tcase_add_test(valid, an_installed_case_s_checkpoint_is_generated_in_the_cache);
+    tcase_add_test(valid, the_environment_says_where_the_cases_are);
     tcase_add_test(valid, a_generated_checkpoint_of_an_earlier_version_is_replaced);
     tcase_add_test(valid, lists_of_remarks_may_be_empty);
     tcase_add_test(valid, ids_are_sorted_and_open);
