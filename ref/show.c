@@ -4,16 +4,12 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
 #include <sys/stat.h>
 
-#include "isolate.h"
 #include "near_names.h"
 #include "options.h"
 #include "places.h"
 #include "show_tensor.h"
-
-enum { SECONDS = 60 }; /* of processor time: libhdf5 does not come to an end on some corrupt files */
 
 /* What the command line asks for. */
 typedef struct request {
@@ -21,7 +17,6 @@ typedef struct request {
     char path[4096];
     const char *tap;        /* NULL: list the tensors */
     int64_t position, head; /* -1: all */
-    gemma4_error *error;    /* in memory that the child shares */
 } request;
 
 /* --- which file, which tensor --- */
@@ -144,16 +139,6 @@ static int show_file(const request *r, gemma4_error *error)
     return status;
 }
 
-static int show_in_child(void *context)
-{
-    const request *r = context;
-    gemma4_limit_processor_time(SECONDS);
-    int status = show_file(r, r->error);
-    if (!status && (fflush(stdout) || ferror(stdout)))
-        status = gemma4_fail(r->error, "standard output: cannot write: %s", strerror(errno));
-    return status ? 2 : 0;
-}
-
 int gemma4_show_command(int argc, char **argv, gemma4_error *error)
 {
     request r = {.position = -1, .head = -1};
@@ -171,13 +156,8 @@ int gemma4_show_command(int argc, char **argv, gemma4_error *error)
     if ((r.tap && check_name(r.tap, error)) || (position && gemma4_parse_int(position, "--position", 0, INT32_MAX, &r.position, error)) ||
         (head && gemma4_parse_int(head, "--head", 0, INT32_MAX, &r.head, error)) || find_file(&r, error))
         return -1;
-    void *shared = mmap(NULL, sizeof *r.error, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
-    if (shared == MAP_FAILED)
-        return gemma4_fail(error, "%s: out of memory", r.path);
-    r.error = shared;
-    int status = gemma4_isolate(show_in_child, &r, r.path, error);
-    if (status > 0)
-        status = gemma4_fail(error, "%s", r.error->message);
-    munmap(shared, sizeof *r.error);
+    int status = show_file(&r, error);
+    if (!status && (fflush(stdout) || ferror(stdout)))
+        status = gemma4_fail(error, "standard output: cannot write: %s", strerror(errno));
     return status;
 }
