@@ -303,7 +303,8 @@ static size_t freedom_of_setting(const gemma4_setting *s, bool is_expression)
         return ranks;
     case GEMMA4_PARAMETER_KV_HEAD_OF: return 1; /* K's or V's alone where that does */
     case GEMMA4_PARAMETER_WEIGHTS_ORDER:
-    case GEMMA4_PARAMETER_RESULT_ORDER: return s->unit != GEMMA4_GROUPS; /* the same is plainer of heads and experts than of lanes */
+    case GEMMA4_PARAMETER_RESULT_ORDER: /* the same is plainer of heads, experts and halves than of lanes, and where no number is in it */
+        return (s->unit != GEMMA4_GROUPS && s->unit != GEMMA4_HALVES) + (s->word == GEMMA4_ROLLED);
     default: return gemma4_parameter_describe(s->parameter)->domain == GEMMA4_DOMAIN_REAL && !is_expression ? 10 * gemma4_digits_of(s->number) : 0;
     }
 }
