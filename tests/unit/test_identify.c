@@ -125,6 +125,9 @@ static const planting ALL_TAPS[] = {
     {{.parameter = OF(EPS), .steps = AT(ATTN_NORM) | AT(MLP_NORM), .number = 3e-2}, BOTH, .layers = EVERY_LAYER, .value = "0.03"},
     {{.parameter = OF(ROPE_THETA), .steps = AT(ATTN_Q_ROPE) | AT(ATTN_K_ROPE), .number = 25000},
      SLIDING, .layers = SLIDING_LAYERS, .value = "25000"},
+    /* from position 1000 on, where angles have gone round many times */
+    {{.parameter = OF(ROPE_THETA), .steps = AT(ATTN_Q_ROPE) | AT(ATTN_K_ROPE), .number = 1311},
+     SLIDING, .layers = "0, 2", .value = "1311", .case_id = "moe128-decode"},
     {{.parameter = OF(WINDOW), .steps = ATTENTION, .number = 11}, SLIDING, .layers = SLIDING_LAYERS, .value = "11"},
     {{.parameter = OF(KV_HEAD_OF), .steps = ATTENTION, .count = 4, .list = {1, 0, 0, 1}},
      SLIDING, .layers = SLIDING_LAYERS, .value = "[1, 0, 0, 1]"},
