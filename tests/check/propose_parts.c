@@ -374,12 +374,12 @@ static void propose_weighting(gemma4_proposals *p, const gemma4_config *c)
     }
 }
 
-/* Sets of ranks that are left out: any, where that is one step and they are few; else one, all but one, the first or the last few. */
+/* Sets of ranks that are left out: any, where they are few or that is one step; else one, all but one, the first or the last few. */
 static void propose_missing(gemma4_proposals *p, size_t K, bool one_step)
 {
     gemma4_setting s = {.parameter = GEMMA4_PARAMETER_EXPERTS_MISSING, .steps = GEMMA4_STEP(GEMMA4_TAP_MOE_OUT)};
     double all = ldexp(1, (int)K) - 1;
-    if (one_step && K <= 8) {
+    if (K <= (one_step ? 8 : 4)) {
         for (s.number = 1; s.number < all; s.number++)
             gemma4_propose(p, &s);
         return;

@@ -250,6 +250,10 @@ static const planting LAYERS[] = {
     {{.parameter = OF(WINDOW), .steps = ATTENTION, .number = 11},
      SLIDING, .layers = SLIDING_LAYERS, .value = "11", .taps = GEMMA4_SET_LAYERS},
     {{.parameter = OF(FINAL_SOFTCAP), .steps = AT(LOGITS), .number = 20}, HEAD, .layers = "", .value = "20", .taps = GEMMA4_SET_LAYERS},
+    /* what the first positions compute depends on later ones */
+    {{.parameter = OF(MASK), .steps = ATTENTION, .word = GEMMA4_MASK_OFFSET, .number = 4},
+     FULL, .layers = FULL_LAYERS, .value = "offset 4", .taps = GEMMA4_SET_LAYERS},
+    {{.parameter = OF(EXPERTS_MISSING), .steps = AT(MOE_OUT), .number = 3}, BOTH, .layers = EVERY_LAYER, .value = "[0, 1]", .taps = GEMMA4_SET_LAYERS},
 };
 
 /* --- only the logits are --- */
