@@ -195,6 +195,35 @@ START_TEST(what_no_catalogued_mistake_explains_a_point_may)
 }
 END_TEST
 
+/* qk-norm-swapped explains attn.q_norm. At attn.k_norm the engine is right, and so many spreads off what the mistake predicts there. */
+START_TEST(twice_the_limit_at_another_tap_contradicts_a_mistake)
+{
+    static const char id[] = "qk-norm-swapped";
+    const gemma4_planted planted = plant(id);
+    const gemma4_tap taps[] = {GEMMA4_TAP_ATTN_Q_NORM, GEMMA4_TAP_ATTN_K_NORM};
+    const double off[] = {1000, _i ? 6.1 : 5.9};
+    block = test_evidence_new(NULL, 4, "float32", BLOCK);
+    for (int tap = GEMMA4_TAP_LAYER_INPUT; tap <= GEMMA4_TAP_LAYER_OUTPUT; tap++)
+        if (tap != GEMMA4_TAP_ROUTER_TOPK_IDS)
+            test_evidence_tap(block, (gemma4_tap)tap, 0, NULL, NULL, NULL);
+    start_runner();
+    for (size_t k = 0; k < 2; k++) {
+        test_tap *t = &block->taps[taps[k]];
+        real *values = malloc(4 * t->width * sizeof *values);
+        ck_assert_ptr_nonnull(values);
+        predict(&planted, taps[k], values);
+        for (size_t i = 0; i < 4 * t->width; i++) {
+            t->expected[i] = (real)((double)values[i] + off[k]);
+            t->engine[i] = (float)(k ? t->expected[i] : values[i]);
+        }
+        free(values);
+    }
+    find(taps[0]);
+    ck_assert_int_eq(fit_of(id) != NULL, _i == 0);
+    close_block();
+}
+END_TEST
+
 /* --- its own spread, where next to nothing is left --- */
 
 /* The runs with the mistake read another ffn.residual, 40 off: that is their spread. The error is 1000. */
@@ -647,6 +676,43 @@ START_TEST(a_mistake_in_one_of_the_bridged_layers_is_found_there)
 }
 END_TEST
 
+/* A factor in one of three layers, and 2.9 spreads of what nothing explains beside it, which fits: the whole error is so many spreads, of
+ * which a point in one layer must leave half at most. */
+static const struct {
+    double whole;
+    bool found;
+} ONE_LAYER[] = {{6.2, true}, {5.4, false}};
+
+START_TEST(a_point_in_one_layer_leaves_half_of_the_error_at_most)
+{
+    static real values[MOST * D];
+    const gemma4_setting factor = {
+        .parameter = GEMMA4_PARAMETER_RESULT_FACTOR, .steps = GEMMA4_STEP(GEMMA4_TAP_MLP_POST_NORM), .number = 0.4};
+    bool found = false;
+    uint32_t state = 11;
+    double effect = 0;
+    bridged(4, "bfloat16", 1, 3, 1);
+    block->subject.search_layers = true;
+    gemma4_point *p = gemma4_point_new(&test_small_model()->config, &factor, 1, GEMMA4_ON_SLIDING);
+    const gemma4_planted planted = {.models = {&p->model}, .only_layer = {2, -1}, .count = 1};
+    predict(&planted, GEMMA4_TAP_LAYER_OUTPUT, values);
+    for (size_t i = 0; i < 4 * D; i++)
+        effect += pow((double)values[i] - (double)output->expected[i], 2) / (4 * D);
+    double sigma = sqrt(effect / (ONE_LAYER[_i].whole * ONE_LAYER[_i].whole - 2.9 * 2.9));
+    for (size_t i = 0; i < 4 * D; i++) {
+        state = state * 1664525u + 1013904223u;
+        output->engine[i] = (float)((double)values[i] + (state >> 31 ? 2.9 : -2.9) * sigma);
+        output->sigma[i / D] = sigma;
+    }
+    find(GEMMA4_TAP_LAYER_OUTPUT);
+    for (size_t i = 0; i < finding.point_count; i++)
+        found = found || finding.points[i].only_layer == 2;
+    ck_assert_int_eq(found, ONE_LAYER[_i].found);
+    free(p);
+    close_block();
+}
+END_TEST
+
 START_TEST(two_mistakes_in_bridged_layers_are_found_together)
 {
     const gemma4_planted planted = {.models = {plant("mlp-gelu-erf").models[0], plant("attn-softcap-50-inherited").models[0]},
@@ -807,6 +873,7 @@ Suite *fit_suite(void)
     tcase_add_loop_test(step, what_is_left_is_within_the_limits_of_verdicts, 0, COUNT(LIMITS));
     tcase_add_test(step, the_finding_says_where_and_how_much);
     tcase_add_test(step, what_no_catalogued_mistake_explains_a_point_may);
+    tcase_add_loop_test(step, twice_the_limit_at_another_tap_contradicts_a_mistake, 0, 2);
     tcase_add_loop_test(step, what_leaves_next_to_nothing_is_measured_against_its_own_spread, 0, COUNT(NEAR));
     tcase_add_test(step, that_spread_is_of_three_perturbed_runs);
     tcase_add_test(step, a_spread_is_never_less_than_the_right_model_s);
@@ -825,6 +892,7 @@ Suite *fit_suite(void)
     tcase_add_loop_test(search, what_explained_the_tap_in_the_last_two_findings_is_tried_first, 0, COUNT(EARLIER));
     tcase_add_loop_test(search, a_search_that_was_in_vain_twice_is_not_made_again, 0, COUNT(VAIN));
     tcase_add_loop_test(search, a_mistake_in_one_of_the_bridged_layers_is_found_there, 0, 3);
+    tcase_add_loop_test(search, a_point_in_one_layer_leaves_half_of_the_error_at_most, 0, COUNT(ONE_LAYER));
     tcase_add_test(search, two_mistakes_in_bridged_layers_are_found_together);
     tcase_add_loop_test(search, ids_are_explained_where_all_of_them_are_the_mistake_s, 0, 2);
     tcase_add_test(search, the_runner_up_leaves_the_least_part_of_the_error);
