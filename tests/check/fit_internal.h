@@ -46,7 +46,9 @@ size_t fit_by_share(const fit_search *s, size_t *models, size_t most);
 int fit_try_pairs(fit_search *s);
 
 /* Points of the space that explain the tap (identify.c); earlier are the findings of the blocks before. */
-int fit_identify_ids(fit_search *s); /* of router.topk_ids */
+int fit_identify_ids(fit_search *s, gemma4_scope scope); /* of router.topk_ids */
+/* The experts (T, K) that the mistake chooses from the engine's own logits at the positions of the scope; elsewhere the right ones. */
+int fit_choose(const fit_search *s, const gemma4_counter_model *m, gemma4_scope scope, int32_t *ids);
 int fit_identify(fit_search *s, const gemma4_finding *earlier, size_t earlier_count);
 /* Points that fit as well as a catalogued mistake whose number has near neighbours. */
 int fit_identify_beside(fit_search *s);

@@ -235,7 +235,8 @@ static bool has_factor_of_rounding(const identification *id, const gemma4_point 
         double most = 0;
         for (size_t k = 0; k < s->count; k++)
             most = fmax(most, fabs(s->list[k] - 1));
-        if (s->parameter == GEMMA4_PARAMETER_RESULT_FACTOR && !(fabs(s->number - 1) > FACTOR_ROUNDINGS * unit))
+        bool factor = s->parameter == GEMMA4_PARAMETER_RESULT_FACTOR || s->parameter == GEMMA4_PARAMETER_WEIGHT_FACTOR;
+        if (factor && !(fabs(s->number - 1) > FACTOR_ROUNDINGS * unit))
             return true;
         if (s->parameter == GEMMA4_PARAMETER_RESULT_FACTORS && !(most > LIST_ROUNDINGS * unit))
             return true;

@@ -502,7 +502,7 @@ static void expert_part(const gemma4_evidence *e, size_t t, size_t r, double *pa
     }
 }
 
-/* Solves the symmetric system a x = b of n equations in place; unknowns that nothing determines become `otherwise`. */
+/* Solves the symmetric system a x = b of n equations in place; unknowns that nothing determines become `otherwise`, which may be NaN. */
 void gemma4_solve_system(double *a, double *b, size_t n, double otherwise, double *x)
 {
     for (size_t k = 0; k < n; k++) {
@@ -517,12 +517,12 @@ void gemma4_solve_system(double *a, double *b, size_t n, double otherwise, doubl
     for (size_t k = n; k-- > 0;) {
         double sum = b[k];
         for (size_t j = k + 1; j < n; j++)
-            sum -= a[k * n + j] * x[j];
+            sum -= isnan(x[j]) ? 0 : a[k * n + j] * x[j];
         x[k] = a[k * n + k] > 1e-12 ? sum / a[k * n + k] : otherwise;
     }
 }
 
-/* A factor of each expert's part of moe.out. */
+/* A factor of each expert's part of moe.out; NaN of those that were never chosen. */
 static void propose_expert_factors(gemma4_proposals *p, const gemma4_evidence *e)
 {
     const gemma4_config *c = &e->subject->model->config;
@@ -549,7 +549,7 @@ static void propose_expert_factors(gemma4_proposals *p, const gemma4_evidence *e
             }
     }
     if (!p->failed) {
-        gemma4_solve_system(a, b, E, 1, s.list);
+        gemma4_solve_system(a, b, E, NAN, s.list);
         gemma4_propose(p, &s);
     }
     free(a);

@@ -387,12 +387,22 @@ static void propose_missing(gemma4_proposals *p, size_t K, bool one_step)
     }
 }
 
+/* gate and up, both times a number: of all steps whose matrix is not seen by itself, the one that is not linear in it. */
+static void propose_factor_of_experts(gemma4_proposals *p)
+{
+    static const double factors[] = {0.5, 2};
+    gemma4_setting s = {.parameter = GEMMA4_PARAMETER_WEIGHT_FACTOR, .steps = GEMMA4_STEP(GEMMA4_TAP_MOE_ACT)};
+    gemma4_propose_numbers(p, &s, factors, sizeof factors / sizeof *factors);
+}
+
 void gemma4_propose_experts(gemma4_proposals *p, const gemma4_evidence *e, gemma4_tap step)
 {
     const gemma4_config *c = &e->subject->model->config;
     if (step == GEMMA4_TAP_MLP_ACT || step == GEMMA4_TAP_MOE_ACT)
         propose_activation(p, step);
-    else if (step == GEMMA4_TAP_ROUTER_TOPK_IDS)
+    if (step == GEMMA4_TAP_MOE_ACT)
+        propose_factor_of_experts(p);
+    if (step == GEMMA4_TAP_ROUTER_TOPK_IDS)
         propose_choice(p, c);
     else if (step == GEMMA4_TAP_ROUTER_TOPK_NORM)
         propose_weighting(p, c);

@@ -68,7 +68,14 @@ static const struct {
     {{.parameter = OF(WEIGHT_ZERO), .steps = AT(ATTN_Q), .unit = GEMMA4_GROUPS, .first = 2, .end = 4}, 0, "heads 2-3", ""},
     {{.parameter = OF(WEIGHT_ZERO), .steps = AT(MOE_OUT), .unit = GEMMA4_GROUPS, .first = 14, .end = 16}, 0, "experts 14-15", ""},
     {{.parameter = OF(WEIGHT_ROUNDED), .steps = AT(ATTN_Q), .word = GEMMA4_TYPE_E4M3}, 0, "float8_e4m3", ""},
+    {{.parameter = OF(WEIGHT_FACTOR), .steps = AT(MOE_ACT), .number = 0.82}, 0, "0.82", "1"},
     {{.parameter = OF(WEIGHT_FACTORS), .steps = AT(MOE_OUT), .count = 3, .list = {1, 0.5, 1.25}}, 0, "[1, 0.5, 1.25]", ""},
+    {{.parameter = OF(WEIGHT_FACTORS), .steps = AT(MOE_OUT), .count = 3, .list = {1, NAN, 1.25}}, 0, "[1, ?, 1.25]", ""},
+    {{.parameter = OF(WEIGHT_FACTORS), .steps = AT(MOE_OUT), .count = 9, .list = {1, 1, 0.5, 1, 1, 1, 1, 2, 1}}, 0, "[2: 0.5, 7: 2, others 1]", ""},
+    {{.parameter = OF(WEIGHT_FACTORS), .steps = AT(MOE_OUT), .count = 9, .list = {1, 1, 0.5, 1, NAN, 1, 1, 1, 1}},
+     0, "[2: 0.5, others 1 or never seen]", ""},
+    {{.parameter = OF(WEIGHT_FACTORS), .steps = AT(MOE_OUT), .count = 9, .list = {2, 2, 2, 2, 2, 2, 2, 2, 3}},
+     0, "[2, 2, 2, 2, 2, 2, 2, 2, 3]", ""},
     {{.parameter = OF(STEP_INPUT), .steps = AT(ROUTER_NORM), .input = GEMMA4_TAP_ATTN_RESIDUAL, .tensor = GEMMA4_TAP_MLP_NORM},
      0, "mlp.norm", "attn.residual"},
     {{.parameter = OF(INPUT_POSITIONS), .steps = AT(ATTN_K), .input = GEMMA4_TAP_ATTN_NORM, .number = -1}, 0, "t-1", "t"},
@@ -272,10 +279,21 @@ static const struct {
      {.parameter = OF(RESIDUAL), .steps = AT(FFN_SUM), .count = 2, .list = {1, 0.52}}, 0, true}, /* 0.0196 of both together */
     {{.parameter = OF(RESIDUAL), .steps = AT(FFN_SUM), .count = 2, .list = {1, 0.5}},
      {.parameter = OF(RESIDUAL), .steps = AT(FFN_SUM), .count = 2, .list = {1, 0.521}}, 0, false}, /* 0.0206 */
+    /* experts: those that both have seen, on average */
+    {{.parameter = OF(WEIGHT_FACTORS), .steps = AT(MOE_OUT), .count = 3, .list = {1, NAN, 0.5}},
+     {.parameter = OF(WEIGHT_FACTORS), .steps = AT(MOE_OUT), .count = 3, .list = {1, 2, NAN}}, 0, true},
+    {{.parameter = OF(WEIGHT_FACTORS), .steps = AT(MOE_OUT), .count = 3, .list = {1, NAN, 0.5}},
+     {.parameter = OF(WEIGHT_FACTORS), .steps = AT(MOE_OUT), .count = 3, .list = {2, 2, NAN}}, 0, false},
+    {{.parameter = OF(WEIGHT_FACTORS), .steps = AT(MOE_OUT), .count = 3, .list = {1, NAN, 0.5}},
+     {.parameter = OF(WEIGHT_FACTORS), .steps = AT(MOE_OUT), .count = 3, .list = {NAN, 2, 0.5}}, 0, true},
+    {{.parameter = OF(WEIGHT_FACTORS), .steps = AT(MOE_OUT), .count = 9, .list = {1, 1, 1, 1, 1, 1, 1, 1, 1}},
+     {.parameter = OF(WEIGHT_FACTORS), .steps = AT(MOE_OUT), .count = 9, .list = {1, 1, 1, 1, 1, 1, 1, 1, 1.1}}, 0, true},
     {{.parameter = OF(WEIGHT_FACTORS), .steps = AT(MOE_OUT), .count = 2, .list = {1, 1}},
      {.parameter = OF(WEIGHT_FACTORS), .steps = AT(MOE_OUT), .count = 2, .list = {1, 1.057}}, 0, true}, /* 0.0277 and 0: 0.0196 */
     {{.parameter = OF(WEIGHT_FACTORS), .steps = AT(MOE_OUT), .count = 2, .list = {1, 1}},
      {.parameter = OF(WEIGHT_FACTORS), .steps = AT(MOE_OUT), .count = 2, .list = {1, 1.06}}, 0, false}, /* 0.0291 and 0: 0.0206 */
+    {{.parameter = OF(RESULT_FACTORS), .steps = AT(ATTN_Q), .count = 9, .list = {1, 1, 1, 1, 1, 1, 1, 1, 1}},
+     {.parameter = OF(RESULT_FACTORS), .steps = AT(ATTN_Q), .count = 9, .list = {1, 1, 1, 1, 1, 1, 1, 1, 1.1}}, 0, false},
     /* steps: one mistake in shared code or in the config, but not a change of one step and of another */
     {{.parameter = OF(EPS), .steps = AT(ATTN_NORM), .number = 1e-4},
      {.parameter = OF(EPS), .steps = AT(MLP_NORM), .number = 1e-4}, 0, true},

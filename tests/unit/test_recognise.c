@@ -865,16 +865,16 @@ START_TEST(three_times_what_chance_has_in_common_is_not_another_checkpoint)
     static const double common[] = {2.9, 3.1};
     const gemma4_subject subject = {.model = model, .T = 4};
     const float *expected[GEMMA4_TAP_COUNT] = {0};
-    float due[4 * 32] = {0}, engine[4 * 32] = {0};
+    float due[4 * 32] = {0}, stored[4 * 32] = {0};
     const bool have[4] = {true, true, true, true};
     gemma4_evidence evidence = {.subject = &subject};
     for (size_t t = 0; t < 4; t++) {
         due[t * 32] = 5;
-        engine[t * 32] = (float)sqrt(common[_i] / 32);
-        engine[t * 32 + 1 + t] = (float)sqrt(1 - common[_i] / 32);
+        stored[t * 32] = (float)sqrt(common[_i] / 32);
+        stored[t * 32 + 1 + t] = (float)sqrt(1 - common[_i] / 32);
     }
     expected[GEMMA4_TAP_EMBED] = due;
-    evidence.taps[GEMMA4_TAP_EMBED] = (gemma4_tap_evidence){.width = 32, .engine = engine, .have = have};
+    evidence.taps[GEMMA4_TAP_EMBED] = (gemma4_tap_evidence){.width = 32, .engine = stored, .have = have};
     ck_assert_int_eq(gemma4_recognise_checkpoint(&evidence, expected), _i == 0);
 }
 END_TEST
