@@ -205,6 +205,21 @@ START_TEST(a_second_setting_is_kept_where_it_takes_three_tenths)
 }
 END_TEST
 
+/* The best by itself leaves so much, in spreads: three limits, which are 3. */
+static const double NEAR[] = {8.9, 9.1};
+
+START_TEST(nothing_is_joined_to_what_nearly_fits)
+{
+    search_at(GEMMA4_TAP_LAYER_OUTPUT, GEMMA4_TAP_FFN_RESIDUAL, "float32", 1);
+    id.list = calloc(1, sizeof *id.list);
+    id.list[id.count++] = candidate(&FACTOR, 1);
+    id.list[0].left = NEAR[_i];
+    ck_assert_msg(identify_join(&id, 1) == 0, "%s", error.message);
+    ck_assert_uint_eq(id.count, _i == 0); /* joined, it is used up */
+    close_search();
+}
+END_TEST
+
 /* Eight numbers are the ranks of experts; nine fit whatever is done to the experts one by one, and two
  * settings may do as well: then the list of those by themselves is used up. */
 START_TEST(a_list_of_nine_factors_is_not_the_end_of_the_search)
@@ -259,6 +274,86 @@ START_TEST(a_rank_with_a_hundredth_of_its_weight_is_missing)
 }
 END_TEST
 
+/* --- plainer points, and others that fit (identify_refine.c) --- */
+
+static void found(const gemma4_setting *settings, size_t count)
+{
+    gemma4_point_fit fit = {.only_layer = -1, .coefficient = 1};
+    fit.point = gemma4_point_new(&test_small_model()->config, settings, count, GEMMA4_ON_SLIDING);
+    ck_assert_ptr_nonnull(fit.point);
+    finding.points[finding.point_count++] = fit;
+}
+
+/* The result reversed is the input reversed: both explain as much, but for so much of the error. */
+static const double TWINS[] = {0.9e-4, -0.9e-4, 1.1e-4, -1.1e-4};
+
+START_TEST(what_explains_as_much_is_tried_in_its_place)
+{
+    const gemma4_setting point[] = {
+        {.parameter = OF(WEIGHT_FORM), .steps = AT(LAYER_OUTPUT), .word = GEMMA4_FORM_ONE_PLUS},
+        {.parameter = OF(RESULT_ORDER), .steps = AT(LAYER_OUTPUT), .word = GEMMA4_REVERSED},
+    };
+    const gemma4_setting twin = {.parameter = OF(INPUT_ORDER), .steps = AT(LAYER_OUTPUT),
+                                 .input = GEMMA4_TAP_FFN_RESIDUAL, .word = GEMMA4_REVERSED};
+    search_at(GEMMA4_TAP_LAYER_OUTPUT, GEMMA4_TAP_FFN_RESIDUAL, "float32", 1e-4);
+    engine_has(point, 2, 1, false);
+    found(point, 2);
+    id.singles = calloc(2, sizeof *id.singles);
+    id.shares = calloc(2, sizeof *id.shares);
+    id.singles[0] = point[1];
+    id.singles[1] = twin;
+    id.shares[0] = 0.5;
+    id.shares[1] = 0.5 + TWINS[_i];
+    id.single_count = 2;
+    ck_assert_msg(identify_refine(&id) == 0, "%s", error.message);
+    ck_assert_uint_eq(finding.point_count, _i < 2 ? 2 : 1);
+    close_search();
+}
+END_TEST
+
+/* Two counts of rotating pairs that fit, as parts of all. */
+static const struct {
+    double low, high;
+    bool said;
+} PAIRS[] = {{0.26, 0.5, true}, {0.24, 0.5, false}, {0.5, 0.26, true}};
+
+START_TEST(an_interval_of_rotating_pairs_is_a_factor_of_two_at_most)
+{
+    gemma4_setting pairs = {.parameter = OF(ROPE_PAIRS), .steps = AT(ATTN_Q_ROPE)};
+    search_at(GEMMA4_TAP_LAYER_OUTPUT, GEMMA4_TAP_FFN_RESIDUAL, "float32", 1);
+    pairs.number = PAIRS[_i].low;
+    found(&pairs, 1);
+    pairs.number = PAIRS[_i].high;
+    found(&pairs, 1);
+    ck_assert_msg(identify_refine(&id) == 0, "%s", error.message);
+    ck_assert_uint_eq(finding.point_count, PAIRS[_i].said);
+    if (finding.point_count) {
+        ck_assert_double_eq(finding.points[0].point->low[0], 0.26);
+        ck_assert_double_eq(finding.points[0].point->high[0], 0.5);
+    }
+    close_search();
+}
+END_TEST
+
+/* The second of two ranks has this part of the first one's factor. */
+static const double RANKS[] = {0.0009, 0.0011};
+
+START_TEST(a_rank_with_a_thousandth_of_the_other_s_factor_is_missing)
+{
+    gemma4_setting ranks = {
+        .parameter = OF(RESULT_FACTORS), .steps = AT(ROUTER_TOPK_WEIGHTS), .count = K, .list = {1, RANKS[_i]}};
+    const gemma4_setting missing = {.parameter = OF(EXPERTS_MISSING), .steps = AT(MOE_OUT), .number = 2};
+    search_at(GEMMA4_TAP_MOE_OUT, GEMMA4_TAP_MOE_ACT, "float32", 1e-5);
+    block->evidence.taps[GEMMA4_TAP_ROUTER_TOPK_WEIGHTS].engine = NULL;
+    engine_has(&missing, 1, 1, false);
+    found(&ranks, 1);
+    ck_assert_msg(identify_refine(&id) == 0, "%s", error.message);
+    ck_assert_uint_eq(finding.point_count, _i ? 1 : 2);
+    ck_assert(_i || finding.points[1].point->settings[0].parameter == OF(EXPERTS_MISSING));
+    close_search();
+}
+END_TEST
+
 /* --- what explains part (identify_nearest.c) --- */
 
 static const struct {
@@ -288,8 +383,12 @@ Suite *identify_rooms_suite(void)
     tcase_add_test(rooms, lists_of_sixteen_are_solved_for);
     tcase_add_loop_test(rooms, a_factor_that_rounding_makes_is_none, 0, 6);
     tcase_add_loop_test(rooms, a_second_setting_is_kept_where_it_takes_three_tenths, 0, 2);
+    tcase_add_loop_test(rooms, nothing_is_joined_to_what_nearly_fits, 0, 2);
     tcase_add_loop_test(rooms, a_list_of_nine_factors_is_not_the_end_of_the_search, 0, 2);
     tcase_add_loop_test(rooms, a_rank_with_a_hundredth_of_its_weight_is_missing, 0, 4);
+    tcase_add_loop_test(rooms, what_explains_as_much_is_tried_in_its_place, 0, 4);
+    tcase_add_loop_test(rooms, an_interval_of_rotating_pairs_is_a_factor_of_two_at_most, 0, 3);
+    tcase_add_loop_test(rooms, a_rank_with_a_thousandth_of_the_other_s_factor_is_missing, 0, 2);
     tcase_add_loop_test(rooms, what_explains_half_comes_near, 0, 6);
     suite_add_tcase(suite, rooms);
     return suite;
