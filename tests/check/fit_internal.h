@@ -30,6 +30,8 @@ bool fit_is_whole_layer(const gemma4_evidence *evidence);
 
 /* What planted mistakes leave of the error, at the first so many positions or (0) at all. */
 fit_trial fit_try_positions(fit_search *s, const gemma4_planted *planted, size_t positions, gemma4_fit *fit);
+/* Does a query see later positions than its own, or a step another one's input? Then what it computes changes where the case is cut. */
+bool fit_sees_later(const gemma4_planted *planted);
 /* How many positions decide at first whether a mistake can fit; 0: all of them are needed. */
 size_t fit_first_positions(const fit_search *s, const gemma4_planted *planted);
 /* A first look, by the machine's fastest operators, for which there are too many to try: whatever passes is tried. */

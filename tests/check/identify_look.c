@@ -51,13 +51,16 @@ bool identify_is_rounding(const identification *id, const identify_candidate *c)
     return !c->has_effect || !(c->effect > (id->quick ? SCREEN_EFFECT : LIMIT_SCORE / 2));
 }
 
-/* The same; at all positions where it has no effect on the first: it may act past the window, in a later chunk. */
+/* The same; at all positions where it has no effect on the first (it may act past the window, in a later chunk), or where those depend on later
+ * ones. */
 int identify_look(identification *id, identify_candidate *c)
 {
     size_t positions = id->positions;
-    if (look_once(id, c))
+    const gemma4_planted planted = identify_planted(id, c);
+    bool ahead = positions && fit_sees_later(&planted);
+    if (!ahead && look_once(id, c))
         return -1;
-    if (!positions || !identify_is_rounding(id, c))
+    if (!ahead && (!positions || !identify_is_rounding(id, c)))
         return 0;
     id->positions = 0;
     int status = look_once(id, c);

@@ -565,6 +565,7 @@ void gemma4_propose_from_result(gemma4_proposals *p, const gemma4_evidence *e, g
     propose_two_factors(p, e, tap);
     if (tap == GEMMA4_TAP_MOE_OUT)
         propose_expert_factors(p, e);
+    gemma4_propose_theta(p, e, tap);
     propose_clamp(p, e, tap);
     propose_zeros(p, e, tap);
     gemma4_axis axis = gemma4_axis_of_values(&e->subject->model->config, tap, e->layer, e->subject->T);

@@ -125,6 +125,9 @@ static const planting ALL_TAPS[] = {
     {{.parameter = OF(EPS), .steps = AT(ATTN_NORM) | AT(MLP_NORM), .number = 3e-2}, BOTH, .layers = EVERY_LAYER, .value = "0.03"},
     {{.parameter = OF(ROPE_THETA), .steps = AT(ATTN_Q_ROPE) | AT(ATTN_K_ROPE), .number = 25000},
      SLIDING, .layers = SLIDING_LAYERS, .value = "25000"},
+    /* from position 1000 on, where angles have gone round many times */
+    {{.parameter = OF(ROPE_THETA), .steps = AT(ATTN_Q_ROPE) | AT(ATTN_K_ROPE), .number = 1311},
+     SLIDING, .layers = "0, 2", .value = "1311", .case_id = "moe128-decode"},
     {{.parameter = OF(WINDOW), .steps = ATTENTION, .number = 11}, SLIDING, .layers = SLIDING_LAYERS, .value = "11"},
     {{.parameter = OF(KV_HEAD_OF), .steps = ATTENTION, .count = 4, .list = {1, 0, 0, 1}},
      SLIDING, .layers = SLIDING_LAYERS, .value = "[1, 0, 0, 1]"},
@@ -247,6 +250,10 @@ static const planting LAYERS[] = {
     {{.parameter = OF(WINDOW), .steps = ATTENTION, .number = 11},
      SLIDING, .layers = SLIDING_LAYERS, .value = "11", .taps = GEMMA4_SET_LAYERS},
     {{.parameter = OF(FINAL_SOFTCAP), .steps = AT(LOGITS), .number = 20}, HEAD, .layers = "", .value = "20", .taps = GEMMA4_SET_LAYERS},
+    /* what the first positions compute depends on later ones */
+    {{.parameter = OF(MASK), .steps = ATTENTION, .word = GEMMA4_MASK_OFFSET, .number = 4},
+     FULL, .layers = FULL_LAYERS, .value = "offset 4", .taps = GEMMA4_SET_LAYERS},
+    {{.parameter = OF(EXPERTS_MISSING), .steps = AT(MOE_OUT), .number = 3}, BOTH, .layers = EVERY_LAYER, .value = "[0, 1]", .taps = GEMMA4_SET_LAYERS},
 };
 
 /* --- only the logits are --- */
