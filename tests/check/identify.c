@@ -236,7 +236,12 @@ typedef struct elsewhere {
     identify_candidate here;       /* point is NULL where it is no better */
 } elsewhere;
 
-/* Kept where it leaves less of the error than SINGLE_LAYER_PART, and less than in all layers. */
+bool identify_helps_in_fewer_layers(const identification *id, const identify_candidate *c, double left_in_all)
+{
+    return !identify_is_rounding(id, c) && c->left < left_in_all && c->left <= SINGLE_LAYER_PART * id->nothing;
+}
+
+/* Kept where it helps. */
 static int look_elsewhere(identification *own, void *context, size_t i)
 {
     elsewhere *at = (elsewhere *)context + i;
@@ -244,7 +249,7 @@ static int look_elsewhere(identification *own, void *context, size_t i)
     *c = (identify_candidate){.only_layer = at->only_layer};
     c->point = gemma4_point_new(&own->s->e->subject->model->config, at->all->point->settings, 1, at->where);
     int status = c->point ? identify_look(own, c) : gemma4_fail(own->s->error, "diagnosis: out of memory");
-    bool better = !status && !identify_is_rounding(own, c) && c->left < at->all->left && c->left <= SINGLE_LAYER_PART * own->nothing;
+    bool better = !status && identify_helps_in_fewer_layers(own, c, at->all->left);
     if (better && identify_is_solved_for(&c->point->settings[0]))
         status = identify_solve(own, c, 0);
     if (!better) {

@@ -174,6 +174,22 @@ START_TEST(a_factor_that_rounding_makes_is_none)
 }
 END_TEST
 
+/* --- fewer layers (identify.c) --- */
+
+/* Of an error of 10 spreads: what is left in one layer, and in all. */
+static const struct {
+    double left, in_all;
+    bool helps;
+} FEWER[] = {{4.9, 9, true}, {5.1, 9, false}, {4.9, 4.8, false}};
+
+START_TEST(in_fewer_layers_half_of_the_error_is_left_at_most)
+{
+    const identify_candidate c = {.left = FEWER[_i].left, .effect = 8, .has_effect = true};
+    id = (identification){.nothing = 10};
+    ck_assert_int_eq(identify_helps_in_fewer_layers(&id, &c, FEWER[_i].in_all), FEWER[_i].helps);
+}
+END_TEST
+
 /* --- several settings at once (identify_join.c) --- */
 
 /* Three settings, and what two of them leave, as a part of what the first one is said to leave. */
@@ -382,6 +398,7 @@ Suite *identify_rooms_suite(void)
     tcase_add_loop_test(rooms, an_interval_is_five_deviations_wide, 0, 2);
     tcase_add_test(rooms, lists_of_sixteen_are_solved_for);
     tcase_add_loop_test(rooms, a_factor_that_rounding_makes_is_none, 0, 6);
+    tcase_add_loop_test(rooms, in_fewer_layers_half_of_the_error_is_left_at_most, 0, 3);
     tcase_add_loop_test(rooms, a_second_setting_is_kept_where_it_takes_three_tenths, 0, 2);
     tcase_add_loop_test(rooms, nothing_is_joined_to_what_nearly_fits, 0, 2);
     tcase_add_loop_test(rooms, a_list_of_nine_factors_is_not_the_end_of_the_search, 0, 2);
