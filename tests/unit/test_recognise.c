@@ -1306,7 +1306,7 @@ Suite *recognise_suite(void)
 {
     Suite *suite = suite_create("recognise");
     TCase *tensors = with_engine(suite, "recognise tensors"), *whole = with_engine(suite, "recognise dumps"),
-          *none = with_engine(suite, "recognise nothing");
+          *none = with_engine(suite, "recognise nothing"), *limits = with_engine(suite, "recognise limits");
     tcase_add_loop_test(tensors, a_shape_says_what_is_wrong, 0, COUNT(SHAPES));
     tcase_add_loop_test(tensors, another_shape_says_what_was_expected, 0, COUNT(OTHER_SHAPES));
     tcase_add_test(tensors, the_last_row_with_its_attribute_conforms);
@@ -1320,17 +1320,17 @@ Suite *recognise_suite(void)
     tcase_add_test(tensors, a_shift_with_some_error_is_recognised);
     tcase_add_test(tensors, a_shift_is_recognised_where_rows_differ);
     tcase_add_test(tensors, a_shift_that_only_moves_bad_rows_out_is_none);
-    tcase_add_loop_test(tensors, what_is_off_by_a_twentieth_is_looked_into, 0, 2);
-    tcase_add_loop_test(tensors, the_first_four_rows_decide_whether_all_are_looked_at, 0, 2);
-    tcase_add_loop_test(tensors, two_of_five_experts_missing_are_looked_into, 0, 2);
+    tcase_add_loop_test(limits, what_is_off_by_a_twentieth_is_looked_into, 0, 2);
+    tcase_add_loop_test(limits, the_first_four_rows_decide_whether_all_are_looked_at, 0, 2);
+    tcase_add_loop_test(limits, two_of_five_experts_missing_are_looked_into, 0, 2);
     tcase_add_test(tensors, a_square_that_is_transposed_is_told_by_value);
     tcase_add_loop_test(whole, another_checkpoint_is_one_sentence, 0, COUNT(OF_ANOTHER));
     tcase_add_test(whole, a_few_rows_say_nothing_of_the_checkpoint);
     tcase_add_loop_test(whole, values_on_a_coarser_grid_are_one_sentence, 0, COUNT(GRIDS));
     tcase_add_test(whole, a_few_values_say_nothing_of_the_grid);
-    tcase_add_loop_test(whole, three_times_what_chance_has_in_common_is_not_another_checkpoint, 0, 2);
-    tcase_add_test(whole, the_last_two_rows_of_a_tensor_tell_its_grid);
-    tcase_add_test(whole, eight_values_tell_the_grid_of_a_tensor);
+    tcase_add_loop_test(limits, three_times_what_chance_has_in_common_is_not_another_checkpoint, 0, 2);
+    tcase_add_test(limits, the_last_two_rows_of_a_tensor_tell_its_grid);
+    tcase_add_test(limits, eight_values_tell_the_grid_of_a_tensor);
     tcase_add_test(whole, a_report_says_it_once);
     tcase_add_loop_test(none, what_is_only_near_to_a_mistake_is_none, 0, COUNT(NONE));
     tcase_add_loop_test(none, nothing_is_recognised_in_the_shipped_dumps, 0, COUNT(SHIPPED));
