@@ -284,7 +284,7 @@ static void changed_row(const gemma4_setting *s, const gemma4_weight *w, gemma4_
     for (size_t i = 0; s->parameter == GEMMA4_PARAMETER_WEIGHT_FORM && i < w->cols; i++)
         out[i] = (float)in_form((double)out[i], (gemma4_weight_form)s->word);
     for (size_t i = 0; s->parameter == GEMMA4_PARAMETER_WEIGHT_FACTORS && i < w->cols; i++)
-        out[i] = (float)((double)out[i] * known_factor(s->list[row / (w->rows / s->count)]));
+        out[i] = (float)((double)out[i] * known_factor(s->list[w->rows == 1 ? i * s->count / w->cols : row / (w->rows / s->count)]));
     for (size_t i = 0; s->parameter == GEMMA4_PARAMETER_WEIGHT_FACTOR && i < w->cols; i++)
         out[i] = (float)((double)out[i] * s->number);
     if (s->parameter != GEMMA4_PARAMETER_WEIGHT_ROUNDED)
