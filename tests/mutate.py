@@ -31,7 +31,7 @@ WORK = os.path.join(ROOT, "build", "mutants")
 CFLAGS = "-O2"  # -O1 compiles in half the time, but the tests of a survivor take twice as long
 
 # Files, and expressions that find a constant in a line: its name (given, where there is none in the source) and its value.
-DEFINE = r"#define (?P<name>[A-Z][A-Z_]*) (?P<value>\S.*?)(?: /\*.*)?$"
+DEFINE = r"#define (?P<name>[A-Z][A-Z0-9_]*) (?P<value>\S.*?)(?: /\*.*)?$"
 CONSTANTS = [
     ("tests/check/thresholds.h", DEFINE, None),
     ("tests/check/thresholds.h", r"enum \{ (?P<name>[A-Z_]+) = (?P<value>[^,}]+) \}", None),

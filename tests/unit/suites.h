@@ -49,6 +49,7 @@ Suite *fit_suite(void);
 Suite *point_suite(void);
 Suite *changes_suite(void);
 Suite *identify_suite(void);
+Suite *identify_rooms_suite(void);
 Suite *selftest_suite(void);
 Suite *sample_suite(void);
 Suite *twins_suite(void);
