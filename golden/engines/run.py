@@ -4,8 +4,8 @@
     python golden/engines/run.py ENGINE --case tiny-prompt --dtype float32 --schedule whole --out mine.h5      one dump
 
 A recipe is a folder here: recipe.yaml says what the engine can take, dump.py has version(), load(checkpoint, dtype) and
-run(model, tokens, first_position, schedule), which returns {tap: array [T, ...]} (spec/taps.md). A value of run may also be a pair
-(array, rows): the positions that it covers.
+run(model, tokens, first_position, schedule), which returns {name: array [T, ...]}: the engine's own names, where the recipe says which
+map of golden/maps reads them, else taps (spec/taps.md). A value of run may also be a pair (array, rows): the positions that it covers.
 """
 
 import argparse
@@ -22,7 +22,7 @@ import yaml
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 ROOT = os.path.dirname(os.path.dirname(HERE))
-RECIPE_KEYS = {"engine", "model", "dtypes", "schedules", "chunk", "first_position", "leaves_out", "shows", "notes", "findings"}
+RECIPE_KEYS = {"engine", "model", "map", "dtypes", "schedules", "chunk", "first_position", "leaves_out", "shows", "notes", "findings"}
 
 
 def recipe_of(name):
@@ -80,24 +80,26 @@ def chunks_of(case, schedule, chunk):
     return [2 * n // 3] + [1] * (n - 2 * n // 3)
 
 
-def write(path, taps, case, name, version, dtype, chunks):
-    """Writes one activation file (spec/activations.md)."""
+def write(path, tensors, case, recipe, name, version, dtype, chunks):
+    """Writes one activation file (spec/activations.md), or the same under the engine's names."""
     with h5py.File(path, "w") as f:
         f.attrs.update({"format": "gemma4-activations", "format_version": 1, "engine": name, "engine_version": version, "dtype": dtype,
                         "case": case["id"], "schedule": ",".join(map(str, chunks))})
         f["tokens"] = np.array(case["tokens"], np.int32)
         f["positions"] = case["first_position"] + np.arange(len(case["tokens"]), dtype=np.int32)
-        for tap, value in taps.items():
+        for tensor, value in tensors.items():
             array, rows = value if isinstance(value, tuple) else (value, None)
-            f[tap.replace(".", "/")] = array
+            key = tensor if recipe["map"] else tensor.replace(".", "/")
+            f[key] = array
             if rows is not None:
-                f[tap.replace(".", "/")].attrs["rows"] = np.array(rows, np.int32)
+                f[key].attrs["rows"] = np.array(rows, np.int32)
 
 
-def judge(check, case, path):
+def judge(check, case, recipe, path):
     """gemma4-check's report as a dict; where it cannot judge, {"verdict": "UNUSABLE", "reason": its line}."""
     report = path + ".json"
-    done = subprocess.run([check, case["id"], path, "--json", report], capture_output=True, text=True)
+    by_map = ["--map", recipe["map"]] if recipe["map"] else []
+    done = subprocess.run([check, case["id"], path, "--json", report] + by_map, capture_output=True, text=True)
     if done.returncode > 1:
         return {"verdict": "UNUSABLE", "reason": done.stderr.strip().replace(ROOT + "/", "")}
     with open(report, encoding="utf-8") as f:
@@ -117,8 +119,8 @@ def summary(case, report):
 
 def one_dump(script, recipe, name, model, case, dtype, schedule, path):
     chunks = chunks_of(case, schedule, recipe["chunk"])
-    taps = script.run(model, case["tokens"], case["first_position"], chunks)
-    write(path, taps, case, name, script.version(), dtype, chunks)
+    tensors = script.run(model, case["tokens"], case["first_position"], chunks)
+    write(path, tensors, case, recipe, name, script.version(), dtype, chunks)
 
 
 def left_out(recipe, case):
@@ -153,7 +155,7 @@ def rows(name, recipe, script, check, wanted, scratch):
                 if not reason:
                     try:
                         one_dump(script, recipe, name, model, case, dtype, schedule, path)
-                        result = summary(case, judge(check, case, path))
+                        result = summary(case, judge(check, case, recipe, path))
                     except Exception as error:
                         result.update(verdict="ERROR", reason=in_short(error))
                 remark = result.get("first_divergence") or result.get("reason") or ""
