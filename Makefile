@@ -300,13 +300,14 @@ build/engines/%/installed: golden/engines/%/requirements.txt
 checkpoints: $(BUILD)/gemma4-ref build/engines/llama.cpp/installed
 	sh golden/engines/checkpoints.sh build build/engines/llama.cpp/bin/python
 
-# The folders alone need no Python. GGUF files are made for the engine that reads them.
+# The folders alone need no Python. GGUF files are made for the engine that reads them. CASES=tiny-prompt,tiny-chunks dumps no others.
 ENGINE  =
+CASES   =
 RECIPES = $(patsubst golden/engines/%/recipe.yaml,%,$(wildcard golden/engines/*/recipe.yaml))
 engine: all $(if $(filter $(ENGINE),$(RECIPES)),build/engines/$(ENGINE)/installed)
 	@$(if $(filter $(ENGINE),$(RECIPES)),,echo "make engine ENGINE=X: expected one of $(RECIPES); found '$(ENGINE)'" >&2; exit 2)
 	sh golden/engines/checkpoints.sh build $(if $(filter gguf,$(shell sed -n 's/^model: //p' golden/engines/$(ENGINE)/recipe.yaml 2>/dev/null)),build/engines/$(ENGINE)/bin/python)
-	build/engines/$(ENGINE)/bin/python golden/engines/run.py $(ENGINE) --check $(BUILD)/gemma4-check
+	build/engines/$(ENGINE)/bin/python golden/engines/run.py $(ENGINE) --check $(BUILD)/gemma4-check $(if $(CASES),--case $(CASES))
 
 engines:
 	@set -- build/engines/*/installed; [ -f "$$1" ] || { echo "make engines: build/engines is empty: make engine ENGINE=X first" >&2; exit 2; }; \

@@ -109,7 +109,8 @@ def judge(check, case, recipe, path):
 def summary(case, report):
     """What a row keeps of one report."""
     first, causes = report.get("first_divergence"), report.get("causes") or []
-    logits = [t["relative_rms"] for t in report.get("taps", []) if t["tap"] == "logits" and t["mode"] == "accumulated"]
+    shown = ("logits", "logprobs.values")
+    logits = [t["relative_rms"] for t in report.get("taps", []) if t["tap"] in shown and t.get("mode") == "accumulated"]
     return {
         "case": case["id"], "verdict": report["verdict"], "conclusion": report.get("conclusion"), "reason": report.get("reason"),
         "taps": report.get("coverage", {}).get("taps"), "first_divergence": first and first["tap"],

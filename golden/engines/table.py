@@ -16,6 +16,7 @@ import yaml
 HERE = os.path.dirname(os.path.abspath(__file__))
 ROOT = os.path.dirname(os.path.dirname(HERE))
 FINDING_KEYS = {"dtype", "cause", "confirmed", "notice", "upstream"}
+NOT_RUN_KEYS = {"engine", "version", "date", "reason", "evidence"}
 HEAD = """# Engines
 
 Which engine computes the published model, as far as it shows. Written by `make engines` from what `make engine ENGINE=...` measured on the
@@ -23,8 +24,8 @@ date given; the same rows for programs: [engines.json](engines.json). Each recip
 requirements, a dump script, what the engine can take.
 
 *whole*: the tokens at once. *cache*: in chunks or one by one, through the engine's own cache. *conform*: how many of the cases that it was
-fed. *logits*: the largest relative RMS of the logits against the golden's, over these cases, rounding included. *first divergence* and
-*cause* are gemma4-check's, or a finding below where it names none.
+fed. *logits*: the largest relative RMS of the logits (or of the log-probabilities, where it shows no more) against the golden's, over these
+cases, rounding included. *first divergence* is gemma4-check's, and so is *cause*, unless a finding below says more.
 
 | engine | version | date | dtype | schedule | conform | first divergence | cause | logits |
 |---|---|---|---|---|---|---|---|---|
@@ -41,12 +42,23 @@ def recipe(name):
     return found
 
 
+def not_run():
+    """Engines without a recipe, and why: not_run.yaml."""
+    path = os.path.join(HERE, "not_run.yaml")
+    with open(path, encoding="utf-8") as f:
+        listed = yaml.safe_load(f)["engines"]
+    for entry in listed:
+        if set(entry) != NOT_RUN_KEYS:
+            raise ValueError(f"{path}: expected the keys {sorted(NOT_RUN_KEYS)}, found {sorted(entry)}")
+    return [dict(entry, date=str(entry["date"]), version=str(entry["version"])) for entry in listed]
+
+
 def row_of(run, row, findings):
     """One line of the table, for programs."""
     judged = [c for c in row["cases"] if c["verdict"] in ("PASS", "FAIL")]
     failed = [c for c in judged if c["verdict"] == "FAIL"]
     unusable = [c for c in row["cases"] if c["verdict"] in ("ERROR", "UNUSABLE")]
-    causes = [cause for c in failed for cause in c["causes"]] or [f["cause"] for f in findings if failed and f["dtype"] == row["dtype"]]
+    causes = [f["cause"] for f in findings if failed and f["dtype"] == row["dtype"]] or [cause for c in failed for cause in c["causes"]]
     sizes = [c["logits"] for c in judged if c["logits"] is not None]
     return {
         "engine": run["name"], "version": run["version"], "date": run["date"], "shows": run["shows"], "dtype": row["dtype"],
@@ -98,10 +110,14 @@ def main():
             rows.append(row_of(run, row, found["findings"] or []))
             table += line(rows[-1])
         sections += section(run, found)
+    without = not_run()
+    if without:
+        sections += "\n## Not run\n\n| engine | version | date | why | evidence |\n|---|---|---|---|---|\n"
+        sections += "".join(f"| {e['engine']} | {e['version']} | {e['date']} | {e['reason']} | {e['evidence']} |\n" for e in without)
     with open(os.path.join(ROOT, "spec", "engines.md"), "w", encoding="utf-8") as f:
         f.write(table + sections)
     with open(os.path.join(ROOT, "spec", "engines.json"), "w", encoding="utf-8") as f:
-        json.dump({"format": "gemma4-engines", "format_version": 1, "rows": rows}, f, indent=1)
+        json.dump({"format": "gemma4-engines", "format_version": 1, "rows": rows, "not_run": without}, f, indent=1)
         f.write("\n")
     print(f"spec/engines.md: {len(rows)} rows of {len(paths)} engines")
 

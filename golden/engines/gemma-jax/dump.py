@@ -1,9 +1,17 @@
 """Google DeepMind's gemma (JAX): flax's captured intermediates, what each module returns. Its loader takes Google's own checkpoints only,
 so the tensors of the published layout are renamed and turned here; the configuration is config.json's."""
 
+import importlib.machinery
 import importlib.metadata
 import json
 import os
+import sys
+import types
+
+# kauldron, whose annotations gemma uses, wants TensorFlow for the name of its tensors alone: an empty class stands for it.
+STAND_IN = types.ModuleType("tensorflow")
+STAND_IN.Tensor, STAND_IN.__spec__ = type("Tensor", (), {}), importlib.machinery.ModuleSpec("tensorflow", None)
+sys.modules.setdefault("tensorflow", STAND_IN)
 
 import jax
 import jax.numpy as jnp
@@ -92,7 +100,7 @@ def run(loaded, tokens, first_position, schedule):
                                  attention_mask=jnp.array(seen[None]), cache=cache, capture_intermediates=True, mutable=["intermediates"])
         cache = out.cache
         for path, value in jax.tree_util.tree_leaves_with_path(state["intermediates"]):
-            if getattr(value, "ndim", 0) > 2 and value.shape[:2] == (1, length):
+            if name_of(path) and getattr(value, "ndim", 0) > 2 and value.shape[:2] == (1, length):
                 found.setdefault(name_of(path), []).append(value)
         found.setdefault("logits", []).append(out.logits)
         at += length
