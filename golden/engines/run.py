@@ -137,11 +137,28 @@ def in_short(error):
     return f"{type(error).__name__}: {lines[0][:200]}"
 
 
-def rows(name, recipe, script, check, wanted, scratch):
-    """A row for each dtype and schedule."""
+def judged_before(name, recipe, case, path):
+    """The result of an interrupted run, where its report is newer than the recipe's script and map; else None."""
+    sources = [os.path.join(HERE, name, "dump.py")]
+    if recipe["map"]:
+        sources.append(os.path.join(ROOT, "golden", "maps", recipe["map"] + ".yaml"))
+    report = path + ".json"
+    if not os.path.exists(report) or os.path.getmtime(report) < max(os.path.getmtime(source) for source in sources + [path]):
+        return None
+    with open(report, encoding="utf-8") as f:
+        return summary(case, json.load(f))
+
+
+def results(name, recipe, script, check, wanted, scratch, resume):
+    """(dtype, schedule, result) of each dump, or of what prevented it."""
     for dtype in recipe["dtypes"]:
-        results, model, loaded = {schedule: [] for schedule in recipe["schedules"]}, None, None
+        model, loaded = None, None
         for case in cases(wanted):
+            paths = {schedule: os.path.join(scratch, f"{case['id']}.{dtype}.{schedule}.h5") for schedule in recipe["schedules"]}
+            done = {schedule: judged_before(name, recipe, case, path) for schedule, path in paths.items() if resume}
+            if done and all(done.values()):
+                yield from ((dtype, schedule, result) for schedule, result in done.items())
+                continue
             reason = left_out(recipe, case)
             try:
                 checkpoint = checkpoint_of(case, recipe, dtype)
@@ -150,8 +167,7 @@ def rows(name, recipe, script, check, wanted, scratch):
                     model, loaded = script.load(checkpoint, dtype), checkpoint
             except Exception as error:  # whatever the engine throws is a result
                 reason = in_short(error)
-            for schedule in recipe["schedules"]:
-                path = os.path.join(scratch, f"{case['id']}.{dtype}.{schedule}.h5")
+            for schedule, path in paths.items():
                 result = {"case": case["id"], "verdict": "LEFT_OUT", "reason": reason}
                 if not reason:
                     try:
@@ -161,20 +177,19 @@ def rows(name, recipe, script, check, wanted, scratch):
                         result.update(verdict="ERROR", reason=in_short(error))
                 remark = result.get("first_divergence") or result.get("reason") or ""
                 print(f"{name} {dtype} {schedule} {case['id']}: {result['verdict']} {remark}", flush=True)
-                results[schedule].append(result)
-        for schedule, found in results.items():
-            yield {"dtype": dtype, "schedule": schedule, "cases": found}
+                yield dtype, schedule, result
 
 
-def merge(before, found):
-    """Keeps what an earlier run of the same version found for other cases."""
-    if before["version"] != found["version"]:
-        return
+def merged(before, found):
+    """What was found now, and what an earlier run of the same version found of other cases, dtypes and schedules."""
+    if not before or before["version"] != found["version"]:
+        return found
+    kept = {(row["dtype"], row["schedule"]): row for row in before["rows"]}
     for row in found["rows"]:
-        done = {case["case"] for case in row["cases"]}
-        for old in before["rows"]:
-            if (old["dtype"], old["schedule"]) == (row["dtype"], row["schedule"]):
-                row["cases"] = sorted(row["cases"] + [c for c in old["cases"] if c["case"] not in done], key=lambda c: c["case"])
+        now, old = {case["case"] for case in row["cases"]}, kept.get((row["dtype"], row["schedule"]), {"cases": []})
+        both = row["cases"] + [case for case in old["cases"] if case["case"] not in now]
+        kept[row["dtype"], row["schedule"]] = dict(row, cases=sorted(both, key=lambda case: case["case"]))
+    return dict(found, rows=list(kept.values()))
 
 
 def main():
@@ -185,6 +200,7 @@ def main():
     parser.add_argument("--dtype", default="float32")
     parser.add_argument("--schedule", choices=["whole", "cache"], default="whole")
     parser.add_argument("--out", metavar="FILE.h5", help="writes this one dump, and judges nothing")
+    parser.add_argument("--resume", action="store_true", help="keeps what an interrupted run has judged")
     args = parser.parse_args()
     recipe, script = recipe_of(args.engine), script_of(args.engine)
     if args.out:
@@ -196,13 +212,17 @@ def main():
     os.makedirs(scratch, exist_ok=True)
     found = {"engine": args.engine, "name": recipe["engine"], "version": script.version(), "date": datetime.date.today().isoformat(),
              "shows": recipe["shows"], "command": f"make engine ENGINE={args.engine}",
-             "rows": list(rows(args.engine, recipe, script, args.check, args.case, scratch))}
+             "rows": [{"dtype": d, "schedule": s, "cases": []} for d in recipe["dtypes"] for s in recipe["schedules"]]}
     out = os.path.join(ROOT, "build", "engines", args.engine + ".json")
+    before = None
     if args.case and os.path.exists(out):
         with open(out, encoding="utf-8") as f:
-            merge(json.load(f), found)
-    with open(out, "w", encoding="utf-8") as f:
-        json.dump(found, f, indent=1)
+            before = json.load(f)
+    for dtype, schedule, result in results(args.engine, recipe, script, args.check, args.case, scratch,
+                                           args.resume):
+        next(row for row in found["rows"] if (row["dtype"], row["schedule"]) == (dtype, schedule))["cases"].append(result)
+        with open(out, "w", encoding="utf-8") as f:
+            json.dump(merged(before, found), f, indent=1)
     print(f"{out}: {len(found['rows'])} rows")
 
 
