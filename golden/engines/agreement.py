@@ -3,8 +3,8 @@
 
     python golden/engines/agreement.py
 
-Compared are float32 dumps of whole prompts that gemma4-check found right; the golden is transformers'. Difference: norm of a - b over norm
-of the golden, over the positions both hold.
+Compared are float32 dumps of whole prompts that gemma4-check found right, the golden, which is transformers', and a dump of the reference.
+Difference: norm of a - b over norm of the golden.
 """
 
 import fnmatch
@@ -12,7 +12,9 @@ import glob
 import json
 import os
 import re
+import subprocess
 import sys
+import tempfile
 
 import h5py
 import numpy as np
@@ -20,13 +22,14 @@ import yaml
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 ROOT = os.path.dirname(os.path.dirname(HERE))
-GOLDEN = "transformers (golden)"
+GOLDEN, REFERENCE = "transformers (golden)", "gemma4-ref"
 LIMIT = 1e-5  # where rounding in float32 ends, far above any difference that it makes here
 HEAD = """# Agreement of independent implementations
 
 Written by `make engines` from the float32 dumps of whole prompts that `make engine ENGINE=...` left, of engines whose every case conforms
-([engines.md](engines.md)), and from the goldens, which are transformers'. They share no code. In each cell: the largest difference between
-any two of them, as norm of the difference over norm of the golden, over the layers, and how many of them show that tap there.
+([engines.md](engines.md)), from the goldens, which are transformers', and from the reference of this repository. They share no code. In each
+cell: the largest difference between any two of them over the layers, as norm of the difference over norm of the golden, and how many of them
+show that tap there.
 
 """
 
@@ -71,7 +74,7 @@ def taps_of(path, map_name, wanted):
             for tap, pattern in rules_of(map_name):
                 for n in range(64) if "{N}" in tap else [0]:
                     number = {"{N}": str(n), "{N+1}": str(n + 1)}
-                    exact = re.sub(r"\{N(\+1)?\}", lambda m: number[m.group()], pattern)
+                    exact = re.sub(r"\{N(\+1)?\}", lambda m: number[m.group()], pattern.replace("{L}", "*"))
                     for name in fnmatch.filter(names, exact):
                         keys[tap.replace("{N}", str(n))] = name
         found = {tap: np.asarray(f[keys[tap]][()], np.float64) for tap in wanted if tap in keys and "rows" not in f[keys[tap]].attrs}
@@ -79,22 +82,35 @@ def taps_of(path, map_name, wanted):
 
 
 def tap_names(path):
-    """The golden's taps in order of the computation, without ids: those are equal or wrong."""
+    """The golden's taps but for ids, what is in the order of the ids, which is free, and scores, which mean nothing where they are masked."""
     with h5py.File(path) as f:
         names = [name.replace("/", ".") for name in names_of(f)]
-    return [name for name in names if name not in ("tokens", "positions") and not name.endswith("_ids")]
+    return [name for name in names if not re.search(r"tokens|positions|topk_\w+|moe\.act|attn\.scores", name)]
+
+
+def reference(case, wanted):
+    """The taps of gemma4-ref, fed as the case is."""
+    with open(os.path.join(ROOT, "golden", "cases", case + ".yaml"), encoding="utf-8") as f:
+        manifest = yaml.safe_load(f)
+    with tempfile.TemporaryDirectory() as folder:
+        out = os.path.join(folder, "reference.h5")
+        subprocess.run([os.path.join(ROOT, "build", "gemma4-ref"), "dump", "--model",
+                        os.path.join(ROOT, "build", "checkpoints", manifest["checkpoint"]["name"]), "--first-position",
+                        str(manifest["first_position"]), "--tokens", ",".join(map(str, manifest["tokens"])), "--out", out],
+                       check=True, stdout=subprocess.DEVNULL)
+        return taps_of(out, None, wanted)
 
 
 def differences(case, folders):
     """{tap's kind: (largest difference of any two, which two, number of implementations)} of one case."""
     golden = os.path.join(ROOT, "golden", "cases", case + ".h5")
     wanted, found = tap_names(golden), {}
-    held = {GOLDEN: taps_of(golden, None, wanted)}
+    held = {GOLDEN: taps_of(golden, None, wanted), REFERENCE: reference(case, wanted)}
     for name, (folder, map_name) in folders.items():
         path = os.path.join(folder, case + ".float32.whole.h5")
         if os.path.exists(path):
             held[name] = taps_of(path, map_name, wanted)
-    for tap in wanted:
+    for tap in held[GOLDEN]:
         of = {name: taps[tap] for name, taps in held.items() if tap in taps and taps[tap].shape == held[GOLDEN][tap].shape}
         kind, scale = re.sub(r"^layers\.\d+\.", "", tap), np.linalg.norm(held[GOLDEN][tap])
         pairs = [(float(np.linalg.norm(of[a] - of[b]) / scale), f"{a} and {b}") for a in of for b in of if a < b]
@@ -111,13 +127,11 @@ def order_of_taps():
 
 def main():
     folders = engines()
-    if not folders:
-        sys.exit("agreement.py: build/engines: no engine whose float32 dumps conform: make engine ENGINE=...")
     cases = sorted(os.path.basename(path)[:-len(".h5")] for path in glob.glob(os.path.join(ROOT, "golden", "cases", "*.h5")))
     by_case = {case: differences(case, folders) for case in cases}
     by_case = {case: found for case, found in by_case.items() if found}
     kinds = [kind for kind in order_of_taps() if any(kind in found for found in by_case.values())]
-    text = HEAD + "Implementations: " + ", ".join([GOLDEN] + sorted(folders)) + ".\n\n"
+    text = HEAD + "Implementations: " + ", ".join([GOLDEN, REFERENCE] + sorted(folders)) + ".\n\n"
     text += "| tap | " + " | ".join(by_case) + " |\n|---|" + "---|" * len(by_case) + "\n"
     for kind in kinds:
         cells = [f"{found[kind][0]:.1e} ({found[kind][2]})" if kind in found else "" for found in by_case.values()]
@@ -128,11 +142,11 @@ def main():
     text += f"Above {LIMIT:.0e}: " + (", ".join(beyond) if beyond else "none, so no golden rests on one implementation alone") + ".\n"
     with open(os.path.join(ROOT, "spec", "agreement.md"), "w", encoding="utf-8") as f:
         f.write(text)
-    print(f"spec/agreement.md: {len(kinds)} taps of {len(by_case)} cases, {len(folders) + 1} implementations")
+    print(f"spec/agreement.md: {len(kinds)} taps of {len(by_case)} cases, {len(folders) + 2} implementations")
 
 
 if __name__ == "__main__":
     try:
         main()
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, ValueError, KeyError, subprocess.CalledProcessError) as error:
         sys.exit(f"agreement.py: {type(error).__name__}: {error}")

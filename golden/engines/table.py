@@ -119,11 +119,12 @@ def main():
         if os.path.exists(run):  # else what another machine measured stands, with its date
             with open(run, encoding="utf-8") as f:
                 run = json.load(f)
-            rows[found["engine"]] = [row_of(run, row, found["findings"] or []) for row in run["rows"] if row["cases"]]
+            rows[found["engine"]] = [row_of(run, row, found["findings"] or []) for row in run["rows"]
+                                     if {case["verdict"] for case in row["cases"]} - {"LEFT_OUT"}]
     kept = {engine: rows[engine] for engine in sorted(rows, key=str.lower) if engine in recipes and rows[engine]}
     table = HEAD + "".join(line(row) for of in kept.values() for row in of)
     table += "".join(section(of, recipes[engine]) for engine, of in kept.items())
-    without = not_run()
+    without = [entry for entry in not_run() if entry["engine"] not in kept]
     if without:
         table += "\n## Not run\n\n| engine | version | date | why | evidence |\n|---|---|---|---|---|\n"
         table += "".join(f"| {e['engine']} | {e['version']} | {e['date']} | {e['reason']} | {e['evidence'].strip()} |\n" for e in without)
