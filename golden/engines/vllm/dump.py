@@ -49,5 +49,5 @@ def run(loaded, tokens, first_position, schedule):
     llm.generate(TokensPrompt(prompt_token_ids=tokens), SamplingParams(max_tokens=1, temperature=0), use_tqdm=False)
     for hook in hooks:
         hook.remove()
-    whole = {name: torch.cat(chunks) for name, chunks in found.items()}
-    return {name: value[:len(tokens)].numpy() for name, value in whole.items() if len(value) >= len(tokens)}
+    whole = {name: torch.cat(chunks) for name, chunks in found.items()}  # longer: a module that all layers share
+    return {name: value.numpy() for name, value in whole.items() if len(value) == len(tokens)}
