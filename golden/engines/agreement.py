@@ -27,9 +27,9 @@ LIMIT = 1e-5  # where rounding in float32 ends, far above any difference that it
 HEAD = """# Agreement of independent implementations
 
 Written by `make engines` from the float32 dumps of whole prompts that `make engine ENGINE=...` left, of engines whose every case conforms
-([engines.md](engines.md)), from the goldens, which are transformers', and from the reference of this repository. They share no code. In each
-cell: the largest difference between any two of them over the layers, as norm of the difference over norm of the golden, and how many of them
-show that tap there.
+([engines.md](engines.md)), from the goldens, which are transformers', and from the reference of this repository. They share no code. In
+each cell: the largest difference between any two of them over the layers, as norm of the difference over norm of the golden, and how many
+of them show that tap there.
 
 """
 
@@ -64,7 +64,7 @@ def names_of(file):
 
 
 def taps_of(path, map_name, wanted):
-    """{tap: array [T, values of one position]} of the taps that are wanted."""
+    """{tap: array [T, values of one position]} of the taps that are wanted; NaN where rows are left out."""
     with h5py.File(path) as f:
         names = names_of(f)
         if not map_name:
@@ -77,12 +77,16 @@ def taps_of(path, map_name, wanted):
                     exact = re.sub(r"\{N(\+1)?\}", lambda m: number[m.group()], pattern.replace("{L}", "*"))
                     for name in fnmatch.filter(names, exact):
                         keys[tap.replace("{N}", str(n))] = name
-        found = {tap: np.asarray(f[keys[tap]][()], np.float64) for tap in wanted if tap in keys and "rows" not in f[keys[tap]].attrs}
-    return {tap: value.reshape(len(value), -1) for tap, value in found.items()}
+        found, length = {}, len(f["tokens"])
+        for tap in (tap for tap in wanted if tap in keys):
+            data = f[keys[tap]]
+            found[tap] = np.full((length, data.size // len(data)), np.nan)
+            found[tap][data.attrs["rows"] if "rows" in data.attrs else slice(None)] = data[()].reshape(len(data), -1)
+    return found
 
 
 def tap_names(path):
-    """The golden's taps but for ids, what is in the order of the ids, which is free, and scores, which mean nothing where they are masked."""
+    """The golden's taps, but for ids and what is in their order, which is free, and scores, which mean nothing where they are masked."""
     with h5py.File(path) as f:
         names = [name.replace("/", ".") for name in names_of(f)]
     return [name for name in names if not re.search(r"tokens|positions|topk_\w+|moe\.act|attn\.scores", name)]
@@ -101,8 +105,8 @@ def reference(case, wanted):
         return taps_of(out, None, wanted)
 
 
-def differences(case, folders):
-    """{tap's kind: (largest difference of any two, which two, number of implementations)} of one case."""
+def differences(case, folders, took_part):
+    """{tap's kind: (largest difference of any two, which two, how many show it)} of one case."""
     golden = os.path.join(ROOT, "golden", "cases", case + ".h5")
     wanted, found = tap_names(golden), {}
     held = {GOLDEN: taps_of(golden, None, wanted), REFERENCE: reference(case, wanted)}
@@ -110,12 +114,14 @@ def differences(case, folders):
         path = os.path.join(folder, case + ".float32.whole.h5")
         if os.path.exists(path):
             held[name] = taps_of(path, map_name, wanted)
-    for tap in held[GOLDEN]:
+    for tap in wanted:
         of = {name: taps[tap] for name, taps in held.items() if tap in taps and taps[tap].shape == held[GOLDEN][tap].shape}
-        kind, scale = re.sub(r"^layers\.\d+\.", "", tap), np.linalg.norm(held[GOLDEN][tap])
-        pairs = [(float(np.linalg.norm(of[a] - of[b]) / scale), f"{a} and {b}") for a in of for b in of if a < b]
+        shown = ~np.isnan(sum(of.values()))  # by all of them
+        kind, scale = re.sub(r"^layers\.\d+\.", "", tap), np.linalg.norm(held[GOLDEN][tap][shown])
+        pairs = [(float(np.linalg.norm((of[a] - of[b])[shown]) / scale), f"{a} and {b}") for a in of for b in of if a < b and scale]
         if pairs:
             found[kind] = max(found.get(kind, (0.0, "", 0)), max(pairs) + (len(of),))
+        took_part.update(of)
     return found
 
 
@@ -126,12 +132,12 @@ def order_of_taps():
 
 
 def main():
-    folders = engines()
+    folders, took_part = engines(), set()
     cases = sorted(os.path.basename(path)[:-len(".h5")] for path in glob.glob(os.path.join(ROOT, "golden", "cases", "*.h5")))
-    by_case = {case: differences(case, folders) for case in cases}
+    by_case = {case: differences(case, folders, took_part) for case in cases}
     by_case = {case: found for case, found in by_case.items() if found}
     kinds = [kind for kind in order_of_taps() if any(kind in found for found in by_case.values())]
-    text = HEAD + "Implementations: " + ", ".join([GOLDEN, REFERENCE] + sorted(folders)) + ".\n\n"
+    text = HEAD + "Implementations: " + ", ".join(sorted(took_part)) + ".\n\n"
     text += "| tap | " + " | ".join(by_case) + " |\n|---|" + "---|" * len(by_case) + "\n"
     for kind in kinds:
         cells = [f"{found[kind][0]:.1e} ({found[kind][2]})" if kind in found else "" for found in by_case.values()]
@@ -142,7 +148,7 @@ def main():
     text += f"Above {LIMIT:.0e}: " + (", ".join(beyond) if beyond else "none, so no golden rests on one implementation alone") + ".\n"
     with open(os.path.join(ROOT, "spec", "agreement.md"), "w", encoding="utf-8") as f:
         f.write(text)
-    print(f"spec/agreement.md: {len(kinds)} taps of {len(by_case)} cases, {len(folders) + 2} implementations")
+    print(f"spec/agreement.md: {len(kinds)} taps of {len(by_case)} cases, {len(took_part)} implementations")
 
 
 if __name__ == "__main__":

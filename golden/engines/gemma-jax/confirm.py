@@ -30,4 +30,4 @@ for path in sys.argv[1:]:
             layer.router.register_forward_pre_hook(lambda _router, args, norm=layer.pre_feedforward_layernorm_2: (norm(args[0]),))
         expected = model(torch.tensor([tokens]), position_ids=positions).logits[0]
         difference.append(float((logits - expected).norm() / expected.norm()))
-    print(f"{case}: logits off by {difference[0]:.2e} from the model, by {difference[1]:.2e} from the model whose router reads the experts' norm")
+    print(f"{case}: logits off by {difference[0]:.2e} from the model, by {difference[1]:.2e} where its router reads the experts' norm")

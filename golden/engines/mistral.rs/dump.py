@@ -1,5 +1,6 @@
 """mistral.rs: the best tokens of each position with their log-probabilities. It takes text, so its tokenizer is one in which the id 17 is
-the word t17; one request a position, the tokens up to it as the prompt, which passes whole or, with its cache of prefixes, token by token."""
+the word t17; one request a position, the tokens up to it as the prompt, which passes whole or, with its cache of prefixes, token by token.
+"""
 
 import os
 
@@ -30,7 +31,8 @@ def words(checkpoint):
     with open(os.path.join(checkpoint, "config.json"), encoding="utf-8") as f:
         vocabulary = json.load(f)["text_config"]["vocab_size"]
     tokenizer = {"version": "1.0", "truncation": None, "padding": None, "added_tokens": [], "normalizer": None,
-                 "pre_tokenizer": {"type": "WhitespaceSplit"}, "post_processor": None, "decoder": {"type": "Sequence", "decoders": [{"type": "ByteFallback"}, {"type": "Fuse"}]},
+                 "pre_tokenizer": {"type": "WhitespaceSplit"}, "post_processor": None,
+                 "decoder": {"type": "Sequence", "decoders": [{"type": "ByteFallback"}, {"type": "Fuse"}]},
                  "model": {"type": "WordLevel", "vocab": {f"t{i}": i for i in range(vocabulary)}, "unk_token": "t3"}}
     with open(os.path.join(folder, "tokenizer.json"), "w", encoding="utf-8") as f:
         json.dump(tokenizer, f)

@@ -46,4 +46,5 @@ def run(model, tokens, first_position, schedule):
         mx.eval(FOUND)
         at += length
     per_pass = {name: chunks for name, chunks in FOUND.items() if [c.shape[1] for c in chunks] == schedule}
-    return {name: np.concatenate([np.array(c.astype(mx.float32)).reshape(c.shape[1], -1) for c in chunks]) for name, chunks in per_pass.items()}
+    return {name: np.concatenate([np.array(c.astype(mx.float32)).reshape(c.shape[1], -1) for c in chunks])
+            for name, chunks in per_pass.items()}

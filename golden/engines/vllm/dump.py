@@ -1,5 +1,5 @@
-"""vLLM: in one process, what its modules return by forward hooks, and the logits of all positions. Where the schedule says so, a prompt goes
-through the paged cache in chunks."""
+"""vLLM: in one process, what its modules return by forward hooks, and the logits of all positions. Where the schedule says so, a prompt
+goes through the paged cache in chunks."""
 
 import os
 
