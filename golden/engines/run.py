@@ -134,7 +134,7 @@ def left_out(recipe, case):
 def in_short(error):
     """An exception's class and the first line of what it says."""
     lines = str(error).strip().splitlines() or [""]
-    return f"{type(error).__name__}: {lines[0][:200]}"
+    return f"{type(error).__name__}: {lines[0][:320]}"
 
 
 def judged_before(name, recipe, case, path):
@@ -159,16 +159,16 @@ def results(name, recipe, script, check, wanted, scratch, resume):
             if done and all(done.values()):
                 yield from ((dtype, schedule, result) for schedule, result in done.items())
                 continue
-            reason = left_out(recipe, case)
+            reason, threw = left_out(recipe, case), False
             try:
                 checkpoint = checkpoint_of(case, recipe, dtype)
                 if not reason and loaded != checkpoint:
                     model = None  # the old one goes first
                     model, loaded = script.load(checkpoint, dtype), checkpoint
             except Exception as error:  # whatever the engine throws is a result
-                reason = in_short(error)
+                reason, threw = in_short(error), True
             for schedule, path in paths.items():
-                result = {"case": case["id"], "verdict": "LEFT_OUT", "reason": reason}
+                result = {"case": case["id"], "verdict": "ERROR" if threw else "LEFT_OUT", "reason": reason}
                 if not reason:
                     try:
                         one_dump(script, recipe, name, model, case, dtype, schedule, path)
