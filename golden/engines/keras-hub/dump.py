@@ -1,4 +1,4 @@
-"""KerasHub: a model of the layers' outputs; the logits by the embedding in reverse, soft-capped as its Gemma4CausalLM does."""
+"""KerasHub: a model of the layers' outputs; the logits by the embedding in reverse, which soft-caps them, as its Gemma4CausalLM does."""
 
 import os
 
@@ -27,6 +27,5 @@ def run(loaded, tokens, first_position, schedule):
     n = len(tokens)
     found = dict(model({"token_ids": np.array([tokens], np.int32), "padding_mask": np.ones((1, n), np.int32),
                         "position_ids": np.arange(first_position, first_position + n, dtype=np.int32)[None]}))
-    raw = backbone.token_embedding(found["final_normalization"], reverse=True)
-    found["logits"] = keras.ops.tanh(raw / backbone.final_logit_soft_cap) * backbone.final_logit_soft_cap
+    found["logits"] = backbone.token_embedding(found["final_normalization"], reverse=True)
     return {name: np.array(keras.ops.convert_to_numpy(keras.ops.cast(value, "float32")))[0] for name, value in found.items()}
