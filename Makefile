@@ -4,7 +4,7 @@
 #   make demo             two dumps of a real engine through gemma4-check: one conforms, one does not
 #   make checkpoints      the cases' checkpoints as folders and as GGUF (F32, BF16, F16, Q8_0)              (Python)
 #   make engine ENGINE=X  dumps every case with engine X of golden/engines, and checks the dumps           (Python)
-#   make engines          spec/engines.md and .json from what make engine has left in build/engines        (Python)
+#   make engines          spec/engines.md, .json and agreement.md from what make engine left in build/engines (Python)
 #   make check            all tests, offline, without Python
 #   make install          programs, library, cases and manual under PREFIX (/usr/local), seen from DESTDIR
 #   make uninstall        removes them
@@ -287,25 +287,31 @@ check-warnings:
 
 # -------------------------------------------------------------------- engines
 
-# An engine's environment. llama.cpp's has llama.cpp's own converter to GGUF.
-build/engines/%/bin/python: golden/engines/%/requirements.txt
-	python3 -m venv build/engines/$*
+# An engine's environment, complete when the file "installed" is there; PYTHON= where the engine wants another version. no-deps.txt names packages
+# that go without what they ask for; prepare.py does what pip cannot. llama.cpp's environment has llama.cpp's own converter to GGUF.
+PYTHON ?= python3
+build/engines/%/installed: golden/engines/%/requirements.txt
+	$(PYTHON) -m venv build/engines/$*
 	build/engines/$*/bin/pip install --quiet $(PIP_ARGS) -r $<
+	$(if $(wildcard golden/engines/$*/no-deps.txt),build/engines/$*/bin/pip install --quiet --no-deps $(PIP_ARGS) -r golden/engines/$*/no-deps.txt)
+	$(if $(wildcard golden/engines/$*/prepare.py),build/engines/$*/bin/python golden/engines/$*/prepare.py)
 	@touch $@
 
-checkpoints: $(BUILD)/gemma4-ref build/engines/llama.cpp/bin/python
+checkpoints: $(BUILD)/gemma4-ref build/engines/llama.cpp/installed
 	sh golden/engines/checkpoints.sh build build/engines/llama.cpp/bin/python
 
-# The folders alone need no Python. GGUF files are made for the engine that reads them.
+# The folders alone need no Python. GGUF files are made for the engine that reads them. CASES=tiny-prompt,tiny-chunks dumps no others.
 ENGINE  =
+CASES   =
 RECIPES = $(patsubst golden/engines/%/recipe.yaml,%,$(wildcard golden/engines/*/recipe.yaml))
-engine: all $(if $(filter $(ENGINE),$(RECIPES)),build/engines/$(ENGINE)/bin/python)
+engine: all $(if $(filter $(ENGINE),$(RECIPES)),build/engines/$(ENGINE)/installed)
 	@$(if $(filter $(ENGINE),$(RECIPES)),,echo "make engine ENGINE=X: expected one of $(RECIPES); found '$(ENGINE)'" >&2; exit 2)
 	sh golden/engines/checkpoints.sh build $(if $(filter gguf,$(shell sed -n 's/^model: //p' golden/engines/$(ENGINE)/recipe.yaml 2>/dev/null)),build/engines/$(ENGINE)/bin/python)
-	build/engines/$(ENGINE)/bin/python golden/engines/run.py $(ENGINE) --check $(BUILD)/gemma4-check
+	build/engines/$(ENGINE)/bin/python golden/engines/run.py $(ENGINE) --check $(BUILD)/gemma4-check $(if $(CASES),--case $(CASES))
 
 engines:
-	$(firstword $(wildcard build/engines/*/bin/python) build/engines/mlx-lm/bin/python) golden/engines/table.py
+	@set -- build/engines/*/installed; [ -f "$$1" ] || { echo "make engines: build/engines is empty: make engine ENGINE=X first" >&2; exit 2; }; \
+		python=$${1%/installed}/bin/python; $$python golden/engines/table.py && $$python golden/engines/agreement.py
 
 # --------------------------------------------------------------------- oracle
 
