@@ -32,7 +32,7 @@
 #   make mutate           is every constant of the checker held by a test? changes each; half an hour on two cores (Python 3, without packages)
 #   make honest-reference simulated honest engines, 20 seeds a tier on every case: no alarm in any
 #   make golden           the goldens and shipped dumps anew, from transformers                            (Python)
-#   make golden-verify    are they what transformers computes?                                             (Python)
+#   make golden-verify    are they what transformers computes, and what NumPy computes from spec/model.md? (Python)
 ifeq ($(MAKELEVEL)$(filter -j%,$(MAKEFLAGS)),0)
 MAKEFLAGS += --jobs=$(shell nproc 2>/dev/null || echo 1)
 endif
@@ -184,7 +184,7 @@ demo: all
 # Tests that have passed are not repeated until something that they read changes. A commit's version is no such thing: the objects count.
 REF_OBJECTS  = $(BUILD)/ref/main.o $(filter-out %/version.o,$(LIBRARY))
 UNIT_OBJECTS = $(UNIT) $(CHECKER) $(BUILD)/tests/check/main.o $(REF_OBJECTS)
-UNIT_READS   = Makefile README.md $(wildcard spec/*.md spec/*/* golden/*/* golden/*/*/*)
+UNIT_READS   = Makefile README.md $(wildcard spec/*.* spec/*/* golden/*/* golden/*/*/*)
 $(BUILD)/unit-tests.passed: $(UNIT_OBJECTS) $(UNIT_READS) | $(BUILD)/unit-tests $(BUILD)/gemma4-ref $(BUILD)/gemma4-check
 	GEMMA4_BUILD=$(BUILD) $(BUILD)/unit-tests
 	@touch $@
@@ -329,9 +329,11 @@ golden: all $(ORACLE)
 
 golden-verify: all $(ORACLE)
 	$(ORACLE) golden/oracle/make_golden.py --verify
+	$(BUILD)/gemma4-check agreement >$(BUILD)/agreement.txt
+	$(ORACLE) spec/forward.py
 
 clean:
 	rm -rf $(BUILD)
 
-.PHONY: all always debug debug-test demo checkpoints engine engines check install uninstall dist dist-check dist-arm64 agreement precision check-sanitizers check-warnings honest planted uncatalogued pairs identify golden golden-verify kill-matrix kill-matrix-verify mutate honest-reference clean twin-errors check-neon bench bench-check check-full
+.PHONY: all always debug debug-test demo checkpoints engine engines check install uninstall dist dist-check dist-arm64 agreement precision check-sanitizers check-warnings check-format honest planted uncatalogued pairs identify golden golden-verify kill-matrix kill-matrix-verify mutate honest-reference clean twin-errors check-neon bench bench-check check-full
 -include $(shell find $(BUILD) -name '*.d' 2>/dev/null)
