@@ -62,10 +62,11 @@ OPENMP    := $(shell echo 'int main(void) { return 0; }' | $(CC) -fopenmp -x c -
 CPPFLAGS  += $(TWINS:%=-DGEMMA4_TWIN_%)
 LDLIBS    += $(if $(TWINS),$(OPENMP))
 
-LIBRARY = $(patsubst %.c,$(BUILD)/%.o,$(filter-out ref/main.c ref/ops_%.c,$(wildcard ref/*.c)) $(TWINS:%=ref/ops_%.c))
+OPERATORS = ref/ops_scalar.c $(TWINS:%=ref/ops_%.c)
+LIBRARY = $(patsubst %.c,$(BUILD)/%.o,$(filter-out ref/main.c ref/ops_%.c,$(wildcard ref/*.c)) $(OPERATORS))
 CHECKER = $(patsubst %.c,$(BUILD)/%.o,$(filter-out tests/check/main.c,$(wildcard tests/check/*.c)))
 # The twin checker needs neither HDF5 nor YAML: operators only.
-TWIN_CHECK = $(patsubst %.c,$(BUILD)/%.o,$(wildcard tests/twins/*.c) ref/forward.c ref/ops.c ref/taps.c ref/error.c $(TWINS:%=ref/ops_%.c))
+TWIN_CHECK = $(patsubst %.c,$(BUILD)/%.o,$(wildcard tests/twins/*.c) ref/ops.c ref/taps.c ref/error.c $(OPERATORS))
 BENCH   = $(patsubst %.c,$(BUILD)/%.o,tests/bench/main.c $(TWINS:%=tests/bench/peak_%.c))
 UNIT    = $(patsubst %.c,$(BUILD)/%.o,$(wildcard tests/unit/*.c))
 
@@ -96,6 +97,7 @@ $(BUILD)/%.o: %.c
 
 # ops_avx2.c and peak_avx2.c get TWIN_avx2, and so on.
 $(BUILD)/ref/ops_%.o $(BUILD)/tests/bench/%.o $(BUILD)/tests/twins/%.o: TWIN_FLAGS = $(TWIN_$(lastword $(subst _, ,$(notdir $*)))) $(or $(OPENMP),-Wno-unknown-pragmas)
+$(BUILD)/ref/ops_scalar.o: TWIN_FLAGS =
 # One says how many threads the twins use, the other deals looks out to threads.
 $(BUILD)/ref/ops.o $(BUILD)/tests/check/identify_each.o: TWIN_FLAGS = $(if $(TWINS),$(OPENMP))
 
@@ -247,7 +249,7 @@ $(DEEP)/model.safetensors: | $(BUILD)/gemma4-ref
 bench-check: all $(DEEP)/model.safetensors
 	$(BUILD)/gemma4-check self-test --times --model $(DEEP)
 
-# Without the twins, so that a step is a line of ref/forward.c and what it calls.
+# Without the twins, so that a step is a line of ref/forward.c and what it calls in ref/ops_scalar.c.
 debug:
 	$(MAKE) BUILD=$(BUILD)/debug CFLAGS="-O0 -g3" TWINS= $(BUILD)/debug/gemma4-ref
 
