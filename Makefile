@@ -22,6 +22,7 @@
 #   make precision        the reference's own rounding error, against a float64 build of the same source
 #   make check-sanitizers the tests under AddressSanitizer and UndefinedBehaviorSanitizer
 #   make check-warnings   gcc and clang, warnings are errors
+#   make check-format     is every C file as clang-format 14 writes it, in lines of at most 100 columns?
 #   make honest           right engines, many kinds, every case: all must conform                          (Python)
 #   make planted          transformers with one planted fault each: found at the right tap, and named      (Python)
 #   make uncatalogued     faults that are in no catalogue: found at the right tap, and said what they are  (Python)
@@ -286,6 +287,9 @@ check-sanitizers:
 check-warnings:
 	$(MAKE) BUILD=$(BUILD)/gcc CC=gcc WERROR=-Werror all $(BUILD)/gcc/unit-tests $(BUILD)/gcc/gemma4-twins $(BUILD)/gcc/gemma4-bench
 	$(MAKE) BUILD=$(BUILD)/clang CC=clang WERROR=-Werror all $(BUILD)/clang/unit-tests $(BUILD)/clang/gemma4-twins $(BUILD)/clang/gemma4-bench
+
+check-format:
+	sh tests/format.sh
 
 # -------------------------------------------------------------------- engines
 
