@@ -1,5 +1,6 @@
-/* The scalar operators, which are the reference: section 3 of spec/model.md, and the experts of 4.5.
- * They know nothing of the model; ref/forward.c puts them together, and explains the shape letters.
+/* The scalar operators, which are the reference: section 3 of spec/model.md, and the experts of
+ * 4.5. They know nothing of the model; ref/forward.c puts them together, and explains the shape
+ * letters.
  * Their twins stand beside this file (ref/ops_simd.h, spec/twins.md), the prototypes of both in
  * ref/ops.h.
  *
