@@ -56,5 +56,6 @@ Suite *report_identified_suite(void);
 Suite *sandbox_suite(void);
 Suite *outputs_suite(void);
 Suite *walkthrough_suite(void);
+Suite *quotes_suite(void);
 
 #endif

@@ -196,6 +196,8 @@ static double value_of(const char *name, const char *page)
         return measured("spec/measured/honest.txt", "\nhonest: ");
     if (strcmp(name, "planted faults") == 0)
         return measured("spec/measured/planted.txt", " faulty runs of ");
+    if (strcmp(name, "agreement") == 0)
+        return measured("tests/unit/test_golden.c", "\n#define AGREEMENT ");
     threshold(name, value);
     ck_assert_msg(value[0] != '\0', "%s: <!-- from: %s -->: expected a constant of thresholds.h or a name that this test knows", page,
                   name);
