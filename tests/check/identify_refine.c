@@ -158,18 +158,22 @@ static void merge_pairs(gemma4_finding *f)
 int identify_beside(identification *id)
 {
     fit_search *s = id->s;
-    gemma4_proposals all = {0}, pairs = {0};
-    gemma4_propose_rope(&all, s->e, s->e->layer, s->tap);
+    bool rope = s->tap == GEMMA4_TAP_ATTN_Q_ROPE || s->tap == GEMMA4_TAP_ATTN_K_ROPE;
+    gemma4_proposals all = {0}, some = {0};
+    if (rope)
+        gemma4_propose_rope(&all, s->e, s->e->layer, s->tap);
+    else
+        gemma4_propose_experts(&all, s->e, s->tap);
     for (size_t i = 0; i < all.count; i++)
-        if (all.list[i].parameter == GEMMA4_PARAMETER_ROPE_PAIRS)
-            gemma4_propose(&pairs, &all.list[i]);
-    int status = all.failed || pairs.failed ? gemma4_fail(s->error, "diagnosis: out of memory") : identify_look_at_all(id, &pairs, identify_where(s->e));
+        if (rope ? all.list[i].parameter == GEMMA4_PARAMETER_ROPE_PAIRS : !identify_is_solved_for(&all.list[i]))
+            gemma4_propose(&some, &all.list[i]);
+    int status = all.failed || some.failed ? gemma4_fail(s->error, "diagnosis: out of memory") : identify_look_at_all(id, &some, identify_where(s->e));
     status = status ? status : identify_try_best(id);
     merge_pairs(s->finding);
     for (size_t i = 0; i < s->finding->point_count; i++)
         gemma4_point_say(s->finding->points[i].point, &s->e->subject->model->config, s->e->layer);
     gemma4_proposals_free(&all);
-    gemma4_proposals_free(&pairs);
+    gemma4_proposals_free(&some);
     return status;
 }
 
