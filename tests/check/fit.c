@@ -340,6 +340,13 @@ static bool is_coarse_activation(const fit_search *s)
     return activation && s->e->subject->tier->unit > UNIT_FLOAT32 && !fit_is_bridged(s->e);
 }
 
+/* A mask at some positions only: there are few, at which many masks are one. */
+static bool is_mask_somewhere(const fit_search *s)
+{
+    bool of_mask = s->tap == GEMMA4_TAP_ATTN_SCORES || s->tap == GEMMA4_TAP_ATTN_PROBS || s->tap == GEMMA4_TAP_ATTN_CONTEXT;
+    return of_mask && s->finding->fit_count && s->finding->fits[0].scope != GEMMA4_EVERYWHERE && !fit_is_bridged(s->e);
+}
+
 /* Leaves out the mistakes that explain the error much worse than a point does. */
 static void drop_worse_than_points(gemma4_finding *f)
 {
@@ -362,7 +369,7 @@ static int look_beside(fit_search *s, const gemma4_finding *earlier, size_t coun
         points = points || (earlier[i].tap == s->tap && earlier[i].fit_count == 0 && earlier[i].point_count);
     if (points && fit_identify_as_before(s, earlier, count))
         return -1;
-    if ((is_of_pairs(s) || is_coarse_activation(s)) && fit_identify_beside(s))
+    if ((is_of_pairs(s) || is_coarse_activation(s) || is_mask_somewhere(s)) && fit_identify_beside(s))
         return -1;
     drop_worse_than_points(s->finding);
     return 0;

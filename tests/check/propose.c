@@ -588,7 +588,7 @@ void gemma4_propose_from_result(gemma4_proposals *p, const gemma4_evidence *e, g
         propose_expert_factors(p, e);
     if (tap == GEMMA4_TAP_ROUTER_TOPK_WEIGHTS)
         propose_scale_factors(p, e);
-    gemma4_propose_theta(p, e, tap);
+    gemma4_propose_turns(p, e, tap);
     propose_clamp(p, e, tap);
     propose_zeros(p, e, tap);
     gemma4_axis axis = gemma4_axis_of_values(&e->subject->model->config, tap, e->layer, e->subject->T);

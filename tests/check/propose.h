@@ -41,7 +41,7 @@ void gemma4_propose_orders(gemma4_proposals *proposals, gemma4_setting setting, 
 /* Parts of the first. */
 void gemma4_propose_weights(gemma4_proposals *proposals, const gemma4_evidence *evidence, size_t layer, gemma4_tap step);
 void gemma4_propose_attention(gemma4_proposals *proposals, const gemma4_evidence *evidence, size_t layer, gemma4_tap step);
-void gemma4_propose_theta(gemma4_proposals *proposals, const gemma4_evidence *evidence, gemma4_tap tap);
+void gemma4_propose_turns(gemma4_proposals *proposals, const gemma4_evidence *evidence, gemma4_tap tap);
 void gemma4_propose_rope(gemma4_proposals *proposals, const gemma4_evidence *evidence, size_t layer, gemma4_tap step);
 void gemma4_propose_experts(gemma4_proposals *proposals, const gemma4_evidence *evidence, gemma4_tap step);
 

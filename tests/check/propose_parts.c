@@ -201,7 +201,7 @@ static bool agrees_with_probs(const gemma4_proposals *p, const gemma4_evidence *
         return true;
     for (size_t row = 0; row < T; row++)
         for (size_t i = 0; t->have[row] && gemma4_in_scope(&e->subject->schedule, p->scope, row) && i < t->width; i++) {
-            bool due = gemma4_mask_leaves(&e->subject->model->config, e->layer, mask, row, i % T), has = t->engine[row * t->width + i] != 0;
+            bool due = gemma4_mask_leaves(&e->subject->model->config, e->layer, mask, e->subject->schedule.chunk_end[row], row, i % T), has = t->engine[row * t->width + i] != 0;
             if (has && !due)
                 return false;
             seen += due;

@@ -87,8 +87,9 @@ static const gemma4_cause *the_cause(void)
     const gemma4_cause *cause = gemma4_cause_at(d, 0);
     for (size_t i = 1; i < gemma4_cause_count(d); i++) {
         const gemma4_counter_model *m = gemma4_cause_model(gemma4_cause_at(d, i));
-        ck_abort_msg("a second cause, at %s: %s", gemma4_tap_describe(gemma4_cause_at(d, i)->tap)->name,
-                     m ? m->wrong : gemma4_cause_at(d, i)->description);
+        const gemma4_counter_model *first = gemma4_cause_model(cause);
+        ck_abort_msg("beside '%s' at %s a second cause, at %s: %s", first ? first->wrong : cause->description, gemma4_tap_describe(cause->tap)->name,
+                     gemma4_tap_describe(gemma4_cause_at(d, i)->tap)->name, m ? m->wrong : gemma4_cause_at(d, i)->description);
     }
     ck_assert_msg(cause->explained, "%s", cause->description);
     return cause;
@@ -156,6 +157,7 @@ static const planting ALL_TAPS[] = {
     {{.parameter = OF(FINAL_SOFTCAP), .steps = AT(LOGITS), .number = 20}, HEAD, .layers = "", .value = "20"},
     {{.parameter = OF(WEIGHT_ROUNDED), .steps = AT(MLP_OUT), .word = GEMMA4_TYPE_E4M3},
      BOTH, .layers = EVERY_LAYER, .value = "float8_e4m3"},
+    {{.parameter = OF(ROPE_OFFSET), .steps = AT(ATTN_K_ROPE), .number = 37}, BOTH, .layers = EVERY_LAYER, .value = "37"},
     {{.parameter = OF(ROPE_OFFSET), .steps = AT(ATTN_Q_ROPE), .number = 0.5}, FULL, .layers = FULL_LAYERS, .value = "0.5"},
     {{.parameter = OF(RESULT_CLAMPED), .steps = AT(MLP_OUT), .number = 0.25}, BOTH, .layers = EVERY_LAYER, .value = "0.25"},
     {{.parameter = OF(CHOICE), .steps = AT(ROUTER_TOPK_IDS), .word = GEMMA4_CHOICE_SKIPPED, .number = 1},
@@ -311,16 +313,20 @@ static const struct {
     gemma4_scope said;
 } DECODING[] = {{"tiny-chunks", GEMMA4_DECODE_ONLY}, {"tiny-decode", GEMMA4_AFTER_FIRST_CHUNK}};
 
-START_TEST(experts_chosen_otherwise_while_decoding_are_said_of_that)
+/* What is not linear in a scope: the choice of experts; a mask that sees ahead, no further than its chunk; a mask that hides keys. */
+static const planting SCOPED[] = {
+    {{.parameter = OF(CHOICE), .steps = AT(ROUTER_TOPK_IDS), .word = GEMMA4_CHOICE_SKIPPED, .number = 2},
+     BOTH, .layers = EVERY_LAYER, .value = "rank 2 skipped", .case_id = "tiny-chunks", .scope = GEMMA4_DECODE_ONLY},
+    {{.parameter = OF(MASK), .steps = ATTENTION, .word = GEMMA4_MASK_OFFSET, .number = 4},
+     FULL, .layers = FULL_LAYERS, .value = "offset 4", .case_id = "tiny-chunks", .scope = GEMMA4_AFTER_FIRST_CHUNK},
+    {{.parameter = OF(MASK), .steps = ATTENTION, .word = GEMMA4_MASK_BLOCKS, .number = 4},
+     BOTH, .layers = EVERY_LAYER, .value = "blocks of 4", .case_id = "tiny-chunks", .scope = GEMMA4_AFTER_FIRST_CHUNK},
+};
+
+START_TEST(other_rules_at_some_positions_are_said_of_those)
 {
-    planting p = {{.parameter = OF(CHOICE), .steps = AT(ROUTER_TOPK_IDS), .word = GEMMA4_CHOICE_SKIPPED, .number = 2},
-                  BOTH,
-                  .layers = EVERY_LAYER,
-                  .value = "rank 2 skipped",
-                  .case_id = "tiny-chunks",
-                  .scope = GEMMA4_DECODE_ONLY};
-    judge_planted(&p);
-    assert_says(&p, the_cause());
+    judge_planted(&SCOPED[_i]);
+    assert_says(&SCOPED[_i], the_cause());
     close_judged();
 }
 END_TEST
@@ -421,7 +427,7 @@ Suite *identify_suite(void)
     tcase_add_loop_test(layers, layer_outputs_are_enough, 0, WHOLE_LAYERS ? COUNT(LAYERS) : 0);
     tcase_add_loop_test(layers, logits_may_be_enough, 0, WHOLE_LAYERS ? COUNT(LOGITS) : 0);
     tcase_add_loop_test(others, more_experts_than_the_config_says_are_counted, 0, WHOLE_LAYERS ? COUNT(MORE_EXPERTS) : 1);
-    tcase_add_test(others, experts_chosen_otherwise_while_decoding_are_said_of_that);
+    tcase_add_loop_test(others, other_rules_at_some_positions_are_said_of_those, 0, COUNT(SCOPED));
     tcase_add_loop_test(others, what_holds_while_decoding_is_said_of_that, 0, COUNT(DECODING));
     tcase_add_loop_test(others, of_an_honest_engine_nothing_is_said, 0, COUNT(HONEST));
     tcase_add_loop_test(others, a_catalogued_mistake_keeps_its_id, 0, COUNT(CATALOGUED));
