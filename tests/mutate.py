@@ -49,9 +49,9 @@ CONSTANTS = [
     ("tests/check/noise.c", r"\* (?P<value>sqrt\(0\.5\)) \*", "rounding of quantised inputs"),
     ("tests/check/noise.c", r"UNIT_FLOAT32 \* (?P<value>1\.5) \* uniform", "rounding of a frequency"),
     ("tests/check/noise.c", r"\(frequency_error \+ (?P<value>UNIT_FLOAT32) \*", "rounding of an angle"),
-    # The columns `each` and `shared` of the table of taps.
-    ("ref/taps.h", r'X\([A-Z_]+, *"(?P<name>[a-z_.]+)",(?:[^,]+,){6} *(?P<value>[\d.]+),', " each"),
-    ("ref/taps.h", r'X\([A-Z_]+, *"(?P<name>[a-z_.]+)",(?:[^,]+,){7} *(?P<value>[\d.]+),', " shared"),
+    # The columns `each` and `shared` of the table of taps, whose rows begin with an id, on the same line or on one of its own.
+    ("ref/taps.h", r'(?:X\([A-Z_]+,|^) +"(?P<name>[a-z_.]+)",(?:[^,]+,){6} *(?P<value>[\d.]+),', " each"),
+    ("ref/taps.h", r'(?:X\([A-Z_]+,|^) +"(?P<name>[a-z_.]+)",(?:[^,]+,){7} *(?P<value>[\d.]+),', " shared"),
 ]
 # Where a constant shows in other files under another word than its own.
 SEEN_AS = {"ref/taps.h": "GEMMA4_TAPS", "tests/check/noise.c": None}

@@ -56,5 +56,7 @@ Suite *twins_suite(void);
 Suite *report_identified_suite(void);
 Suite *sandbox_suite(void);
 Suite *outputs_suite(void);
+Suite *walkthrough_suite(void);
+Suite *quotes_suite(void);
 
 #endif
