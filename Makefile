@@ -22,6 +22,8 @@
 #   make precision        the reference's own rounding error, against a float64 build of the same source
 #   make check-sanitizers the tests under AddressSanitizer and UndefinedBehaviorSanitizer
 #   make check-warnings   gcc and clang, warnings are errors
+#   make check-alloc      memory runs out in every command, at each place that asks for some: one line, status 2, no leak, nothing half written
+#   make fuzz MINUTES=N   every reader under clang's libFuzzer and sanitizers, N minutes in all: executions, coverage, what it found
 #   make honest           right engines, many kinds, every case: all must conform                          (Python)
 #   make planted          transformers with one planted fault each: found at the right tap, and named      (Python)
 #   make uncatalogued     faults that are in no catalogue: found at the right tap, and said what they are  (Python)
@@ -68,6 +70,8 @@ CHECKER = $(patsubst %.c,$(BUILD)/%.o,$(filter-out tests/check/main.c,$(wildcard
 TWIN_CHECK = $(patsubst %.c,$(BUILD)/%.o,$(wildcard tests/twins/*.c) ref/forward.c ref/ops.c ref/taps.c ref/error.c $(TWINS:%=ref/ops_%.c))
 BENCH   = $(patsubst %.c,$(BUILD)/%.o,tests/bench/main.c $(TWINS:%=tests/bench/peak_%.c))
 UNIT    = $(patsubst %.c,$(BUILD)/%.o,$(wildcard tests/unit/*.c))
+# What the fuzzers feed; the unit suite `fuzz` runs it on files.
+FUZZ_TARGETS = $(patsubst %.c,$(BUILD)/%.o,$(wildcard tests/fuzz/targets*.c))
 
 # The data directory is compiled into one file: where installed programs find their cases, wherever they are moved themselves.
 PREFIX  ?= /usr/local
@@ -81,7 +85,7 @@ $(BUILD)/gemma4-ref: $(BUILD)/ref/main.o $(LIBRARY)
 $(BUILD)/gemma4-check: $(BUILD)/tests/check/main.o $(CHECKER) $(LIBRARY)
 	$(LINK) -o $@ $^ $(LDLIBS)
 
-$(BUILD)/unit-tests: $(UNIT) $(CHECKER) $(LIBRARY)
+$(BUILD)/unit-tests: $(UNIT) $(FUZZ_TARGETS) $(CHECKER) $(LIBRARY)
 	$(LINK) -o $@ $^ $(LDLIBS) $(shell pkg-config --libs check)
 
 $(BUILD)/gemma4-twins: $(TWIN_CHECK)
@@ -183,8 +187,8 @@ demo: all
 
 # Tests that have passed are not repeated until something that they read changes. A commit's version is no such thing: the objects count.
 REF_OBJECTS  = $(BUILD)/ref/main.o $(filter-out %/version.o,$(LIBRARY))
-UNIT_OBJECTS = $(UNIT) $(CHECKER) $(BUILD)/tests/check/main.o $(REF_OBJECTS)
-UNIT_READS   = Makefile README.md $(wildcard spec/*.md spec/*/* golden/*/* golden/*/*/*)
+UNIT_OBJECTS = $(UNIT) $(FUZZ_TARGETS) $(CHECKER) $(BUILD)/tests/check/main.o $(REF_OBJECTS)
+UNIT_READS   = Makefile README.md $(wildcard spec/*.md spec/*/* golden/*/* golden/*/*/* tests/fuzz/*/*/*)
 $(BUILD)/unit-tests.passed: $(UNIT_OBJECTS) $(UNIT_READS) | $(BUILD)/unit-tests $(BUILD)/gemma4-ref $(BUILD)/gemma4-check
 	GEMMA4_BUILD=$(BUILD) $(BUILD)/unit-tests
 	@touch $@
@@ -285,6 +289,28 @@ check-warnings:
 	$(MAKE) BUILD=$(BUILD)/gcc CC=gcc WERROR=-Werror all $(BUILD)/gcc/unit-tests $(BUILD)/gcc/gemma4-twins $(BUILD)/gcc/gemma4-bench
 	$(MAKE) BUILD=$(BUILD)/clang CC=clang WERROR=-Werror all $(BUILD)/clang/unit-tests $(BUILD)/clang/gemma4-twins $(BUILD)/clang/gemma4-bench
 
+# An allocator that fails, preloaded; the program that runs the commands with it.
+$(BUILD)/alloc-fail.so: tests/alloc/fail.c tests/alloc/state.h
+	@mkdir -p $(@D)
+	$(CC) $(LANGUAGE) $(WARNINGS) $(WERROR) -O1 -g -shared -fPIC -o $@ $< -ldl
+$(BUILD)/alloc-check: $(BUILD)/tests/alloc/main.o
+	$(LINK) -o $@ $^
+
+ALLOC =
+check-alloc: all $(BUILD)/alloc-fail.so $(BUILD)/alloc-check
+	$(BUILD)/alloc-check $(BUILD) $(ALLOC)
+
+# Every reader of inputs under libFuzzer: clang, libclang-rt-14-dev. The unit suite `fuzz` runs the same targets on files, without either.
+FUZZ = $(FUZZ_TARGETS) $(patsubst %,$(BUILD)/tests/check/%.o,manifest compare hash schedule dump_list)
+$(BUILD)/fuzzer: $(BUILD)/tests/fuzz/main.o $(FUZZ) $(LIBRARY)
+	$(LINK) -fsanitize=fuzzer -o $@ $^ $(LDLIBS)
+
+MINUTES = 5
+fuzz:
+	$(MAKE) BUILD=$(BUILD)/fuzz CC=clang CFLAGS="-O1 -g" SANITIZE="-fsanitize=fuzzer-no-link,address,undefined -fno-sanitize-recover=undefined" TWINS= \
+		$(BUILD)/fuzz/fuzzer
+	sh tests/fuzz/run.sh $(BUILD)/fuzz/fuzzer $$(($(MINUTES) * 60)) $(BUILD)/fuzz/found
+
 # -------------------------------------------------------------------- engines
 
 # An engine's environment. llama.cpp's has llama.cpp's own converter to GGUF.
@@ -333,5 +359,5 @@ golden-verify: all $(ORACLE)
 clean:
 	rm -rf $(BUILD)
 
-.PHONY: all always debug debug-test demo checkpoints engine engines check install uninstall dist dist-check dist-arm64 agreement precision check-sanitizers check-warnings honest planted uncatalogued pairs identify golden golden-verify kill-matrix kill-matrix-verify mutate honest-reference clean twin-errors check-neon bench bench-check check-full
+.PHONY: all always debug debug-test demo checkpoints engine engines check install uninstall dist dist-check dist-arm64 agreement precision check-sanitizers check-warnings honest planted uncatalogued pairs identify golden golden-verify kill-matrix kill-matrix-verify mutate honest-reference clean twin-errors check-neon bench bench-check check-full fuzz check-alloc
 -include $(shell find $(BUILD) -name '*.d' 2>/dev/null)

@@ -55,5 +55,6 @@ Suite *twins_suite(void);
 Suite *report_identified_suite(void);
 Suite *sandbox_suite(void);
 Suite *outputs_suite(void);
+Suite *fuzz_suite(void);
 
 #endif
