@@ -33,7 +33,7 @@ static __thread bool inside; /* backtrace() may allocate */
 
 /* --- what our own code holds: open addressing, 0 empty, 1 removed --- */
 
-enum { SLOTS = 1 << 20 };
+enum { SLOTS = 1 << 17 };
 static struct slot {
     uintptr_t address, caller;
 } slots[SLOTS];
@@ -41,7 +41,7 @@ static atomic_flag busy = ATOMIC_FLAG_INIT;
 
 static size_t slot_of(uintptr_t address)
 {
-    return (size_t)((address >> 4) * 0x9E3779B97F4A7C15u >> 44);
+    return (size_t)((address >> 4) * 0x9E3779B97F4A7C15u >> 47);
 }
 
 static bool is_ours(uintptr_t caller)
@@ -55,10 +55,11 @@ static void note(void *address, uintptr_t caller)
         return;
     while (atomic_flag_test_and_set(&busy))
         ;
-    size_t i = slot_of((uintptr_t)address);
-    while (slots[i].address > 1)
-        i = (i + 1) % SLOTS;
-    slots[i] = (struct slot){(uintptr_t)address, caller};
+    size_t i = slot_of((uintptr_t)address), steps = 0;
+    for (; slots[i].address > 1 && steps < SLOTS; i = (i + 1) % SLOTS)
+        steps++;
+    if (steps < SLOTS) /* else it is not counted */
+        slots[i] = (struct slot){(uintptr_t)address, caller};
     atomic_flag_clear(&busy);
 }
 
@@ -198,6 +199,18 @@ void *mmap(void *address, size_t size, int protection, int flags, int file, off_
 }
 
 /* --- beginnings and ends --- */
+
+/* What was allocated before is the parent's, which frees its own. */
+pid_t fork(void)
+{
+    static pid_t (*real)(void);
+    if (!real)
+        *(void **)&real = dlsym(RTLD_NEXT, "fork");
+    pid_t child = real();
+    if (child == 0 && state)
+        memset(slots, 0, sizeof slots);
+    return child;
+}
 
 /* The reader's child says that it wants no more rights before it reads; nobody else does. */
 int prctl(int option, ...)

@@ -56,5 +56,7 @@ Suite *report_identified_suite(void);
 Suite *sandbox_suite(void);
 Suite *outputs_suite(void);
 Suite *fuzz_suite(void);
+Suite *lies_suite(void);
+Suite *cliffs_suite(void);
 
 #endif
