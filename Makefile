@@ -23,6 +23,7 @@
 #   make check-sanitizers the tests under AddressSanitizer and UndefinedBehaviorSanitizer
 #   make check-warnings   gcc and clang, warnings are errors
 #   make check-alloc      memory runs out in every command, at each place that asks for some: one line, status 2, no leak, nothing half written
+#   make sameness         the same dumps give the same reports, to the byte: runs, threads, processors, locales, gcc and clang, -O0 and -O3
 #   make fuzz MINUTES=N   every reader under clang's libFuzzer and sanitizers, N minutes in all: executions, coverage, what it found
 #   make honest           right engines, many kinds, every case: all must conform                          (Python)
 #   make planted          transformers with one planted fault each: found at the right tap, and named      (Python)
@@ -300,6 +301,13 @@ ALLOC =
 check-alloc: all $(BUILD)/alloc-fail.so $(BUILD)/alloc-check
 	$(BUILD)/alloc-check $(BUILD) $(ALLOC)
 
+# Versions are compiled in: all of one commit.
+sameness: all
+	$(MAKE) BUILD=$(BUILD)/same/gcc-O0 CC=gcc CFLAGS=-O0 all
+	$(MAKE) BUILD=$(BUILD)/same/clang-O3 CC=clang CFLAGS=-O3 all
+	$(MAKE) BUILD=$(BUILD)/same/clang-O0 CC=clang CFLAGS=-O0 all
+	sh tests/sameness.sh $(BUILD) $(BUILD)/same/gcc-O0 $(BUILD)/same/clang-O3 $(BUILD)/same/clang-O0
+
 # Every reader of inputs under libFuzzer: clang, libclang-rt-14-dev. The unit suite `fuzz` runs the same targets on files, without either.
 FUZZ = $(FUZZ_TARGETS) $(patsubst %,$(BUILD)/tests/check/%.o,manifest compare hash schedule dump_list)
 $(BUILD)/fuzzer: $(BUILD)/tests/fuzz/main.o $(FUZZ) $(LIBRARY)
@@ -359,5 +367,5 @@ golden-verify: all $(ORACLE)
 clean:
 	rm -rf $(BUILD)
 
-.PHONY: all always debug debug-test demo checkpoints engine engines check install uninstall dist dist-check dist-arm64 agreement precision check-sanitizers check-warnings honest planted uncatalogued pairs identify golden golden-verify kill-matrix kill-matrix-verify mutate honest-reference clean twin-errors check-neon bench bench-check check-full fuzz check-alloc
+.PHONY: all always debug debug-test demo checkpoints engine engines check install uninstall dist dist-check dist-arm64 agreement precision check-sanitizers check-warnings honest planted uncatalogued pairs identify golden golden-verify kill-matrix kill-matrix-verify mutate honest-reference clean twin-errors check-neon bench bench-check check-full fuzz check-alloc sameness
 -include $(shell find $(BUILD) -name '*.d' 2>/dev/null)

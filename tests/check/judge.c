@@ -215,6 +215,26 @@ static int judge_grid(judge *g, gemma4_error *error)
     return 0;
 }
 
+/* Storage, or a cache, in fewer bits than the arithmetic has widens tolerances: what the verdict is then worth is said. */
+static void note_storage(judge *g)
+{
+    const gemma4_activation *first = NULL;
+    size_t coarser = 0, count = gemma4_activations_count(g->j->engine);
+    for (size_t i = 0; i < count; i++) {
+        const gemma4_activation *a = gemma4_activations_at(g->j->engine, i);
+        if (!a->usable || gemma4_storage_unit(&g->subject, a) <= g->subject.tier->unit)
+            continue;
+        first = first ? first : a;
+        coarser++;
+    }
+    if (coarser)
+        gemma4_report_warn(g->report, "%zu of %zu tensors are stored as %s, which is coarser than %s: an error that is smaller than this rounding is not seen",
+                           coarser, count, first->stored_dtype, g->subject.tier->name);
+    if (g->subject.kv_unit > 0)
+        gemma4_report_warn(g->report, "the attribute kv_dtype says %s, which is coarser than %s: keys and values may carry a rounding of it",
+                           gemma4_activations_attribute(g->j->engine, "kv_dtype"), g->subject.tier->name);
+}
+
 /* What is wrong with the whole dump is said once, and covers every tap that fails. */
 static int conclude_whole_dump(judge *g, gemma4_error *error)
 {
@@ -385,6 +405,8 @@ static int conclude(judge *g, gemma4_error *error)
     find_first_divergence(report);
     conclude_coverage(g);
     note_listed(g);
+    if (!g->j->reference_only)
+        note_storage(g);
     return 0;
 }
 

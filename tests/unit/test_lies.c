@@ -303,8 +303,7 @@ static const struct {
 } WIDER[] = {
     {"engine", "x", "q4_0", "q4_0"},
     {"engine", "x", "bfloat16", "bfloat16"},
-    {"kv_dtype", "q4_0", "float32", "q4_0"},
-    {"weights_dtype", "q4_0", "float32", "q4_0"},
+    {"kv_dtype", "q4_0", "float32", "kv_dtype says q4_0, which is coarser than float32"},
 };
 
 START_TEST(what_widens_a_tolerance_is_said)
