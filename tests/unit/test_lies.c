@@ -196,7 +196,7 @@ static const struct {
 } HALF_COPIED[] = {
     /* The seam between copied and computed shows, whichever side is copied. */
     {"the golden up to layer 7", show_golden_up_to_7, {NULL}, {"*.attn.scores", "*.attn.probs"}, "layers.8.input"},
-    {"the golden up to layer 7, without inputs", show_golden_up_to_7, {NULL}, {"layers.*.input", "*.attn.*"}, "layers.8.mlp.out"},
+    {"the golden up to layer 7, without inputs", show_golden_up_to_7, {NULL}, {"layers.*.input", "*.attn.*"}, "layers.8.mlp.norm"},
     {"the golden's logits", show_golden_logits, {NULL}, {"*.attn.scores", "*.attn.probs"}, "layers.3.mlp.out"},
     {"layer outputs, with the golden's logits", show_golden_logits, {"layers.*.output", "logits"}, {NULL}, "layers.3.output"},
 };
