@@ -29,20 +29,21 @@ static const struct command {
     const char *name, *words;
     int status;
 } commands[] = {
-    {"prepare", "gemma4-ref dump --model golden/checkpoints/tiny --tokens 7 --out @/one.h5", -1},
-    {"prepare", "gemma4-ref dump --model golden/checkpoints/tiny --tokens 7 --taps layers.*.output --out @/layers.h5", -1},
-    {"prepare", "gemma4-ref dump --model golden/checkpoints/tiny --tokens 7 --taps logits --out @/logits.h5", -1},
-    {"prepare", "gemma4-ref dump --model golden/checkpoints/tiny --tokens 7 --taps logits --logprobs 5 --out @/listed.h5", -1},
-    {"prepare", "gemma4-ref dump --model golden/checkpoints/tiny --tokens 8 --taps embed --out @/other.h5", -1},
+    {"prepare", "gemma4-ref dump --model golden/checkpoints/tiny --tokens 2 --out @/one.h5", -1},
+    {"prepare", "gemma4-ref dump --model golden/checkpoints/tiny --tokens 2 --taps layers.*.output --out @/layers.h5", -1},
+    {"prepare", "gemma4-ref dump --model golden/checkpoints/tiny --tokens 2 --taps logits --out @/logits.h5", -1},
+    {"prepare", "gemma4-ref dump --model golden/checkpoints/tiny --tokens 2 --taps logits --logprobs 5 --out @/listed.h5", -1},
+    {"prepare", "gemma4-ref synth --preset tiny --seed 2 --out @/model", -1},
+    {"prepare", "gemma4-ref dump --model @/model --tokens 2 --taps layers.*.output --out @/wrong.h5", -1},
     {"check", "gemma4-check --model golden/checkpoints/tiny @/one.h5 --json %/r.json --junit %/r.xml --html %/r.html", 0},
     {"check-layers", "gemma4-check --model golden/checkpoints/tiny @/layers.h5 --json %/r.json", 0},
     {"check-logits", "gemma4-check --model golden/checkpoints/tiny @/logits.h5 --json %/r.json", 0},
     {"check-listed", "gemma4-check --model golden/checkpoints/tiny @/listed.h5 --json %/r.json", 0},
-    {"check-case", "gemma4-check tiny-prompt golden/dumps/tiny-prompt-bfloat16.h5 --search steps --junit %/r.xml", 0},
-    {"check-fault", "gemma4-check tiny-prompt golden/dumps/tiny-prompt-rope-pairing-contiguous.h5 --search steps --html %/r.html", 1},
+    {"check-case", "gemma4-check tiny-one-token @/layers.h5 --search steps --junit %/r.xml", 0},
+    {"check-fault", "gemma4-check --model golden/checkpoints/tiny @/wrong.h5 --html %/r.html", 1},
     {"check-map", "gemma4-check tiny-prompt golden/dumps/tiny-prompt-transformers-debugger.safetensors --map transformers-debugger "
                   "--dtype float32 --search steps", 0},
-    {"several", "gemma4-check --manifest @ --json %/r.json --junit %/r.xml", 2},
+    {"several", "gemma4-check --manifest @/dumps.yaml --search steps --json %/r.json --junit %/r.xml", 1},
     {"names", "gemma4-check names golden/dumps/tiny-prompt-transformers-debugger.safetensors --case tiny-prompt", 0},
     {"list", "gemma4-check list", 0},
     {"list-case", "gemma4-check list tiny-prompt", 0},
@@ -296,6 +297,17 @@ static void check(const struct command *c)
     outcome_free(&good);
 }
 
+/* For --manifest: one dump that conforms, one that does not. */
+static void write_list(void)
+{
+    char path[160];
+    snprintf(path, sizeof path, "%s/dumps.yaml", made);
+    FILE *f = fopen(path, "w");
+    if (!f || fputs("format: gemma4-dumps\nversion: 1\ndumps:\n  - {file: logits.h5, case: tiny-one-token}\n"
+                    "  - {file: wrong.h5, case: tiny-one-token}\n", f) < 0 || fclose(f))
+        die(path);
+}
+
 int main(int argc, char **argv)
 {
     char path[128];
@@ -311,6 +323,7 @@ int main(int argc, char **argv)
     int file = open(path, O_RDWR | O_CREAT, 0600);
     if (mkdir(made, 0700) || mkdir(output, 0700) || file < 0 || ftruncate(file, sizeof *state))
         die(root);
+    write_list();
     state = mmap(NULL, sizeof *state, PROT_READ | PROT_WRITE, MAP_SHARED, file, 0);
     if (state == MAP_FAILED)
         die("mmap");

@@ -67,7 +67,7 @@ write("manifest", "empty", "id: x\n")
 write("map", "small", MAP + "  tokens: {from: 'ids'}\n  layers.{N}.attn.q: {from: 'Qcur-{N+1}', axes: 'd h t', slice: {h: [0, -1]}, layers: [0, 1], scale: 1.0}\n"
       "  logits: {from: '*lm_head', axes: '1 t d', rows: [-1]}\nignore: ['*_cache']\n")
 write("map", "split", MAP + "  layers.{N}.mlp.gate: {from: 'gate_up-{N}', split: [mlp.gate, mlp.up]}\n")
-write("dump-list", "list", "dumps:\n  - {file: a.h5, case: tiny-prompt, dtype: float32, require: layers}\n  - {file: b.h5, model: x}\n")
+write("dump-list", "list", "format: gemma4-dumps\nversion: 1\ndumps:\n  - {file: a.h5, case: tiny-prompt, dtype: float32, require: layers}\n  - {file: b.h5, model: x}\n")
 write("tokens", "tokens", "2,197,214,34")
 write("tokens", "schedule", "10,1,1")
 write("options", "words", "--model\nx\n--out=y\nz")
