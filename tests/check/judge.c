@@ -235,6 +235,28 @@ static void note_storage(judge *g)
                            gemma4_activations_attribute(g->j->engine, "kv_dtype"), g->subject.tier->name);
 }
 
+/* Positions that a tensor does not hold are not covered, whatever its name counts for. */
+static void note_rows(judge *g)
+{
+    char name[GEMMA4_TAP_NAME_SIZE] = "";
+    size_t partial = 0, compared = 0, fewest = g->report->positions;
+    for (size_t i = 0; i < g->report->tap_count; i++) {
+        const gemma4_tap_result *r = &g->report->taps[i];
+        const gemma4_activation *a = gemma4_activations_find(g->j->engine, r->tap, r->layer);
+        if (r->verdict == GEMMA4_NOT_COVERED || !a || !a->usable || r->tap == GEMMA4_TAP_LOGPROBS || r->tap == GEMMA4_TAP_LOGPROBS_IDS)
+            continue; /* of log-probabilities another note says it */
+        compared++;
+        partial += a->rows < g->report->positions;
+        if (a->rows < fewest) {
+            fewest = a->rows;
+            gemma4_tap_name(r->tap, r->layer, name);
+        }
+    }
+    if (partial)
+        gemma4_report_warn(g->report, "%zu of %zu tensors hold some positions only, %s %zu of %zu: the others are not covered", partial, compared,
+                           name, fewest, g->report->positions);
+}
+
 /* What is wrong with the whole dump is said once, and covers every tap that fails. */
 static int conclude_whole_dump(judge *g, gemma4_error *error)
 {
@@ -405,8 +427,10 @@ static int conclude(judge *g, gemma4_error *error)
     find_first_divergence(report);
     conclude_coverage(g);
     note_listed(g);
-    if (!g->j->reference_only)
+    if (!g->j->reference_only) {
         note_storage(g);
+        note_rows(g);
+    }
     return 0;
 }
 

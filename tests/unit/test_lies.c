@@ -252,7 +252,7 @@ START_TEST(rows_that_are_left_out_are_said)
     const test_engine engine = {.model = test_golden_model(), .T = T, .tier = "float32", .show = show_few_rows,
                                 .but = {"*.attn.scores", "*.attn.probs"}};
     judged j = judge(test_engine_dump(&engine), "float32");
-    ck_assert_msg(j.report.level != GEMMA4_FULL_LEVEL || strstr(j.text, "6 of 12 positions"), "full coverage:\n%s", j.text);
+    assert_says(&j, "1 of 400 tensors hold some positions only, layers.11.output 6 of 12: the others are not covered");
     judged_free(&j);
 }
 END_TEST
@@ -373,11 +373,10 @@ START_TEST(small_biases_in_one_direction_do_not_add_up_to_much)
         failed = !j.report.conforms;
         if (!failed && too_large > passed)
             passed = last->accumulated.error;
-        printf("LIES %g: %s, logits %g tol %g\n", too_large, failed ? first_of(&j) : "conforms", last->accumulated.error, last->accumulated.tolerance);
         judged_free(&j);
     }
     ck_assert_msg(failed, "nothing fails");
-    ck_assert_msg(passed < 1e-4, "logits may be off by %g", passed);
+    ck_assert_msg(passed < 1e-5, "logits may be off by %g", passed); /* what honest float32 engines differ by */
 }
 END_TEST
 
