@@ -52,7 +52,7 @@ static const struct command {
     {"run", "gemma4-ref run --model golden/checkpoints/tiny --tokens 2,17 --decode 1", 0},
     {"dump", "gemma4-ref dump --model golden/checkpoints/tiny --tokens 2 --out %/dump.h5 --logprobs 3", 0},
     {"show", "gemma4-ref show @/one.h5 layers.5.attn.q_rope", 0},
-    {"synth", "gemma4-ref synth --preset tiny --layers 1 --vocab 260 --seed 1 --shards 2 --out %/model", 0},
+    {"synth", "gemma4-ref synth --preset tiny --layers 2 --vocab 260 --seed 1 --shards 2 --out %/model", 0},
 };
 
 /* What a run left behind: status, or 256 + the signal; the texts; the output folder's files in one text. */
