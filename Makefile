@@ -23,6 +23,9 @@
 #   make check-sanitizers the tests under AddressSanitizer and UndefinedBehaviorSanitizer
 #   make check-warnings   gcc and clang, warnings are errors
 #   make check-format     is every C file as clang-format 14 writes it, in lines of at most 100 columns?
+#   make check-alloc      memory runs out in every command, at each place that asks for some: one line, status 2, no leak, nothing half written
+#   make sameness         the same dumps give the same reports, to the byte: runs, threads, processors, locales, gcc and clang, -O0 and -O3
+#   make fuzz MINUTES=N   every reader under clang's libFuzzer and sanitizers, N minutes in all: executions, coverage, what it found
 #   make honest           right engines, many kinds, every case: all must conform                          (Python)
 #   make planted          transformers with one planted fault each: found at the right tap, and named      (Python)
 #   make uncatalogued     faults that are in no catalogue: found at the right tap, and said what they are  (Python)
@@ -70,6 +73,8 @@ CHECKER = $(patsubst %.c,$(BUILD)/%.o,$(filter-out tests/check/main.c,$(wildcard
 TWIN_CHECK = $(patsubst %.c,$(BUILD)/%.o,$(wildcard tests/twins/*.c) ref/ops.c ref/taps.c ref/error.c $(OPERATORS))
 BENCH   = $(patsubst %.c,$(BUILD)/%.o,tests/bench/main.c $(TWINS:%=tests/bench/peak_%.c))
 UNIT    = $(patsubst %.c,$(BUILD)/%.o,$(wildcard tests/unit/*.c))
+# What the fuzzers feed; the unit suite `fuzz` runs it on files.
+FUZZ_TARGETS = $(patsubst %.c,$(BUILD)/%.o,$(wildcard tests/fuzz/targets*.c))
 
 # The data directory is compiled into one file: where installed programs find their cases, wherever they are moved themselves.
 PREFIX  ?= /usr/local
@@ -83,7 +88,7 @@ $(BUILD)/gemma4-ref: $(BUILD)/ref/main.o $(LIBRARY)
 $(BUILD)/gemma4-check: $(BUILD)/tests/check/main.o $(CHECKER) $(LIBRARY)
 	$(LINK) -o $@ $^ $(LDLIBS)
 
-$(BUILD)/unit-tests: $(UNIT) $(CHECKER) $(LIBRARY)
+$(BUILD)/unit-tests: $(UNIT) $(FUZZ_TARGETS) $(CHECKER) $(LIBRARY)
 	$(LINK) -o $@ $^ $(LDLIBS) $(shell pkg-config --libs check)
 
 $(BUILD)/gemma4-twins: $(TWIN_CHECK)
@@ -186,8 +191,8 @@ demo: all
 
 # Tests that have passed are not repeated until something that they read changes. A commit's version is no such thing: the objects count.
 REF_OBJECTS  = $(BUILD)/ref/main.o $(filter-out %/version.o,$(LIBRARY))
-UNIT_OBJECTS = $(UNIT) $(CHECKER) $(BUILD)/tests/check/main.o $(REF_OBJECTS)
-UNIT_READS   = Makefile README.md $(wildcard spec/*.* spec/*/* golden/*/* golden/*/*/*)
+UNIT_OBJECTS = $(UNIT) $(FUZZ_TARGETS) $(CHECKER) $(BUILD)/tests/check/main.o $(REF_OBJECTS)
+UNIT_READS   = Makefile README.md $(wildcard spec/*.* spec/*/* golden/*/* golden/*/*/* tests/fuzz/*/*/*)
 $(BUILD)/unit-tests.passed: $(UNIT_OBJECTS) $(UNIT_READS) | $(BUILD)/unit-tests $(BUILD)/gemma4-ref $(BUILD)/gemma4-check
 	GEMMA4_BUILD=$(BUILD) $(BUILD)/unit-tests
 	@touch $@
@@ -291,6 +296,35 @@ check-warnings:
 check-format:
 	sh tests/format.sh
 
+# An allocator that fails, preloaded; the program that runs the commands with it.
+$(BUILD)/alloc-fail.so: tests/alloc/fail.c tests/alloc/state.h
+	@mkdir -p $(@D)
+	$(CC) $(LANGUAGE) $(WARNINGS) $(WERROR) -O1 -g -shared -fPIC -o $@ $< -ldl
+$(BUILD)/alloc-check: $(BUILD)/tests/alloc/main.o
+	$(LINK) -o $@ $^
+
+ALLOC =
+check-alloc: all $(BUILD)/alloc-fail.so $(BUILD)/alloc-check
+	$(BUILD)/alloc-check $(BUILD) $(ALLOC)
+
+# Versions are compiled in: all of one commit.
+sameness: all
+	$(MAKE) BUILD=$(BUILD)/same/gcc-O0 CC=gcc CFLAGS=-O0 all
+	$(MAKE) BUILD=$(BUILD)/same/clang-O3 CC=clang CFLAGS=-O3 all
+	$(MAKE) BUILD=$(BUILD)/same/clang-O0 CC=clang CFLAGS=-O0 all
+	sh tests/sameness.sh $(BUILD) $(BUILD)/same/gcc-O0 $(BUILD)/same/clang-O3 $(BUILD)/same/clang-O0
+
+# Every reader of inputs under libFuzzer: clang, libclang-rt-14-dev. The unit suite `fuzz` runs the same targets on files, without either.
+FUZZ = $(FUZZ_TARGETS) $(patsubst %,$(BUILD)/tests/check/%.o,manifest compare hash schedule dump_list)
+$(BUILD)/fuzzer: $(BUILD)/tests/fuzz/main.o $(FUZZ) $(LIBRARY)
+	$(LINK) -fsanitize=fuzzer -o $@ $^ $(LDLIBS)
+
+MINUTES = 5
+fuzz:
+	$(MAKE) BUILD=$(BUILD)/fuzz CC=clang CFLAGS="-O1 -g" SANITIZE="-fsanitize=fuzzer-no-link,address,undefined -fno-sanitize-recover=undefined" TWINS= \
+		$(BUILD)/fuzz/fuzzer
+	sh tests/fuzz/run.sh $(BUILD)/fuzz/fuzzer $$(($(MINUTES) * 60)) $(BUILD)/fuzz/found
+
 # -------------------------------------------------------------------- engines
 
 # An engine's environment, complete when the file "installed" is there; PYTHON= where the engine wants another version. no-deps.txt names packages
@@ -347,5 +381,5 @@ golden-verify: all $(ORACLE)
 clean:
 	rm -rf $(BUILD)
 
-.PHONY: all always debug debug-test demo checkpoints engine engines check install uninstall dist dist-check dist-arm64 agreement precision check-sanitizers check-warnings check-format honest planted uncatalogued pairs identify golden golden-verify kill-matrix kill-matrix-verify mutate honest-reference clean twin-errors check-neon bench bench-check check-full
+.PHONY: all always debug debug-test demo checkpoints engine engines check install uninstall dist dist-check dist-arm64 agreement precision check-sanitizers check-warnings check-format honest planted uncatalogued pairs identify golden golden-verify kill-matrix kill-matrix-verify mutate honest-reference clean twin-errors check-neon bench bench-check check-full fuzz check-alloc sameness
 -include $(shell find $(BUILD) -name '*.d' 2>/dev/null)

@@ -1,7 +1,7 @@
 #!/bin/sh
 # Installs what building and testing need and this machine lacks. Debian and Ubuntu; elsewhere it says what to install.
-# Does nothing, and needs no rights, where everything is there. install.sh neon: also what `make check-neon` needs; install.sh format: what
-# `make check-format` needs; install.sh debug: what `make debug-test` needs.
+# Does nothing, and needs no rights, where everything is there. With a word, also what one target needs: neon (`make check-neon`), format
+# (`make check-format`), debug (`make debug-test`), fuzz (`make fuzz`).
 missing=
 if [ "$1" = format ]; then
     command -v clang-format-14 >/dev/null 2>&1 || missing="$missing clang-format-14"
@@ -14,6 +14,9 @@ if [ "$1" = neon ]; then
     command -v aarch64-linux-gnu-gcc >/dev/null 2>&1 || missing="$missing gcc-aarch64-linux-gnu libc6-dev-arm64-cross"
     command -v qemu-aarch64 >/dev/null 2>&1 || missing="$missing qemu-user"
     command -v qemu-aarch64-static >/dev/null 2>&1 || missing="$missing qemu-user-static"
+fi
+if [ "$1" = fuzz ]; then
+    echo 'int main(void) { return 0; }' | clang -fsanitize=fuzzer-no-link,address -x c -o /dev/null - 2>/dev/null || missing="$missing clang libclang-rt-14-dev"
 fi
 command -v make >/dev/null 2>&1 || missing="$missing make"
 command -v cc >/dev/null 2>&1 || missing="$missing gcc libc6-dev"

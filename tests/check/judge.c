@@ -215,6 +215,48 @@ static int judge_grid(judge *g, gemma4_error *error)
     return 0;
 }
 
+/* Storage, or a cache, in fewer bits than the arithmetic has widens tolerances: what the verdict is then worth is said. */
+static void note_storage(judge *g)
+{
+    const gemma4_activation *first = NULL;
+    size_t coarser = 0, count = gemma4_activations_count(g->j->engine);
+    for (size_t i = 0; i < count; i++) {
+        const gemma4_activation *a = gemma4_activations_at(g->j->engine, i);
+        if (!a->usable || gemma4_storage_unit(&g->subject, a) <= g->subject.tier->unit)
+            continue;
+        first = first ? first : a;
+        coarser++;
+    }
+    if (coarser)
+        gemma4_report_warn(g->report, "%zu of %zu tensors are stored as %s, which is coarser than %s: an error that is smaller than this rounding is not seen",
+                           coarser, count, first->stored_dtype, g->subject.tier->name);
+    if (g->subject.kv_unit > 0)
+        gemma4_report_warn(g->report, "the attribute kv_dtype says %s, which is coarser than %s: keys and values may carry a rounding of it",
+                           gemma4_activations_attribute(g->j->engine, "kv_dtype"), g->subject.tier->name);
+}
+
+/* Positions that a tensor does not hold are not covered, whatever its name counts for. */
+static void note_rows(judge *g)
+{
+    char name[GEMMA4_TAP_NAME_SIZE] = "";
+    size_t partial = 0, compared = 0, fewest = g->report->positions;
+    for (size_t i = 0; i < g->report->tap_count; i++) {
+        const gemma4_tap_result *r = &g->report->taps[i];
+        const gemma4_activation *a = gemma4_activations_find(g->j->engine, r->tap, r->layer);
+        if (r->verdict == GEMMA4_NOT_COVERED || !a || !a->usable || r->tap == GEMMA4_TAP_LOGPROBS || r->tap == GEMMA4_TAP_LOGPROBS_IDS)
+            continue; /* of log-probabilities another note says it */
+        compared++;
+        partial += a->rows < g->report->positions;
+        if (a->rows < fewest) {
+            fewest = a->rows;
+            gemma4_tap_name(r->tap, r->layer, name);
+        }
+    }
+    if (partial)
+        gemma4_report_warn(g->report, "%zu of %zu tensors hold some positions only, %s %zu of %zu: the others are not covered", partial, compared,
+                           name, fewest, g->report->positions);
+}
+
 /* What is wrong with the whole dump is said once, and covers every tap that fails. */
 static int conclude_whole_dump(judge *g, gemma4_error *error)
 {
@@ -385,6 +427,10 @@ static int conclude(judge *g, gemma4_error *error)
     find_first_divergence(report);
     conclude_coverage(g);
     note_listed(g);
+    if (!g->j->reference_only) {
+        note_storage(g);
+        note_rows(g);
+    }
     return 0;
 }
 

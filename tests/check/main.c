@@ -196,9 +196,11 @@ static int judge_files(const request *r, const opened *o, gemma4_judgement *j, g
         gemma4_part_judged(r->part, report);
         return report->conforms ? CONFORMS : DIVERGES;
     }
-    gemma4_report_text(stdout, report);
-    if (check_output(error) || write_file(r->json, write_json, report, error) || write_file(r->junit, write_junit, report, error) ||
+    if (write_file(r->json, write_json, report, error) || write_file(r->junit, write_junit, report, error) ||
         write_file(r->html, write_html, report, error))
+        return UNUSABLE; /* and no verdict on the terminal, which comes last */
+    gemma4_report_text(stdout, report);
+    if (check_output(error))
         return UNUSABLE;
     return report->conforms ? CONFORMS : DIVERGES;
 }
@@ -358,9 +360,12 @@ static int command_several(const request *r, gemma4_error *error)
     int status = parts ? check_parts(r, parts, &list, error) : gemma4_fail(error, "%s: out of memory", r->manifest);
     if (!status) {
         gemma4_several several = gemma4_several_of(parts, list.count);
-        gemma4_several_text(stdout, &several);
         status = several.status;
-        if (check_output(error) || write_file(r->json, write_several_json, &several, error) || write_file(r->junit, write_several_junit, &several, error))
+        if (write_file(r->json, write_several_json, &several, error) || write_file(r->junit, write_several_junit, &several, error))
+            status = -1;
+        else
+            gemma4_several_text(stdout, &several);
+        if (status >= 0 && check_output(error))
             status = -1;
         else if (status == UNUSABLE)
             gemma4_fail(error, "%s: %zu of %zu dumps cannot be judged, the first is %s", r->manifest, gemma4_several_unusable(&several), list.count,
@@ -458,7 +463,7 @@ static int explain_cause(const char *id, gemma4_error *error)
     size_t size = 0;
     FILE *page = open_memstream(&text, &size);
     int unknown = page ? gemma4_explain(page, id) : -1;
-    if (!page || fclose(page)) {
+    if (!page || fclose(page) || !text) { /* glibc's fclose succeeds where the last reallocation failed, and leaves NULL */
         free(text);
         gemma4_fail(error, "explain: out of memory");
         return UNUSABLE;
@@ -562,7 +567,7 @@ static int self_test_matrix(int argc, char **argv, bool *reached, gemma4_error *
         return -1;
     FILE *memory = open_memstream(&text, &size);
     int status = memory ? gemma4_self_test(&options, stdout, memory, reached, error) : gemma4_fail(error, "self-test: out of memory");
-    if (memory && fclose(memory) && !status) /* the page is cut off */
+    if (memory && (fclose(memory) || !text) && !status) /* the page is cut off */
         status = gemma4_fail(error, "self-test: out of memory");
     if (!status)
         status = write_file(page, write_bytes, text, error);
@@ -642,7 +647,7 @@ static int list_names(void *context)
     FILE *memory = open_memstream(&text, &size);
     gemma4_limit_processor_time(SECONDS_TO_OPEN);
     int status = memory ? gemma4_names(context, memory, &error) : gemma4_fail(&error, "names: out of memory");
-    if (memory && fclose(memory) && !status)
+    if (memory && (fclose(memory) || !text) && !status)
         status = gemma4_fail(&error, "names: out of memory");
     if (!status && (fwrite(text, 1, size, stdout) != size || check_output(&error)))
         status = -1;

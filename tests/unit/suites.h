@@ -58,5 +58,8 @@ Suite *sandbox_suite(void);
 Suite *outputs_suite(void);
 Suite *walkthrough_suite(void);
 Suite *quotes_suite(void);
+Suite *fuzz_suite(void);
+Suite *lies_suite(void);
+Suite *cliffs_suite(void);
 
 #endif

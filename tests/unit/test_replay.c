@@ -789,6 +789,7 @@ Suite *replay_suite(void)
     Suite *suite = suite_create("replay");
     TCase *replay = tcase_create("replay"), *runs = tcase_create("runs"), *reference = tcase_create("reference");
     tcase_add_loop_test(replay, a_subject_is_what_the_dump_says_of_the_engine, 0, COUNT(CACHES));
+    tcase_add_test(replay, an_unknown_type_of_the_cache_is_refused);
     tcase_add_test(replay, a_step_is_expected_from_the_engines_inputs_and_the_next_one_reads_the_engines);
     tcase_add_test(replay, rows_that_cannot_be_compared_are_not_injected);
     tcase_add_test(replay, the_stream_is_known_where_the_dump_holds_all_of_it);

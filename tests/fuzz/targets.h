@@ -1,0 +1,44 @@
+/* What the fuzzers feed, and the unit suite `fuzz` repeats without them: every reader of this program's inputs, by its public door.
+ *
+ * A target takes any bytes. Whatever they are, the reader must accept them or fail with one line; it then reads all that the input
+ * declares. What a sanitizer finds, an endless loop, and a broken promise (which calls abort) are findings. */
+#ifndef GEMMA4_FUZZ_TARGETS_H
+#define GEMMA4_FUZZ_TARGETS_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+typedef struct fuzz_target {
+    const char *name;
+    void (*run)(const uint8_t *bytes, size_t size);
+} fuzz_target;
+
+/* NULL behind the last, and for an unknown name. A reader of another format is one more row of the table in targets.c. */
+const fuzz_target *fuzz_target_at(size_t index);
+const fuzz_target *fuzz_target_named(const char *name);
+
+/* Those of targets_files.c and targets_hdf5.c. */
+void fuzz_safetensors(const uint8_t *bytes, size_t size);
+void fuzz_activations(const uint8_t *bytes, size_t size);
+void fuzz_foreign(const uint8_t *bytes, size_t size);
+void fuzz_npy(const uint8_t *bytes, size_t size);
+void fuzz_npz(const uint8_t *bytes, size_t size);
+void fuzz_import(const uint8_t *bytes, size_t size);
+void fuzz_hdf5(const uint8_t *bytes, size_t size);
+
+/* --- what targets share --- */
+
+struct gemma4_error;
+struct gemma4_config;
+struct gemma4_activations;
+
+/* The path of a file with that content, in a directory of this process' own, which is removed at its end. Valid until the next call. */
+const char *fuzz_file(const char *name, const void *bytes, size_t size);
+/* Aborts unless a failure (failed != 0) came with one line of text. */
+void fuzz_promise(int failed, const struct gemma4_error *error);
+/* The model that activations are read for: two layers, one of either kind. */
+const struct gemma4_config *fuzz_config(void);
+/* Reads everything that is usable in the file (NULL: nothing), and closes it. */
+void fuzz_read_activations(struct gemma4_activations *file);
+
+#endif
