@@ -189,7 +189,7 @@ static int fit_ids(fit_search *s, size_t model)
     int32_t *ids = calloc(T * K, sizeof *ids);
     if (!ids)
         return gemma4_fail(s->error, "diagnosis: out of memory");
-    gemma4_parameters parameters = gemma4_right_parameters();
+    gemma4_parameters parameters = gemma4_known_parameters(e->subject, e->block);
     gemma4_step step = gemma4_evidence_step(e);
     gemma4_counter_apply(m, &parameters);
     int status = gemma4_counter_step(&step, &parameters, GEMMA4_TAP_ROUTER_TOPK_IDS, NULL, ids, s->error);

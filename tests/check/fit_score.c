@@ -75,7 +75,7 @@ bool gemma4_can_show(const gemma4_evidence *e, const gemma4_planted *planted, ge
 static int predict_step(const gemma4_evidence *e, const gemma4_planted *planted, gemma4_tap tap, real *values, gemma4_error *error)
 {
     const gemma4_tap_evidence *t = &e->taps[tap];
-    gemma4_parameters parameters = gemma4_right_parameters();
+    gemma4_parameters parameters = gemma4_known_parameters(e->subject, e->block);
     gemma4_step step = gemma4_evidence_step(e);
     for (size_t i = 0; i < planted->count; i++)
         gemma4_counter_apply(planted->models[i], &parameters);

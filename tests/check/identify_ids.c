@@ -32,7 +32,7 @@ static int chooses_the_same(const fit_search *s, const gemma4_point *point, bool
     size_t T = e->subject->T, K = e->subject->model->config.top_k_experts;
     bool rounded = point->settings[0].word == GEMMA4_CHOICE_ROUNDED;
     int32_t *ids = calloc(T * K, sizeof *ids);
-    gemma4_parameters parameters = gemma4_right_parameters();
+    gemma4_parameters parameters = gemma4_known_parameters(e->subject, e->block);
     gemma4_step step = gemma4_evidence_step(e);
     *same = true;
     if (!ids)
