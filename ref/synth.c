@@ -296,8 +296,8 @@ static int find_preset(const gemma4_synth_options *o, synth_preset *p, gemma4_er
 {
     const synth_preset *found = synth_preset_find(o->preset);
     if (!found)
-        return gemma4_fail(error, "synth: expected a preset among tiny, moe128, wide256, uneven96, deep128, heads512, 26b-a4b, found '%s'",
-                           o->preset);
+        return gemma4_fail(error, "synth: expected a preset among tiny, moe128, wide256, uneven96, deep128, heads512, 26b-a4b (or one of the "
+                           "ladder's: spec/ladder.md), found '%s'", o->preset);
     *p = *found;
     p->layers = o->layers ? o->layers : p->layers;
     p->vocab = o->vocab ? o->vocab : p->vocab;

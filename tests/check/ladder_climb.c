@@ -127,14 +127,18 @@ static int explain(gemma4_climb *climb, size_t rung, const gemma4_report *report
     return 0;
 }
 
-/* The rung that this one needs, and that fails unexplained, or was itself not judged for such a one; false: there is none. */
+/* The rung that this one needs, and that fails unexplained, or was itself not judged for such a one; false: there is none. A rung in between of
+ * which there is no dump changes nothing. */
 static bool is_blocked(const gemma4_climb *climb, size_t rung, size_t *by)
 {
     const gemma4_rung *r = &climb->ladder->rungs[rung];
     for (size_t i = 0; i < r->need_count; i++) {
         const gemma4_rung_result *needed = &climb->results[r->needs[i]];
-        *by = needed->verdict == GEMMA4_RUNG_NOT_JUDGED ? needed->blocked_by : r->needs[i];
-        if (needed->verdict == GEMMA4_RUNG_NOT_JUDGED || (needed->verdict == GEMMA4_RUNG_FAILS && needed->cause_count == 0))
+        bool judged = needed->verdict == GEMMA4_RUNG_PASSES || needed->verdict == GEMMA4_RUNG_FAILS;
+        if (!judged && is_blocked(climb, r->needs[i], by))
+            return true;
+        *by = r->needs[i];
+        if (needed->verdict == GEMMA4_RUNG_FAILS && needed->cause_count == 0)
             return true;
     }
     return false;
