@@ -284,7 +284,7 @@ size_t fit_first_positions(const fit_search *s, const gemma4_planted *planted)
 {
     const gemma4_subject *subject = s->e->subject;
     size_t first = 0; /* position at which the mistake is made */
-    if (sees_later(planted))
+    if (sees_later(planted) || (subject->known && sees_later(subject->known)))
         return 0;
     if (!fit_is_bridged(s->e) && (subject->tier->unit > UNIT_FLOAT32 || gemma4_is_one_step(s->e, planted->models[0], s->tap)))
         return 0;

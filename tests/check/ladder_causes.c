@@ -89,7 +89,7 @@ static bool acts_in(const gemma4_climb *climb, size_t rung, const gemma4_ladder_
     return false;
 }
 
-/* Does a rung, which passes with the other causes, pass with these too? extra: other new causes of the same rung, planted beside. */
+/* Does a rung pass with these mistakes beside what is known? */
 static int agrees(const gemma4_climb *climb, size_t rung, const gemma4_planted *known, const gemma4_ladder_candidate *const *new_ones, size_t count,
                   bool *passes, gemma4_error *error)
 {
@@ -99,7 +99,7 @@ static int agrees(const gemma4_climb *climb, size_t rung, const gemma4_planted *
     return ladder_passes(climb, rung, &planted, passes, error);
 }
 
-/* Does no earlier rung contradict these? base: the cause whose candidate is not the first one, and which. */
+/* Does no earlier rung contradict these? */
 static int agree_before(const gemma4_climb *climb, size_t rung, const gemma4_ladder_candidate *const *new_ones, size_t count, bool *agree,
                         gemma4_error *error)
 {
@@ -158,8 +158,10 @@ static void add_cause(gemma4_climb *climb, size_t rung, gemma4_ladder_cause *cau
         ladder_free_cause(cause);
     else if (climb->cause_count < GEMMA4_LADDER_CAUSES)
         climb->causes[which = climb->cause_count++] = *cause;
-    else
+    else {
+        ladder_free_cause(cause);
         return;
+    }
     result->in_scope_only = result->in_scope_only || climb->causes[which].scope != GEMMA4_EVERYWHERE;
     if (result->cause_count < GEMMA4_RUNG_CAUSES)
         result->causes[result->cause_count++] = which;
@@ -177,6 +179,31 @@ static int take_pair(gemma4_climb *climb, size_t rung, const gemma4_cause *c, co
     for (size_t i = 0; i < 2 && *taken; i++)
         add_cause(climb, rung, &both[i]);
     return 0;
+}
+
+/* Where more than one tensor is dumped, several causes may explain the rung together, each another tensor. */
+static int take_together(gemma4_climb *climb, size_t rung, const gemma4_report *report, const gemma4_planted *known, bool *taken, gemma4_error *error)
+{
+    gemma4_ladder_cause found[GEMMA4_RUNG_CAUSES] = {{{{0}}}};
+    const gemma4_ladder_candidate *first[GEMMA4_RUNG_CAUSES];
+    size_t count = 0;
+    int status = 0;
+    for (size_t i = 0; i < gemma4_cause_count(report->diagnosis) && count < GEMMA4_RUNG_CAUSES && !status; i++) {
+        const gemma4_cause *c = gemma4_cause_at(report->diagnosis, i);
+        if (!c->explained || c->of_dump || c->scope != GEMMA4_EVERYWHERE)
+            continue;
+        status = find_candidates(climb, rung, report, c, &found[count], error);
+        first[count] = &found[count].candidates[0];
+        count++;
+    }
+    if (!status && count > 1)
+        status = agrees(climb, rung, known, first, count, taken, error) || (*taken && agree_before(climb, rung, first, count, taken, error)) ? -1 : 0;
+    for (size_t i = 0; i < count; i++)
+        if (*taken && !status)
+            add_cause(climb, rung, &found[i]);
+        else
+            ladder_free_cause(&found[i]);
+    return status;
 }
 
 int ladder_take_causes(gemma4_climb *climb, size_t rung, const gemma4_report *report, const gemma4_planted *known, bool *taken, gemma4_error *error)
@@ -200,5 +227,5 @@ int ladder_take_causes(gemma4_climb *climb, size_t rung, const gemma4_report *re
         if (*taken)
             add_cause(climb, rung, &cause);
     }
-    return 0;
+    return *taken ? 0 : take_together(climb, rung, report, known, taken, error);
 }
