@@ -11,7 +11,7 @@
 #define END {-1, NULL, 0}
 
 /* Powers of two: what is scaled stays exact in bfloat16. */
-static const synth_fill linear_head[] = {NO_ATTENTION, NO_DENSE, NO_EXPERTS, {-1, "norm.weight", 0x1p-8}, END};
+static const synth_fill linear_head[] = {NO_ATTENTION, NO_DENSE, NO_EXPERTS, {-1, "norm.weight", 0x1p-12}, END};
 static const synth_fill head[] = {NO_ATTENTION, NO_DENSE, NO_EXPERTS, END};
 static const synth_fill small_embedding[] = {NO_ATTENTION, NO_DENSE, NO_EXPERTS, {-1, "embed_tokens.weight", 0x1p-12}, {-1, "norm.weight", 0x1p12}, END};
 static const synth_fill dense[] = {NO_ATTENTION, NO_EXPERTS, END};
