@@ -35,7 +35,7 @@ int gemma4_ladder_write(const gemma4_ladder *ladder, const char *directory, gemm
 /* --- climbing --- */
 
 typedef enum gemma4_rung_verdict {
-    GEMMA4_RUNG_PASSES,      /* with the causes found before it planted in what is expected */
+    GEMMA4_RUNG_PASSES,      /* with the causes found so far planted in what is expected */
     GEMMA4_RUNG_FAILS,
     GEMMA4_RUNG_NOT_JUDGED,  /* a rung that it needs fails, and nothing explains that */
     GEMMA4_RUNG_NOT_COVERED, /* there is no dump of it */
@@ -49,6 +49,7 @@ typedef struct gemma4_rung_result {
     double error, tolerance;           /* of the worst tensor, before new causes; NAN where it was not judged */
     gemma4_tap tap;                    /* which one that is */
     size_t carried;                    /* how many causes were known before */
+    size_t found_before;               /* how many had been found when it was judged */
     size_t causes[GEMMA4_RUNG_CAUSES]; /* those that were found here */
     size_t cause_count;
     bool in_scope_only;                /* a cause of it holds at some positions only: it is not planted, and the rung says nothing of other causes */

@@ -99,17 +99,17 @@ static int agrees(const gemma4_climb *climb, size_t rung, const gemma4_planted *
     return ladder_passes(climb, rung, &planted, passes, error);
 }
 
-/* Does no earlier rung contradict these? */
-static int agree_before(const gemma4_climb *climb, size_t rung, const gemma4_ladder_candidate *const *new_ones, size_t count, bool *agree,
+/* Does no other rung that was judged contradict these? */
+static int agree_elsewhere(const gemma4_climb *climb, size_t rung, const gemma4_ladder_candidate *const *new_ones, size_t count, bool *agree,
                         gemma4_error *error)
 {
     *agree = true;
-    for (size_t i = 0; i < rung && *agree; i++) {
+    for (size_t i = 0; i < climb->ladder->count && *agree; i++) {
         const gemma4_rung_result *r = &climb->results[i];
         bool judged = r->verdict == GEMMA4_RUNG_PASSES || (r->verdict == GEMMA4_RUNG_FAILS && r->cause_count), acts = false;
         for (size_t k = 0; k < count; k++)
             acts = acts || (judged && acts_in(climb, i, new_ones[k]));
-        if (!acts || r->in_scope_only)
+        if (!acts || r->in_scope_only || i == rung)
             continue;
         gemma4_planted known = ladder_known(climb, i, GEMMA4_NO_MODEL, 0);
         if (agrees(climb, i, &known, new_ones, count, agree, error))
@@ -118,7 +118,7 @@ static int agree_before(const gemma4_climb *climb, size_t rung, const gemma4_lad
     return 0;
 }
 
-/* Drops the candidates that an earlier rung contradicts, and those with which this one does not pass. */
+/* Drops the candidates that another rung contradicts, and those with which this one does not pass. */
 static int drop_contradicted(const gemma4_climb *climb, const gemma4_planted *known, gemma4_ladder_cause *cause, gemma4_error *error)
 {
     size_t kept = 0;
@@ -127,7 +127,7 @@ static int drop_contradicted(const gemma4_climb *climb, const gemma4_planted *kn
         bool agree = true;
         if (cause->scope == GEMMA4_EVERYWHERE && agrees(climb, cause->rung, known, &candidate, 1, &agree, error))
             return -1;
-        if (agree && cause->scope == GEMMA4_EVERYWHERE && agree_before(climb, cause->rung, &candidate, 1, &agree, error))
+        if (agree && cause->scope == GEMMA4_EVERYWHERE && agree_elsewhere(climb, cause->rung, &candidate, 1, &agree, error))
             return -1;
         if (agree)
             cause->candidates[kept++] = *candidate;
@@ -174,7 +174,7 @@ static int take_pair(gemma4_climb *climb, size_t rung, const gemma4_cause *c, co
     add_model(&both[0], c->model, -1);
     add_model(&both[1], c->second, -1);
     const gemma4_ladder_candidate *pair[2] = {&both[0].candidates[0], &both[1].candidates[0]};
-    if (agrees(climb, rung, known, pair, 2, taken, error) || (*taken && agree_before(climb, rung, pair, 2, taken, error)))
+    if (agrees(climb, rung, known, pair, 2, taken, error) || (*taken && agree_elsewhere(climb, rung, pair, 2, taken, error)))
         return -1;
     for (size_t i = 0; i < 2 && *taken; i++)
         add_cause(climb, rung, &both[i]);
@@ -184,10 +184,11 @@ static int take_pair(gemma4_climb *climb, size_t rung, const gemma4_cause *c, co
 /* Where more than one tensor is dumped, several causes may explain the rung together, each another tensor. */
 static int take_together(gemma4_climb *climb, size_t rung, const gemma4_report *report, const gemma4_planted *known, bool *taken, gemma4_error *error)
 {
-    gemma4_ladder_cause found[GEMMA4_RUNG_CAUSES] = {{{{0}}}};
+    gemma4_ladder_cause found[GEMMA4_RUNG_CAUSES];
     const gemma4_ladder_candidate *first[GEMMA4_RUNG_CAUSES];
     size_t count = 0;
     int status = 0;
+    memset(found, 0, sizeof found);
     for (size_t i = 0; i < gemma4_cause_count(report->diagnosis) && count < GEMMA4_RUNG_CAUSES && !status; i++) {
         const gemma4_cause *c = gemma4_cause_at(report->diagnosis, i);
         if (!c->explained || c->of_dump || c->scope != GEMMA4_EVERYWHERE)
@@ -197,7 +198,7 @@ static int take_together(gemma4_climb *climb, size_t rung, const gemma4_report *
         count++;
     }
     if (!status && count > 1)
-        status = agrees(climb, rung, known, first, count, taken, error) || (*taken && agree_before(climb, rung, first, count, taken, error)) ? -1 : 0;
+        status = agrees(climb, rung, known, first, count, taken, error) || (*taken && agree_elsewhere(climb, rung, first, count, taken, error)) ? -1 : 0;
     for (size_t i = 0; i < count; i++)
         if (*taken && !status)
             add_cause(climb, rung, &found[i]);

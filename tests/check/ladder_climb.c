@@ -33,7 +33,7 @@ static void note_unexplained(gemma4_rung_result *result, const gemma4_report *re
     else if (first && first->problem[0])
         snprintf(result->message, sizeof result->message, "%.199s", first->problem);
     else
-        snprintf(result->message, sizeof result->message, "what would explain this rung, earlier ones contradict");
+        snprintf(result->message, sizeof result->message, "what would explain this rung, others contradict");
 }
 
 /* Another candidate of a cause found before may explain the rung: it is then the one. */
@@ -151,6 +151,8 @@ static int judge_rung(gemma4_climb *climb, size_t rung, gemma4_error *error)
     const ladder_try how = {.known = &known, .causes = true};
     gemma4_report report = {0};
     result->carried = known.count;
+    result->found_before = climb->cause_count;
+    result->message[0] = '\0';
     int status = ladder_judge(climb, rung, &how, &report, error);
     if (status) { /* of this dump: its tokens, its shapes */
         result->verdict = GEMMA4_RUNG_UNUSABLE;
@@ -167,6 +169,29 @@ static int judge_rung(gemma4_climb *climb, size_t rung, gemma4_error *error)
     return status || (stands && drop_candidates(climb, rung, error)) ? -1 : 0;
 }
 
+/* Is there anything to judge: a rung that has not been, or that failed unexplained before the last causes were found? */
+static bool is_due(const gemma4_climb *climb, size_t rung)
+{
+    const gemma4_rung_result *r = &climb->results[rung];
+    return r->verdict == GEMMA4_RUNG_NOT_JUDGED || (r->verdict == GEMMA4_RUNG_FAILS && r->cause_count == 0 && r->found_before < climb->cause_count);
+}
+
+/* In order, and again as long as that leads on: a later rung may show alone what an earlier one shows beside something else. */
+static int judge_rungs(gemma4_climb *climb, gemma4_error *error)
+{
+    for (bool leads_on = true; leads_on;) {
+        leads_on = false;
+        for (size_t i = 0; i < climb->ladder->count; i++) {
+            if (!is_due(climb, i) || is_blocked(climb, i, &climb->results[i].blocked_by))
+                continue;
+            if (judge_rung(climb, i, error))
+                return -1;
+            leads_on = true;
+        }
+    }
+    return 0;
+}
+
 int gemma4_climb_ladder(const gemma4_ladder *ladder, const char *path, const char *dtype, gemma4_climb *climb, gemma4_error *error)
 {
     *climb = (gemma4_climb){.ladder = ladder, .dtype_option = dtype};
@@ -177,9 +202,8 @@ int gemma4_climb_ladder(const gemma4_ladder *ladder, const char *path, const cha
     for (size_t i = 0; i < ladder->count; i++)
         climb->results[i] = (gemma4_rung_result){.verdict = GEMMA4_RUNG_NOT_COVERED, .error = NAN, .tolerance = NAN};
     int status = ladder_open_dumps(climb, path, error);
-    for (size_t i = 0; i < ladder->count && !status; i++)
-        if (climb->results[i].verdict == GEMMA4_RUNG_NOT_JUDGED && !is_blocked(climb, i, &climb->results[i].blocked_by))
-            status = judge_rung(climb, i, error);
+    if (!status)
+        status = judge_rungs(climb, error);
     ladder_close_dumps(climb);
     return status;
 }

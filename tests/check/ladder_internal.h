@@ -33,7 +33,7 @@ gemma4_planted ladder_known(const gemma4_climb *climb, size_t rung, size_t other
 /* One more. */
 void ladder_plant(gemma4_planted *planted, const gemma4_climb *climb, size_t rung, const gemma4_ladder_candidate *candidate);
 
-/* Makes causes of what a report explains, where no earlier rung contradicts it and the rung passes with them; *taken says whether it does. known is
+/* Makes causes of what a report explains, where no other rung contradicts it and the rung passes with them; *taken says whether it does. known is
  * what was planted. */
 int ladder_take_causes(gemma4_climb *climb, size_t rung, const gemma4_report *report, const gemma4_planted *known, bool *taken, gemma4_error *error);
 void ladder_free_cause(gemma4_ladder_cause *cause);

@@ -187,6 +187,19 @@ START_TEST(what_is_found_is_carried_forward)
 }
 END_TEST
 
+/* Two mistakes at once in the first rung that shows either: one of them shows alone further up. */
+START_TEST(a_rung_is_judged_again_when_more_is_known)
+{
+    static const char *const rungs[] = {"linear-head", "head", "full-two-tokens", "sliding-two-tokens"};
+    gemma4_climb c = climb(climb_of(rungs, COUNT(rungs), "rope-pairing-contiguous", "attn-scale-inv-sqrt-d", 0));
+    ck_assert_uint_eq(c.cause_count, 2);
+    ck_assert_str_eq(c.causes[0].candidates[0].model->id, "attn-scale-inv-sqrt-d");
+    ck_assert_uint_eq(c.causes[0].rung, rung_named("sliding-two-tokens"));
+    ck_assert_uint_eq(c.causes[1].rung, rung_named("full-two-tokens"));
+    gemma4_climb_free(&c);
+}
+END_TEST
+
 /* The logits of another rung, with the tokens of this one: nothing explains them. */
 static void spoil(const char *folder, const char *rung)
 {
@@ -366,6 +379,7 @@ Suite *ladder_suite(void)
     tcase_add_test(rungs, equal_experts_are_equal);
     tcase_add_loop_test(climbs, a_right_engine_passes, 0, 2);
     tcase_add_loop_test(climbs, what_is_found_is_carried_forward, 0, COUNT(PLANTED));
+    tcase_add_test(climbs, a_rung_is_judged_again_when_more_is_known);
     tcase_add_test(climbs, only_what_needs_an_unexplained_rung_is_left_unjudged);
     tcase_add_test(climbs, a_dump_that_cannot_be_read_is_said);
     tcase_add_test(climbs, another_rung_s_dump_is_refused);
