@@ -50,6 +50,7 @@ typedef struct gemma4_rung_result {
     gemma4_tap tap;                    /* which one that is */
     size_t carried;                    /* how many causes were known before */
     size_t found_before;               /* how many had been found when it was judged */
+    bool searched;                     /* points of the space have been looked for */
     size_t causes[GEMMA4_RUNG_CAUSES]; /* those that were found here */
     size_t cause_count;
     bool in_scope_only;                /* a cause of it holds at some positions only: it is not planted, and the rung says nothing of other causes */

@@ -108,8 +108,8 @@ static int search_beside_others(gemma4_climb *climb, size_t rung, bool *taken, g
     return 0;
 }
 
-/* What explains a rung that fails: an earlier cause by another candidate, a new cause, both, or a point of the space. */
-static int explain(gemma4_climb *climb, size_t rung, const gemma4_report *report, const gemma4_planted *known, gemma4_error *error)
+/* What explains a rung that fails: an earlier cause by another candidate, a new cause, both, or, where points are looked for, one of the space. */
+static int explain(gemma4_climb *climb, size_t rung, const gemma4_report *report, const gemma4_planted *known, bool points, gemma4_error *error)
 {
     gemma4_rung_result *result = &climb->results[rung];
     bool passes = false, taken = false;
@@ -120,7 +120,7 @@ static int explain(gemma4_climb *climb, size_t rung, const gemma4_report *report
         return 0;
     }
     if (ladder_take_causes(climb, rung, report, known, &taken, error) || (!taken && search_beside_others(climb, rung, &taken, error)) ||
-        (!taken && search(climb, rung, known, true, &taken, error)))
+        (!taken && points && search(climb, rung, known, true, &taken, error)))
         return -1;
     if (!taken)
         note_unexplained(result, report);
@@ -144,7 +144,7 @@ static bool is_blocked(const gemma4_climb *climb, size_t rung, size_t *by)
     return false;
 }
 
-static int judge_rung(gemma4_climb *climb, size_t rung, gemma4_error *error)
+static int judge_rung(gemma4_climb *climb, size_t rung, bool points, gemma4_error *error)
 {
     gemma4_rung_result *result = &climb->results[rung];
     gemma4_planted known = ladder_known(climb, rung, GEMMA4_NO_MODEL, 0);
@@ -152,6 +152,7 @@ static int judge_rung(gemma4_climb *climb, size_t rung, gemma4_error *error)
     gemma4_report report = {0};
     result->carried = known.count;
     result->found_before = climb->cause_count;
+    result->searched = result->searched || points;
     result->message[0] = '\0';
     int status = ladder_judge(climb, rung, &how, &report, error);
     if (status) { /* of this dump: its tokens, its shapes */
@@ -163,7 +164,7 @@ static int judge_rung(gemma4_climb *climb, size_t rung, gemma4_error *error)
     note_worst(result, &report);
     result->verdict = report.conforms ? GEMMA4_RUNG_PASSES : GEMMA4_RUNG_FAILS;
     if (!report.conforms)
-        status = explain(climb, rung, &report, &known, error);
+        status = explain(climb, rung, &report, &known, points, error);
     gemma4_report_free(&report);
     bool stands = result->verdict == GEMMA4_RUNG_PASSES || (result->cause_count && !result->in_scope_only);
     return status || (stands && drop_candidates(climb, rung, error)) ? -1 : 0;
@@ -184,11 +185,35 @@ static int judge_rungs(gemma4_climb *climb, gemma4_error *error)
         for (size_t i = 0; i < climb->ladder->count; i++) {
             if (!is_due(climb, i) || is_blocked(climb, i, &climb->results[i].blocked_by))
                 continue;
-            if (judge_rung(climb, i, error))
+            if (judge_rung(climb, i, false, error))
                 return -1;
             leads_on = true;
         }
     }
+    return 0;
+}
+
+/* The first rung that fails and to which no catalogued mistake leads: then one that has no name is looked for. A point of a few numbers explains two
+ * tokens easily, so everything else comes first. *found: another cause. */
+static int search_points(gemma4_climb *climb, bool *found, gemma4_error *error)
+{
+    *found = false;
+    for (size_t i = 0; i < climb->ladder->count && !*found; i++) {
+        gemma4_rung_result *r = &climb->results[i];
+        if (r->verdict != GEMMA4_RUNG_FAILS || r->cause_count || r->searched)
+            continue;
+        if (judge_rung(climb, i, true, error))
+            return -1;
+        *found = r->verdict == GEMMA4_RUNG_PASSES || r->cause_count;
+    }
+    return 0;
+}
+
+static int judge_all(gemma4_climb *climb, gemma4_error *error)
+{
+    for (bool found = true; found;)
+        if (judge_rungs(climb, error) || search_points(climb, &found, error))
+            return -1;
     return 0;
 }
 
@@ -203,7 +228,7 @@ int gemma4_climb_ladder(const gemma4_ladder *ladder, const char *path, const cha
         climb->results[i] = (gemma4_rung_result){.verdict = GEMMA4_RUNG_NOT_COVERED, .error = NAN, .tolerance = NAN};
     int status = ladder_open_dumps(climb, path, error);
     if (!status)
-        status = judge_rungs(climb, error);
+        status = judge_all(climb, error);
     ladder_close_dumps(climb);
     return status;
 }
