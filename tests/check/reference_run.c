@@ -145,6 +145,8 @@ typedef struct mistaken_block {
 static void see(void *context, const gemma4_tap_event *event)
 {
     mistaken_block *m = context;
+    if (event->tap == GEMMA4_TAP_LOGPROBS) /* they follow from the logits, as without mistakes */
+        return;
     m->status = m->status || keep_event(m->run, event, m->error) ? -1 : 0;
 }
 

@@ -159,18 +159,20 @@ END_TEST
 
 static const struct {
     const char *first, *second;   /* what is planted */
+    size_t logprobs;
     const char *rung, *other;     /* where each is found */
 } PLANTED[] = {
-    {"softcap-missing", NULL, "head", NULL},
-    {"v-norm-missing", NULL, "full-one-token", NULL},
-    {"softcap-missing", "v-norm-missing", "head", "full-one-token"},
-    {"softcap-missing", "attn-scale-inv-sqrt-d", "head", "full"},
+    {"softcap-missing", NULL, 0, "head", NULL},
+    {"v-norm-missing", NULL, 0, "full-one-token", NULL},
+    {"softcap-missing", "v-norm-missing", 0, "head", "full-one-token"},
+    {"softcap-missing", "v-norm-missing", 20, "head", "full-one-token"},
+    {"softcap-missing", "attn-scale-inv-sqrt-d", 0, "head", "full"},
 };
 
 /* What was found is planted in what later rungs are judged against: they pass, or show the next mistake. */
 START_TEST(what_is_found_is_carried_forward)
 {
-    gemma4_climb c = climb(climb_of(FEW, COUNT(FEW), PLANTED[_i].first, PLANTED[_i].second, 0));
+    gemma4_climb c = climb(climb_of(FEW, COUNT(FEW), PLANTED[_i].first, PLANTED[_i].second, PLANTED[_i].logprobs));
     const char *ids[] = {PLANTED[_i].first, PLANTED[_i].second}, *rungs[] = {PLANTED[_i].rung, PLANTED[_i].other};
     size_t planted = PLANTED[_i].second ? 2 : 1;
     ck_assert_uint_eq(c.cause_count, planted);
