@@ -15,9 +15,10 @@ static const synth_fill linear_head[] = {NO_ATTENTION, NO_DENSE, NO_EXPERTS, {-1
 static const synth_fill head[] = {NO_ATTENTION, NO_DENSE, NO_EXPERTS, END};
 static const synth_fill small_embedding[] = {NO_ATTENTION, NO_DENSE, NO_EXPERTS, {-1, "embed_tokens.weight", 0x1p-12}, {-1, "norm.weight", 0x1p12}, END};
 static const synth_fill dense[] = {NO_ATTENTION, NO_EXPERTS, END};
-static const synth_fill small_dense[] = {NO_ATTENTION, NO_EXPERTS, {-1, "mlp.down_proj.weight", 0x1p-7}, END};
+/* Both branches are alive: the norm of their sum would hide a factor of the only one. */
+static const synth_fill small_dense[] = {NO_ATTENTION, {-1, "mlp.down_proj.weight", 0x1p-7}, END};
 static const synth_fill experts[] = {NO_ATTENTION, NO_DENSE, END};
-static const synth_fill small_experts[] = {NO_ATTENTION, NO_DENSE, {-1, "experts.down_proj", 0x1p-8}, END};
+static const synth_fill small_experts[] = {NO_ATTENTION, {-1, "experts.down_proj", 0x1p-8}, END};
 static const synth_fill branches[] = {NO_ATTENTION, END};
 static const synth_fill attention[] = {NO_DENSE, NO_EXPERTS, END};
 static const synth_fill small_attention[] = {NO_DENSE, NO_EXPERTS, {-1, "self_attn.o_proj.weight", 0x1p-8}, END};

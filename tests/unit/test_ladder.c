@@ -75,9 +75,9 @@ static bool is_zero(const gemma4_weight *w)
 static const struct {
     const char *rung, *alive;
 } ALIVE[] = {
-    {"linear-head", "---"}, {"head", "---"}, {"small-embedding", "---"}, {"dense", "-d-"}, {"small-dense", "-d-"}, {"scalars", "-d--d--d-"},
+    {"linear-head", "---"}, {"head", "---"}, {"small-embedding", "---"}, {"dense", "-d-"}, {"small-dense", "-de"}, {"scalars", "-d--d--d-"},
     {"full", "a--"}, {"small-full", "a--"}, {"sliding", "a-----"}, {"small-sliding", "a-----"}, {"equal-experts", "--e"}, {"router", "--e"},
-    {"small-experts", "--e"}, {"branches", "-de"}, {"block-full", "ade"}, {"block-sliding", "ade---"}, {"pattern", "a--a--a--a--a--"},
+    {"small-experts", "-de"}, {"branches", "-de"}, {"block-full", "ade"}, {"block-sliding", "ade---"}, {"pattern", "a--a--a--a--a--"},
     {"shallow", "adeade"}, {"deep", "adeadeadeadeadeade"},
 };
 
