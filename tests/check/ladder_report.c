@@ -234,7 +234,8 @@ static void junit_rung(FILE *out, const gemma4_climb *climb, size_t rung)
 
 void gemma4_climb_junit(FILE *out, const gemma4_climb *climb)
 {
-    fprintf(out, "<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n<testsuites>\n  <testsuite name=\"ladder\" tests=\"%zu\" failures=\"%zu\" errors=\"%zu\" skipped=\"%zu\">\n",
+    fputs("<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n<testsuites>\n", out);
+    fprintf(out, "  <testsuite name=\"ladder\" tests=\"%zu\" failures=\"%zu\" errors=\"%zu\" skipped=\"%zu\">\n",
             climb->ladder->count, gemma4_climb_count(climb, GEMMA4_RUNG_FAILS), gemma4_climb_count(climb, GEMMA4_RUNG_UNUSABLE),
             gemma4_climb_count(climb, GEMMA4_RUNG_NOT_JUDGED) + gemma4_climb_count(climb, GEMMA4_RUNG_NOT_COVERED));
     for (size_t i = 0; i < climb->ladder->count; i++)
