@@ -54,6 +54,20 @@ static int tell(const request *r, const gemma4_climb *climb, gemma4_error *error
     return status;
 }
 
+/* No report may take the place of what is read for it. */
+static int check_outputs(const request *r, const gemma4_ladder *ladder, gemma4_error *error)
+{
+    const char *const outputs[] = {r->json, r->junit};
+    char path[4096];
+    const char *const dump = path;
+    for (size_t i = 0; i < ladder->count; i++) {
+        gemma4_rung_dump(r->path, &ladder->rungs[i], path, sizeof path);
+        if (gemma4_check_outputs(outputs, 2, ladder->rungs[i].the_case->path, NULL, &dump, path[0] ? 1 : 0, error))
+            return -1;
+    }
+    return 0;
+}
+
 static int judge(void *context)
 {
     const request *r = context;
@@ -62,7 +76,7 @@ static int judge(void *context)
     gemma4_climb climb = {0};
     if (gemma4_ladder_open(&ladder, &error))
         return say(error.message);
-    int status = gemma4_climb_ladder(&ladder, r->path, r->dtype, &climb, &error) ? -1 : tell(r, &climb, &error);
+    int status = check_outputs(r, &ladder, &error) || gemma4_climb_ladder(&ladder, r->path, r->dtype, &climb, &error) ? -1 : tell(r, &climb, &error);
     gemma4_climb_free(&climb);
     gemma4_ladder_close(&ladder);
     return status < 0 ? say(error.message) : status;

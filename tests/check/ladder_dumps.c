@@ -55,11 +55,10 @@ static int find_strangers(gemma4_climb *climb, const char *path, gemma4_error *e
     return 0;
 }
 
-/* "" where the folder holds none. */
-static void dump_path(const char *folder, const char *rung, char *path, size_t size)
+void gemma4_rung_dump(const char *folder, const gemma4_rung *rung, char *path, size_t size)
 {
     for (size_t e = 0; e < ENDINGS; e++)
-        if (snprintf(path, size, "%s/%s%s", folder, rung, endings[e]) < (int)size && exists(path))
+        if (snprintf(path, size, "%s/%s%s", folder, rung->name, endings[e]) < (int)size && exists(path))
             return;
     path[0] = '\0';
 }
@@ -124,7 +123,7 @@ static int open_rung(gemma4_climb *climb, size_t rung, const char *path, bool gr
     if (grouped)
         snprintf(found, sizeof found, "%s", path);
     else
-        dump_path(path, c->id, found, sizeof found);
+        gemma4_rung_dump(path, &climb->ladder->rungs[rung], found, sizeof found);
     if (!found[0])
         return 0;
     if (gemma4_case_provide_checkpoint(c, error) || !(o->model = gemma4_model_open(c->checkpoint_dir, error)) || open_golden(c, o, error))

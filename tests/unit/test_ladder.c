@@ -277,6 +277,17 @@ START_TEST(an_empty_folder_is_refused)
 }
 END_TEST
 
+START_TEST(a_report_takes_no_dump_s_place)
+{
+    gemma4_error error = {""};
+    char *folder = climb_of(FEW, 1, NULL, NULL, 0), *argv[] = {folder, "--json", test_join(folder, "linear-head.h5")};
+    ck_assert_int_eq(gemma4_ladder_command(3, argv, &error), 2);
+    gemma4_climb c = climb(folder);
+    ck_assert_int_eq(verdict_of(&c, "linear-head"), GEMMA4_RUNG_PASSES);
+    gemma4_climb_free(&c);
+}
+END_TEST
+
 /* One file, a group a rung. */
 static char *grouped(const char *folder, const char *const *rungs, size_t count)
 {
@@ -388,6 +399,7 @@ Suite *ladder_suite(void)
     tcase_add_test(climbs, a_dump_that_cannot_be_read_is_said);
     tcase_add_test(climbs, another_rung_s_dump_is_refused);
     tcase_add_test(climbs, an_empty_folder_is_refused);
+    tcase_add_test(climbs, a_report_takes_no_dump_s_place);
     tcase_add_test(climbs, groups_of_one_file_are_rungs);
     tcase_add_test(climbs, a_file_without_groups_is_refused);
     tcase_add_test(reports, reports_say_what_was_found);
