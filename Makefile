@@ -31,6 +31,7 @@
 #   make uncatalogued     faults that are in no catalogue: found at the right tap, and said what they are  (Python)
 #   make pairs            two faults at once: both found                                                   (Python)
 #   make identify         faults drawn at random: what was planted is said, with its numbers               (Python)
+#   make ladder-check     right and faulty engines up the ladder of small checkpoints: no alarm, causes named  (Python)
 #   make kill-matrix      every known mistake in a simulated engine: detected, located, named? writes spec/kill-matrix.md
 #   make kill-matrix-verify  the same without a change of the page: are the rates reached, and is it the page that is committed?
 #   make mutate           is every constant of the checker held by a test? changes each; half an hour on two cores (Python 3, without packages)
@@ -136,6 +137,7 @@ HEADERS   = $(filter-out %_internal.h %_simd.h ref/simd_%,$(wildcard ref/*.h))
 INSTALLED = $(DESTDIR)$(PREFIX)
 install: all $(BUILD)/libgemma4.a $(BUILD)/gemma4.pc
 	install -d $(INSTALLED)/bin $(INSTALLED)/lib/pkgconfig $(INSTALLED)/include/gemma4 $(INSTALLED)/share/man/man1 $(DESTDIR)$(DATADIR)/golden/cases \
+		$(DESTDIR)$(DATADIR)/golden/ladder \
 		$(DESTDIR)$(DATADIR)/golden/checkpoints/tiny
 	install -m 755 $(BUILD)/gemma4-ref $(BUILD)/gemma4-check $(INSTALLED)/bin
 	install -m 644 $(BUILD)/libgemma4.a $(INSTALLED)/lib
@@ -143,6 +145,7 @@ install: all $(BUILD)/libgemma4.a $(BUILD)/gemma4.pc
 	install -m 644 $(HEADERS) golden/engines/gemma4_dump.h $(INSTALLED)/include/gemma4
 	install -m 644 $(wildcard man/*.1) $(INSTALLED)/share/man/man1
 	install -m 644 $(wildcard golden/cases/*) $(DESTDIR)$(DATADIR)/golden/cases
+	install -m 644 $(wildcard golden/ladder/*) $(DESTDIR)$(DATADIR)/golden/ladder
 	install -m 644 $(wildcard golden/checkpoints/tiny/*) $(DESTDIR)$(DATADIR)/golden/checkpoints/tiny
 	$(if $(wildcard golden/maps),install -d $(DESTDIR)$(DATADIR)/golden/maps && install -m 644 $(wildcard golden/maps/*) $(DESTDIR)$(DATADIR)/golden/maps)
 
@@ -170,7 +173,7 @@ dist: $(BUILD)/static/gemma4-ref $(BUILD)/static/gemma4-check
 	rm -rf $(BUILD)/dist
 	mkdir -p $(BUILD)/dist/$(DIST)/bin $(BUILD)/dist/$(DIST)/build/checkpoints $(BUILD)/dist/$(DIST)/golden $(BUILD)/dist/$(DIST)/licences
 	cp $^ $(BUILD)/dist/$(DIST)/bin
-	cp -R golden/cases golden/checkpoints golden/dumps golden/engines $(wildcard golden/maps) $(BUILD)/dist/$(DIST)/golden
+	cp -R golden/cases golden/ladder golden/checkpoints golden/dumps golden/engines $(wildcard golden/maps) $(BUILD)/dist/$(DIST)/golden
 	cp -R man spec README.md LICENSE $(BUILD)/dist/$(DIST)
 	for file in $(LICENCES); do cp $$file $(BUILD)/dist/$(DIST)/licences/$$(basename $$(dirname $$file)); done
 	tar --sort=name --owner=0 --group=0 --numeric-owner --mtime=@$(or $(shell git log -1 --format=%ct 2>/dev/null),0) -C $(BUILD)/dist -cf - $(DIST) | \
@@ -369,17 +372,26 @@ honest planted uncatalogued pairs identify: all $(ORACLE)
 	{ $(ORACLE) -u golden/oracle/$@.py --check $(BUILD)/gemma4-check; echo $$? >$(BUILD)/$@.status; } | tee spec/measured/$@.txt
 	@exit $$(cat $(BUILD)/$@.status)
 
+# The whole of it takes hours of one core: LADDER="--sample 10 --combinations 8" is a sample.
+LADDER =
+ladder-check: all $(ORACLE)
+	@mkdir -p spec/measured
+	{ $(ORACLE) -u golden/oracle/ladder_check.py --check $(BUILD)/gemma4-check $(LADDER); echo $$? >$(BUILD)/$@.status; } | tee spec/measured/ladder.txt
+	@exit $$(cat $(BUILD)/$@.status)
+
 golden: all $(ORACLE)
 	$(ORACLE) golden/oracle/make_golden.py
+	$(BUILD)/gemma4-check ladder --out build/ladder && $(ORACLE) golden/oracle/ladder_golden.py --ladder build/ladder
 	$(ORACLE) golden/oracle/make_dumps.py
 
 golden-verify: all $(ORACLE)
 	$(ORACLE) golden/oracle/make_golden.py --verify
 	$(BUILD)/gemma4-check agreement >$(BUILD)/agreement.txt
 	$(ORACLE) spec/forward.py
+	$(BUILD)/gemma4-check ladder --out build/ladder && $(ORACLE) golden/oracle/ladder_golden.py --ladder build/ladder --verify
 
 clean:
 	rm -rf $(BUILD)
 
-.PHONY: all always debug debug-test demo checkpoints engine engines check install uninstall dist dist-check dist-arm64 agreement precision check-sanitizers check-warnings check-format honest planted uncatalogued pairs identify golden golden-verify kill-matrix kill-matrix-verify mutate honest-reference clean twin-errors check-neon bench bench-check check-full fuzz check-alloc sameness
+.PHONY: all always debug debug-test demo checkpoints engine engines check install uninstall dist dist-check dist-arm64 agreement precision check-sanitizers check-warnings check-format honest planted uncatalogued pairs identify ladder-check golden golden-verify kill-matrix kill-matrix-verify mutate honest-reference clean twin-errors check-neon bench bench-check check-full fuzz check-alloc sameness
 -include $(shell find $(BUILD) -name '*.d' 2>/dev/null)

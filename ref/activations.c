@@ -572,6 +572,30 @@ gemma4_activations *gemma4_activations_open(const char *path, const gemma4_confi
     return file;
 }
 
+gemma4_activations *gemma4_activations_open_group(const char *path, const char *group, const gemma4_config *config, bool *missing, gemma4_error *error)
+{
+    gemma4_activations_kind kind;
+    gemma4_activation_source source;
+    *missing = false;
+    if (gemma4_activations_kind_of(path, false, &kind, error))
+        return NULL;
+    if (kind != GEMMA4_ACTIVATIONS_HDF5) {
+        gemma4_fail(error, "%s: expected an HDF5 file, which can hold groups, found another kind", path);
+        return NULL;
+    }
+    gemma4_activations *file = new_file(path, error);
+    if (!file || gemma4_activations_hdf5_open_group(path, group, missing, &source, error)) {
+        gemma4_activations_close(file);
+        return NULL;
+    }
+    file->source = source;
+    if (list_tensors(file, config, error) || read_case(file, config, NULL, error) || match_taps(file, config, error)) {
+        gemma4_activations_close(file);
+        return NULL;
+    }
+    return file;
+}
+
 void gemma4_activations_close(gemma4_activations *file)
 {
     if (!file)

@@ -31,6 +31,9 @@ typedef struct gemma4_activation {
 /* Opens the file and validates it against the model's config. NULL on failure. A tap of a wrong trailing shape or type
  * does not fail here: it is listed with usable == false. */
 gemma4_activations *gemma4_activations_open(const char *path, const gemma4_config *config, gemma4_error *error);
+/* The same of a group of an HDF5 file, as if it were the root; attributes that it lacks are the root's. NULL with *missing where there is no such
+ * group. */
+gemma4_activations *gemma4_activations_open_group(const char *path, const char *group, const gemma4_config *config, bool *missing, gemma4_error *error);
 void gemma4_activations_close(gemma4_activations *file);
 
 /* T, and the file's tokens and absolute positions, [T] each (positions 0 ... T-1 where the file has none). */

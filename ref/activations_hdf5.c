@@ -173,7 +173,7 @@ static herr_t keep_attribute(hid_t location, const char *name, const H5A_info_t 
 
 static int read_root_attributes(hdf5_state *state, gemma4_error *error)
 {
-    hid_t root = H5Gopen2(state->file, "/", H5P_DEFAULT);
+    hid_t root = H5Gopen2(state->file, ".", H5P_DEFAULT);
     if (root < 0)
         return gemma4_hdf5_fail(state->path, "/: cannot open", error);
     herr_t visited = H5Aiterate2(root, H5_INDEX_NAME, H5_ITER_NATIVE, NULL, keep_attribute, state);
@@ -686,7 +686,7 @@ static int hdf5_list(void *context, const gemma4_config *config, gemma4_stored_l
     hdf5_state *state = context;
     walk w = {.state = state, .config = config, .list = list, .error = error};
     state->names_are_paths = list->takes_all;
-    hid_t root = H5Gopen2(state->file, "/", H5P_DEFAULT);
+    hid_t root = H5Gopen2(state->file, ".", H5P_DEFAULT);
     if (root < 0)
         return gemma4_hdf5_fail(state->path, "/: cannot open", error);
     int status = walk_group(&w, root);
@@ -769,13 +769,32 @@ static void hdf5_close(void *context)
     if (state->dataset >= 0)
         H5Dclose(state->dataset);
     if (state->file >= 0)
-        H5Fclose(state->file);
+        H5Idec_ref(state->file); /* a file, or a group */
     for (size_t i = 0; i < state->attributes_count; i++) {
         free(state->attributes[i].name);
         free(state->attributes[i].text);
     }
     free(state->path);
     free(state);
+}
+
+/* From now on the group is what the file was; its attributes come before the root's. Only a hard link leads to it. */
+static int enter_group(hdf5_state *state, const char *group, gemma4_error *error)
+{
+    H5L_info_t link;
+    htri_t exists = strpbrk(group, "./") ? 0 : H5Lexists(state->file, group, H5P_DEFAULT);
+    if (exists <= 0 || H5Lget_info(state->file, group, &link, H5P_DEFAULT) < 0 || link.type != H5L_TYPE_HARD)
+        return gemma4_fail(error, "%s", GEMMA4_READER_NO_GROUP);
+    hid_t root = state->file, entered = H5Gopen2(root, group, H5P_DEFAULT);
+    if (entered < 0)
+        return gemma4_fail(error, "%s", GEMMA4_READER_NO_GROUP);
+    state->file = entered;
+    int status = read_root_attributes(state, error);
+    state->file = root;
+    if (!status)
+        status = read_root_attributes(state, error);
+    state->file = entered; /* the root stays open beside it: the reader ends and closes nothing */
+    return status;
 }
 
 static int open_file(hdf5_state *state, int file, gemma4_error *error)
@@ -790,7 +809,7 @@ static int open_file(hdf5_state *state, int file, gemma4_error *error)
     return status;
 }
 
-int gemma4_activations_hdf5_from(int file, const char *path, gemma4_activation_source *source, gemma4_error *error)
+int gemma4_activations_hdf5_from(int file, const char *path, const char *group, gemma4_activation_source *source, gemma4_error *error)
 {
     hdf5_state *state = calloc(1, sizeof *state);
     if (!state || !(state->path = strdup(path))) {
@@ -798,7 +817,7 @@ int gemma4_activations_hdf5_from(int file, const char *path, gemma4_activation_s
         return gemma4_fail(error, "%s: out of memory", path);
     }
     state->file = state->dataset = H5I_INVALID_HID;
-    if (open_file(state, file, error) || read_root_attributes(state, error)) {
+    if (open_file(state, file, error) || (group ? enter_group(state, group, error) : read_root_attributes(state, error))) {
         hdf5_close(state);
         return -1;
     }

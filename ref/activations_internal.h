@@ -116,6 +116,8 @@ typedef enum gemma4_activations_kind {
 int gemma4_activations_kind_of(const char *path, bool any, gemma4_activations_kind *kind, gemma4_error *error);
 
 int gemma4_activations_hdf5_open(const char *path, gemma4_activation_source *source, gemma4_error *error);
+/* The same of a group, as if it were the root; attributes that it lacks are the root's. */
+int gemma4_activations_hdf5_open_group(const char *path, const char *group, bool *missing, gemma4_activation_source *source, gemma4_error *error);
 int gemma4_activations_safetensors_open(const char *path, gemma4_activation_source *source, gemma4_error *error);
 
 /* Opens what a source lists, by the taps' names, whether or not it says that it is an activation file; and takes the source over: it is

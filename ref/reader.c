@@ -253,3 +253,12 @@ int gemma4_activations_hdf5_open(const char *path, gemma4_activation_source *sou
 {
     return gemma4_reader_open(path, gemma4_reader_serve_hdf5, NULL, SECONDS_TO_OPEN, source, error);
 }
+
+int gemma4_activations_hdf5_open_group(const char *path, const char *group, bool *missing, gemma4_activation_source *source, gemma4_error *error)
+{
+    char name[GEMMA4_STORED_NAME_SIZE];
+    snprintf(name, sizeof name, "%s", group);
+    int status = gemma4_reader_open(path, gemma4_reader_serve_hdf5, name, SECONDS_TO_OPEN, source, error);
+    *missing = status && !strcmp(error->message, GEMMA4_READER_NO_GROUP);
+    return status;
+}

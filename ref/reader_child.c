@@ -155,9 +155,8 @@ void gemma4_reader_serve_hdf5(int file, int channel, const char *path, void *con
     gemma4_activation_source source;
     gemma4_reader_request request;
     gemma4_error error = {""};
-    (void)context;
     gemma4_stored_list *tensors = calloc(1, sizeof *tensors);
-    int status = tensors ? gemma4_activations_hdf5_from(file, path, &source, &error) : gemma4_fail(&error, "%s: out of memory", path);
+    int status = tensors ? gemma4_activations_hdf5_from(file, path, context, &source, &error) : gemma4_fail(&error, "%s: out of memory", path);
     if (status == 0)
         send_attributes(channel, &source);
     send_end(channel, status, &error);

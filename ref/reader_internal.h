@@ -65,7 +65,10 @@ int gemma4_hdf5_descriptor_prepare(int file);
 /* A file access list for it, to be closed; negative on failure. */
 hid_t gemma4_hdf5_descriptor_access(int file);
 /* path is for messages. */
-int gemma4_activations_hdf5_from(int file, const char *path, gemma4_activation_source *source, gemma4_error *error);
+int gemma4_activations_hdf5_from(int file, const char *path, const char *group, gemma4_activation_source *source, gemma4_error *error);
+/* The whole message where the file has no such group. */
+#define GEMMA4_READER_NO_GROUP "no such group"
+
 /* How many root attributes there are; sets name and text where index is one of them. */
 size_t gemma4_activations_hdf5_attributes(const gemma4_activation_source *source, size_t index, const char **name, const char **text);
 

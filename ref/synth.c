@@ -99,6 +99,7 @@ typedef struct filled_tensor {
     gemma4_tensor_spec spec;
     const char *prefix;
     synth_distribution distribution;
+    size_t period; /* its elements repeat after so many; 0: never */
 } filled_tensor;
 
 static size_t tensor_count(const checkpoint *k)
@@ -113,7 +114,12 @@ static filled_tensor tensor_at(const checkpoint *k, size_t index)
     filled_tensor tensor = {.prefix = k->preset->layout == MULTIMODAL && index < decoder ? "model.language_model." : "model."};
     if (index < decoder) {
         tensor.spec = gemma4_tensor_spec_at(&k->config, index);
+        double factor = synth_factor_of(k->preset, &tensor.spec);
         tensor.distribution = distribution_of(&k->config, &tensor.spec);
+        tensor.distribution.offset *= factor;
+        tensor.distribution.spread *= factor;
+        if (k->preset->equal_experts && strstr(tensor.spec.name, ".experts."))
+            tensor.period = tensor_size(&tensor.spec) / k->config.num_experts;
     } else {
         tensor.spec = synth_vision_at(index - decoder, k->config.hidden_size, &tensor.distribution);
     }
@@ -135,7 +141,8 @@ static void write_tensor(FILE *f, const filled_tensor *filled, uint64_t seed)
     for (size_t first = 0; first < count; first += BLOCKS * 8) {
         size_t n = count - first < BLOCKS * 8 ? count - first : BLOCKS * 8;
         for (size_t i = 0; i < n; i += 8) {
-            uint64_t block = splitmix64(key + ((first + i) / 8 + 1) * 0x9E3779B97F4A7C15u);
+            size_t at = filled->period ? (first + i) % filled->period : first + i; /* a multiple of 8 */
+            uint64_t block = splitmix64(key + (at / 8 + 1) * 0x9E3779B97F4A7C15u);
             for (size_t j = 0; j < 8 && i + j < n; j++)
                 buffer[i + j] = level[(block >> (8 * j)) & 255];
         }
@@ -289,8 +296,8 @@ static int find_preset(const gemma4_synth_options *o, synth_preset *p, gemma4_er
 {
     const synth_preset *found = synth_preset_find(o->preset);
     if (!found)
-        return gemma4_fail(error, "synth: expected a preset among tiny, moe128, wide256, uneven96, deep128, heads512, 26b-a4b, found '%s'",
-                           o->preset);
+        return gemma4_fail(error, "synth: expected a preset among tiny, moe128, wide256, uneven96, deep128, heads512, 26b-a4b (or one of the "
+                           "ladder's: spec/ladder.md), found '%s'", o->preset);
     *p = *found;
     p->layers = o->layers ? o->layers : p->layers;
     p->vocab = o->vocab ? o->vocab : p->vocab;

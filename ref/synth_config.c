@@ -6,21 +6,24 @@
 #include "synth_internal.h"
 
 static const synth_preset presets[] = {
-    {"tiny", MULTIMODAL, 12, 6, 64, 4, 2, 1, 16, 32, 16, 96, 32, 16, 4, 256},
-    {"moe128", TEXT_ONLY_PER_LAYER, 4, 2, 64, 16, 8, 2, 32, 64, 16, 64, 32, 128, 8, 512},
-    {"wide256", TEXT_ONLY, 4, 2, 256, 8, 4, 2, 32, 64, 32, 256, 256, 8, 2, 512},
-    {"uneven96", TEXT_ONLY, 4, 2, 96, 6, 2, 1, 32, 64, 24, 160, 96, 12, 3, 384},
-    {"deep128", TEXT_ONLY, 12, 6, 128, 8, 4, 2, 16, 32, 16, 192, 64, 16, 4, 512},
-    {"heads512", MULTIMODAL, 2, 2, 256, 4, 2, 1, 256, 512, 32, 256, 256, 4, 2, 512},
-    {"26b-a4b", MULTIMODAL, 30, 6, 2816, 16, 8, 2, 256, 512, 1024, 2112, 704, 128, 8, 262144},
+    {"tiny", MULTIMODAL, 12, 6, 64, 4, 2, 1, 16, 32, 16, 96, 32, 16, 4, 256, NULL, 0},
+    {"moe128", TEXT_ONLY_PER_LAYER, 4, 2, 64, 16, 8, 2, 32, 64, 16, 64, 32, 128, 8, 512, NULL, 0},
+    {"wide256", TEXT_ONLY, 4, 2, 256, 8, 4, 2, 32, 64, 32, 256, 256, 8, 2, 512, NULL, 0},
+    {"uneven96", TEXT_ONLY, 4, 2, 96, 6, 2, 1, 32, 64, 24, 160, 96, 12, 3, 384, NULL, 0},
+    {"deep128", TEXT_ONLY, 12, 6, 128, 8, 4, 2, 16, 32, 16, 192, 64, 16, 4, 512, NULL, 0},
+    {"heads512", MULTIMODAL, 2, 2, 256, 4, 2, 1, 256, 512, 32, 256, 256, 4, 2, 512, NULL, 0},
+    {"26b-a4b", MULTIMODAL, 30, 6, 2816, 16, 8, 2, 256, 512, 1024, 2112, 704, 128, 8, 262144, NULL, 0},
 };
 enum { PRESET_COUNT = sizeof presets / sizeof *presets };
 
 const char *const *gemma4_synth_presets(void)
 {
-    static const char *names[PRESET_COUNT + 1];
+    enum { MOST_OF_LADDER = 64 };
+    static const char *names[PRESET_COUNT + MOST_OF_LADDER + 1];
     for (size_t i = 0; i < PRESET_COUNT; i++)
         names[i] = presets[i].name;
+    for (size_t i = 0; i < MOST_OF_LADDER && synth_ladder_at(i); i++)
+        names[PRESET_COUNT + i] = synth_ladder_at(i)->name;
     return names;
 }
 
@@ -29,6 +32,9 @@ const synth_preset *synth_preset_find(const char *name)
     for (size_t i = 0; i < PRESET_COUNT; i++)
         if (!strcmp(presets[i].name, name))
             return &presets[i];
+    for (size_t i = 0; synth_ladder_at(i); i++)
+        if (!strcmp(synth_ladder_at(i)->name, name))
+            return synth_ladder_at(i);
     return NULL;
 }
 

@@ -4,6 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "counter_run.h"
 #include "listed.h"
 #include "ops.h"
 #include "rows.h"
@@ -29,6 +30,7 @@ typedef struct running {
     gemma4_runner *runner;
     const gemma4_subject *s;
     const gemma4_block_run *run;
+    const gemma4_mistakes *known; /* those that the engine is known to make; NULL: none */
     size_t layer, positions;
     size_t widths[GEMMA4_TAP_COUNT]; /* 0 for taps of other blocks */
     real *values[GEMMA4_TAP_COUNT];
@@ -181,9 +183,8 @@ static int grow(real **memory, size_t *size, size_t n, gemma4_error *error)
 }
 
 /* Computes an event's tensor with the mistakes, at the positions where they are made. */
-static int mistaken_values(running *r, gemma4_tap_event *e, gemma4_error *error)
+static int mistaken_values(running *r, const gemma4_mistakes *m, gemma4_tap_event *e, gemma4_error *error)
 {
-    const gemma4_mistakes *m = r->run->mistakes;
     size_t width = r->widths[e->tap], size = e->values ? sizeof *e->values : sizeof *e->ids;
     char *values = e->values ? (char *)e->values : (char *)e->ids, *right;
     if (grow(&r->runner->right, &r->runner->right_size, r->positions * width, error))
@@ -234,8 +235,10 @@ static int hook(void *context, gemma4_tap_event *e, gemma4_error *error)
 {
     running *r = context;
     const gemma4_block_run *run = r->run;
-    if (run->mistakes && run->mistakes->changed[e->tap] && !is_keys_event(e) && mistaken_values(r, e, error))
-        return -1;
+    const gemma4_mistakes *made[] = {r->known, run->mistakes};
+    for (size_t i = 0; i < sizeof made / sizeof *made; i++)
+        if (made[i] && made[i]->changed[e->tap] && !is_keys_event(e) && mistaken_values(r, made[i], e, error))
+            return -1;
     if (e->tap == GEMMA4_TAP_ROUTER_TOPK_IDS) {
         choose(r, e);
         return 0;
@@ -270,7 +273,7 @@ static int find_memory(running *r, const real *h, gemma4_error *error)
             continue;
         gemma4_tap_dims(c, (gemma4_tap)tap, r->layer, r->s->T, dims);
         r->widths[tap] = tap == GEMMA4_TAP_LOGPROBS ? r->s->listed : dims[0] * dims[1];
-        bool needed = run->mistakes ? tap != GEMMA4_TAP_ROUTER_TOPK_IDS && !gemma4_tap_is_keys((gemma4_tap)tap) : tap == GEMMA4_TAP_ROUTER_LOGITS;
+        bool needed = run->mistakes || r->known ? tap != GEMMA4_TAP_ROUTER_TOPK_IDS && !gemma4_tap_is_keys((gemma4_tap)tap) : tap == GEMMA4_TAP_ROUTER_LOGITS;
         if (needed && !r->values[tap]) {
             if (grow(&runner->scratch[tap], &runner->scratch_size[tap], r->s->T * r->widths[tap], error))
                 return -1;
@@ -280,7 +283,7 @@ static int find_memory(running *r, const real *h, gemma4_error *error)
     r->logits = r->values[GEMMA4_TAP_ROUTER_LOGITS];
     r->ids = run->chosen ? run->chosen : runner->ids;
     /* The head reads the last layer's output. */
-    if (run->mistakes && run->block == (gemma4_block)c->num_hidden_layers) {
+    if ((run->mistakes || r->known) && run->block == (gemma4_block)c->num_hidden_layers) {
         size_t n = r->positions * c->hidden_size;
         if (grow(&runner->scratch[GEMMA4_TAP_LAYER_OUTPUT], &runner->scratch_size[GEMMA4_TAP_LAYER_OUTPUT], n, error))
             return -1;
@@ -301,6 +304,11 @@ int gemma4_run_block(gemma4_runner *runner, const gemma4_block_run *run, real *h
     bool layer = gemma4_block_is_layer(c, run->block);
     running r = {.runner = runner, .s = runner->subject, .run = run, .layer = layer ? (size_t)run->block : 0,
                  .positions = run->positions ? run->positions : runner->subject->T};
+    gemma4_mistakes known;
+    if (r.s->known) {
+        known = gemma4_mistakes_in(c, r.s->known, run->block);
+        r.known = &known;
+    }
     if (find_memory(&r, h, error))
         return -1;
     gemma4_session_set_hook(runner->session, hook, &r);

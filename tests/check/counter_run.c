@@ -25,6 +25,25 @@ gemma4_mistakes gemma4_mistakes_in(const gemma4_config *c, const gemma4_planted 
     return mistakes;
 }
 
+gemma4_parameters gemma4_known_parameters(const gemma4_subject *s, gemma4_block block)
+{
+    return s->known ? gemma4_mistakes_in(&s->model->config, s->known, block).parameters : gemma4_right_parameters();
+}
+
+/* The mistakes on top of those that the engine is known to make. */
+static gemma4_mistakes mistakes_beside_known(const gemma4_subject *s, const gemma4_planted *planted, gemma4_block block)
+{
+    gemma4_planted all = s->known ? *s->known : *planted;
+    if (!s->known)
+        return gemma4_mistakes_in(&s->model->config, planted, block);
+    for (size_t i = 0; i < planted->count && all.count < GEMMA4_MOST_PLANTED; i++, all.count++) {
+        all.models[all.count] = planted->models[i];
+        all.only_layer[all.count] = planted->only_layer[i];
+    }
+    all.scope = planted->scope;
+    return gemma4_mistakes_in(&s->model->config, &all, block);
+}
+
 /* Receives the tap at which a run is to be seen. */
 typedef struct sink {
     gemma4_tap stop;
@@ -88,7 +107,7 @@ static int run_one(const gemma4_evidence *e, gemma4_runner *runner, const gemma4
 {
     const gemma4_subject *s = e->subject;
     gemma4_noise noise = gemma4_noise_new(s->tier, (uint64_t)(GEMMA4_DRAWS + wanted->draw) * 4096 + (uint64_t)(block + 1));
-    gemma4_mistakes mistakes = gemma4_mistakes_in(&s->model->config, wanted->planted, block);
+    gemma4_mistakes mistakes = mistakes_beside_known(s, wanted->planted, block);
     bool last = block == e->block;
     sink seen = {.stop = wanted->stop, .out = wanted->out, .width = e->taps[wanted->stop].width, .T = s->T};
     gemma4_block_run run = {.block = block, .positions = wanted->positions, .quick = wanted->quick, .inject = evidence_of(e, block), .draw = wanted->draw,

@@ -5,7 +5,7 @@
 
 #include "block_run.h"
 
-enum { GEMMA4_MOST_PLANTED = 4 };
+enum { GEMMA4_MOST_PLANTED = 20 };
 
 /* Counter-models planted into a run, each in all layers that it concerns or in one. count 0: the right model. */
 typedef struct gemma4_planted {
@@ -17,6 +17,8 @@ typedef struct gemma4_planted {
 
 /* Does the planted model at index i act in this block? */
 bool gemma4_planted_in(const gemma4_config *config, const gemma4_planted *planted, size_t i, gemma4_block block);
+/* The parameters of a run without further mistakes: the right ones, with the subject's known mistakes. */
+gemma4_parameters gemma4_known_parameters(const gemma4_subject *subject, gemma4_block block);
 /* The parameters that are in force in a block, and the taps that they change. */
 gemma4_mistakes gemma4_mistakes_in(const gemma4_config *config, const gemma4_planted *planted, gemma4_block block);
 

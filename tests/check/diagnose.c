@@ -136,3 +136,13 @@ const gemma4_cause *gemma4_cause_at(const gemma4_diagnosis *d, size_t index)
 {
     return &d->causes.list[index];
 }
+
+size_t gemma4_finding_count(const gemma4_diagnosis *d)
+{
+    return d->count;
+}
+
+const gemma4_finding *gemma4_finding_at(const gemma4_diagnosis *d, size_t index)
+{
+    return &d->findings[index];
+}

@@ -19,9 +19,12 @@ int gemma4_diagnose_dump(gemma4_diagnosis *diagnosis, gemma4_tap tap, size_t lay
 void gemma4_diagnose_unexplained(gemma4_diagnosis *diagnosis, const gemma4_dump_mistake *mistake, const char *text);
 /* After the last block: findings become causes, in the order of gemma4_causes. */
 int gemma4_diagnose_conclude(gemma4_diagnosis *diagnosis, gemma4_error *error);
-/* 0 where diagnosis is NULL. */
+/* The findings behind the causes, in dataflow order: those of the dump first. */
+size_t gemma4_finding_count(const gemma4_diagnosis *diagnosis);
+const gemma4_finding *gemma4_finding_at(const gemma4_diagnosis *diagnosis, size_t index);
 /* That of the model it was begun with. */
 const gemma4_config *gemma4_diagnosis_config(const gemma4_diagnosis *diagnosis);
+/* 0 where diagnosis is NULL. */
 size_t gemma4_cause_count(const gemma4_diagnosis *diagnosis);
 const gemma4_cause *gemma4_cause_at(const gemma4_diagnosis *diagnosis, size_t index);
 

@@ -23,6 +23,7 @@ typedef struct gemma4_subject {
     size_t T, first_position;
     const int32_t *tokens;   /* [T] */
     gemma4_schedule schedule;
+    const struct gemma4_planted *known; /* mistakes that every run makes, at all positions: those that the engine was found to have (ladder.h); NULL: none */
     bool search_layers;      /* points of the space are looked for in whole layers too, of which the dump holds outputs only */
     /* Which tokens the dump lists with their log-probabilities (listed.h): */
     size_t listed;           /* N at each position; 0: it lists none */

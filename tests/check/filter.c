@@ -117,7 +117,7 @@ static int outlasts_rounding(const gemma4_evidence *e, const gemma4_counter_mode
                              gemma4_error *error)
 {
     size_t n = e->subject->T * e->taps[tap].width;
-    gemma4_parameters wrong = gemma4_right_parameters(), right = gemma4_right_parameters();
+    gemma4_parameters right = gemma4_known_parameters(e->subject, e->block), wrong = right;
     gemma4_step step;
     real *values = calloc(2 * n, sizeof *values);
     gemma4_counter_apply(m, &wrong);

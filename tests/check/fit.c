@@ -186,7 +186,7 @@ int fit_choose(const fit_search *s, const gemma4_counter_model *m, gemma4_scope 
 {
     const gemma4_evidence *e = s->e;
     size_t T = e->subject->T, K = e->subject->model->config.top_k_experts;
-    gemma4_parameters right = gemma4_right_parameters(), parameters = right;
+    gemma4_parameters right = gemma4_known_parameters(e->subject, e->block), parameters = right;
     gemma4_step step = gemma4_evidence_step(e);
     int32_t *otherwise = calloc(T * K, sizeof *otherwise);
     if (!otherwise)

@@ -75,7 +75,7 @@ bool gemma4_can_show(const gemma4_evidence *e, const gemma4_planted *planted, ge
 static int predict_step(const gemma4_evidence *e, const gemma4_planted *planted, gemma4_tap tap, real *values, gemma4_error *error)
 {
     const gemma4_tap_evidence *t = &e->taps[tap];
-    gemma4_parameters parameters = gemma4_right_parameters();
+    gemma4_parameters parameters = gemma4_known_parameters(e->subject, e->block);
     gemma4_step step = gemma4_evidence_step(e);
     for (size_t i = 0; i < planted->count; i++)
         gemma4_counter_apply(planted->models[i], &parameters);
@@ -294,7 +294,7 @@ size_t fit_first_positions(const fit_search *s, const gemma4_planted *planted)
 {
     const gemma4_subject *subject = s->e->subject;
     size_t first = 0; /* position at which the mistake is made */
-    if (fit_sees_later(planted))
+    if (fit_sees_later(planted) || (subject->known && fit_sees_later(subject->known)))
         return 0;
     if (!fit_is_bridged(s->e) && (subject->tier->unit > UNIT_FLOAT32 || gemma4_is_one_step(s->e, planted->models[0], s->tap)))
         return 0;

@@ -490,6 +490,7 @@ int gemma4_judge(const gemma4_judgement *j, gemma4_report *report, gemma4_error 
     int status = list_taps(&g, error) || gemma4_subject_init(&g.subject, j->model, j->engine, gemma4_tier_of(j->dtype), error) ||
                  gemma4_subject_read_listed(&g.subject, j->engine, error) ? -1 : 0;
     g.subject.search_layers = j->search_layers;
+    g.subject.known = j->known;
     status = status || judge_blocks(&g, error) || conclude(&g, error) ? -1 : 0;
     gemma4_subject_free(&g.subject);
     return status;

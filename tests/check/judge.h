@@ -14,6 +14,7 @@ typedef struct gemma4_judgement {
     gemma4_activations *engine;
     gemma4_activations *golden;   /* NULL without a case */
     const char *dtype;            /* of the engine's arithmetic */
+    const struct gemma4_planted *known; /* mistakes that the engine is known to make, which the reference then makes too; golden is NULL then. NULL: none */
     bool search_layers;           /* as in gemma4_subject: seconds on a committed case, half a minute on 12 layers of width 128 */
     bool without_causes;          /* verdicts only: no counter-model is run */
     bool reference_only;          /* not even verdicts: only the reference is compared with the golden */

@@ -10,6 +10,7 @@
 #include "hash.h"
 #include "isolate.h"
 #include "judge.h"
+#include "ladder.h"
 #include "lint.h"
 #include "maps.h"
 #include "names.h"
@@ -35,6 +36,9 @@ static const char usage[] =
     "           [--case CASE] [--model DIR]\n"
     "       gemma4-check --manifest DUMPS        several dumps: a list (spec/report.md), or a folder of them\n"
     "           [--dtype D] [--json FILE] [--junit FILE] [--require full|layers|logits] [--search steps|layers]\n"
+    "       gemma4-check ladder --out DIR        the ladder's checkpoints, for engines that show nothing but logits\n"
+    "       gemma4-check ladder RESULTS          a folder with a dump a rung, or an HDF5 file with a group a rung\n"
+    "           [--dtype D] [--json FILE] [--junit FILE] [--require all]\n"
     "       gemma4-check list [CASE]             the cases; one case's tokens, schedule and positions\n"
     "       gemma4-check explain [CAUSE|--all]   the known mistakes, one of them, or all as Markdown\n"
     "       gemma4-check explain --space         the parameters by which other mistakes are identified, as Markdown\n"
@@ -708,6 +712,8 @@ int main(int argc, char **argv)
         status = command_agreement(&error);
     else if (!strcmp(argv[1], "self-test"))
         status = command_self_test(argc - 1, argv + 1, &error);
+    else if (!strcmp(argv[1], "ladder"))
+        said = (status = gemma4_ladder_command(argc - 2, argv + 2, &error)) >= 0;
     else if (!strcmp(argv[1], "names"))
         said = (status = command_names(argc - 2, argv + 2, &error)) >= 0;
     else

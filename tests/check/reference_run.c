@@ -15,6 +15,7 @@ struct gemma4_reference_run {
     const gemma4_subject *s;
     gemma4_activations *golden;
     gemma4_session *session;
+    gemma4_runner *runner; /* in its place, where the subject has known mistakes */
     gemma4_block next;
     real *h; /* [T, d] */
     /* Of the block at hand: */
@@ -109,7 +110,7 @@ static int keep_ids(gemma4_reference_run *run, const gemma4_tap_event *event, ge
     return status;
 }
 
-static int hook(void *context, gemma4_tap_event *event, gemma4_error *error)
+static int keep_event(void *context, const gemma4_tap_event *event, gemma4_error *error)
 {
     gemma4_reference_run *run = context;
     gemma4_tap tap = event->tap;
@@ -127,6 +128,37 @@ static int hook(void *context, gemma4_tap_event *event, gemma4_error *error)
     as_floats(event, run->s->T, run->expected[tap] + event->row * width);
     bool complete = event->row + event->rows == run->s->T; /* scores come a position at a time */
     return golden && complete ? apply_golden(run, tap, event->layer, width, error) : 0;
+}
+
+static int hook(void *context, gemma4_tap_event *event, gemma4_error *error)
+{
+    return keep_event(context, event, error);
+}
+
+/* With known mistakes there is no golden. */
+typedef struct mistaken_block {
+    gemma4_reference_run *run;
+    gemma4_error *error;
+    int status;
+} mistaken_block;
+
+static void see(void *context, const gemma4_tap_event *event)
+{
+    mistaken_block *m = context;
+    if (event->tap == GEMMA4_TAP_LOGPROBS) /* they follow from the logits, as without mistakes */
+        return;
+    m->status = m->status || keep_event(m->run, event, m->error) ? -1 : 0;
+}
+
+static int run_mistaken(gemma4_reference_run *run, gemma4_block block, gemma4_error *error)
+{
+    mistaken_block m = {run, error, 0};
+    const gemma4_block_run wanted = {.block = block, .see = see, .context = &m, .chosen = run->own_ids};
+    if (gemma4_run_block(run->runner, &wanted, run->h, error))
+        return -1;
+    if (gemma4_block_is_layer(&run->s->model->config, block))
+        memcpy(run->ids, run->own_ids, run->s->T * run->s->model->config.top_k_experts * sizeof *run->ids);
+    return m.status;
 }
 
 /* The log-probabilities of the tokens that the dump lists, from the golden's logits, or the reference's where it holds none. */
@@ -171,6 +203,8 @@ int gemma4_reference_run_next(gemma4_reference_run *run, const bool keep[GEMMA4_
         run->expected[tap] = NULL;
         run->agreement[tap] = -1;
     }
+    if (run->runner)
+        return run_mistaken(run, block, error) || (block == (gemma4_block)run->s->model->config.num_hidden_layers && follow_listed(run, error)) ? -1 : 0;
     if (block < 0)
         return gemma4_forward_embed(run->session, run->s->tokens, run->s->T, run->h, error);
     if (gemma4_block_is_layer(&run->s->model->config, block))
@@ -205,13 +239,16 @@ gemma4_reference_run *gemma4_reference_run_new(const gemma4_subject *s, gemma4_a
     }
     if (!ok)
         gemma4_fail(error, "comparison: out of memory");
-    if (ok && !((!golden || !check_golden(run, error)) && (run->session = gemma4_session_new(s->model, s->first_position, s->T, error))))
+    if (ok && s->known)
+        ok = (run->runner = gemma4_runner_new(s, error)) != NULL;
+    else if (ok && !((!golden || !check_golden(run, error)) && (run->session = gemma4_session_new(s->model, s->first_position, s->T, error))))
         ok = false;
     if (!ok) {
         gemma4_reference_run_free(run);
         return NULL;
     }
-    gemma4_session_set_hook(run->session, hook, run);
+    if (run->session)
+        gemma4_session_set_hook(run->session, hook, run);
     return run;
 }
 
@@ -225,5 +262,6 @@ void gemma4_reference_run_free(gemma4_reference_run *run)
     free(run->ids);
     free(run->own_ids);
     gemma4_session_free(run->session);
+    gemma4_runner_free(run->runner);
     free(run);
 }

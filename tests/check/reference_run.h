@@ -1,9 +1,9 @@
-/* The reference by itself, a block at a time, without anything of the engine: it is held against the golden, and what it computes is what an
+/* The reference by itself (with the subject's known mistakes), a block at a time, without anything of the engine: it is held against the golden, and what it computes is what an
  * engine's tensors are compared with when all earlier errors are to show. */
 #ifndef GEMMA4_REFERENCE_RUN_H
 #define GEMMA4_REFERENCE_RUN_H
 
-#include "evidence.h"
+#include "block_run.h"
 
 /* Largest relative RMS at which the reference counts as agreeing with a golden: three times the largest that `make agreement` prints. */
 #define GEMMA4_REFERENCE_AGREEMENT 1e-5

@@ -36,6 +36,7 @@ Suite *noise_suite(void);
 Suite *judge_suite(void);
 Suite *listed_suite(void);
 Suite *several_suite(void);
+Suite *ladder_suite(void);
 Suite *schema_suite(void);
 Suite *dump_header_suite(void);
 Suite *recognise_suite(void);

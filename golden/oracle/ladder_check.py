@@ -1,0 +1,265 @@
+"""Climbs the ladder with right and with faulty engines, through gemma4-check ladder (spec/ladder.md).
+
+    python ladder_check.py --check ../../build/gemma4-check [--fault NAME] [--sample N] [--combinations N] [--form FORM] [--jobs 2]
+
+    honest        transformers as it is, float32 and bfloat16, logits and 20 best log-probabilities: no rung may fail
+    alone         every fault of plant.py that is visible in some rung's logits, alone: is it detected, and named?
+    together      2, 3, 4 and 6 faults that enter at different steps, float32 logits: how many are named, how many names are wrong?
+
+A fault is visible in a rung where it moves float32 logits by VISIBLE or more (relative RMS); for bfloat16, by BFLOAT16_TIMES as much as rounding
+to bfloat16 moves that rung. Named: a cause has its id, or lists it among at most three equivalent ones. Prints a line for each miss, the table,
+one summary line; exit status 0 only if every rate is reached.
+"""
+
+import argparse
+import dataclasses
+import json
+import os
+import random
+import subprocess
+import sys
+import tempfile
+import time
+
+import torch
+
+import ladder
+import manifest
+import plant
+import planted
+import runs
+
+VISIBLE, BFLOAT16_TIMES, MOST_EQUIVALENT = 5e-6, 4, 3
+# form -> dtype, log-probabilities, least rate of detected and of named
+FORMS = {"float32 logits": ("float32", None, 1.0, 0.95), "float32 top-20": ("float32", 20, 0.0, 0.90), "bfloat16 logits": ("bfloat16", None, 1.0, 0.80)}
+TOGETHER, COMBINATIONS = (2, 3, 4, 6), 40
+LEAST_NAMED_TOGETHER, MOST_WRONG = 0.85, 0.03
+SECONDS = 60
+
+
+@dataclasses.dataclass
+class Climb:
+    faults: tuple
+    form: str
+    visible: bool = True
+    status: int = -1
+    named: int = 0
+    names: int = 0  # causes that are named
+    wrong: int = 0
+    seconds: float = 0
+    said: str = ""
+
+
+def relative(a, b):
+    """Relative RMS of a against b; infinite where a is not finite."""
+    error = float(((a.double() - b.double()).square().sum() / b.double().square().sum()).sqrt())
+    return error if error == error else float("inf")
+
+
+class Engines:
+    """Right engines of each dtype on all rungs, and faulty copies of them."""
+
+    def __init__(self, directory):
+        self.directory, self.models, self.right = directory, {}, {}
+        self.rungs = ladder.rungs(directory)
+
+    def logits(self, dtype, faults=()):
+        """{rung: logits}; a rung on which the faulty engine does not run at all is left out."""
+        if dtype not in self.models:
+            self.models[dtype] = ladder.load(self.directory, dtype)
+        found = {}
+        for rung in self.rungs:
+            try:
+                found[rung["rung"]] = ladder.logits_of(self.models[dtype][rung["checkpoint"]], rung, faults)
+            except (RuntimeError, ValueError, IndexError, TypeError):
+                if not faults:
+                    raise
+        if not faults:
+            self.right[dtype] = found
+        return found
+
+    def of_right(self, dtype):
+        return self.right[dtype] if dtype in self.right else self.logits(dtype)
+
+    def is_visible(self, dtype, faulty):
+        """faulty: the float32 logits. Is any rung moved enough to be seen in that dtype?"""
+        right = self.of_right("float32")
+        rounding = {name: relative(logits, right[name]) for name, logits in self.of_right(dtype).items()}
+        return any(relative(logits, right[name]) >= max(VISIBLE, BFLOAT16_TIMES * rounding[name]) for name, logits in faulty.items())
+
+
+def judge(program, engines, logits, faults, form):
+    """One climb, judged."""
+    dtype, logprobs, _, _ = FORMS[form]
+    climb = Climb(tuple(faults), form)
+    with tempfile.TemporaryDirectory() as folder:
+        for rung in engines.rungs:
+            if rung["rung"] in logits:
+                ladder.write(os.path.join(folder, rung["rung"] + ".h5"), rung, logits[rung["rung"]], dtype, logprobs)
+        report, before = os.path.join(folder, "report.json"), time.time()
+        done = subprocess.run([program, "ladder", folder, "--json", report], capture_output=True, text=True, timeout=1800)
+        climb.seconds, climb.status = time.time() - before, done.returncode
+        if done.returncode not in (0, 1):
+            climb.said = done.stderr.strip()
+            return climb
+        with open(report, encoding="utf-8") as f:
+            result = json.load(f)
+    causes = [{cause["id"], *cause["equivalent"]} for cause in result["causes"] if len(cause["equivalent"]) <= MOST_EQUIVALENT]
+    wanted = {plant.FAULTS[fault].cause: planted.SAID_BY.get(plant.FAULTS[fault].cause) for fault in faults}
+    climb.named = sum(any(cause in ids or said_by(result, said) for ids in causes) for cause, said in wanted.items())
+    climb.names = len(causes)
+    climb.wrong = sum(not any(cause in ids for cause in wanted) and "identified" not in ids for ids in causes)
+    fails = [rung["rung"] for rung in result["rungs"] if rung["verdict"] == "FAIL"]
+    unexplained = [rung["rung"] for rung in result["rungs"] if rung["verdict"] == "FAIL" and not rung["causes"]]
+    climb.said = (f"fails {', '.join(fails) or 'nowhere'}; causes {'; '.join(said_of(cause) for cause in result['causes']) or 'none'}; "
+                  f"unexplained {', '.join(unexplained) or 'none'}")
+    return climb
+
+
+def said_of(cause):
+    name = cause["wrong"] if cause["id"] == "identified" else cause["id"]
+    return " or ".join([name, *cause["equivalent"]])
+
+
+def said_by(result, said):
+    """Is the mistake one value of a parameter, and does a cause say it?"""
+    return said and any(cause["wrong"].startswith(f"{said[0]} = {said[1]}") for cause in result["causes"] if cause["id"] == "identified")
+
+
+# --- what is measured: each returns the climbs, and the lines of its table -----------------------------------------------
+
+
+def honest(program, engines):
+    climbs = []
+    for form, (dtype, logprobs) in {**{f: v[:2] for f, v in FORMS.items()}, "bfloat16 top-20": ("bfloat16", 20)}.items():
+        FORMS.setdefault(form, (dtype, logprobs, 0, 0))
+        climb = judge(program, engines, engines.of_right(dtype), (), form)
+        print(f"honest {form}: {'no alarm' if climb.status == 0 else 'ALARM: ' + climb.said}, {climb.seconds:.0f} s", flush=True)
+        climbs.append(climb)
+    del FORMS["bfloat16 top-20"]
+    return climbs
+
+
+def alone(task):
+    """The climbs of one fault, in every form."""
+    program, directory, fault, forms = task
+    engines = kept(directory)
+    climbs, faulty = [], {"float32": engines.logits("float32", [fault])}
+    for form in forms:
+        dtype = FORMS[form][0]
+        if not engines.is_visible(dtype, faulty["float32"]):
+            climbs.append(Climb((fault,), form, visible=False))
+            continue
+        if dtype not in faulty:
+            faulty[dtype] = engines.logits(dtype, [fault])
+        climbs.append(judge(program, engines, faulty[dtype], [fault], form))
+    return climbs
+
+
+def together(task):
+    program, directory, faults, _ = task
+    engines = kept(directory)
+    return [judge(program, engines, engines.logits("float32", faults), faults, "float32 logits")]
+
+
+_ENGINES = {}
+
+
+def kept(directory):
+    """One of each process."""
+    if directory not in _ENGINES:
+        _ENGINES[directory] = Engines(directory)
+    return _ENGINES[directory]
+
+
+def combinations(visible, count, seed=1):
+    """So many sets of faults that enter at different steps, in the sizes of TOGETHER by turns."""
+    draw, sets = random.Random(seed), []
+    while len(sets) < count:
+        faults, taps = [], set()
+        for fault in draw.sample(sorted(visible), len(visible)):
+            if len(faults) < TOGETHER[len(sets) % len(TOGETHER)] and plant.FAULTS[fault].first not in taps:
+                faults.append(fault)
+                taps.add(plant.FAULTS[fault].first)
+        sets.append(sorted(faults))
+    return sets
+
+
+def report_alone(climbs, forms):
+    reached = True
+    for form in forms:
+        every = [c for c in climbs if c.form == form]
+        seen = [c for c in every if c.visible]
+        if not seen:
+            continue
+        detected, named = (sum(values) / len(seen) for values in zip(*((c.status == 1, c.named > 0) for c in seen)))
+        wrong = sum(c.wrong > 0 for c in seen) / len(seen)
+        kept_up = detected >= FORMS[form][2] and named >= FORMS[form][3]
+        reached = reached and kept_up
+        print(f"alone, {form:16s} {len(seen):3d} of {len(every):3d} visible; detected {detected:6.1%}, named {named:6.1%}, wrong names {wrong:6.1%}"
+              f"{'' if kept_up else '   below what is required'}", flush=True)
+        hidden = sorted(c.faults[0] for c in every if not c.visible)
+        if hidden:
+            print(f"    not visible: {', '.join(hidden)}")
+    return reached
+
+
+def report_together(climbs):
+    if not climbs:
+        return True
+    planted_ones, names = sum(len(c.faults) for c in climbs), sum(c.names for c in climbs)
+    for size in TOGETHER:
+        some = [c for c in climbs if len(c.faults) == size]
+        if some:
+            print(f"together, {size} faults: {sum(c.named for c in some) / (size * len(some)):6.1%} of them named, in {len(some)} engines")
+    named, wrong = sum(c.named for c in climbs) / planted_ones, sum(c.wrong for c in climbs) / max(names, 1)
+    kept_up = named >= LEAST_NAMED_TOGETHER and wrong <= MOST_WRONG
+    print(f"together, all: {named:6.1%} named, {wrong:6.1%} of the names wrong{'' if kept_up else '   below what is required'}")
+    return kept_up
+
+
+def arguments():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--check", required=True, metavar="PATH", help="the gemma4-check program")
+    parser.add_argument("--fault", action="append", choices=sorted(plant.FAULTS), metavar="NAME", help="only this fault")
+    parser.add_argument("--form", action="append", choices=list(FORMS), help="only this form of dumps")
+    parser.add_argument("--sample", type=int, default=1, metavar="N", help="only every Nth fault")
+    parser.add_argument("--combinations", type=int, default=COMBINATIONS, metavar="N")
+    parser.add_argument("--jobs", type=int, default=2)
+    parser.add_argument("--out", default=os.path.join(manifest.REPOSITORY, "build", "ladder"))
+    return parser.parse_args()
+
+
+def main():
+    args = arguments()
+    torch.set_num_threads(1)
+    before = time.time()
+    subprocess.run([args.check, "ladder", "--out", args.out], check=True, stdout=subprocess.DEVNULL)
+    generated = time.time() - before
+    forms = args.form or list(FORMS)
+    right = honest(args.check, kept(args.out))
+    slowest = generated + max(c.seconds for c in right)
+    alarms = sum(c.status != 0 for c in right)
+
+    faults = (args.fault or list(plant.FAULTS))[::args.sample]
+    climbs = []
+    for some in runs.in_parallel(alone, [(args.check, args.out, fault, forms) for fault in faults], args.jobs):
+        for c in some:
+            climbs.append(c)
+            if c.visible and (c.status != 1 or not c.named or c.wrong):
+                print(f"MISS {c.faults[0]} [{c.form}] {'' if c.status == 1 else f'status {c.status}; '}{c.said}", flush=True)
+    visible = {c.faults[0] for c in climbs if c.form == forms[0] and c.visible}
+    sets = combinations(visible, args.combinations) if len(visible) >= max(TOGETHER) else []
+    many = []
+    for some in runs.in_parallel(together, [(args.check, args.out, faults, None) for faults in sets], args.jobs):
+        for c in some:
+            many.append(c)
+            print(f"together {c.named} of {len(c.faults)}, {c.wrong} wrong: {', '.join(c.faults)}: {c.said}", flush=True)
+    reached = [alarms == 0, report_alone(climbs, forms), report_together(many), slowest <= SECONDS]
+    print(f"ladder: {len(right)} honest climbs, {alarms} alarms; {len(faults)} faults alone, {len(many)} combinations; generated and judged in "
+          f"{slowest:.0f} s; {'every rate reached' if all(reached) else 'rates missed'}")
+    sys.exit(0 if all(reached) else 1)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,41 @@
+/* Between the parts of the ladder: what is open of a rung, and judging it. */
+#ifndef GEMMA4_LADDER_INTERNAL_H
+#define GEMMA4_LADDER_INTERNAL_H
+
+#include "ladder.h"
+#include "report.h"
+
+struct gemma4_opened_rung {
+    gemma4_model *model;
+    gemma4_activations *engine, *golden;
+    const char *dtype;
+};
+
+/* Opens what there is of every rung; results say where that is nothing, or unusable. */
+int ladder_open_dumps(gemma4_climb *climb, const char *path, gemma4_error *error);
+void ladder_close_dumps(gemma4_climb *climb);
+
+/* How a rung is judged. */
+typedef struct ladder_try {
+    const gemma4_planted *known; /* planted in what is expected */
+    bool causes;                 /* what fails is to be explained */
+    bool points;                 /* by points of the space too */
+} ladder_try;
+
+/* The report is to be freed whatever is returned. */
+int ladder_judge(const gemma4_climb *climb, size_t rung, const ladder_try *how, gemma4_report *report, gemma4_error *error);
+/* Does the rung pass with these mistakes planted? A rung that cannot be judged fails, with error filled. */
+int ladder_passes(const gemma4_climb *climb, size_t rung, const gemma4_planted *known, bool *passes, gemma4_error *error);
+
+/* The causes found so far, those that hold everywhere, as they are planted in a rung: the first candidate of each; of cause `other`
+ * (GEMMA4_NO_MODEL: of none) that candidate. */
+gemma4_planted ladder_known(const gemma4_climb *climb, size_t rung, size_t other, size_t candidate);
+/* One more. */
+void ladder_plant(gemma4_planted *planted, const gemma4_climb *climb, size_t rung, const gemma4_ladder_candidate *candidate);
+
+/* Makes causes of what a report explains, where no other rung contradicts it and the rung passes with them; *taken says whether it does. known is
+ * what was planted. */
+int ladder_take_causes(gemma4_climb *climb, size_t rung, const gemma4_report *report, const gemma4_planted *known, bool *taken, gemma4_error *error);
+void ladder_free_cause(gemma4_ladder_cause *cause);
+
+#endif

@@ -1,0 +1,408 @@
+/* The ladder (tests/check/ladder.h): what its rungs can show, and what a climb says of engines with planted mistakes. */
+#include "ladder.h"
+#include "planted_engine.h"
+#include "suites.h"
+#include "support.h"
+
+#include <hdf5.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+#define COUNT(table) (sizeof(table) / sizeof *(table))
+
+static gemma4_ladder ladder;
+
+static void open_ladder(void)
+{
+    gemma4_error error = {""};
+    ck_assert_msg(gemma4_ladder_open(&ladder, &error) == 0, "%s", error.message);
+}
+
+static void close_ladder(void)
+{
+    gemma4_ladder_close(&ladder);
+}
+
+static size_t rung_named(const char *name)
+{
+    size_t i = 0;
+    while (i < ladder.count && strcmp(ladder.rungs[i].name, name))
+        i++;
+    ck_assert_msg(i < ladder.count, "no rung %s", name);
+    return i;
+}
+
+static const gemma4_counter_model *mistake(const char *id)
+{
+    for (size_t i = 0; i < gemma4_counter_model_count(); i++)
+        if (!strcmp(gemma4_counter_model_at(i)->id, id))
+            return gemma4_counter_model_at(i);
+    ck_abort_msg("no counter-model %s", id);
+    return NULL;
+}
+
+static gemma4_model *model_of(size_t rung)
+{
+    gemma4_error error = {""};
+    const gemma4_case *c = ladder.rungs[rung].the_case;
+    ck_assert_msg(gemma4_case_provide_checkpoint(c, &error) == 0, "%s", error.message);
+    gemma4_model *model = gemma4_model_open(c->checkpoint_dir, &error);
+    ck_assert_msg(model != NULL, "%s", error.message);
+    return model;
+}
+
+/* --- the rungs --- */
+
+START_TEST(there_are_enough_rungs)
+{
+    ck_assert_uint_ge(ladder.count, 24);
+    for (size_t i = 0; i < ladder.count; i++)
+        for (size_t k = 0; k < ladder.rungs[i].need_count; k++)
+            ASSERT_EACH(ladder.rungs[i].needs[k] < i, "%s needs a later rung", ladder.rungs[i].name);
+}
+END_TEST
+
+static bool is_zero(const gemma4_weight *w)
+{
+    const uint16_t *bits = w->data;
+    for (size_t i = 0; i < w->rows * w->cols; i++)
+        if (bits[i] & 0x7FFF)
+            return false;
+    return true;
+}
+
+/* a: attention, d: dense MLP, e: experts, of each layer in turn; '-' where it is silent. */
+static const struct {
+    const char *rung, *alive;
+} ALIVE[] = {
+    {"linear-head", "---"}, {"head", "---"}, {"small-embedding", "---"}, {"dense", "-d-"}, {"small-dense", "-de"}, {"scalars", "-d--d--d-"},
+    {"full", "a--"}, {"small-full", "a--"}, {"sliding", "a-----"}, {"small-sliding", "a-----"}, {"equal-experts", "--e"}, {"router", "--e"},
+    {"small-experts", "-de"}, {"branches", "-de"}, {"block-full", "ade"}, {"block-sliding", "ade---"}, {"pattern", "a--a--a--a--a--"},
+    {"shallow", "adeade"}, {"deep", "adeadeadeadeadeade"},
+};
+
+START_TEST(only_what_a_rung_is_about_is_alive)
+{
+    gemma4_model *model = model_of(rung_named(ALIVE[_i].rung));
+    const char *alive = ALIVE[_i].alive;
+    ck_assert_uint_eq(strlen(alive), 3 * model->config.num_hidden_layers);
+    ck_assert_int_eq(model->config.layers[model->config.num_hidden_layers - 1].kind, GEMMA4_FULL);
+    for (size_t l = 0; l < model->config.num_hidden_layers; l++) {
+        const gemma4_weight *last[] = {&model->layers[l].o_proj, &model->layers[l].down_proj, &model->layers[l].experts_down_proj};
+        for (size_t i = 0; i < COUNT(last); i++)
+            ck_assert_msg(is_zero(last[i]) == (alive[3 * l + i] == '-'), "layer %zu, branch %zu", l, i);
+    }
+    gemma4_model_close(model);
+}
+END_TEST
+
+START_TEST(equal_experts_are_equal)
+{
+    gemma4_model *equal = model_of(rung_named("equal-experts")), *others = model_of(rung_named("router"));
+    const gemma4_weight *w = &equal->layers[0].experts_gate_up_proj, *o = &others->layers[0].experts_gate_up_proj;
+    size_t bytes = w->rows / equal->config.num_experts * w->cols * sizeof(uint16_t);
+    for (size_t e = 1; e < equal->config.num_experts; e++)
+        ck_assert_int_eq(memcmp((const char *)w->data + e * bytes, w->data, bytes), 0);
+    ck_assert_int_ne(memcmp((const char *)o->data + bytes, o->data, bytes), 0);
+    gemma4_model_close(equal);
+    gemma4_model_close(others);
+}
+END_TEST
+
+/* --- climbs --- */
+
+/* A simulated engine with up to two mistakes, on so many rungs; the folder with its dumps. */
+static char *climb_of(const char *const *rungs, size_t count, const char *first, const char *second, size_t logprobs)
+{
+    char *folder = test_fresh_dir();
+    for (size_t i = 0; i < count; i++) {
+        gemma4_error error = {""};
+        size_t rung = rung_named(rungs[i]);
+        gemma4_model *model = model_of(rung);
+        char name[80];
+        const gemma4_simulation s = {.the_case = ladder.rungs[rung].the_case, .model = model, .tier = "float32",
+                                     .planted = {first ? mistake(first) : NULL, second ? mistake(second) : NULL},
+                                     .only_layer = {-1, -1}, .taps = GEMMA4_SET_LOGITS, .logprobs = logprobs};
+        snprintf(name, sizeof name, "%s.h5", rungs[i]);
+        ck_assert_msg(gemma4_simulate(&s, test_join(folder, name), &error) == 0, "%s", error.message);
+        gemma4_model_close(model);
+    }
+    return folder;
+}
+
+static gemma4_climb climb(const char *folder)
+{
+    gemma4_climb c;
+    gemma4_error error = {""};
+    ck_assert_msg(gemma4_climb_ladder(&ladder, folder, NULL, &c, &error) == 0, "%s", error.message);
+    return c;
+}
+
+static gemma4_rung_verdict verdict_of(const gemma4_climb *c, const char *rung)
+{
+    return c->results[rung_named(rung)].verdict;
+}
+
+static const char *const FEW[] = {"linear-head", "head", "dense", "full-one-token", "full"};
+
+START_TEST(a_right_engine_passes)
+{
+    gemma4_climb c = climb(climb_of(FEW, COUNT(FEW), NULL, NULL, _i ? 20 : 0));
+    for (size_t i = 0; i < COUNT(FEW); i++)
+        ck_assert_int_eq(verdict_of(&c, FEW[i]), GEMMA4_RUNG_PASSES);
+    ck_assert_uint_eq(gemma4_climb_count(&c, GEMMA4_RUNG_NOT_COVERED), ladder.count - COUNT(FEW));
+    ck_assert_int_eq(gemma4_climb_status(&c), 0);
+    ck_assert_uint_eq(c.cause_count, 0);
+    ck_assert_str_eq(c.dtype, "float32");
+    gemma4_climb_free(&c);
+}
+END_TEST
+
+static const struct {
+    const char *first, *second;   /* what is planted */
+    size_t logprobs;
+    const char *rung, *other;     /* where each is found */
+} PLANTED[] = {
+    {"softcap-missing", NULL, 0, "head", NULL},
+    {"v-norm-missing", NULL, 0, "full-one-token", NULL},
+    {"softcap-missing", "v-norm-missing", 0, "head", "full-one-token"},
+    {"softcap-missing", "v-norm-missing", 20, "head", "full-one-token"},
+    {"softcap-missing", "attn-scale-inv-sqrt-d", 0, "head", "full"},
+};
+
+/* What was found is planted in what later rungs are judged against: they pass, or show the next mistake. */
+START_TEST(what_is_found_is_carried_forward)
+{
+    gemma4_climb c = climb(climb_of(FEW, COUNT(FEW), PLANTED[_i].first, PLANTED[_i].second, PLANTED[_i].logprobs));
+    const char *ids[] = {PLANTED[_i].first, PLANTED[_i].second}, *rungs[] = {PLANTED[_i].rung, PLANTED[_i].other};
+    size_t planted = PLANTED[_i].second ? 2 : 1;
+    ck_assert_uint_eq(c.cause_count, planted);
+    for (size_t i = 0; i < planted; i++) {
+        ck_assert_str_eq(c.causes[i].candidates[0].model->id, ids[i]);
+        ck_assert_uint_eq(c.causes[i].rung, rung_named(rungs[i]));
+    }
+    for (size_t i = 0; i < COUNT(FEW); i++) {
+        bool is_found_here = !strcmp(FEW[i], rungs[0]) || (planted == 2 && !strcmp(FEW[i], rungs[1]));
+        ck_assert_msg(verdict_of(&c, FEW[i]) == (is_found_here ? GEMMA4_RUNG_FAILS : GEMMA4_RUNG_PASSES), "%s", FEW[i]);
+    }
+    ck_assert_int_eq(gemma4_climb_status(&c), 1);
+    gemma4_climb_free(&c);
+}
+END_TEST
+
+/* Two mistakes at once in the first rung that shows either: one of them shows alone further up. */
+START_TEST(a_rung_is_judged_again_when_more_is_known)
+{
+    static const char *const rungs[] = {"linear-head", "head", "full-two-tokens", "sliding-two-tokens"};
+    gemma4_climb c = climb(climb_of(rungs, COUNT(rungs), "rope-pairing-contiguous", "attn-scale-inv-sqrt-d", 0));
+    ck_assert_uint_eq(c.cause_count, 2);
+    ck_assert_str_eq(c.causes[0].candidates[0].model->id, "attn-scale-inv-sqrt-d");
+    ck_assert_uint_eq(c.causes[0].rung, rung_named("sliding-two-tokens"));
+    ck_assert_uint_eq(c.causes[1].rung, rung_named("full-two-tokens"));
+    gemma4_climb_free(&c);
+}
+END_TEST
+
+/* The logits of another rung, with the tokens of this one: nothing explains them. */
+static void spoil(const char *folder, const char *rung)
+{
+    char name[80];
+    snprintf(name, sizeof name, "%s.h5", rung);
+    hid_t file = H5Fopen(test_join(folder, name), H5F_ACC_RDWR, H5P_DEFAULT), set = H5Dopen2(file, "logits", H5P_DEFAULT);
+    hid_t space = H5Dget_space(set);
+    size_t n = (size_t)H5Sget_simple_extent_npoints(space);
+    float *values = malloc(n * sizeof *values);
+    ck_assert(values && H5Dread(set, H5T_NATIVE_FLOAT, H5S_ALL, H5S_ALL, H5P_DEFAULT, values) >= 0);
+    for (size_t i = 0; i < n; i++)
+        values[i] += (float)((i * 7919 % 31) / 31.0 - 0.5) * 4;
+    ck_assert(H5Dwrite(set, H5T_NATIVE_FLOAT, H5S_ALL, H5S_ALL, H5P_DEFAULT, values) >= 0);
+    free(values);
+    H5Sclose(space);
+    H5Dclose(set);
+    H5Fclose(file);
+}
+
+START_TEST(only_what_needs_an_unexplained_rung_is_left_unjudged)
+{
+    char *folder = climb_of(FEW, COUNT(FEW), NULL, NULL, 0);
+    spoil(folder, "full-one-token");
+    gemma4_climb c = climb(folder);
+    ck_assert_int_eq(verdict_of(&c, "full-one-token"), GEMMA4_RUNG_FAILS);
+    ck_assert_uint_eq(c.results[rung_named("full-one-token")].cause_count, 0);
+    ck_assert_str_ne(c.results[rung_named("full-one-token")].message, "");
+    ck_assert_int_eq(verdict_of(&c, "dense"), GEMMA4_RUNG_PASSES);
+    /* full needs full-two-tokens, of which there is no dump, and that one needs the failing rung. */
+    ck_assert_int_eq(verdict_of(&c, "full"), GEMMA4_RUNG_NOT_JUDGED);
+    ck_assert_int_eq(gemma4_climb_status(&c), 1);
+    gemma4_climb_free(&c);
+}
+END_TEST
+
+START_TEST(a_dump_that_cannot_be_read_is_said)
+{
+    char *folder = climb_of(FEW, 2, NULL, NULL, 0);
+    test_write_text(test_join(folder, "dense.h5"), "no HDF5");
+    test_write_text(test_join(folder, "dnese.h5"), "");
+    gemma4_climb c = climb(folder);
+    ck_assert_int_eq(verdict_of(&c, "dense"), GEMMA4_RUNG_UNUSABLE);
+    ck_assert(strstr(c.results[rung_named("dense")].message, "dense.h5") != NULL);
+    ck_assert_str_eq(c.strangers, "dnese.h5");
+    ck_assert_int_eq(verdict_of(&c, "head"), GEMMA4_RUNG_PASSES);
+    ck_assert_int_eq(gemma4_climb_status(&c), 2);
+    gemma4_climb_free(&c);
+}
+END_TEST
+
+START_TEST(another_rung_s_dump_is_refused)
+{
+    char *folder = climb_of(FEW, 2, NULL, NULL, 0);
+    ck_assert_int_eq(rename(test_join(folder, "linear-head.h5"), test_join(folder, "dense.h5")), 0);
+    gemma4_climb c = climb(folder);
+    ck_assert_int_eq(verdict_of(&c, "dense"), GEMMA4_RUNG_UNUSABLE);
+    ck_assert(strstr(c.results[rung_named("dense")].message, "attribute case: expected 'dense', found 'linear-head'") != NULL);
+    gemma4_climb_free(&c);
+}
+END_TEST
+
+START_TEST(an_empty_folder_is_refused)
+{
+    gemma4_error error = {""};
+    gemma4_climb c;
+    ck_assert_int_eq(gemma4_climb_ladder(&ladder, test_fresh_dir(), NULL, &c, &error), -1);
+    assert_message_contains(&error, "expected a file of at least one rung");
+    gemma4_climb_free(&c);
+    ck_assert_int_eq(gemma4_climb_ladder(&ladder, test_path("nowhere"), NULL, &c, &error), -1);
+    assert_message_contains(&error, "nowhere: cannot open");
+    gemma4_climb_free(&c);
+}
+END_TEST
+
+START_TEST(a_report_takes_no_dump_s_place)
+{
+    gemma4_error error = {""};
+    char *folder = climb_of(FEW, 1, NULL, NULL, 0), *argv[] = {folder, "--json", test_join(folder, "linear-head.h5")};
+    ck_assert_int_eq(gemma4_ladder_command(3, argv, &error), 2);
+    gemma4_climb c = climb(folder);
+    ck_assert_int_eq(verdict_of(&c, "linear-head"), GEMMA4_RUNG_PASSES);
+    gemma4_climb_free(&c);
+}
+END_TEST
+
+/* One file, a group a rung. */
+static char *grouped(const char *folder, const char *const *rungs, size_t count)
+{
+    char *path = test_join(folder, "all.h5");
+    hid_t to = H5Fcreate(path, H5F_ACC_TRUNC, H5P_DEFAULT, H5P_DEFAULT);
+    for (size_t i = 0; i < count; i++) {
+        char name[80];
+        snprintf(name, sizeof name, "%s.h5", rungs[i]);
+        hid_t from = H5Fopen(test_join(folder, name), H5F_ACC_RDONLY, H5P_DEFAULT);
+        ck_assert(H5Ocopy(from, "/", to, rungs[i], H5P_DEFAULT, H5P_DEFAULT) >= 0);
+        H5Fclose(from);
+    }
+    H5Fclose(to);
+    return path;
+}
+
+START_TEST(groups_of_one_file_are_rungs)
+{
+    char *folder = climb_of(FEW, COUNT(FEW), "softcap-missing", NULL, 0);
+    gemma4_climb c = climb(grouped(folder, FEW, COUNT(FEW)));
+    ck_assert_uint_eq(gemma4_climb_count(&c, GEMMA4_RUNG_NOT_COVERED), ladder.count - COUNT(FEW));
+    ck_assert_uint_eq(c.cause_count, 1);
+    ck_assert_str_eq(c.causes[0].candidates[0].model->id, "softcap-missing");
+    ck_assert_int_eq(verdict_of(&c, "dense"), GEMMA4_RUNG_PASSES);
+    gemma4_climb_free(&c);
+}
+END_TEST
+
+START_TEST(a_file_without_groups_is_refused)
+{
+    gemma4_error error = {""};
+    gemma4_climb c;
+    char *folder = climb_of(FEW, 1, NULL, NULL, 0);
+    ck_assert_int_eq(gemma4_climb_ladder(&ladder, test_join(folder, "linear-head.h5"), NULL, &c, &error), -1);
+    assert_message_contains(&error, "expected the group of at least one rung");
+    gemma4_climb_free(&c);
+}
+END_TEST
+
+/* --- reports --- */
+
+static const char *text_of(const gemma4_climb *c, void (*write)(FILE *, const gemma4_climb *))
+{
+    static char text[65536];
+    FILE *f = fmemopen(text, sizeof text, "w");
+    write(f, c);
+    fclose(f);
+    return text;
+}
+
+START_TEST(reports_say_what_was_found)
+{
+    gemma4_climb c = climb(climb_of(FEW, 3, "softcap-missing", NULL, 0));
+    const char *text = text_of(&c, gemma4_climb_text);
+    ck_assert(strstr(text, "FAIL: softcap-missing\n") && strstr(text, "ok, with the cause found above\n"));
+    ck_assert(strstr(text, "Cause: softcap-missing, first at rung head"));
+    ck_assert(strstr(text, "DOES NOT CONFORM: 1 of 3 rungs fail, 1 cause found"));
+    gemma4_error error = {""};
+    const char *json = text_of(&c, gemma4_climb_json), *id;
+    gemma4_document *document = gemma4_document_parse("report", json, strlen(json), &error);
+    ck_assert_msg(document != NULL, "%s", error.message);
+    const gemma4_node *root = gemma4_document_root(document);
+    ck_assert_int_eq(gemma4_get_string(root, "verdict", &id, &error), 0);
+    ck_assert_str_eq(id, "FAIL");
+    ck_assert_int_eq(gemma4_get_string(&gemma4_node_get(root, "causes")->items[0], "id", &id, &error), 0);
+    ck_assert_str_eq(id, "softcap-missing");
+    ck_assert_uint_eq(gemma4_node_get(root, "rungs")->count, ladder.count);
+    gemma4_document_free(document);
+    ck_assert(strstr(text_of(&c, gemma4_climb_junit), "failures=\"1\" errors=\"0\""));
+    gemma4_climb_free(&c);
+}
+END_TEST
+
+START_TEST(the_ladder_is_written)
+{
+    gemma4_error error = {""};
+    char *folder = test_join(test_fresh_dir(), "ladder");
+    ck_assert_msg(gemma4_ladder_write(&ladder, folder, &error) == 0, "%s", error.message);
+    gemma4_document *document = gemma4_document_read(test_join(folder, "ladder.json"), &error);
+    ck_assert_msg(document != NULL, "%s", error.message);
+    const gemma4_node *rungs = gemma4_node_get(gemma4_document_root(document), "rungs");
+    ck_assert_uint_eq(rungs->count, ladder.count);
+    for (size_t i = 0; i < rungs->count; i++) {
+        const char *checkpoint;
+        ck_assert_int_eq(gemma4_get_string(&rungs->items[i], "checkpoint", &checkpoint, &error), 0);
+        ASSERT_EACH(strlen(test_read(test_join(test_join(folder, checkpoint), "tokenizer.json"))) > 0, "%s", checkpoint);
+    }
+    gemma4_document_free(document);
+}
+END_TEST
+
+Suite *ladder_suite(void)
+{
+    Suite *suite = suite_create("ladder");
+    TCase *rungs = tcase_create("rungs"), *climbs = tcase_create("climbs"), *reports = tcase_create("reports");
+    TCase *cases[] = {rungs, climbs, reports};
+    for (size_t i = 0; i < COUNT(cases); i++) {
+        tcase_add_checked_fixture(cases[i], open_ladder, close_ladder);
+        tcase_set_timeout(cases[i], 120);
+        suite_add_tcase(suite, cases[i]);
+    }
+    tcase_add_test(rungs, there_are_enough_rungs);
+    tcase_add_loop_test(rungs, only_what_a_rung_is_about_is_alive, 0, COUNT(ALIVE));
+    tcase_add_test(rungs, equal_experts_are_equal);
+    tcase_add_loop_test(climbs, a_right_engine_passes, 0, 2);
+    tcase_add_loop_test(climbs, what_is_found_is_carried_forward, 0, COUNT(PLANTED));
+    tcase_add_test(climbs, a_rung_is_judged_again_when_more_is_known);
+    tcase_add_test(climbs, only_what_needs_an_unexplained_rung_is_left_unjudged);
+    tcase_add_test(climbs, a_dump_that_cannot_be_read_is_said);
+    tcase_add_test(climbs, another_rung_s_dump_is_refused);
+    tcase_add_test(climbs, an_empty_folder_is_refused);
+    tcase_add_test(climbs, a_report_takes_no_dump_s_place);
+    tcase_add_test(climbs, groups_of_one_file_are_rungs);
+    tcase_add_test(climbs, a_file_without_groups_is_refused);
+    tcase_add_test(reports, reports_say_what_was_found);
+    tcase_add_test(reports, the_ladder_is_written);
+    return suite;
+}
