@@ -225,12 +225,12 @@ static int bind_weights(gemma4_model *model, const char *directory, bool *used, 
     return check_unused(model, prefix, used, error);
 }
 
-static int read_config(gemma4_model *model, const char *directory, gemma4_error *error)
+static int read_config(const char *directory, gemma4_config *config, gemma4_error *error)
 {
     char *path;
     if (asprintf(&path, "%s/config.json", directory) < 0)
         return gemma4_fail(error, "%s: out of memory", directory);
-    int status = gemma4_config_read(path, &model->config, error);
+    int status = gemma4_config_read(path, config, error);
     free(path);
     return status;
 }
@@ -244,7 +244,7 @@ static int make_layers(gemma4_model *model, const char *path, gemma4_error *erro
 
 static int open_folder(gemma4_model *model, const char *directory, gemma4_error *error)
 {
-    if (read_config(model, directory, error) != 0 || make_layers(model, directory, error) != 0)
+    if (read_config(directory, &model->config, error) != 0 || make_layers(model, directory, error) != 0)
         return -1;
     model->files = gemma4_safetensors_open_checkpoint(directory, error);
     if (model->files == NULL)
@@ -265,13 +265,21 @@ static int open_gguf(gemma4_model *model, const char *path, gemma4_error *error)
     return gemma4_gguf_bind(model, error);
 }
 
-/* What is no folder is a GGUF file. */
-static int open_model(gemma4_model *model, const char *path, gemma4_error *error)
+/* What is there and no folder is a GGUF file. */
+static bool is_gguf(const char *path)
 {
     struct stat status;
-    if (stat(path, &status) == 0 && !S_ISDIR(status.st_mode))
-        return open_gguf(model, path, error);
-    return open_folder(model, path, error);
+    return stat(path, &status) == 0 && !S_ISDIR(status.st_mode);
+}
+
+int gemma4_model_config(const char *path, gemma4_config *config, gemma4_error *error)
+{
+    if (!is_gguf(path))
+        return read_config(path, config, error);
+    gemma4_gguf *gguf = gemma4_gguf_open(path, error);
+    int status = gguf == NULL ? -1 : gemma4_gguf_read_config(gguf, config, error);
+    gemma4_gguf_close(gguf);
+    return status;
 }
 
 gemma4_model *gemma4_model_open(const char *path, gemma4_error *error)
@@ -281,7 +289,7 @@ gemma4_model *gemma4_model_open(const char *path, gemma4_error *error)
         gemma4_fail(error, "%s: out of memory", path);
         return NULL;
     }
-    if (open_model(model, path, error) != 0) {
+    if ((is_gguf(path) ? open_gguf : open_folder)(model, path, error) != 0) {
         gemma4_model_close(model);
         return NULL;
     }

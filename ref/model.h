@@ -63,6 +63,8 @@ typedef struct gemma4_model {
  * found. NULL on failure. */
 gemma4_model *gemma4_model_open(const char *path, gemma4_error *error);
 void gemma4_model_close(gemma4_model *model);
+/* Only the config of such a checkpoint; its weights need not be there. On failure nothing needs freeing. */
+int gemma4_model_config(const char *path, gemma4_config *config, gemma4_error *error);
 
 /* Every text-decoder tensor that a config implies, in the published order: the one list that the loader checks
  * against, that synth writes, and that facts counts. name has no prefix ("layers.0.self_attn.q_proj.weight"). offset is
