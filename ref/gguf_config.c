@@ -275,10 +275,15 @@ static int read_metadata(metadata *m, gemma4_error *error)
 
 /* ------------------------------------------------------------------ writing */
 
-/* The shortest decimal that is this number in float32, which is what the file holds: 1e-06, not 9.99999997e-07. */
+/* The shortest decimal that is this number in float32, which is what the file holds: 1e-06, not 9.99999997e-07. Integers as config.json has
+ * them: 30.0. */
 static void write_float(FILE *f, const char *key, double number)
 {
     char text[40];
+    if (number == floor(number) && fabs(number) < 1e15) {
+        fprintf(f, "\"%s\": %.1f", key, number);
+        return;
+    }
     for (int digits = 1; digits <= 9; digits++) {
         snprintf(text, sizeof text, "%.*g", digits, number);
         if (strtof(text, NULL) == (float)number)

@@ -589,7 +589,7 @@ static const struct {
     {REF, {"--help"}, "usage: gemma4-ref"},
     {REF, {"--version"}, "gemma4-ref "},
     {REF, {"facts"}, "26B-A4B"},
-    {REF, {"facts", MODEL}, "model/config.json"},
+    {REF, {"facts", MODEL}, "model\n"},
     {REF, {"run", MODEL, "--tokens", TOKENS}, "next token"},
     {REF, {"run", MODEL, "--tokens", "2,3", "--decode", "3"}, ","},
     {REF, {"run", MODEL, "--tokens=2,3,4", "--schedule=2,1", "--first-position=262141", "--cpu=scalar"}, "next token"},
