@@ -46,7 +46,6 @@ typedef struct binding {
     gemma4_model *model;
     const gemma4_gguf *gguf;
     bool *used;
-    size_t quantised_count;
 } binding;
 
 /* The tensor of that name in the spec's layer, marked as used; or NULL. */
@@ -168,7 +167,7 @@ static int bind_weight(binding *b, const gemma4_tensor_spec *spec, gemma4_error 
     gemma4_weight *bound = gemma4_spec_weight(b->model, spec);
     *bound = (gemma4_weight){.dtype = part->type->dtype, .data = part->data, .rows = spec->rows, .cols = spec->cols};
     if (bound->dtype == GEMMA4_QUANTISED || weight.part_count > 1 || part->scales) {
-        gemma4_quantised *kept = &b->model->quantised[b->quantised_count++];
+        gemma4_quantised *kept = &b->model->quantised[b->model->quantised_count++];
         *kept = weight;
         bound->dtype = GEMMA4_QUANTISED;
         bound->data = kept;

@@ -79,6 +79,9 @@ static int job_open(job *j, size_t extra, gemma4_error *error)
     j->model = gemma4_model_open(j->model_dir, error);
     if (!j->model)
         return -1;
+    if (mask != GEMMA4_CPU_SCALAR && gemma4_model_is_quantised(j->model))
+        return gemma4_fail(error, "%s: expected scalar for a model with quantised matrices (gemma4-ref dequantise writes plain ones), found '%s'",
+                           j->cpu ? "--cpu" : "GEMMA4_CPU", cpu);
     const gemma4_config *c = &j->model->config;
     if (gemma4_parse_ints(j->tokens_text, "--tokens", 0, (int64_t)c->vocab_size - 1, &j->tokens, &j->token_count, error))
         return -1;

@@ -296,6 +296,11 @@ gemma4_model *gemma4_model_open(const char *path, gemma4_error *error)
     return model;
 }
 
+bool gemma4_model_is_quantised(const gemma4_model *model)
+{
+    return model->quantised_count != 0;
+}
+
 void gemma4_model_close(gemma4_model *model)
 {
     if (model == NULL)

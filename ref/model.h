@@ -54,7 +54,8 @@ typedef struct gemma4_model {
     gemma4_layer_weights *layers;
     gemma4_safetensors *files; /* where the weights are: these, */
     gemma4_gguf *gguf;         /* or this; the other is NULL */
-    gemma4_quantised *quantised;
+    gemma4_quantised *quantised; /* of those weights that are, quantised_count of them */
+    size_t quantised_count;
 } gemma4_model;
 
 /* Opens a checkpoint: a folder, config.json and the safetensors beside it, or a GGUF file (spec/gguf.md). Text-decoder tensors may carry the prefix
@@ -63,6 +64,8 @@ typedef struct gemma4_model {
  * found. NULL on failure. */
 gemma4_model *gemma4_model_open(const char *path, gemma4_error *error);
 void gemma4_model_close(gemma4_model *model);
+/* Whether a matrix of it is GEMMA4_QUANTISED: then only the scalar operators can read it. */
+bool gemma4_model_is_quantised(const gemma4_model *model);
 /* Only the config of such a checkpoint; its weights need not be there. On failure nothing needs freeing. */
 int gemma4_model_config(const char *path, gemma4_config *config, gemma4_error *error);
 
