@@ -359,7 +359,7 @@ static const struct {
     {CHECK, {"self-test", "--honest", "--out", "x"}, "self-test --honest: takes neither --out nor --cause"},
     /* models and outputs */
     {REF, {"run", "--model", "missing", "--tokens", "2"}, "missing/config.json: No such file"},
-    {REF, {"run", "--model", "good.h5", "--tokens", "2"}, "good.h5/config.json: Not a directory"},
+    {REF, {"run", "--model", "good.h5", "--tokens", "2"}, "good.h5: expected a folder with config.json, or a GGUF file, found a file of another kind"},
     {REF, {"run", "--model", "no-config", "--tokens", "2"}, "no-config/config.json"},
     {REF, {"facts", "--model", "missing"}, "missing/config.json: No such file"},
     {REF, {"dump", MODEL, "--tokens", "2", "--out", "missing/x.h5"}, "missing/x.h5"},
