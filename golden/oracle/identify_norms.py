@@ -171,6 +171,12 @@ def draw_axis(rng, engine):
                  part("norm.axis", "all heads", *taps), ids=["qk-norm-over-all-heads"] if len(taps) == 2 else [])
 
 
+# Whoever reads a norm's result reads what the norm should have read, where the norm is not there: (that step, what it reads).
+PAST = {"attn.q_norm": ("attn.q_rope", "attn.q"), "attn.k_norm": ("attn.k_rope", "attn.k"), "attn.v_norm": ("attn.context", "attn.v"),
+        "attn.post_norm": ("attn.residual", "attn.out"), "mlp.post_norm": ("ffn.sum", "mlp.out"), "moe.post_norm": ("ffn.sum", "moe.out"),
+        "ffn.post_norm": ("ffn.residual", "ffn.sum")}
+
+
 def draw_left_out(rng, engine):
     """The norm is not there: only those that the catalogue has."""
     tap, cause = rng.choice((("attn.norm", "input-norm-missing"), ("attn.q_norm", "qk-norm-missing"), ("attn.k_norm", "qk-norm-missing"),
@@ -185,7 +191,7 @@ def draw_left_out(rng, engine):
             norm.forward = lambda x, original=norm.forward: x.clone() if acts() else original(x)
 
     return fault(FAMILY, f"no norm at {tap}", draw_scope(rng, engine), tap, install, part(("norm", "norm.missing"), "missing", tap),
-                 ids=[cause])
+                 *([part("step.input", PAST[tap][1], PAST[tap][0])] if tap in PAST else []), ids=[cause])
 
 
 DRAWS = [draw_eps] * 3 + [draw_other_weight] * 4 + [draw_v_weight] + [draw_other_layer] * 3 + [draw_form] * 4 + [

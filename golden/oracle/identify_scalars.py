@@ -72,6 +72,8 @@ def answers_of_factor(tap, factor, eps):
         answers.append(part("residual.factors", (factor, 1.0), "ffn.residual"))
     if tap in TEMPERATURE:
         answers.append(part("attn.scale", factor))
+    if tap in ("router.norm", "router.logits"):  # softmax(a x) of the chosen, divided by its sum, is p^a divided by its own
+        answers.append(part("router.weights", f"p^{factor:g}", "router.topk_norm", "router.topk_weights"))
     if tap == "attn.norm":
         answers.append(part("input.factor", factor))
     return answers

@@ -79,8 +79,10 @@ def same_number(said, interval, planted):
 
 
 def same_list(said, planted):
-    return len(said) == len(planted) and all(
-        isinstance(a, (int, float)) and abs(a - b) <= LIST_SLACK * abs(b) + 1e-3 for a, b in zip(said, planted))
+    """None: the dump does not show that entry, since no token chose the expert; of half of them at most."""
+    known = [(a, b) for a, b in zip(said, planted) if a is not None]
+    return len(said) == len(planted) and 2 * len(known) >= len(planted) and all(
+        isinstance(a, (int, float)) and abs(a - b) <= LIST_SLACK * abs(b) + 1e-3 for a, b in known)
 
 
 def same_value(parameter, planted):

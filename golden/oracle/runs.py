@@ -60,7 +60,7 @@ def check(program, judged_by, dump_path):
     if os.path.exists(report):
         os.remove(report)
     before = [judged_by] if isinstance(judged_by, str) else judged_by
-    done = subprocess.run([program, *before, dump_path, "--json", report], capture_output=True, text=True, timeout=300)
+    done = subprocess.run([program, *before, dump_path, "--json", report], capture_output=True, text=True, timeout=900)
     if done.returncode not in (0, 1) or not os.path.exists(report):
         said = (done.stderr.strip() or done.stdout.strip() or "no output").splitlines()[-1]
         raise Unjudged(f"exit status {done.returncode}: {said}")

@@ -185,7 +185,7 @@ def one_key_head_zero(model):
     attention.k_proj.weight[:attention.head_dim] = 0
 
 
-@uncatalogued("one-lane-sign-flipped", "result.factors = [1, 1, 1, 1, 1, -1", "layers.2.attn.v")
+@uncatalogued("one-lane-sign-flipped", "result.factors = [5: -1, others 1]", "layers.2.attn.v")
 def one_lane_flipped(model):
     model.model.layers[2].self_attn.v_proj.weight[5].neg_()
 

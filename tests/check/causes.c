@@ -303,7 +303,8 @@ static size_t freedom_of_setting(const gemma4_setting *s, bool is_expression)
         return ranks;
     case GEMMA4_PARAMETER_KV_HEAD_OF: return 1; /* K's or V's alone where that does */
     case GEMMA4_PARAMETER_WEIGHTS_ORDER:
-    case GEMMA4_PARAMETER_RESULT_ORDER: return s->unit != GEMMA4_GROUPS; /* the same is plainer of heads and experts than of lanes */
+    case GEMMA4_PARAMETER_RESULT_ORDER: /* the same is plainer of heads, experts and halves than of lanes, and where no number is in it */
+        return (s->unit != GEMMA4_GROUPS && s->unit != GEMMA4_HALVES) + (s->word == GEMMA4_ROLLED);
     default: return gemma4_parameter_describe(s->parameter)->domain == GEMMA4_DOMAIN_REAL && !is_expression ? 10 * gemma4_digits_of(s->number) : 0;
     }
 }
@@ -358,21 +359,40 @@ static void say_with_places(const sorting *s, const gemma4_point *point, size_t 
     gemma4_point_sentence(point, s->config, layer, places, seen, text, size);
 }
 
-/* An expression that is not the same in all findings is chance: head_dim is another number in full layers. */
-static void drop_chance_expressions(const sorting *s, const gemma4_point *point)
+/* The finding's own memory of the point. */
+static gemma4_point *own_point(const sorting *s, const gemma4_point *point)
 {
-    gemma4_point *own = NULL;
+    for (size_t i = 0; i < s->count; i++)
+        for (size_t k = 0; k < s->findings[i].point_count; k++)
+            if (s->findings[i].points[k].point == point)
+                return s->findings[i].points[k].point;
+    return NULL;
+}
+
+/* An expression that is not the same in all findings is chance: head_dim is another number in full layers. */
+static void drop_chance_expressions(const sorting *s, gemma4_point *point)
+{
     bool chance[GEMMA4_POINT_SETTINGS] = {false};
     for (size_t i = 0; i < s->count; i++) {
         const gemma4_point_fit *fit = s->done[i] ? NULL : point_of(&s->findings[i], point);
         for (size_t k = 0; fit && k < point->count; k++)
             chance[k] = chance[k] || strcmp(fit->point->expression[k], point->expression[k]);
-        for (size_t k = 0; k < s->findings[i].point_count; k++)
-            own = s->findings[i].points[k].point == point ? s->findings[i].points[k].point : own;
     }
-    for (size_t k = 0; own && k < own->count; k++)
+    for (size_t k = 0; k < point->count; k++)
         if (chance[k])
-            own->expression[k][0] = '\0';
+            point->expression[k][0] = '\0';
+}
+
+/* What one layer does not show of a list, since an expert was never chosen there, others may. */
+static void fill_lists(const sorting *s, gemma4_point *point)
+{
+    for (size_t i = 0; i < s->count; i++) {
+        const gemma4_point_fit *fit = s->done[i] ? NULL : point_of(&s->findings[i], point);
+        for (size_t k = 0; fit && k < point->count; k++)
+            for (size_t n = 0; n < point->settings[k].count; n++)
+                if (isnan(point->settings[k].list[n]))
+                    point->settings[k].list[n] = fit->point->settings[k].list[n];
+    }
 }
 
 /* Where the point is seen first, among the findings that are left. */
@@ -442,9 +462,12 @@ static bool point_explains_more(const sorting *s)
 static int take_identified(sorting *s, bool *taken)
 {
     contender best = best_point(s);
-    *taken = best.point != NULL;
-    if (!best.point)
+    gemma4_point *own = own_point(s, best.point);
+    *taken = own != NULL;
+    if (!own)
         return 0;
+    fill_lists(s, own);
+    best.explains = point_explains(s, own, &best.residual);
     gemma4_cause *cause = new_cause(s);
     if (!cause)
         return -1;
@@ -452,7 +475,7 @@ static int take_identified(sorting *s, bool *taken)
                             .residual = best.residual};
     find_equivalent_points(s, &best, cause);
     const gemma4_finding *first = first_of(s, best.point);
-    drop_chance_expressions(s, best.point);
+    drop_chance_expressions(s, own);
     say_with_places(s, best.point, first->layer, first->tap, cause->places, cause->said, sizeof cause->said);
     memset(s->in_layer, 0, s->config->num_hidden_layers * sizeof *s->in_layer);
     for (size_t i = 0; i < s->count; i++) {

@@ -90,13 +90,14 @@ static bool seen_through(const gemma4_setting *mask, gemma4_visible keys, size_t
     }
 }
 
-bool gemma4_mask_leaves(const gemma4_config *c, size_t layer, const gemma4_setting *mask, size_t t, size_t j)
+bool gemma4_mask_leaves(const gemma4_config *c, size_t layer, const gemma4_setting *mask, size_t chunk_end, size_t t, size_t j)
 {
     size_t window = gemma4_layer_window(c, layer);
     if (mask->parameter == GEMMA4_PARAMETER_WINDOW)
         window = isfinite(mask->number) ? (size_t)mask->number : SIZE_MAX;
     gemma4_visible keys = gemma4_visible_through(window, t);
-    return mask->parameter == GEMMA4_PARAMETER_WINDOW ? keys.first <= j && j < keys.end : seen_through(mask, keys, t, j);
+    bool seen = mask->parameter == GEMMA4_PARAMETER_WINDOW ? keys.first <= j && j < keys.end : seen_through(mask, keys, t, j);
+    return seen && j < chunk_end;
 }
 
 /* Whether query t sees key j. */
@@ -105,7 +106,7 @@ static bool visible(const counter *m, const parameters *a, size_t t, size_t j)
     gemma4_visible keys = unmasked(m, a, t);
     const gemma4_setting *mask = counter_setting(m, GEMMA4_PARAMETER_MASK);
     if (mask)
-        return seen_through(mask, keys, t, j);
+        return j < counter_chunk_of(m, t).end && seen_through(mask, keys, t, j); /* later keys are not computed yet */
     return keys.first <= j && j < keys.end && !(a->excludes_self && j == t) && cached(m, a->cache, t, j);
 }
 

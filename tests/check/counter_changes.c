@@ -261,6 +261,12 @@ static void transposed_row(float *out, const gemma4_weight *w, size_t groups, si
         out[i] = gemma4_weight_at(w, block * rows * w->cols + i * rows + row % rows);
 }
 
+/* Of an expert that the dump never shows, the factor is not known (NaN), and makes no difference there. */
+static double known_factor(double factor)
+{
+    return isnan(factor) ? 1 : factor;
+}
+
 /* Row `row` of the weight as it is read; matrices: how many lie in it, one an expert; from: where each column is read from, NULL for its own; scratch holds a row. */
 static void changed_row(const gemma4_setting *s, const gemma4_weight *w, gemma4_axis axis, size_t matrices, size_t row, const size_t *from, float *scratch, float *out)
 {
@@ -278,7 +284,9 @@ static void changed_row(const gemma4_setting *s, const gemma4_weight *w, gemma4_
     for (size_t i = 0; s->parameter == GEMMA4_PARAMETER_WEIGHT_FORM && i < w->cols; i++)
         out[i] = (float)in_form((double)out[i], (gemma4_weight_form)s->word);
     for (size_t i = 0; s->parameter == GEMMA4_PARAMETER_WEIGHT_FACTORS && i < w->cols; i++)
-        out[i] = (float)((double)out[i] * s->list[row / (w->rows / s->count)]);
+        out[i] = (float)((double)out[i] * known_factor(s->list[w->rows == 1 ? i * s->count / w->cols : row / (w->rows / s->count)]));
+    for (size_t i = 0; s->parameter == GEMMA4_PARAMETER_WEIGHT_FACTOR && i < w->cols; i++)
+        out[i] = (float)((double)out[i] * s->number);
     if (s->parameter != GEMMA4_PARAMETER_WEIGHT_ROUNDED)
         return;
     double largest = 0;

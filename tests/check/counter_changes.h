@@ -21,8 +21,9 @@ size_t gemma4_order_read(const gemma4_setting *setting, gemma4_axis axis, size_t
 size_t gemma4_step_weight(gemma4_tap tap);
 const gemma4_weight *gemma4_weight_field(const gemma4_layer_weights *layer, size_t offset);
 
-/* Whether a setting of WINDOW or MASK leaves key j to query t, in the place of the layer's own mask. */
-bool gemma4_mask_leaves(const gemma4_config *config, size_t layer, const gemma4_setting *mask, size_t t, size_t j);
+/* Whether a setting of WINDOW or MASK leaves key j to query t, in the place of the layer's own mask. Keys from chunk_end on are not computed yet
+ * (SIZE_MAX: all are). */
+bool gemma4_mask_leaves(const gemma4_config *config, size_t layer, const gemma4_setting *mask, size_t chunk_end, size_t t, size_t j);
 /* The function of ACTIVATION at x. */
 double gemma4_function_at(const gemma4_setting *function, double x);
 

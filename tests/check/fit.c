@@ -114,21 +114,26 @@ static int try_scope(fit_search *s, gemma4_scope scope, bool single_steps_only)
     return 0;
 }
 
-bool fit_may_be_in_scope(const fit_search *s, gemma4_scope scope)
+/* The first position of the scope; T where it has none, all, or those of the next wider scope. */
+static size_t first_in_scope(const fit_search *s, gemma4_scope scope)
 {
     const gemma4_schedule *schedule = &s->e->subject->schedule;
-    size_t T = s->e->subject->T, first = 0;
-    bool other = false, all = true; /* are these other positions than those of the next wider scope? are they all? */
-    while (first < T && !gemma4_in_scope(schedule, scope, first))
-        first++;
-    for (size_t t = 0; t < T; t++) {
+    size_t T = s->e->subject->T, first = T;
+    bool other = scope == GEMMA4_AFTER_FIRST_CHUNK, all = true;
+    for (size_t t = T; t-- > 0;) {
         bool inside = gemma4_in_scope(schedule, scope, t);
+        first = inside ? t : first;
         all = all && inside;
         other = other || inside != gemma4_in_scope(schedule, GEMMA4_AFTER_FIRST_CHUNK, t);
     }
-    bool may = first < T && !all && (scope == GEMMA4_AFTER_FIRST_CHUNK || other);
-    if (!may || first == 0)
-        return may;
+    return other && !all ? first : T;
+}
+
+bool fit_may_be_in_scope(const fit_search *s, gemma4_scope scope)
+{
+    size_t first = first_in_scope(s, scope);
+    if (first == s->e->subject->T || first == 0)
+        return first == 0;
     const gemma4_against before = {.positions = first};
     gemma4_score score = gemma4_score_tap(s->e, s->tap, &before);
     return score.score <= LIMIT_SCORE && score.worst <= LIMIT_WORST;
@@ -177,8 +182,28 @@ static int try_one_layer(fit_search *s)
 
 /* --- the choice of experts --- */
 
+int fit_choose(const fit_search *s, const gemma4_counter_model *m, gemma4_scope scope, int32_t *ids)
+{
+    const gemma4_evidence *e = s->e;
+    size_t T = e->subject->T, K = e->subject->model->config.top_k_experts;
+    gemma4_parameters right = gemma4_right_parameters(), parameters = right;
+    gemma4_step step = gemma4_evidence_step(e);
+    int32_t *otherwise = calloc(T * K, sizeof *otherwise);
+    if (!otherwise)
+        return gemma4_fail(s->error, "diagnosis: out of memory");
+    gemma4_counter_apply(m, &parameters);
+    int status = gemma4_counter_step(&step, &parameters, GEMMA4_TAP_ROUTER_TOPK_IDS, NULL, ids, s->error);
+    if (!status && scope != GEMMA4_EVERYWHERE)
+        status = gemma4_counter_step(&step, &right, GEMMA4_TAP_ROUTER_TOPK_IDS, NULL, otherwise, s->error);
+    for (size_t t = 0; t < T && !status; t++)
+        if (!gemma4_in_scope(&e->subject->schedule, scope, t))
+            memcpy(ids + t * K, otherwise + t * K, K * sizeof *ids);
+    free(otherwise);
+    return status;
+}
+
 /* Expert ids are explained where the model chooses the same sets from the engine's own logits. */
-static int fit_ids(fit_search *s, size_t model)
+static int fit_ids(fit_search *s, size_t model, gemma4_scope scope)
 {
     const gemma4_evidence *e = s->e;
     const gemma4_counter_model *m = gemma4_counter_model_at(model);
@@ -187,12 +212,7 @@ static int fit_ids(fit_search *s, size_t model)
     if (!contains(m->taps, GEMMA4_TAP_ROUTER_TOPK_IDS) || !gemma4_planted_in(&e->subject->model->config, &planted, 0, e->block))
         return 0;
     int32_t *ids = calloc(T * K, sizeof *ids);
-    if (!ids)
-        return gemma4_fail(s->error, "diagnosis: out of memory");
-    gemma4_parameters parameters = gemma4_right_parameters();
-    gemma4_step step = gemma4_evidence_step(e);
-    gemma4_counter_apply(m, &parameters);
-    int status = gemma4_counter_step(&step, &parameters, GEMMA4_TAP_ROUTER_TOPK_IDS, NULL, ids, s->error);
+    int status = ids ? fit_choose(s, m, scope, ids) : gemma4_fail(s->error, "diagnosis: out of memory");
     for (size_t t = 0; t < T && !status; t++)
         for (size_t i = 0; i < K && e->have_ids[t]; i++) {
             bool found = false;
@@ -202,9 +222,9 @@ static int fit_ids(fit_search *s, size_t model)
             others += !found;
         }
     free(ids);
-    gemma4_fit fit = {.model = model, .second = NO_MODEL, .only_layer = -1, .coefficient = decisions ? 1 - (double)others / (double)decisions : 0};
+    gemma4_fit fit = {.model = model, .second = NO_MODEL, .only_layer = -1, .scope = scope};
+    fit.coefficient = fit.share = decisions ? 1 - (double)others / (double)decisions : 0;
     fit.residual = 1 - fit.coefficient;
-    fit.share = fit.coefficient;
     if (!status && decisions && others == 0)
         fit_keep(s->finding, &fit);
     return status;
@@ -212,11 +232,16 @@ static int fit_ids(fit_search *s, size_t model)
 
 static int find_fits_of_ids(fit_search *s)
 {
-    for (size_t model = 0; model < gemma4_counter_model_count(); model++)
-        if (fit_ids(s, model))
+    const gemma4_finding *f = s->finding;
+    for (int scope = GEMMA4_EVERYWHERE; scope < GEMMA4_SCOPES && f->fit_count == 0 && f->point_count == 0; scope++) {
+        if (scope != GEMMA4_EVERYWHERE && first_in_scope(s, (gemma4_scope)scope) == s->e->subject->T)
+            continue;
+        for (size_t model = 0; model < gemma4_counter_model_count(); model++)
+            if (fit_ids(s, model, (gemma4_scope)scope))
+                return -1;
+        if (f->fit_count == 0 && fit_identify_ids(s, (gemma4_scope)scope))
             return -1;
-    if (s->finding->fit_count == 0 && fit_identify_ids(s))
-        return -1;
+    }
     snprintf(s->finding->description, sizeof s->finding->description, "the chosen experts are not those with the largest router logits");
     return 0;
 }
@@ -308,7 +333,34 @@ static bool is_of_pairs(const fit_search *s)
     return false;
 }
 
-/* Points that fit beside a catalogued mistake: neighbours of its number; and what explained the tap in a layer before, where the mistake may fit this
+/* An activation, in a tier in which two that are near to each other are one. */
+static bool is_coarse_activation(const fit_search *s)
+{
+    bool activation = s->tap == GEMMA4_TAP_MLP_ACT || s->tap == GEMMA4_TAP_MOE_ACT;
+    return activation && s->e->subject->tier->unit > UNIT_FLOAT32 && !fit_is_bridged(s->e);
+}
+
+/* A mask at some positions only: there are few, at which many masks are one. */
+static bool is_mask_somewhere(const fit_search *s)
+{
+    bool of_mask = s->tap == GEMMA4_TAP_ATTN_SCORES || s->tap == GEMMA4_TAP_ATTN_PROBS || s->tap == GEMMA4_TAP_ATTN_CONTEXT;
+    return of_mask && s->finding->fit_count && s->finding->fits[0].scope != GEMMA4_EVERYWHERE && !fit_is_bridged(s->e);
+}
+
+/* Leaves out the mistakes that explain the error much worse than a point does. */
+static void drop_worse_than_points(gemma4_finding *f)
+{
+    double best = INFINITY;
+    size_t kept = 0;
+    for (size_t i = 0; i < f->point_count; i++)
+        best = fmin(best, f->points[i].residual);
+    for (size_t i = 0; i < f->fit_count; i++)
+        if (f->fits[i].residual <= 1 || f->fits[i].residual <= POINT_IMPROVEMENT * best)
+            f->fits[kept++] = f->fits[i];
+    f->fit_count = kept;
+}
+
+/* Points that fit beside a catalogued mistake: neighbours of its number, or functions near its own; and what explained the tap in a layer before, where the mistake may fit this
  * one by chance. */
 static int look_beside(fit_search *s, const gemma4_finding *earlier, size_t count)
 {
@@ -317,7 +369,10 @@ static int look_beside(fit_search *s, const gemma4_finding *earlier, size_t coun
         points = points || (earlier[i].tap == s->tap && earlier[i].fit_count == 0 && earlier[i].point_count);
     if (points && fit_identify_as_before(s, earlier, count))
         return -1;
-    return is_of_pairs(s) ? fit_identify_beside(s) : 0;
+    if ((is_of_pairs(s) || is_coarse_activation(s) || is_mask_somewhere(s)) && fit_identify_beside(s))
+        return -1;
+    drop_worse_than_points(s->finding);
+    return 0;
 }
 
 static int find_fits(fit_search *s, const gemma4_finding *earlier, size_t count)

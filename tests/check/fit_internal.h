@@ -30,6 +30,8 @@ bool fit_is_whole_layer(const gemma4_evidence *evidence);
 
 /* What planted mistakes leave of the error, at the first so many positions or (0) at all. */
 fit_trial fit_try_positions(fit_search *s, const gemma4_planted *planted, size_t positions, gemma4_fit *fit);
+/* Does a query see later positions than its own, or a step another one's input? Then what it computes changes where the case is cut. */
+bool fit_sees_later(const gemma4_planted *planted);
 /* How many positions decide at first whether a mistake can fit; 0: all of them are needed. */
 size_t fit_first_positions(const fit_search *s, const gemma4_planted *planted);
 /* A first look, by the machine's fastest operators, for which there are too many to try: whatever passes is tried. */
@@ -46,7 +48,9 @@ size_t fit_by_share(const fit_search *s, size_t *models, size_t most);
 int fit_try_pairs(fit_search *s);
 
 /* Points of the space that explain the tap (identify.c); earlier are the findings of the blocks before. */
-int fit_identify_ids(fit_search *s); /* of router.topk_ids */
+int fit_identify_ids(fit_search *s, gemma4_scope scope); /* of router.topk_ids */
+/* The experts (T, K) that the mistake chooses from the engine's own logits at the positions of the scope; elsewhere the right ones. */
+int fit_choose(const fit_search *s, const gemma4_counter_model *m, gemma4_scope scope, int32_t *ids);
 int fit_identify(fit_search *s, const gemma4_finding *earlier, size_t earlier_count);
 /* Points that fit as well as a catalogued mistake whose number has near neighbours. */
 int fit_identify_beside(fit_search *s);

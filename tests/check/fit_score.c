@@ -269,13 +269,23 @@ fit_trial fit_try_positions(fit_search *s, const gemma4_planted *planted, size_t
     return result == FIT_MISS ? retry_with_spread(s, planted, positions, fit) : result;
 }
 
-/* Does a query see later positions than its own? Then what it computes changes where the case is cut. */
-static bool sees_later(const gemma4_planted *planted)
+/* Does the setting make a position see later ones? */
+static bool looks_ahead(const gemma4_setting *s)
+{
+    bool mask = s->parameter == GEMMA4_PARAMETER_MASK && (s->word == GEMMA4_MASK_NOT_CAUSAL || (s->word == GEMMA4_MASK_OFFSET && s->number > 0));
+    return mask || (s->parameter == GEMMA4_PARAMETER_INPUT_POSITIONS && s->number > 0);
+}
+
+bool fit_sees_later(const gemma4_planted *planted)
 {
     gemma4_parameters p = gemma4_right_parameters();
+    bool later = false;
     for (size_t i = 0; i < planted->count; i++)
         gemma4_counter_apply(planted->models[i], &p);
-    return p.attention.not_causal || p.attention.cache == GEMMA4_CACHE_CHUNK_NOT_CAUSAL || p.attention.cache == GEMMA4_CACHE_WINDOW_OF_CHUNK_END;
+    for (size_t i = 0; i < p.setting_count; i++)
+        later = later || looks_ahead(p.settings[i]);
+    return later || p.attention.not_causal || p.attention.cache == GEMMA4_CACHE_CHUNK_NOT_CAUSAL ||
+           p.attention.cache == GEMMA4_CACHE_WINDOW_OF_CHUNK_END;
 }
 
 /* How many positions decide at first whether a mistake can fit; 0: all of them are needed. A wrong mask may let the first positions see later
@@ -284,7 +294,7 @@ size_t fit_first_positions(const fit_search *s, const gemma4_planted *planted)
 {
     const gemma4_subject *subject = s->e->subject;
     size_t first = 0; /* position at which the mistake is made */
-    if (sees_later(planted))
+    if (fit_sees_later(planted))
         return 0;
     if (!fit_is_bridged(s->e) && (subject->tier->unit > UNIT_FLOAT32 || gemma4_is_one_step(s->e, planted->models[0], s->tap)))
         return 0;

@@ -429,6 +429,7 @@ int fit_identify_beside(fit_search *s)
     identification id;
     if (open_identification(s, &id, true))
         return -1;
+    id.scope = s->finding->fits[0].scope;
     int status = identify_beside(&id);
     close_identification(&id);
     return status;

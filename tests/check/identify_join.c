@@ -50,11 +50,19 @@ typedef struct joins {
     identify_candidate *list; /* point is NULL where both together do not leave much less */
 } joins;
 
+static bool is_factor(const gemma4_setting *s)
+{
+    return s->parameter == GEMMA4_PARAMETER_RESULT_FACTOR || s->parameter == GEMMA4_PARAMETER_RESULT_FACTORS;
+}
+
+/* The setting, or another that a list of factors at the same step holds. */
 static bool has_setting(const gemma4_point *p, const gemma4_setting *s)
 {
-    for (size_t i = 0; i < p->count; i++)
-        if (p->settings[i].parameter == s->parameter && p->settings[i].steps == s->steps)
+    for (size_t i = 0; i < p->count; i++) {
+        const gemma4_setting *own = &p->settings[i];
+        if (own->steps == s->steps && (own->parameter == s->parameter || (is_factor(own) && is_factor(s))))
             return true;
+    }
     return false;
 }
 

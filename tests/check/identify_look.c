@@ -51,13 +51,16 @@ bool identify_is_rounding(const identification *id, const identify_candidate *c)
     return !c->has_effect || !(c->effect > (id->quick ? SCREEN_EFFECT : LIMIT_SCORE / 2));
 }
 
-/* The same; at all positions where it has no effect on the first: it may act past the window, in a later chunk. */
+/* The same; at all positions where it has no effect on the first (it may act past the window, in a later chunk), or where those depend on later
+ * ones. */
 int identify_look(identification *id, identify_candidate *c)
 {
     size_t positions = id->positions;
-    if (look_once(id, c))
+    const gemma4_planted planted = identify_planted(id, c);
+    bool ahead = positions && fit_sees_later(&planted);
+    if (!ahead && look_once(id, c))
         return -1;
-    if (!positions || !identify_is_rounding(id, c))
+    if (!ahead && (!positions || !identify_is_rounding(id, c)))
         return 0;
     id->positions = 0;
     int status = look_once(id, c);
@@ -235,7 +238,8 @@ static bool has_factor_of_rounding(const identification *id, const gemma4_point 
         double most = 0;
         for (size_t k = 0; k < s->count; k++)
             most = fmax(most, fabs(s->list[k] - 1));
-        if (s->parameter == GEMMA4_PARAMETER_RESULT_FACTOR && !(fabs(s->number - 1) > FACTOR_ROUNDINGS * unit))
+        bool factor = s->parameter == GEMMA4_PARAMETER_RESULT_FACTOR || s->parameter == GEMMA4_PARAMETER_WEIGHT_FACTOR;
+        if (factor && !(fabs(s->number - 1) > FACTOR_ROUNDINGS * unit))
             return true;
         if (s->parameter == GEMMA4_PARAMETER_RESULT_FACTORS && !(most > LIST_ROUNDINGS * unit))
             return true;

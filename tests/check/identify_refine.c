@@ -155,21 +155,30 @@ static void merge_pairs(gemma4_finding *f)
     f->point_count = kept;
 }
 
+/* May the setting be what a catalogued mistake at the same step is taken for? */
+static bool is_neighbour(const gemma4_setting *s)
+{
+    return s->parameter == GEMMA4_PARAMETER_ROPE_PAIRS || s->parameter == GEMMA4_PARAMETER_MASK || s->parameter == GEMMA4_PARAMETER_WINDOW ||
+           ((s->parameter == GEMMA4_PARAMETER_ACTIVATION || s->parameter == GEMMA4_PARAMETER_GATE_AND_UP) && !identify_is_solved_for(s));
+}
+
 int identify_beside(identification *id)
 {
     fit_search *s = id->s;
-    gemma4_proposals all = {0}, pairs = {0};
+    gemma4_proposals all = {.scope = id->scope}, some = {0};
     gemma4_propose_rope(&all, s->e, s->e->layer, s->tap);
+    gemma4_propose_attention(&all, s->e, s->e->layer, s->tap);
+    gemma4_propose_experts(&all, s->e, s->tap);
     for (size_t i = 0; i < all.count; i++)
-        if (all.list[i].parameter == GEMMA4_PARAMETER_ROPE_PAIRS)
-            gemma4_propose(&pairs, &all.list[i]);
-    int status = all.failed || pairs.failed ? gemma4_fail(s->error, "diagnosis: out of memory") : identify_look_at_all(id, &pairs, identify_where(s->e));
+        if (is_neighbour(&all.list[i]))
+            gemma4_propose(&some, &all.list[i]);
+    int status = all.failed || some.failed ? gemma4_fail(s->error, "diagnosis: out of memory") : identify_look_at_all(id, &some, identify_where(s->e));
     status = status ? status : identify_try_best(id);
     merge_pairs(s->finding);
     for (size_t i = 0; i < s->finding->point_count; i++)
         gemma4_point_say(s->finding->points[i].point, &s->e->subject->model->config, s->e->layer);
     gemma4_proposals_free(&all);
-    gemma4_proposals_free(&pairs);
+    gemma4_proposals_free(&some);
     return status;
 }
 

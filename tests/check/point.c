@@ -168,11 +168,30 @@ static void choice_words(const gemma4_setting *s, const gemma4_config *c, char *
     }
 }
 
+/* Of a long list of factors that are 1 but for a few: those. */
+static bool few_words(const gemma4_setting *s, char *text, size_t size)
+{
+    size_t few = 0, n = (size_t)snprintf(text, size, "[");
+    bool unknown = false, factors = s->parameter == GEMMA4_PARAMETER_RESULT_FACTORS || s->parameter == GEMMA4_PARAMETER_WEIGHT_FACTORS;
+    for (size_t i = 0; i < s->count; i++)
+        few += fabs(s->list[i] - 1) > EQUAL_FACTORS;
+    for (size_t i = 0; i < s->count; i++)
+        unknown = unknown || isnan(s->list[i]);
+    if (!factors || s->count <= DESCRIBED_ITEMS || few == 0 || few > DESCRIBED_ITEMS)
+        return false;
+    for (size_t i = 0; i < s->count && n + 32 < size; i++)
+        if (fabs(s->list[i] - 1) > EQUAL_FACTORS)
+            n += (size_t)snprintf(text + n, size - n, "%zu: %.6g, ", i, s->list[i]);
+    snprintf(text + n, size - n, "others 1%s]", unknown ? " or never seen" : "");
+    return true;
+}
+
 static void list_words(const double *list, size_t count, char *text, size_t size)
 {
     size_t n = (size_t)snprintf(text, size, "[");
     for (size_t i = 0; i < count && n + 24 < size; i++)
-        n += (size_t)snprintf(text + n, size - n, "%s%.6g", i ? ", " : "", list[i]);
+        n += isnan(list[i]) ? (size_t)snprintf(text + n, size - n, "%s?", i ? ", " : "")
+                            : (size_t)snprintf(text + n, size - n, "%s%.6g", i ? ", " : "", list[i]);
     snprintf(text + n, size - n, n + 24 < size ? "]" : ", ...]");
 }
 
@@ -237,7 +256,7 @@ void gemma4_setting_value(const gemma4_setting *s, const gemma4_config *c, size_
     case GEMMA4_DOMAIN_LIST:
         if (s->parameter == GEMMA4_PARAMETER_EXPERTS_MISSING)
             rank_words(s->number, text, size);
-        else
+        else if (!few_words(s, text, size))
             list_words(s->list, s->count, text, size);
         return;
     case GEMMA4_DOMAIN_WORD: word_value(s, c, text, size); return;
@@ -269,6 +288,7 @@ void gemma4_setting_expected(const gemma4_setting *s, const gemma4_config *c, si
     case GEMMA4_PARAMETER_STEP_INPUT: snprintf(text, size, "%s", gemma4_tap_describe(s->input)->name); return;
     case GEMMA4_PARAMETER_INPUT_POSITIONS: snprintf(text, size, "t"); return;
     case GEMMA4_PARAMETER_RESULT_FACTOR:
+    case GEMMA4_PARAMETER_WEIGHT_FACTOR:
     case GEMMA4_PARAMETER_ATTN_SCALE:
     case GEMMA4_PARAMETER_ROPE_SCALE: snprintf(text, size, "1"); return;
     case GEMMA4_PARAMETER_ROPE_OFFSET: snprintf(text, size, "0"); return;
@@ -466,6 +486,24 @@ static bool may_be_anywhere(gemma4_parameter p)
            (p >= GEMMA4_PARAMETER_ROPE_THETA && p <= GEMMA4_PARAMETER_GATE_AND_UP);
 }
 
+/* Entry by entry; of experts, those that both layers show, on average: one that was chosen once is not known well. */
+static bool lists_agree(const gemma4_setting *x, const gemma4_setting *y)
+{
+    bool of_experts = x->parameter == GEMMA4_PARAMETER_WEIGHT_FACTORS;
+    double sum = 0;
+    size_t common = 0;
+    for (size_t k = 0; k < x->count; k++) {
+        double away = fabs(x->list[k] - y->list[k]) / (fabs(x->list[k]) + fabs(y->list[k]) + 1e-12);
+        if (of_experts && isnan(away))
+            continue;
+        if (!of_experts && !(away <= AGREED_PART))
+            return false;
+        sum += away * away;
+        common++;
+    }
+    return !of_experts || (common && sqrt(sum / (double)common) <= AGREED_PART);
+}
+
 static bool settings_agree(const gemma4_point *a, const gemma4_point *b, size_t i)
 {
     const gemma4_setting *x = &a->settings[i], *y = &b->settings[i];
@@ -473,9 +511,8 @@ static bool settings_agree(const gemma4_point *a, const gemma4_point *b, size_t 
         x->weight != y->weight || x->absolute != y->absolute || x->count != y->count || x->input != y->input || x->tensor != y->tensor ||
         (x->steps != y->steps && !may_be_anywhere(x->parameter)))
         return false;
-    for (size_t k = 0; k < x->count; k++)
-        if (!(fabs(x->list[k] - y->list[k]) <= AGREED_PART * (fabs(x->list[k]) + fabs(y->list[k])) + 1e-12))
-            return false;
+    if (!lists_agree(x, y))
+        return false;
     bool solved = x->parameter == GEMMA4_PARAMETER_ACTIVATION && x->word >= GEMMA4_FUNCTION_LEAKY_RELU;
     if (gemma4_parameter_describe(x->parameter)->domain != GEMMA4_DOMAIN_REAL && !solved)
         return x->number == y->number || (isinf(x->number) && isinf(y->number));

@@ -502,7 +502,7 @@ static void expert_part(const gemma4_evidence *e, size_t t, size_t r, double *pa
     }
 }
 
-/* Solves the symmetric system a x = b of n equations in place; unknowns that nothing determines become `otherwise`. */
+/* Solves the symmetric system a x = b of n equations in place; unknowns that nothing determines become `otherwise`, which may be NaN. */
 void gemma4_solve_system(double *a, double *b, size_t n, double otherwise, double *x)
 {
     for (size_t k = 0; k < n; k++) {
@@ -517,12 +517,12 @@ void gemma4_solve_system(double *a, double *b, size_t n, double otherwise, doubl
     for (size_t k = n; k-- > 0;) {
         double sum = b[k];
         for (size_t j = k + 1; j < n; j++)
-            sum -= a[k * n + j] * x[j];
+            sum -= isnan(x[j]) ? 0 : a[k * n + j] * x[j];
         x[k] = a[k * n + k] > 1e-12 ? sum / a[k * n + k] : otherwise;
     }
 }
 
-/* A factor of each expert's part of moe.out. */
+/* A factor of each expert's part of moe.out; NaN of those that were never chosen. */
 static void propose_expert_factors(gemma4_proposals *p, const gemma4_evidence *e)
 {
     const gemma4_config *c = &e->subject->model->config;
@@ -549,12 +549,33 @@ static void propose_expert_factors(gemma4_proposals *p, const gemma4_evidence *e
             }
     }
     if (!p->failed) {
-        gemma4_solve_system(a, b, E, 1, s.list);
+        gemma4_solve_system(a, b, E, NAN, s.list);
         gemma4_propose(p, &s);
     }
     free(a);
     free(b);
     free(parts);
+}
+
+/* The same of each expert's weight, by its own scale. */
+static void propose_scale_factors(gemma4_proposals *p, const gemma4_evidence *e)
+{
+    const gemma4_config *c = &e->subject->model->config;
+    const gemma4_tap_evidence *t = &e->taps[GEMMA4_TAP_ROUTER_TOPK_WEIGHTS];
+    size_t E = c->num_experts, K = c->top_k_experts;
+    double xx[GEMMA4_LIST] = {0}, xy[GEMMA4_LIST] = {0};
+    gemma4_setting s = {.parameter = GEMMA4_PARAMETER_WEIGHT_FACTORS, .steps = GEMMA4_STEP(GEMMA4_TAP_ROUTER_TOPK_WEIGHTS), .count = E};
+    if (E > GEMMA4_LIST || !e->ids)
+        return;
+    for (size_t row = 0; row < e->subject->T; row++)
+        for (size_t i = row * K; tells(p, e, GEMMA4_TAP_ROUTER_TOPK_WEIGHTS, row) && i < (row + 1) * K; i++) {
+            double x = (double)t->expected[i], w = 1 / (t->sigma[row] * t->sigma[row] + 1e-300);
+            xx[e->ids[i]] += w * x * x;
+            xy[e->ids[i]] += w * x * (double)t->engine[i];
+        }
+    for (size_t i = 0; i < E; i++)
+        s.list[i] = xx[i] > 0 ? xy[i] / xx[i] : NAN;
+    gemma4_propose(p, &s);
 }
 
 void gemma4_propose_from_result(gemma4_proposals *p, const gemma4_evidence *e, gemma4_tap tap)
@@ -565,6 +586,9 @@ void gemma4_propose_from_result(gemma4_proposals *p, const gemma4_evidence *e, g
     propose_two_factors(p, e, tap);
     if (tap == GEMMA4_TAP_MOE_OUT)
         propose_expert_factors(p, e);
+    if (tap == GEMMA4_TAP_ROUTER_TOPK_WEIGHTS)
+        propose_scale_factors(p, e);
+    gemma4_propose_turns(p, e, tap);
     propose_clamp(p, e, tap);
     propose_zeros(p, e, tap);
     gemma4_axis axis = gemma4_axis_of_values(&e->subject->model->config, tap, e->layer, e->subject->T);

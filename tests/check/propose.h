@@ -29,7 +29,7 @@ void gemma4_propose_for_all_norms(gemma4_proposals *proposals, const gemma4_evid
 /* Those that follow from what the dump holds of a tap whose inputs it holds too: factors, limits, ranges of zeros. */
 void gemma4_propose_from_result(gemma4_proposals *proposals, const gemma4_evidence *evidence, gemma4_tap tap);
 
-/* Solves the symmetric system a x = b of n equations, in place; what nothing determines becomes `otherwise`. */
+/* Solves the symmetric system a x = b of n equations, in place; what nothing determines becomes `otherwise`, which may be NaN. */
 void gemma4_solve_system(double *a, double *b, size_t n, double otherwise, double *x);
 
 /* What a step reads, three taps of which the last may be GEMMA4_TAP_COUNT; NULL where it reads no tap. */
@@ -41,6 +41,7 @@ void gemma4_propose_orders(gemma4_proposals *proposals, gemma4_setting setting, 
 /* Parts of the first. */
 void gemma4_propose_weights(gemma4_proposals *proposals, const gemma4_evidence *evidence, size_t layer, gemma4_tap step);
 void gemma4_propose_attention(gemma4_proposals *proposals, const gemma4_evidence *evidence, size_t layer, gemma4_tap step);
+void gemma4_propose_turns(gemma4_proposals *proposals, const gemma4_evidence *evidence, gemma4_tap tap);
 void gemma4_propose_rope(gemma4_proposals *proposals, const gemma4_evidence *evidence, size_t layer, gemma4_tap step);
 void gemma4_propose_experts(gemma4_proposals *proposals, const gemma4_evidence *evidence, gemma4_tap step);
 

@@ -52,7 +52,7 @@ static void propose_tail(gemma4_proposals *p, gemma4_setting s, size_t n, size_t
 }
 
 /* Ranges of the axis that may not have been read: single heads or experts and the last ones, the last values of each; the second half, the
- * last quarter, the last value. */
+ * last quarter, the last few values. */
 static void propose_zeros(gemma4_proposals *p, gemma4_setting s, gemma4_axis axis)
 {
     size_t length = axis.groups > 1 ? axis.values / axis.groups : 0;
@@ -69,6 +69,8 @@ static void propose_zeros(gemma4_proposals *p, gemma4_setting s, gemma4_axis axi
     for (size_t count = 1; length && count <= length / 2; count *= 2)
         propose_tail(p, s, length, count);
     s.unit = GEMMA4_LANES;
+    for (size_t count = 1; count <= (p->brief ? 2 : 8) && count < axis.values / 16; count++)
+        propose_tail(p, s, axis.values, count);
     for (size_t part = 2; part <= (p->brief ? 4 : 16) && axis.groups == 1 && axis.values >= 2 * part; part *= 2) {
         s.first = axis.values - axis.values / part;
         s.end = axis.values;
@@ -199,7 +201,7 @@ static bool agrees_with_probs(const gemma4_proposals *p, const gemma4_evidence *
         return true;
     for (size_t row = 0; row < T; row++)
         for (size_t i = 0; t->have[row] && gemma4_in_scope(&e->subject->schedule, p->scope, row) && i < t->width; i++) {
-            bool due = gemma4_mask_leaves(&e->subject->model->config, e->layer, mask, row, i % T), has = t->engine[row * t->width + i] != 0;
+            bool due = gemma4_mask_leaves(&e->subject->model->config, e->layer, mask, e->subject->schedule.chunk_end[row], row, i % T), has = t->engine[row * t->width + i] != 0;
             if (has && !due)
                 return false;
             seen += due;
@@ -311,6 +313,20 @@ static void propose_activation(gemma4_proposals *p, gemma4_tap step)
             gemma4_propose(p, &s);
 }
 
+/* Ids shifted after the choice: the probabilities are still those of the right ids. */
+static void propose_shifted(gemma4_proposals *p, size_t E)
+{
+    gemma4_setting s = {.parameter = GEMMA4_PARAMETER_CHOICE, .word = GEMMA4_CHOICE_SHIFTED};
+    s.steps = GEMMA4_STEP(GEMMA4_TAP_ROUTER_TOPK_IDS) | GEMMA4_STEP(GEMMA4_TAP_ROUTER_TOPK_NORM);
+    for (size_t n = 1; n < E; n = n < 16 ? n + 1 : 2 * n) {
+        s.number = (double)n;
+        gemma4_propose(p, &s);
+        s.number = -(double)n;
+        if (n <= 8 && 2 * n < E)
+            gemma4_propose(p, &s);
+    }
+}
+
 static void propose_choice(gemma4_proposals *p, const gemma4_config *c)
 {
     gemma4_setting s = {.parameter = GEMMA4_PARAMETER_CHOICE, .steps = GEMMA4_STEP(GEMMA4_TAP_ROUTER_TOPK_IDS)};
@@ -321,16 +337,7 @@ static void propose_choice(gemma4_proposals *p, const gemma4_config *c)
     gemma4_propose(p, &s);
     s.word = GEMMA4_CHOICE_ROUNDED;
     gemma4_propose(p, &s);
-    s.word = GEMMA4_CHOICE_SHIFTED; /* after the choice: the probabilities are still those of the right ids */
-    s.steps |= GEMMA4_STEP(GEMMA4_TAP_ROUTER_TOPK_NORM);
-    for (size_t n = 1; n < E; n = n < 16 ? n + 1 : 2 * n) {
-        s.number = (double)n;
-        gemma4_propose(p, &s);
-        s.number = -(double)n;
-        if (n <= 8 && 2 * n < E)
-            gemma4_propose(p, &s);
-    }
-    s.steps = GEMMA4_STEP(GEMMA4_TAP_ROUTER_TOPK_IDS);
+    propose_shifted(p, E);
     s.word = GEMMA4_CHOICE_SKIPPED;
     for (size_t r = 0; r < K; r++) {
         s.number = (double)r;
@@ -347,6 +354,8 @@ static void propose_choice(gemma4_proposals *p, const gemma4_config *c)
 static void propose_weighting(gemma4_proposals *p, const gemma4_config *c)
 {
     gemma4_setting s = {.parameter = GEMMA4_PARAMETER_ROUTER_WEIGHTS, .steps = GEMMA4_STEP(GEMMA4_TAP_ROUTER_TOPK_NORM)};
+    if (!p->brief)
+        propose_shifted(p, c->num_experts);
     for (s.word = GEMMA4_WEIGHTS_P; s.word <= GEMMA4_WEIGHTS_UNIFORM; s.word++)
         gemma4_propose(p, &s);
     s.steps |= GEMMA4_STEP(GEMMA4_TAP_ROUTER_TOPK_WEIGHTS);
@@ -365,12 +374,12 @@ static void propose_weighting(gemma4_proposals *p, const gemma4_config *c)
     }
 }
 
-/* Sets of ranks that are left out: any, where that is one step and they are few; else one, all but one, the first or the last few. */
+/* Sets of ranks that are left out: any, where they are few or that is one step; else one, all but one, the first or the last few. */
 static void propose_missing(gemma4_proposals *p, size_t K, bool one_step)
 {
     gemma4_setting s = {.parameter = GEMMA4_PARAMETER_EXPERTS_MISSING, .steps = GEMMA4_STEP(GEMMA4_TAP_MOE_OUT)};
     double all = ldexp(1, (int)K) - 1;
-    if (one_step && K <= 8) {
+    if (K <= (one_step ? 8 : 4)) {
         for (s.number = 1; s.number < all; s.number++)
             gemma4_propose(p, &s);
         return;
@@ -387,12 +396,22 @@ static void propose_missing(gemma4_proposals *p, size_t K, bool one_step)
     }
 }
 
+/* gate and up, both times a number: of all steps whose matrix is not seen by itself, the one that is not linear in it. */
+static void propose_factor_of_experts(gemma4_proposals *p)
+{
+    static const double factors[] = {0.5, 2};
+    gemma4_setting s = {.parameter = GEMMA4_PARAMETER_WEIGHT_FACTOR, .steps = GEMMA4_STEP(GEMMA4_TAP_MOE_ACT)};
+    gemma4_propose_numbers(p, &s, factors, sizeof factors / sizeof *factors);
+}
+
 void gemma4_propose_experts(gemma4_proposals *p, const gemma4_evidence *e, gemma4_tap step)
 {
     const gemma4_config *c = &e->subject->model->config;
     if (step == GEMMA4_TAP_MLP_ACT || step == GEMMA4_TAP_MOE_ACT)
         propose_activation(p, step);
-    else if (step == GEMMA4_TAP_ROUTER_TOPK_IDS)
+    if (step == GEMMA4_TAP_MOE_ACT)
+        propose_factor_of_experts(p);
+    if (step == GEMMA4_TAP_ROUTER_TOPK_IDS)
         propose_choice(p, c);
     else if (step == GEMMA4_TAP_ROUTER_TOPK_NORM)
         propose_weighting(p, c);

@@ -82,7 +82,7 @@ typedef struct masks {
 
 static bool leaves(const masks *m, const gemma4_setting *mask, size_t query, size_t key)
 {
-    return gemma4_mask_leaves(m->c, m->layer, mask, query * m->step, key * m->step);
+    return gemma4_mask_leaves(m->c, m->layer, mask, SIZE_MAX, query * m->step, key * m->step);
 }
 
 /* How a cell is drawn: NULL, not at all. */

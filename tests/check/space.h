@@ -27,7 +27,8 @@ typedef enum gemma4_domain {
     X(WEIGHTS_ORDER,   "weights.order",           WORD,  "steps with a weight", "transposed; lanes, heads, halves, experts of rows or columns in another order", "tried") \
     X(WEIGHT_ZERO,     "weight.zero",             WORD,  "steps with a weight", "a range of rows, columns, heads, experts", "from what is left out of the result") \
     X(WEIGHT_ROUNDED,  "weight.rounded_to",       WORD,  "steps with a weight", "a number type",               "tried") \
-    X(WEIGHT_FACTORS,  "weight.factors",          LIST,  "moe.out",            "a number for each expert",    "least squares") \
+    X(WEIGHT_FACTOR,   "weight.factor",           REAL,  "moe.act",            "any positive number",         "least squares") \
+    X(WEIGHT_FACTORS,  "weight.factors",          LIST,  "router.topk_weights, moe.out", "a number for each expert", "least squares") \
     X(STEP_INPUT,      "step.input",              WORD,  "every step",         "another tensor of the same width", "tried") \
     X(INPUT_POSITIONS, "input.positions",         WORD,  "every step",         "another position's row",      "tried") \
     X(INPUT_ORDER,     "input.order",             WORD,  "every step",         "as weights.order",            "tried") \

@@ -47,6 +47,8 @@
 #define JOINED_GAIN 0.7
 /* Entries of a list that say less than two settings that fit as well. */
 #define LONG_LIST 8
+/* A catalogued mistake that leaves more than so many times what a point leaves, and more than rounding does, is not the one. */
+#define POINT_IMPROVEMENT 2.0 /* mutants: x2, x0.5 survive: two that both fit are rare (`make identify`) */
 /* Settings whose shares of the error are as near are tried in each other's place. */
 #define TWIN_SHARE 1e-4 /* mutants: x2, x0.5 survive: what is tried must fit to be listed */
 /* A rank of the chosen experts is missing where its weight is nowhere more than this part of the right one. */

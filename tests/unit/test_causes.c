@@ -671,6 +671,24 @@ START_TEST(findings_that_one_point_explains_are_one_cause)
 }
 END_TEST
 
+/* Experts that no token chose in one layer are known from another. */
+START_TEST(what_one_layer_does_not_show_of_a_list_others_do)
+{
+    const double seen[2][3] = {{1, NAN, 0.5}, {NAN, 2, 0.5}};
+    for (size_t layer = 0; layer < 2; layer++) {
+        gemma4_point_fit *fit = point_fits(found(GEMMA4_TAP_MOE_OUT, layer), GEMMA4_PARAMETER_WEIGHT_FACTORS, GEMMA4_TAP_MOE_OUT, 0, 3);
+        fit->point->settings[0].count = 3;
+        memcpy(fit->point->settings[0].list, seen[layer], sizeof seen[layer]);
+    }
+    conclude();
+    ck_assert_uint_eq(causes.count, 1);
+    ck_assert_str_eq(causes.list[0].layers, "0-1");
+    const double *list = causes.list[0].point->settings[0].list;
+    ck_assert(list[0] == 1 && list[1] == 2 && list[2] == 0.5);
+    ck_assert_ptr_nonnull(strstr(causes.list[0].said, "[1, 2, 0.5]"));
+}
+END_TEST
+
 START_TEST(other_numbers_are_other_causes)
 {
     point_fits(found(GEMMA4_TAP_ATTN_NORM, 2), EPS, GEMMA4_TAP_ATTN_NORM, 1e-4, 3);
@@ -801,6 +819,8 @@ Suite *causes_suite(void)
     TCase *points = tcase_create("points");
     tcase_add_checked_fixture(points, set_up, tear_down);
     tcase_add_test(points, findings_that_one_point_explains_are_one_cause);
+    tcase_add_test(points, what_one_layer_does_not_show_of_a_list_others_do);
+    tcase_add_test(points, what_one_layer_does_not_show_of_a_list_others_do);
     tcase_add_test(points, other_numbers_are_other_causes);
     tcase_add_loop_test(points, the_plainest_of_the_points_is_the_cause, 0, COUNT(PLAINER));
     tcase_add_test(points, the_point_that_explains_most_goes_first);

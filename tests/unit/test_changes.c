@@ -822,7 +822,7 @@ START_TEST(attention_reads_the_keys_that_the_mask_leaves)
             size_t t = i / (H * T), j = i % T;
             bool leaves = MASKS[_i].leaves(layers[l], t, j);
             ASSERT_EACH((probs[i] > 0) == leaves, "layer %zu, query %zu, key %zu: %g", layers[l], t, j, (double)probs[i]);
-            ASSERT_EACH(gemma4_mask_leaves(&run.model->config, layers[l], &s, t, j) == leaves, "layer %zu, query %zu, key %zu", layers[l],
+            ASSERT_EACH(gemma4_mask_leaves(&run.model->config, layers[l], &s, SIZE_MAX, t, j) == leaves, "layer %zu, query %zu, key %zu", layers[l],
                         t, j);
         }
         free(probs);

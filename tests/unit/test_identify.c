@@ -87,8 +87,9 @@ static const gemma4_cause *the_cause(void)
     const gemma4_cause *cause = gemma4_cause_at(d, 0);
     for (size_t i = 1; i < gemma4_cause_count(d); i++) {
         const gemma4_counter_model *m = gemma4_cause_model(gemma4_cause_at(d, i));
-        ck_abort_msg("a second cause, at %s: %s", gemma4_tap_describe(gemma4_cause_at(d, i)->tap)->name,
-                     m ? m->wrong : gemma4_cause_at(d, i)->description);
+        const gemma4_counter_model *first = gemma4_cause_model(cause);
+        ck_abort_msg("beside '%s' at %s a second cause, at %s: %s", first ? first->wrong : cause->description, gemma4_tap_describe(cause->tap)->name,
+                     gemma4_tap_describe(gemma4_cause_at(d, i)->tap)->name, m ? m->wrong : gemma4_cause_at(d, i)->description);
     }
     ck_assert_msg(cause->explained, "%s", cause->description);
     return cause;
@@ -125,6 +126,9 @@ static const planting ALL_TAPS[] = {
     {{.parameter = OF(EPS), .steps = AT(ATTN_NORM) | AT(MLP_NORM), .number = 3e-2}, BOTH, .layers = EVERY_LAYER, .value = "0.03"},
     {{.parameter = OF(ROPE_THETA), .steps = AT(ATTN_Q_ROPE) | AT(ATTN_K_ROPE), .number = 25000},
      SLIDING, .layers = SLIDING_LAYERS, .value = "25000"},
+    /* from position 1000 on, where angles have gone round many times */
+    {{.parameter = OF(ROPE_THETA), .steps = AT(ATTN_Q_ROPE) | AT(ATTN_K_ROPE), .number = 1311},
+     SLIDING, .layers = "0, 2", .value = "1311", .case_id = "moe128-decode"},
     {{.parameter = OF(WINDOW), .steps = ATTENTION, .number = 11}, SLIDING, .layers = SLIDING_LAYERS, .value = "11"},
     {{.parameter = OF(KV_HEAD_OF), .steps = ATTENTION, .count = 4, .list = {1, 0, 0, 1}},
      SLIDING, .layers = SLIDING_LAYERS, .value = "[1, 0, 0, 1]"},
@@ -141,11 +145,19 @@ static const planting ALL_TAPS[] = {
     {{.parameter = OF(RESULT_FACTOR), .steps = AT(ATTN_POST_NORM), .number = 0.85}, BOTH, .layers = EVERY_LAYER, .value = "0.85"},
     {{.parameter = OF(RESULT_FACTORS), .steps = AT(ATTN_CONTEXT), .count = 4, .list = {1, 0.5, 1, 2}},
      BOTH, .layers = "3", .value = "[1, 0.5, 1, 2]", .only_layer = 3 + 1},
+    {{.parameter = OF(WEIGHT_FACTOR), .steps = AT(MOE_ACT), .number = 0.82}, BOTH, .layers = EVERY_LAYER, .value = "0.82"},
+    {{.parameter = OF(WEIGHT_FACTORS), .steps = AT(MOE_OUT), .count = 16,
+      .list = {1, 1, 0.5, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 2}},
+     BOTH, .layers = EVERY_LAYER, .value = "[2: 0.5, 15: 2, others 1 or never seen]"},
+    {{.parameter = OF(WEIGHT_FACTORS), .steps = AT(ROUTER_TOPK_WEIGHTS), .count = 16,
+      .list = {1, 1, 0.5, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 2}},
+     BOTH, .layers = EVERY_LAYER, .value = "[2: 0.5, 15: 2, others 1 or never seen]"},
     {{.parameter = OF(RESIDUAL), .steps = AT(ATTN_RESIDUAL), .count = 2, .list = {1, 0.7}},
      BOTH, .layers = EVERY_LAYER, .value = "[1, 0.7]"},
     {{.parameter = OF(FINAL_SOFTCAP), .steps = AT(LOGITS), .number = 20}, HEAD, .layers = "", .value = "20"},
     {{.parameter = OF(WEIGHT_ROUNDED), .steps = AT(MLP_OUT), .word = GEMMA4_TYPE_E4M3},
      BOTH, .layers = EVERY_LAYER, .value = "float8_e4m3"},
+    {{.parameter = OF(ROPE_OFFSET), .steps = AT(ATTN_K_ROPE), .number = 37}, BOTH, .layers = EVERY_LAYER, .value = "37"},
     {{.parameter = OF(ROPE_OFFSET), .steps = AT(ATTN_Q_ROPE), .number = 0.5}, FULL, .layers = FULL_LAYERS, .value = "0.5"},
     {{.parameter = OF(RESULT_CLAMPED), .steps = AT(MLP_OUT), .number = 0.25}, BOTH, .layers = EVERY_LAYER, .value = "0.25"},
     {{.parameter = OF(CHOICE), .steps = AT(ROUTER_TOPK_IDS), .word = GEMMA4_CHOICE_SKIPPED, .number = 1},
@@ -156,6 +168,9 @@ static const planting ALL_TAPS[] = {
      BOTH, .layers = "7", .value = "0.8", .only_layer = 7 + 1, .tier = "bfloat16"},
     {{.parameter = OF(RESULT_FACTOR), .steps = AT(ATTN_POST_NORM), .number = 1.05},
      BOTH, .layers = EVERY_LAYER, .value = "1.05", .tier = "bfloat16"},
+    /* near to a catalogued one in this precision: x sigmoid(1.702 x) (up + 1) */
+    {{.parameter = OF(GATE_AND_UP), .steps = AT(MOE_ACT), .word = GEMMA4_UP_PLUS_ONE},
+     BOTH, .layers = EVERY_LAYER, .value = "up + 1", .tier = "bfloat16"},
 };
 
 START_TEST(what_was_planted_is_said)
@@ -240,6 +255,10 @@ static const planting LAYERS[] = {
     {{.parameter = OF(WINDOW), .steps = ATTENTION, .number = 11},
      SLIDING, .layers = SLIDING_LAYERS, .value = "11", .taps = GEMMA4_SET_LAYERS},
     {{.parameter = OF(FINAL_SOFTCAP), .steps = AT(LOGITS), .number = 20}, HEAD, .layers = "", .value = "20", .taps = GEMMA4_SET_LAYERS},
+    /* what the first positions compute depends on later ones */
+    {{.parameter = OF(MASK), .steps = ATTENTION, .word = GEMMA4_MASK_OFFSET, .number = 4},
+     FULL, .layers = FULL_LAYERS, .value = "offset 4", .taps = GEMMA4_SET_LAYERS},
+    {{.parameter = OF(EXPERTS_MISSING), .steps = AT(MOE_OUT), .number = 3}, BOTH, .layers = EVERY_LAYER, .value = "[0, 1]", .taps = GEMMA4_SET_LAYERS},
 };
 
 /* --- only the logits are --- */
@@ -293,6 +312,24 @@ static const struct {
     const char *case_id;
     gemma4_scope said;
 } DECODING[] = {{"tiny-chunks", GEMMA4_DECODE_ONLY}, {"tiny-decode", GEMMA4_AFTER_FIRST_CHUNK}};
+
+/* What is not linear in a scope: the choice of experts; a mask that sees ahead, no further than its chunk; a mask that hides keys. */
+static const planting SCOPED[] = {
+    {{.parameter = OF(CHOICE), .steps = AT(ROUTER_TOPK_IDS), .word = GEMMA4_CHOICE_SKIPPED, .number = 2},
+     BOTH, .layers = EVERY_LAYER, .value = "rank 2 skipped", .case_id = "tiny-chunks", .scope = GEMMA4_DECODE_ONLY},
+    {{.parameter = OF(MASK), .steps = ATTENTION, .word = GEMMA4_MASK_OFFSET, .number = 4},
+     FULL, .layers = FULL_LAYERS, .value = "offset 4", .case_id = "tiny-chunks", .scope = GEMMA4_AFTER_FIRST_CHUNK},
+    {{.parameter = OF(MASK), .steps = ATTENTION, .word = GEMMA4_MASK_BLOCKS, .number = 4},
+     BOTH, .layers = EVERY_LAYER, .value = "blocks of 4", .case_id = "tiny-chunks", .scope = GEMMA4_AFTER_FIRST_CHUNK},
+};
+
+START_TEST(other_rules_at_some_positions_are_said_of_those)
+{
+    judge_planted(&SCOPED[_i]);
+    assert_says(&SCOPED[_i], the_cause());
+    close_judged();
+}
+END_TEST
 
 START_TEST(what_holds_while_decoding_is_said_of_that)
 {
@@ -390,6 +427,7 @@ Suite *identify_suite(void)
     tcase_add_loop_test(layers, layer_outputs_are_enough, 0, WHOLE_LAYERS ? COUNT(LAYERS) : 0);
     tcase_add_loop_test(layers, logits_may_be_enough, 0, WHOLE_LAYERS ? COUNT(LOGITS) : 0);
     tcase_add_loop_test(others, more_experts_than_the_config_says_are_counted, 0, WHOLE_LAYERS ? COUNT(MORE_EXPERTS) : 1);
+    tcase_add_loop_test(others, other_rules_at_some_positions_are_said_of_those, 0, COUNT(SCOPED));
     tcase_add_loop_test(others, what_holds_while_decoding_is_said_of_that, 0, COUNT(DECODING));
     tcase_add_loop_test(others, of_an_honest_engine_nothing_is_said, 0, COUNT(HONEST));
     tcase_add_loop_test(others, a_catalogued_mistake_keeps_its_id, 0, COUNT(CATALOGUED));
