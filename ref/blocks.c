@@ -190,11 +190,11 @@ static void decode_k(float *out, const unsigned char *block, const unsigned char
         int scale, min;
         scale_and_min(block + 4, group, &scale, &min);
         float group_d = d * (float)scale, group_min = dmin * (float)min;
+        const unsigned char *bytes = halves + group / 2 * 32;
+        unsigned shift = group % 2 * 4;
         for (size_t i = 0; i < 32; i++) {
-            int q = half_byte(halves + group / 2 * 32, 32, group % 2 * 32 + i);
-            if (high)
-                q |= (high[i] >> group & 1) << 4;
-            out[group * 32 + i] = group_d * (float)q - group_min;
+            int fifth = high ? (high[i] >> group & 1) << 4 : 0;
+            out[group * 32 + i] = group_d * (float)((bytes[i] >> shift & 15) | fifth) - group_min;
         }
     }
 }
@@ -215,10 +215,13 @@ static void decode_q6_k(float *out, const unsigned char *block)
 {
     const unsigned char *low = block, *high = block + 128, *scales = block + 192;
     float d = f16_at(block + 208);
-    for (size_t i = 0; i < 256; i++) {
-        size_t half = i / 128;
-        int q = half_byte(low + half * 64, 64, i % 128) | (high[half * 32 + i % 32] >> i % 128 / 32 * 2 & 3) << 4;
-        out[i] = d * (float)(int8_t)scales[i / 16] * (float)(q - 32);
+    for (size_t group = 0; group < 16; group++) {
+        size_t half = group / 8, part = group % 8 / 2, first = group % 2 * 16; /* of 128 values, of 32, of 16 */
+        const unsigned char *low_bytes = low + half * 64 + part % 2 * 32 + first, *high_bytes = high + half * 32 + first;
+        unsigned low_shift = (unsigned)part / 2 * 4, high_shift = (unsigned)part * 2;
+        float group_d = d * (float)(int8_t)scales[group];
+        for (size_t i = 0; i < 16; i++)
+            out[group * 16 + i] = group_d * (float)(((low_bytes[i] >> low_shift & 15) | (high_bytes[i] >> high_shift & 3) << 4) - 32);
     }
 }
 
