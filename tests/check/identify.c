@@ -236,17 +236,28 @@ typedef struct elsewhere {
     identify_candidate here;       /* point is NULL where it is no better */
 } elsewhere;
 
-/* Kept where it leaves less of the error than SINGLE_LAYER_PART, and less than in all layers. */
+static bool is_number(const identify_candidate *c)
+{
+    return c->point->settings[0].count == 0 && identify_is_solved_for(&c->point->settings[0]);
+}
+
+/* Kept where it leaves less of the error than SINGLE_LAYER_PART, and less than in all layers; a number, which is another one in fewer layers, where
+ * it explains as much with any coefficient. */
 static int look_elsewhere(identification *own, void *context, size_t i)
 {
     elsewhere *at = (elsewhere *)context + i;
     identify_candidate *c = &at->here;
     *c = (identify_candidate){.only_layer = at->only_layer};
     c->point = gemma4_point_new(&own->s->e->subject->model->config, at->all->point->settings, 1, at->where);
+    if (c->point && c->point->settings[0].parameter == GEMMA4_PARAMETER_RESULT_FACTOR)
+        c->point->settings[0].number = 1.25; /* in all layers it may have become anything */
     int status = c->point ? identify_look(own, c) : gemma4_fail(own->s->error, "diagnosis: out of memory");
-    bool better = !status && !identify_is_rounding(own, c) && c->left < at->all->left && c->left <= SINGLE_LAYER_PART * own->nothing;
-    if (better && identify_is_solved_for(&c->point->settings[0]))
-        status = identify_solve(own, c, 0);
+    bool better = !status && c->has_effect && is_number(c) && 1 - c->share <= SINGLE_LAYER_PART * SINGLE_LAYER_PART;
+    if (better || (!status && !identify_is_rounding(own, c) && c->left <= SINGLE_LAYER_PART * own->nothing)) {
+        if (identify_is_solved_for(&c->point->settings[0]))
+            status = identify_solve(own, c, 0);
+        better = !status && c->left < at->all->left && c->left <= SINGLE_LAYER_PART * own->nothing;
+    }
     if (!better) {
         free(c->point);
         c->point = NULL;
@@ -254,17 +265,18 @@ static int look_elsewhere(identification *own, void *context, size_t i)
     return status;
 }
 
-/* Where the best of what was planted in all layers may be as well: in those of one kind, and in single ones. Returns how many there are. */
+/* Where the best of what was planted in all layers, and all numbers, may be as well: in those of one kind, and in single ones. Returns how many
+ * there are. */
 static size_t list_elsewhere(const identification *id, size_t most, elsewhere *list)
 {
     const fit_search *s = id->s;
     const gemma4_config *c = &s->e->subject->model->config;
     int first = s->e->known_block < 0 ? 0 : s->e->known_block;
     size_t n = 0;
-    for (size_t i = 0; i < most; i++) {
+    for (size_t i = 0; i < id->count; i++) {
         const identify_candidate *planted = &id->list[i];
         int where = planted->point->model.where;
-        if (where == GEMMA4_ON_HEAD)
+        if (where == GEMMA4_ON_HEAD || (i >= most && !is_number(planted)))
             continue;
         if (where == (GEMMA4_ON_SLIDING | GEMMA4_ON_FULL)) {
             list[n++] = (elsewhere){.all = planted, .where = GEMMA4_ON_SLIDING, .only_layer = -1};
@@ -281,10 +293,10 @@ static int look_at_fewer_layers(identification *id)
     if (id->count == 0)
         return 0;
     qsort(id->list, id->count, sizeof *id->list, identify_by_share);
-    size_t all = id->count < SINGLE_LAYER_MOST ? id->count : SINGLE_LAYER_MOST, most = all * (id->s->e->subject->model->config.num_hidden_layers + 2);
+    size_t most = id->count * (id->s->e->subject->model->config.num_hidden_layers + 2);
     elsewhere *list = calloc(most, sizeof *list);
     identify_candidate *kept = malloc((id->count + most) * sizeof *kept);
-    size_t count = list && kept ? list_elsewhere(id, all, list) : 0;
+    size_t count = list && kept ? list_elsewhere(id, SINGLE_LAYER_MOST, list) : 0;
     int status = list && kept ? identify_each(id, count, look_elsewhere, list) : gemma4_fail(id->s->error, "diagnosis: out of memory");
     if (!status)
         memcpy(kept, id->list, id->count * sizeof *kept);

@@ -256,6 +256,12 @@ static bool is_too_free(const gemma4_point *p)
     return list && p->count == GEMMA4_POINT_SETTINGS;
 }
 
+static bool is_list_before(const identification *id, const gemma4_setting *s)
+{
+    bool list = s->parameter == GEMMA4_PARAMETER_RESULT_FACTORS || s->parameter == GEMMA4_PARAMETER_WEIGHT_FACTORS;
+    return list && s->steps != GEMMA4_STEP(id->s->tap);
+}
+
 /* Factors before a norm: all of them times the same are the same, so their size is not known. */
 static int is_undetermined(identification *id, identify_candidate *c, bool *open)
 {
@@ -264,11 +270,11 @@ static int is_undetermined(identification *id, identify_candidate *c, bool *open
     *open = false;
     for (size_t i = 0; i < c->point->count && !*open; i++) {
         gemma4_setting *list = &c->point->settings[i];
-        if (list->parameter != GEMMA4_PARAMETER_RESULT_FACTORS || list->steps == GEMMA4_STEP(s->tap))
+        if (!is_list_before(id, list))
             continue;
         gemma4_setting kept = *list;
         for (size_t k = 0; k < list->count; k++)
-            list->list[k] *= 1.5;
+            list->list[k] *= 1 + 2 * AGREED_PART;
         gemma4_planted planted = identify_planted(id, c);
         fit_trial result = fit_try_positions(s, &planted, 0, &fit);
         *list = kept;
@@ -277,6 +283,49 @@ static int is_undetermined(identification *id, identify_candidate *c, bool *open
         *open = result == FIT_FITS;
     }
     return 0;
+}
+
+/* Of factors whose size is not known, those that most entries share are taken to be 1. False where none is. */
+static bool set_most_to_one(gemma4_setting *s)
+{
+    size_t most = 0, known = 0;
+    double common = 1;
+    for (size_t k = 0; k < s->count; k++) {
+        size_t alike = 0;
+        known += !isnan(s->list[k]);
+        for (size_t j = 0; j < s->count; j++)
+            alike += fabs(s->list[j] - s->list[k]) <= AGREED_PART * fabs(s->list[k]);
+        if (alike > most) {
+            most = alike;
+            common = s->list[k];
+        }
+    }
+    for (size_t k = 0; k < s->count; k++)
+        s->list[k] = fabs(s->list[k] / common - 1) <= AGREED_PART ? 1 : s->list[k] / common;
+    return 2 * most > known;
+}
+
+/* Before a norm: do lists fit as well of which most entries are 1? They are the plainest of those that are the same. */
+static int settle_size(identification *id, identify_candidate *c, gemma4_fit *fit, bool *settled)
+{
+    gemma4_setting kept[GEMMA4_POINT_SETTINGS];
+    size_t lists = 0;
+    memcpy(kept, c->point->settings, c->point->count * sizeof *kept);
+    *settled = true;
+    for (size_t i = 0; i < c->point->count; i++)
+        if (is_list_before(id, &c->point->settings[i])) {
+            *settled = *settled && set_most_to_one(&c->point->settings[i]);
+            lists++;
+        }
+    gemma4_fit plain = *fit;
+    gemma4_planted planted = identify_planted(id, c);
+    fit_trial result = lists && *settled ? fit_try_positions(id->s, &planted, 0, &plain) : FIT_MISS;
+    *settled = result == FIT_FITS;
+    if (*settled)
+        *fit = plain;
+    else
+        memcpy(c->point->settings, kept, c->point->count * sizeof *kept);
+    return result == FIT_ERROR ? -1 : 0;
 }
 
 /* Fits the candidate as it is, on all that there is? */
@@ -292,8 +341,8 @@ static int try_point(identification *id, identify_candidate *c, bool *fits)
         return 0;
     }
     fit_trial result = fit_try_positions(s, &planted, 0, &fit);
-    bool open = false;
-    if (result == FIT_FITS && is_undetermined(id, c, &open))
+    bool open = false, settled = false;
+    if (result == FIT_FITS && (settle_size(id, c, &fit, &settled) || (!settled && is_undetermined(id, c, &open))))
         return -1;
     *fits = result == FIT_FITS && !open;
     if (*fits) {

@@ -133,10 +133,12 @@ static int solve_here(identification *id, identify_candidate *c, size_t setting)
 
 /* --- lists --- */
 
-/* Is the setting's list to be solved for? */
+/* Is the setting's list to be solved for? Of moe.norm, which fused experts hide, all lanes. */
 static bool is_list_solved_for(const gemma4_setting *s)
 {
-    return s->count <= SOLVED_LIST && (s->parameter == GEMMA4_PARAMETER_RESULT_FACTORS || s->parameter == GEMMA4_PARAMETER_RESIDUAL);
+    bool lanes = s->steps == GEMMA4_STEP(GEMMA4_TAP_MOE_NORM);
+    return (lanes || s->count <= SOLVED_LIST) && (s->parameter == GEMMA4_PARAMETER_RESULT_FACTORS || s->parameter == GEMMA4_PARAMETER_WEIGHT_FACTORS ||
+                                       s->parameter == GEMMA4_PARAMETER_RESIDUAL);
 }
 
 /* The normal equations of a list at hand: changes is [count][T * width], what each entry's step does to the prediction. */
@@ -158,6 +160,14 @@ static void fill_equations(const identification *id, size_t count, const real *c
             }
 }
 
+/* Experts that no token chose have no slope: their factors are not known. */
+static void leave_unknown(gemma4_setting *s, const double *a)
+{
+    for (size_t k = 0; k < s->count && s->parameter == GEMMA4_PARAMETER_WEIGHT_FACTORS; k++)
+        if (a[k * s->count + k] == 0)
+            s->list[k] = NAN;
+}
+
 /* Least squares of a list, by the slopes of all its entries. */
 static int solve_list(identification *id, identify_candidate *c, size_t setting)
 {
@@ -165,8 +175,11 @@ static int solve_list(identification *id, identify_candidate *c, size_t setting)
     size_t n = id->s->e->subject->T * id->s->e->taps[id->s->tap].width, count = s->count;
     const double step = 0x1p-5;
     real *changes = malloc((count * n + 1) * sizeof *changes);
-    double a[SOLVED_LIST * SOLVED_LIST], b[SOLVED_LIST], x[SOLVED_LIST], kept[SOLVED_LIST];
-    int status = changes ? 0 : gemma4_fail(id->s->error, "diagnosis: out of memory");
+    double *a = malloc(count * (count + 2) * sizeof *a), *b = a + count * count, *x = b + count, kept[GEMMA4_LIST];
+    int status = changes && a ? 0 : gemma4_fail(id->s->error, "diagnosis: out of memory");
+    bool first = s->list[0] == 1.25 && s->list[1] == 0.75; /* as proposed, to be seen at all: the right ones are nearer */
+    for (size_t k = 0; first && k < count; k++)
+        s->list[k] = 1;
     for (int i = 0; i < SOLVE_STEPS && !status; i++) {
         identify_candidate next = *c;
         memcpy(kept, s->list, count * sizeof *kept);
@@ -181,6 +194,10 @@ static int solve_list(identification *id, identify_candidate *c, size_t setting)
         if (status)
             break;
         fill_equations(id, count, changes, step, a, b);
+        leave_unknown(s, a);
+        memcpy(kept, s->list, count * sizeof *kept);
+        for (size_t k = 0; k < count; k++)
+            a[k * count + k] *= 1 + 1e-2; /* before a norm, all entries times the same change nothing: no step that way */
         gemma4_solve_system(a, b, count, 0, x);
         double part = 1;
         for (int tries = 0; tries < 4; tries++, part /= 4) {
@@ -200,6 +217,7 @@ static int solve_list(identification *id, identify_candidate *c, size_t setting)
             break;
     }
     free(changes);
+    free(a);
     return status;
 }
 

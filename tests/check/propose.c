@@ -198,7 +198,8 @@ static void propose_result(gemma4_proposals *p, const gemma4_config *c, size_t l
     gemma4_propose_numbers(p, &s, factors, sizeof factors / sizeof *factors);
     s.parameter = GEMMA4_PARAMETER_RESULT_FACTORS;
     gemma4_axis axis = gemma4_axis_of_values(c, step, layer, T);
-    s.count = axis.groups > 1 ? axis.groups : axis.values <= 16 ? axis.values : 1;
+    bool lanes = axis.values <= 16 || (step == GEMMA4_TAP_MOE_NORM && !p->brief);
+    s.count = axis.groups > 1 ? axis.groups : lanes ? axis.values : 1;
     for (size_t k = 0; k < s.count && k < GEMMA4_LIST; k++)
         s.list[k] = k % 2 ? 0.75 : 1.25;
     if (s.count > 1 && s.count <= GEMMA4_LIST && !gemma4_tap_is_keys(step))

@@ -258,6 +258,9 @@ static const planting LAYERS[] = {
     /* what the first positions compute depends on later ones */
     {{.parameter = OF(MASK), .steps = ATTENTION, .word = GEMMA4_MASK_OFFSET, .number = 4},
      FULL, .layers = FULL_LAYERS, .value = "offset 4", .taps = GEMMA4_SET_LAYERS},
+    /* the next norm takes the size of all factors away: most are 1 then */
+    {{.parameter = OF(RESULT_FACTORS), .steps = AT(ATTN_CONTEXT), .count = 4, .list = {1, 1, 1.5, 1}},
+     FULL, .layers = FULL_LAYERS, .value = "[1, 1, 1.5, 1]", .taps = GEMMA4_SET_LAYERS},
     {{.parameter = OF(EXPERTS_MISSING), .steps = AT(MOE_OUT), .number = 3}, BOTH, .layers = EVERY_LAYER, .value = "[0, 1]", .taps = GEMMA4_SET_LAYERS},
 };
 
@@ -269,6 +272,8 @@ static const planting LOGITS[] = {
      SLIDING, .layers = SLIDING_LAYERS, .value = "0.3", .taps = GEMMA4_SET_LOGITS},
     {{.parameter = OF(RESULT_FACTOR), .steps = AT(ATTN_POST_NORM), .number = 0.85},
      BOTH, .layers = "4", .value = "0.85", .only_layer = 4 + 1, .taps = GEMMA4_SET_LOGITS},
+    {{.parameter = OF(RESULT_FACTOR), .steps = AT(MOE_NORM), .number = 1.982},
+     FULL, .layers = FULL_LAYERS, .value = "1.982", .taps = GEMMA4_SET_LOGITS},
     {{.parameter = OF(RESULT_FACTOR), .steps = AT(EMBED), .number = 0.69}, HEAD, .layers = "", .value = "0.69", .taps = GEMMA4_SET_LOGITS},
 };
 
