@@ -4,7 +4,7 @@
 #   make demo             two dumps of a real engine through gemma4-check: one conforms, one does not
 #   make checkpoints      the cases' checkpoints as folders and as GGUF (F32, BF16, F16, Q8_0)              (Python)
 #   make engine ENGINE=X  dumps every case with engine X of golden/engines, and checks the dumps           (Python)
-#   make engines          spec/engines.md and .json from what make engine has left in build/engines        (Python)
+#   make engines          spec/engines.md, .json and agreement.md from what make engine left in build/engines (Python)
 #   make check            all tests, offline, without Python
 #   make install          programs, library, cases and manual under PREFIX (/usr/local), seen from DESTDIR
 #   make uninstall        removes them
@@ -17,11 +17,12 @@
 #   make bench            operators and forward pass at the true dimensions, beside the machine's own limits
 #   make bench-check      how long gemma4-check takes for each known mistake, and for which it takes longest
 #   make debug            build/debug/gemma4-ref for a debugger: -O0, scalar operators only (README.md, "Learn the model from it")
-#   make debug-test       are README's debugger commands right when typed as they stand? needs gdb
+#   make debug-test       are README's debugger commands right when typed as they stand? needs gdb and lldb
 #   make agreement        the reference against every golden, as a table
 #   make precision        the reference's own rounding error, against a float64 build of the same source
 #   make check-sanitizers the tests under AddressSanitizer and UndefinedBehaviorSanitizer
 #   make check-warnings   gcc and clang, warnings are errors
+#   make check-format     is every C file as clang-format 14 writes it, in lines of at most 100 columns?
 #   make honest           right engines, many kinds, every case: all must conform                          (Python)
 #   make planted          transformers with one planted fault each: found at the right tap, and named      (Python)
 #   make uncatalogued     faults that are in no catalogue: found at the right tap, and said what they are  (Python)
@@ -32,7 +33,7 @@
 #   make mutate           is every constant of the checker held by a test? changes each; half an hour on two cores (Python 3, without packages)
 #   make honest-reference simulated honest engines, 20 seeds a tier on every case: no alarm in any
 #   make golden           the goldens and shipped dumps anew, from transformers                            (Python)
-#   make golden-verify    are they what transformers computes?                                             (Python)
+#   make golden-verify    are they what transformers computes, and what NumPy computes from spec/model.md? (Python)
 ifeq ($(MAKELEVEL)$(filter -j%,$(MAKEFLAGS)),0)
 MAKEFLAGS += --jobs=$(shell nproc 2>/dev/null || echo 1)
 endif
@@ -62,10 +63,11 @@ OPENMP    := $(shell echo 'int main(void) { return 0; }' | $(CC) -fopenmp -x c -
 CPPFLAGS  += $(TWINS:%=-DGEMMA4_TWIN_%)
 LDLIBS    += $(if $(TWINS),$(OPENMP))
 
-LIBRARY = $(patsubst %.c,$(BUILD)/%.o,$(filter-out ref/main.c ref/ops_%.c,$(wildcard ref/*.c)) $(TWINS:%=ref/ops_%.c))
+OPERATORS = ref/ops_scalar.c $(TWINS:%=ref/ops_%.c)
+LIBRARY = $(patsubst %.c,$(BUILD)/%.o,$(filter-out ref/main.c ref/ops_%.c,$(wildcard ref/*.c)) $(OPERATORS))
 CHECKER = $(patsubst %.c,$(BUILD)/%.o,$(filter-out tests/check/main.c,$(wildcard tests/check/*.c)))
 # The twin checker needs neither HDF5 nor YAML: operators only.
-TWIN_CHECK = $(patsubst %.c,$(BUILD)/%.o,$(wildcard tests/twins/*.c) ref/forward.c ref/quantised.c ref/blocks.c ref/ops.c ref/taps.c ref/error.c $(TWINS:%=ref/ops_%.c))
+TWIN_CHECK = $(patsubst %.c,$(BUILD)/%.o,$(wildcard tests/twins/*.c) ref/quantised.c ref/blocks.c ref/ops.c ref/taps.c ref/error.c $(OPERATORS))
 BENCH   = $(patsubst %.c,$(BUILD)/%.o,tests/bench/main.c $(TWINS:%=tests/bench/peak_%.c))
 UNIT    = $(patsubst %.c,$(BUILD)/%.o,$(wildcard tests/unit/*.c))
 
@@ -96,6 +98,7 @@ $(BUILD)/%.o: %.c
 
 # ops_avx2.c and peak_avx2.c get TWIN_avx2, and so on.
 $(BUILD)/ref/ops_%.o $(BUILD)/tests/bench/%.o $(BUILD)/tests/twins/%.o: TWIN_FLAGS = $(TWIN_$(lastword $(subst _, ,$(notdir $*)))) $(or $(OPENMP),-Wno-unknown-pragmas)
+$(BUILD)/ref/ops_scalar.o: TWIN_FLAGS =
 # One says how many threads the twins use, the other deals looks out to threads.
 $(BUILD)/ref/ops.o $(BUILD)/tests/check/identify_each.o: TWIN_FLAGS = $(if $(TWINS),$(OPENMP))
 
@@ -184,7 +187,7 @@ demo: all
 # Tests that have passed are not repeated until something that they read changes. A commit's version is no such thing: the objects count.
 REF_OBJECTS  = $(BUILD)/ref/main.o $(filter-out %/version.o,$(LIBRARY))
 UNIT_OBJECTS = $(UNIT) $(CHECKER) $(BUILD)/tests/check/main.o $(REF_OBJECTS)
-UNIT_READS   = Makefile README.md $(wildcard spec/*.md spec/*/* golden/*/* golden/*/*/*)
+UNIT_READS   = Makefile README.md $(wildcard spec/*.* spec/*/* golden/*/* golden/*/*/*)
 $(BUILD)/unit-tests.passed: $(UNIT_OBJECTS) $(UNIT_READS) | $(BUILD)/unit-tests $(BUILD)/gemma4-ref $(BUILD)/gemma4-check
 	GEMMA4_BUILD=$(BUILD) $(BUILD)/unit-tests
 	@touch $@
@@ -247,7 +250,7 @@ $(DEEP)/model.safetensors: | $(BUILD)/gemma4-ref
 bench-check: all $(DEEP)/model.safetensors
 	$(BUILD)/gemma4-check self-test --times --model $(DEEP)
 
-# Without the twins, so that a step is a line of ref/forward.c and what it calls.
+# Without the twins, so that a step is a line of ref/forward.c and what it calls in ref/ops_scalar.c.
 debug:
 	$(MAKE) BUILD=$(BUILD)/debug CFLAGS="-O0 -g3" TWINS= $(BUILD)/debug/gemma4-ref
 
@@ -285,27 +288,36 @@ check-warnings:
 	$(MAKE) BUILD=$(BUILD)/gcc CC=gcc WERROR=-Werror all $(BUILD)/gcc/unit-tests $(BUILD)/gcc/gemma4-twins $(BUILD)/gcc/gemma4-bench
 	$(MAKE) BUILD=$(BUILD)/clang CC=clang WERROR=-Werror all $(BUILD)/clang/unit-tests $(BUILD)/clang/gemma4-twins $(BUILD)/clang/gemma4-bench
 
+check-format:
+	sh tests/format.sh
+
 # -------------------------------------------------------------------- engines
 
-# An engine's environment. llama.cpp's has llama.cpp's own converter to GGUF.
-build/engines/%/bin/python: golden/engines/%/requirements.txt
-	python3 -m venv build/engines/$*
+# An engine's environment, complete when the file "installed" is there; PYTHON= where the engine wants another version. no-deps.txt names packages
+# that go without what they ask for; prepare.py does what pip cannot. llama.cpp's environment has llama.cpp's own converter to GGUF.
+PYTHON ?= python3
+build/engines/%/installed: golden/engines/%/requirements.txt
+	$(PYTHON) -m venv build/engines/$*
 	build/engines/$*/bin/pip install --quiet $(PIP_ARGS) -r $<
+	$(if $(wildcard golden/engines/$*/no-deps.txt),build/engines/$*/bin/pip install --quiet --no-deps $(PIP_ARGS) -r golden/engines/$*/no-deps.txt)
+	$(if $(wildcard golden/engines/$*/prepare.py),build/engines/$*/bin/python golden/engines/$*/prepare.py)
 	@touch $@
 
-checkpoints: $(BUILD)/gemma4-ref build/engines/llama.cpp/bin/python
+checkpoints: $(BUILD)/gemma4-ref build/engines/llama.cpp/installed
 	sh golden/engines/checkpoints.sh build build/engines/llama.cpp/bin/python
 
-# The folders alone need no Python. GGUF files are made for the engine that reads them.
+# The folders alone need no Python. GGUF files are made for the engine that reads them. CASES=tiny-prompt,tiny-chunks dumps no others.
 ENGINE  =
+CASES   =
 RECIPES = $(patsubst golden/engines/%/recipe.yaml,%,$(wildcard golden/engines/*/recipe.yaml))
-engine: all $(if $(filter $(ENGINE),$(RECIPES)),build/engines/$(ENGINE)/bin/python)
+engine: all $(if $(filter $(ENGINE),$(RECIPES)),build/engines/$(ENGINE)/installed)
 	@$(if $(filter $(ENGINE),$(RECIPES)),,echo "make engine ENGINE=X: expected one of $(RECIPES); found '$(ENGINE)'" >&2; exit 2)
 	sh golden/engines/checkpoints.sh build $(if $(filter gguf,$(shell sed -n 's/^model: //p' golden/engines/$(ENGINE)/recipe.yaml 2>/dev/null)),build/engines/$(ENGINE)/bin/python)
-	build/engines/$(ENGINE)/bin/python golden/engines/run.py $(ENGINE) --check $(BUILD)/gemma4-check
+	build/engines/$(ENGINE)/bin/python golden/engines/run.py $(ENGINE) --check $(BUILD)/gemma4-check $(if $(CASES),--case $(CASES))
 
 engines:
-	$(firstword $(wildcard build/engines/*/bin/python) build/engines/mlx-lm/bin/python) golden/engines/table.py
+	@set -- build/engines/*/installed; [ -f "$$1" ] || { echo "make engines: build/engines is empty: make engine ENGINE=X first" >&2; exit 2; }; \
+		python=$${1%/installed}/bin/python; $$python golden/engines/table.py && $$python golden/engines/agreement.py
 
 # --------------------------------------------------------------------- oracle
 
@@ -329,9 +341,11 @@ golden: all $(ORACLE)
 
 golden-verify: all $(ORACLE)
 	$(ORACLE) golden/oracle/make_golden.py --verify
+	$(BUILD)/gemma4-check agreement >$(BUILD)/agreement.txt
+	$(ORACLE) spec/forward.py
 
 clean:
 	rm -rf $(BUILD)
 
-.PHONY: all always debug debug-test demo checkpoints engine engines check install uninstall dist dist-check dist-arm64 agreement precision check-sanitizers check-warnings honest planted uncatalogued pairs identify golden golden-verify kill-matrix kill-matrix-verify mutate honest-reference clean twin-errors check-neon bench bench-check check-full
+.PHONY: all always debug debug-test demo checkpoints engine engines check install uninstall dist dist-check dist-arm64 agreement precision check-sanitizers check-warnings check-format honest planted uncatalogued pairs identify golden golden-verify kill-matrix kill-matrix-verify mutate honest-reference clean twin-errors check-neon bench bench-check check-full
 -include $(shell find $(BUILD) -name '*.d' 2>/dev/null)

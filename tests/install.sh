@@ -1,7 +1,15 @@
 #!/bin/sh
 # Installs what building and testing need and this machine lacks. Debian and Ubuntu; elsewhere it says what to install.
-# Does nothing, and needs no rights, where everything is there. install.sh neon: also what `make check-neon` needs.
+# Does nothing, and needs no rights, where everything is there. install.sh neon: also what `make check-neon` needs; install.sh format: what
+# `make check-format` needs; install.sh debug: what `make debug-test` needs.
 missing=
+if [ "$1" = format ]; then
+    command -v clang-format-14 >/dev/null 2>&1 || missing="$missing clang-format-14"
+fi
+if [ "$1" = debug ]; then
+    command -v gdb >/dev/null 2>&1 || missing="$missing gdb"
+    command -v lldb >/dev/null 2>&1 || missing="$missing lldb"
+fi
 if [ "$1" = neon ]; then
     command -v aarch64-linux-gnu-gcc >/dev/null 2>&1 || missing="$missing gcc-aarch64-linux-gnu libc6-dev-arm64-cross"
     command -v qemu-aarch64 >/dev/null 2>&1 || missing="$missing qemu-user"

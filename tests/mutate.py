@@ -31,7 +31,7 @@ WORK = os.path.join(ROOT, "build", "mutants")
 CFLAGS = "-O2"  # -O1 compiles in half the time, but the tests of a survivor take twice as long
 
 # Files, and expressions that find a constant in a line: its name (given, where there is none in the source) and its value.
-DEFINE = r"#define (?P<name>[A-Z][A-Z_]*) (?P<value>\S.*?)(?: /\*.*)?$"
+DEFINE = r"#define (?P<name>[A-Z][A-Z0-9_]*) (?P<value>\S.*?)(?: /\*.*)?$"
 CONSTANTS = [
     ("tests/check/thresholds.h", DEFINE, None),
     ("tests/check/thresholds.h", r"enum \{ (?P<name>[A-Z_]+) = (?P<value>[^,}]+) \}", None),
@@ -49,9 +49,9 @@ CONSTANTS = [
     ("tests/check/noise.c", r"\* (?P<value>sqrt\(0\.5\)) \*", "rounding of quantised inputs"),
     ("tests/check/noise.c", r"UNIT_FLOAT32 \* (?P<value>1\.5) \* uniform", "rounding of a frequency"),
     ("tests/check/noise.c", r"\(frequency_error \+ (?P<value>UNIT_FLOAT32) \*", "rounding of an angle"),
-    # The columns `each` and `shared` of the table of taps.
-    ("ref/taps.h", r'X\([A-Z_]+, *"(?P<name>[a-z_.]+)",(?:[^,]+,){6} *(?P<value>[\d.]+),', " each"),
-    ("ref/taps.h", r'X\([A-Z_]+, *"(?P<name>[a-z_.]+)",(?:[^,]+,){7} *(?P<value>[\d.]+),', " shared"),
+    # The columns `each` and `shared` of the table of taps, whose rows begin with an id, on the same line or on one of its own.
+    ("ref/taps.h", r'(?:X\([A-Z_]+,|^) +"(?P<name>[a-z_.]+)",(?:[^,]+,){6} *(?P<value>[\d.]+),', " each"),
+    ("ref/taps.h", r'(?:X\([A-Z_]+,|^) +"(?P<name>[a-z_.]+)",(?:[^,]+,){7} *(?P<value>[\d.]+),', " shared"),
 ]
 # Where a constant shows in other files under another word than its own.
 SEEN_AS = {"ref/taps.h": "GEMMA4_TAPS", "tests/check/noise.c": None}

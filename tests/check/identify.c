@@ -236,29 +236,49 @@ typedef struct elsewhere {
     identify_candidate here;       /* point is NULL where it is no better */
 } elsewhere;
 
+bool identify_helps_in_fewer_layers(const identification *id, const identify_candidate *c, double left_in_all)
+{
+    return !identify_is_rounding(id, c) && c->left < left_in_all && c->left <= SINGLE_LAYER_PART * id->nothing;
+}
+
 static bool is_number(const identify_candidate *c)
 {
     return c->point->settings[0].count == 0 && identify_is_solved_for(&c->point->settings[0]);
 }
 
-/* Kept where it leaves less of the error than SINGLE_LAYER_PART, and less than in all layers; a number, which is another one in fewer layers, where
- * it explains as much with any coefficient. */
+/* As it is. A number, which is another one in fewer layers, is solved for where it explains as much with any coefficient. */
+static int look_and_solve(identification *own, identify_candidate *c, double left_in_all, bool *helps)
+{
+    *helps = false;
+    if (identify_look(own, c))
+        return -1;
+    bool promising = is_number(c) && c->has_effect && 1 - c->share <= SINGLE_LAYER_PART * SINGLE_LAYER_PART;
+    if (!promising && !identify_helps_in_fewer_layers(own, c, left_in_all))
+        return 0;
+    if (identify_is_solved_for(&c->point->settings[0]) && identify_solve(own, c, 0))
+        return -1;
+    *helps = identify_helps_in_fewer_layers(own, c, left_in_all);
+    return 0;
+}
+
+/* Kept where it helps. In all layers, a factor may have become anything: it is looked for on both sides of 1 too. */
 static int look_elsewhere(identification *own, void *context, size_t i)
 {
     elsewhere *at = (elsewhere *)context + i;
     identify_candidate *c = &at->here;
-    *c = (identify_candidate){.only_layer = at->only_layer};
-    c->point = gemma4_point_new(&own->s->e->subject->model->config, at->all->point->settings, 1, at->where);
-    if (c->point && c->point->settings[0].parameter == GEMMA4_PARAMETER_RESULT_FACTOR)
-        c->point->settings[0].number = 1.25; /* in all layers it may have become anything */
-    int status = c->point ? identify_look(own, c) : gemma4_fail(own->s->error, "diagnosis: out of memory");
-    bool better = !status && c->has_effect && is_number(c) && 1 - c->share <= SINGLE_LAYER_PART * SINGLE_LAYER_PART;
-    if (better || (!status && !identify_is_rounding(own, c) && c->left <= SINGLE_LAYER_PART * own->nothing)) {
-        if (identify_is_solved_for(&c->point->settings[0]))
-            status = identify_solve(own, c, 0);
-        better = !status && c->left < at->all->left && c->left <= SINGLE_LAYER_PART * own->nothing;
+    gemma4_setting s = at->all->point->settings[0];
+    const double starts[] = {s.number, 1.25, 0.8};
+    size_t tries = s.parameter == GEMMA4_PARAMETER_RESULT_FACTOR ? 3 : 1;
+    bool helps = false;
+    int status = 0;
+    for (size_t k = 0; k < tries && !helps && !status; k++) {
+        free(c->point);
+        s.number = starts[k];
+        *c = (identify_candidate){.only_layer = at->only_layer};
+        c->point = gemma4_point_new(&own->s->e->subject->model->config, &s, 1, at->where);
+        status = c->point ? look_and_solve(own, c, at->all->left, &helps) : gemma4_fail(own->s->error, "diagnosis: out of memory");
     }
-    if (!better) {
+    if (!helps) {
         free(c->point);
         c->point = NULL;
     }

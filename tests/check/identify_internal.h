@@ -115,5 +115,7 @@ int identify_beside(identification *id);
 
 /* The kind of the evidence's block: GEMMA4_ON_... */
 int identify_where(const gemma4_evidence *evidence);
+/* Does a candidate, in fewer layers, leave less than in all of them, and little enough of the error to be tried? */
+bool identify_helps_in_fewer_layers(const identification *id, const identify_candidate *candidate, double left_in_all);
 
 #endif

@@ -149,7 +149,8 @@ static int join(identification *id, size_t most)
         return 0;
     }
     for (size_t b = 0, joined = 0; b < count && joined < most && !status; b++) {
-        if (bases[b].point->count == GEMMA4_POINT_SETTINGS || is_like_earlier(bases, b))
+        bool lanes = bases[b].point->settings[0].steps == GEMMA4_STEP(GEMMA4_TAP_MOE_NORM) && bases[b].point->settings[0].count > LONG_LIST;
+        if (lanes || bases[b].point->count == GEMMA4_POINT_SETTINGS || is_like_earlier(bases, b)) /* a number for every lane explains part of anything */
             continue;
         status = join_base(id, &bases[b], joined == 0 || id->single_count < JOINED_MOST ? id->single_count : JOINED_MOST);
         joined++;

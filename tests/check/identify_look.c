@@ -258,8 +258,7 @@ static bool is_too_free(const gemma4_point *p)
 
 static bool is_list_before(const identification *id, const gemma4_setting *s)
 {
-    bool list = s->parameter == GEMMA4_PARAMETER_RESULT_FACTORS || s->parameter == GEMMA4_PARAMETER_WEIGHT_FACTORS;
-    return list && s->steps != GEMMA4_STEP(id->s->tap);
+    return s->parameter == GEMMA4_PARAMETER_RESULT_FACTORS && s->steps != GEMMA4_STEP(id->s->tap);
 }
 
 /* Factors before a norm: all of them times the same are the same, so their size is not known. */
@@ -288,11 +287,10 @@ static int is_undetermined(identification *id, identify_candidate *c, bool *open
 /* Of factors whose size is not known, those that most entries share are taken to be 1. False where none is. */
 static bool set_most_to_one(gemma4_setting *s)
 {
-    size_t most = 0, known = 0;
+    size_t most = 0;
     double common = 1;
     for (size_t k = 0; k < s->count; k++) {
         size_t alike = 0;
-        known += !isnan(s->list[k]);
         for (size_t j = 0; j < s->count; j++)
             alike += fabs(s->list[j] - s->list[k]) <= AGREED_PART * fabs(s->list[k]);
         if (alike > most) {
@@ -302,7 +300,7 @@ static bool set_most_to_one(gemma4_setting *s)
     }
     for (size_t k = 0; k < s->count; k++)
         s->list[k] = fabs(s->list[k] / common - 1) <= AGREED_PART ? 1 : s->list[k] / common;
-    return 2 * most > known;
+    return 2 * most > s->count;
 }
 
 /* Before a norm: do lists fit as well of which most entries are 1? They are the plainest of those that are the same. */

@@ -137,8 +137,7 @@ static int solve_here(identification *id, identify_candidate *c, size_t setting)
 static bool is_list_solved_for(const gemma4_setting *s)
 {
     bool lanes = s->steps == GEMMA4_STEP(GEMMA4_TAP_MOE_NORM);
-    return (lanes || s->count <= SOLVED_LIST) && (s->parameter == GEMMA4_PARAMETER_RESULT_FACTORS || s->parameter == GEMMA4_PARAMETER_WEIGHT_FACTORS ||
-                                       s->parameter == GEMMA4_PARAMETER_RESIDUAL);
+    return (lanes || s->count <= SOLVED_LIST) && (s->parameter == GEMMA4_PARAMETER_RESULT_FACTORS || s->parameter == GEMMA4_PARAMETER_RESIDUAL);
 }
 
 /* The normal equations of a list at hand: changes is [count][T * width], what each entry's step does to the prediction. */
@@ -158,14 +157,6 @@ static void fill_equations(const identification *id, size_t count, const real *c
                 for (size_t j = 0; j <= k; j++)
                     a[k * count + j] = a[j * count + k] += weight * change * ((double)changes[j * n + i] - (double)id->at[i]) / step;
             }
-}
-
-/* Experts that no token chose have no slope: their factors are not known. */
-static void leave_unknown(gemma4_setting *s, const double *a)
-{
-    for (size_t k = 0; k < s->count && s->parameter == GEMMA4_PARAMETER_WEIGHT_FACTORS; k++)
-        if (a[k * s->count + k] == 0)
-            s->list[k] = NAN;
 }
 
 /* Least squares of a list, by the slopes of all its entries. */
@@ -194,8 +185,6 @@ static int solve_list(identification *id, identify_candidate *c, size_t setting)
         if (status)
             break;
         fill_equations(id, count, changes, step, a, b);
-        leave_unknown(s, a);
-        memcpy(kept, s->list, count * sizeof *kept);
         for (size_t k = 0; k < count; k++)
             a[k * count + k] *= 1 + 1e-2; /* before a norm, all entries times the same change nothing: no step that way */
         gemma4_solve_system(a, b, count, 0, x);

@@ -405,16 +405,6 @@ static int check_input(const gemma4_judgement *j, size_t T, const int32_t *token
     return 0;
 }
 
-static int check_dtype(const gemma4_judgement *j, gemma4_error *error)
-{
-    char names[120] = "";
-    if (gemma4_tier_of(j->dtype))
-        return 0;
-    for (size_t i = 0; gemma4_tier_at(i); i++)
-        snprintf(names + strlen(names), sizeof names - strlen(names), "%s%s", i ? ", " : "", gemma4_tier_at(i)->name);
-    return gemma4_fail(error, "dtype: expected one of %s, found '%s'", names, j->dtype);
-}
-
 /* A result for every tap of the model: not covered, as long as nothing is known of it. */
 static int list_taps(judge *g, gemma4_error *error)
 {
@@ -449,7 +439,7 @@ int gemma4_judge(const gemma4_judgement *j, gemma4_report *report, gemma4_error 
                               .engine_version = gemma4_activations_attribute(j->engine, "engine_version"),
                               .expected_from = j->the_case ? "golden" : "reference",
                               .golden_sha256 = j->the_case ? j->the_case->golden_sha256 : NULL, .layers = g.config->num_hidden_layers, .positions = T};
-    if (check_input(j, T, tokens, positions, error) || check_dtype(j, error))
+    if (check_input(j, T, tokens, positions, error) || !gemma4_tier_expect("dtype", j->dtype, error))
         return -1;
     int status = list_taps(&g, error) || gemma4_subject_init(&g.subject, j->model, j->engine, gemma4_tier_of(j->dtype), error) ||
                  gemma4_subject_read_listed(&g.subject, j->engine, error) ? -1 : 0;

@@ -13,6 +13,7 @@
 #include "lint.h"
 #include "maps.h"
 #include "names.h"
+#include "noise.h"
 #include "options.h"
 #include "output.h"
 #include "outputs.h"
@@ -163,6 +164,15 @@ static void note_flags(const gemma4_case *c, gemma4_report *report)
         gemma4_report_warn(report, "this case has the flag %s: %s", c->flags[i].flag, c->flags[i].reason);
 }
 
+/* The type of the engine's KV cache, where the dump says it. */
+static int check_kv_dtype(const char *path, const gemma4_activations *engine, gemma4_error *error)
+{
+    char where[512];
+    const char *said = gemma4_activations_attribute(engine, "kv_dtype");
+    snprintf(where, sizeof where, "%s: attribute kv_dtype", path);
+    return !said || gemma4_tier_expect(where, said, error) ? 0 : -1;
+}
+
 /* Everything from opened files to a verdict. Returns the exit status, UNUSABLE with the error's message filled. */
 static int judge_files(const request *r, const opened *o, gemma4_judgement *j, gemma4_report *report, gemma4_error *error)
 {
@@ -174,7 +184,8 @@ static int judge_files(const request *r, const opened *o, gemma4_judgement *j, g
         gemma4_fail(error, "%s: attribute dtype: expected the engine's arithmetic (or give --dtype), found none", r->engine_path);
         return UNUSABLE;
     }
-    if (check_provenance(j->engine, j->the_case, error) || gemma4_judge(j, report, error))
+    if (check_kv_dtype(r->engine_path, j->engine, error) ||
+        check_provenance(j->engine, j->the_case, error) || gemma4_judge(j, report, error))
         return UNUSABLE;
     gemma4_note_map(o->log, report);
     gemma4_note_unknown(j->engine, report);

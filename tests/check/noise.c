@@ -1,6 +1,7 @@
 #include "noise.h"
 
 #include <math.h>
+#include <stdio.h>
 #include <string.h>
 
 /* float16's range is no part of the error model: an engine that overflows shows infinities. q8_0 and q4_0 engines compute in float16 or
@@ -26,6 +27,17 @@ const gemma4_tier *gemma4_tier_of(const char *dtype)
         if (!strcmp(tiers[i].name, dtype))
             return &tiers[i];
     return NULL;
+}
+
+const gemma4_tier *gemma4_tier_expect(const char *where, const char *dtype, gemma4_error *error)
+{
+    char names[120] = "";
+    const gemma4_tier *tier = gemma4_tier_of(dtype);
+    for (size_t i = 0; gemma4_tier_at(i); i++)
+        snprintf(names + strlen(names), sizeof names - strlen(names), "%s%s", i ? ", " : "", gemma4_tier_at(i)->name);
+    if (!tier)
+        gemma4_fail(error, "%s: expected one of %s, found '%.40s'", where, names, dtype);
+    return tier;
 }
 
 static uint64_t next(gemma4_noise *noise)

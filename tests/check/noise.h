@@ -6,6 +6,7 @@
 #ifndef GEMMA4_NOISE_H
 #define GEMMA4_NOISE_H
 
+#include "error.h"
 #include "taps.h"
 
 #define UNIT_FLOAT32 0x1p-24 /* largest relative error of one rounding of a float */
@@ -19,6 +20,8 @@ typedef struct gemma4_tier {
 
 /* NULL for an unknown name. */
 const gemma4_tier *gemma4_tier_of(const char *dtype);
+/* The same, with a message that says where the unknown name was found ("attribute kv_dtype") and which ones are known. */
+const gemma4_tier *gemma4_tier_expect(const char *where, const char *dtype, gemma4_error *error);
 const gemma4_tier *gemma4_tier_at(size_t index); /* NULL behind the last */
 
 /* One deterministic stream of perturbations. */

@@ -4,7 +4,6 @@
 
 #include "counter_changes.h"
 #include "propose.h"
-#include "thresholds.h"
 
 /* ------------------------------------------------------------------ weights */
 
@@ -405,16 +404,6 @@ static void propose_factor_of_experts(gemma4_proposals *p)
     gemma4_propose_numbers(p, &s, factors, sizeof factors / sizeof *factors);
 }
 
-/* A number for each of a few experts, to be solved for. */
-static void propose_factors_by_expert(gemma4_proposals *p, size_t experts)
-{
-    gemma4_setting s = {.parameter = GEMMA4_PARAMETER_WEIGHT_FACTORS, .steps = GEMMA4_STEP(GEMMA4_TAP_MOE_OUT), .count = experts};
-    for (size_t i = 0; i < experts && experts <= SOLVED_LIST; i++)
-        s.list[i] = i % 2 ? 0.75 : 1.25;
-    if (experts <= SOLVED_LIST)
-        gemma4_propose(p, &s);
-}
-
 void gemma4_propose_experts(gemma4_proposals *p, const gemma4_evidence *e, gemma4_tap step)
 {
     const gemma4_config *c = &e->subject->model->config;
@@ -428,6 +417,4 @@ void gemma4_propose_experts(gemma4_proposals *p, const gemma4_evidence *e, gemma
         propose_weighting(p, c);
     else if (step == GEMMA4_TAP_MOE_OUT)
         propose_missing(p, c->top_k_experts, e->taps[GEMMA4_TAP_MOE_ACT].engine != NULL);
-    if (step == GEMMA4_TAP_MOE_OUT && p->brief)
-        propose_factors_by_expert(p, c->num_experts);
 }

@@ -514,8 +514,11 @@ int gemma4_subject_init(gemma4_subject *s, const gemma4_model *model, const gemm
 {
     const int32_t *positions;
     const char *kv_dtype = gemma4_activations_attribute(engine, "kv_dtype");
-    const gemma4_tier *kv = kv_dtype ? gemma4_tier_of(kv_dtype) : NULL;
-    *s = (gemma4_subject){.model = model, .tier = tier, .kv_unit = kv && kv->unit > tier->unit ? kv->unit : 0};
+    const gemma4_tier *kv = kv_dtype ? gemma4_tier_expect("attribute kv_dtype", kv_dtype, error) : tier;
+    *s = (gemma4_subject){.model = model, .tier = tier};
+    if (!kv)
+        return -1;
+    s->kv_unit = kv->unit > tier->unit ? kv->unit : 0;
     s->T = gemma4_activations_positions(engine, &s->tokens, &positions);
     s->first_position = (size_t)positions[0];
     return gemma4_schedule_init(&s->schedule, gemma4_activations_attribute(engine, "schedule"), s->T, error);

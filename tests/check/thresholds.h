@@ -42,15 +42,15 @@
 #define IDENTIFY_TRIES 16 /* mutants: +1, -1, x2 survive: a bound of time */
 /* Nothing is joined where the best setting leaves less than so many limits. Settings that are joined to the best one: all; to the next ones, so
  * many of those that explain most. Both together must leave this part of what one does. */
-#define JOINED_FROM 3.0 /* mutants: x2, x0.5 survive: a second fault leaves orders of magnitude more; what nearly fits is rare (`make identify`) */
+#define JOINED_FROM 3.0
 #define JOINED_MOST 120 /* mutants: +1, -1, x2 survive: a bound of time */
 #define JOINED_GAIN 0.7
 /* Entries of a list that say less than two settings that fit as well. */
 #define LONG_LIST 8
 /* A catalogued mistake that leaves more than so many times what a point leaves, and more than rounding does, is not the one. */
-#define POINT_IMPROVEMENT 2.0 /* mutants: x2, x0.5 survive: two that both fit are rare (`make identify`) */
+#define POINT_IMPROVEMENT 2.0
 /* Settings whose shares of the error are as near are tried in each other's place. */
-#define TWIN_SHARE 1e-4 /* mutants: x2, x0.5 survive: what is tried must fit to be listed */
+#define TWIN_SHARE 1e-4
 /* A rank of the chosen experts is missing where its weight is nowhere more than this part of the right one. */
 #define RANK_MISSING 0.01
 /* Where no setting fits in all layers: so many of those that explain most are looked at in single ones, and must leave this part of the error
@@ -60,7 +60,7 @@
 /* The interval of a number that was solved for: so many deviations of what noise does to it. */
 #define SOLVED_DEVIATIONS 5.0
 /* A number of rotating pairs whose interval is wider than this factor is not said. */
-#define WIDEST_INTERVAL 2.0 /* mutants: x2, x0.5 survive: what is plain to read; `make identify` asks for as much */
+#define WIDEST_INTERVAL 2.0
 /* Least squares makes so many steps at most; the first slope is measured over this part of the number, which grows until the prediction moves by
  * so many spreads: far above the rounding of float32. Longer lists are not solved for. */
 #define SOLVE_STEPS 12 /* mutants: +1, -1, x2 survive: a bound of time, a few are enough */
@@ -170,7 +170,7 @@
 #define GRID_SHARE 0.5
 #define GRID_ROWS 2
 #define GRID_VALUES 8
-#define GRID_SECONDS 60
+#define GRID_SECONDS 60 /* mutants: +1, -1, x2 survive: a bound of time, of what reading a hostile file may take */
 /* The mean squared cosine of at least so many rows, in units of what chance gives. Ten other checkpoints: 1.93 at most, at any tap. A
  * mistake of the engine leaves at least 5.07 of the first layer's output (attn-residual-missing), but 1.85 of the logits
  * (softcap-wrong-formula), which is why logits alone are searched for mistakes first. */

@@ -52,11 +52,14 @@ Suite *fit_suite(void);
 Suite *point_suite(void);
 Suite *changes_suite(void);
 Suite *identify_suite(void);
+Suite *identify_rooms_suite(void);
 Suite *selftest_suite(void);
 Suite *sample_suite(void);
 Suite *twins_suite(void);
 Suite *report_identified_suite(void);
 Suite *sandbox_suite(void);
 Suite *outputs_suite(void);
+Suite *walkthrough_suite(void);
+Suite *quotes_suite(void);
 
 #endif

@@ -265,6 +265,7 @@ static void set_up(void)
         assert_succeeds(REF, MAKE_DUMPS[i]);
     write_zeros(model, c, "no-dtype.h5", "", "");
     write_zeros(model, c, "odd-dtype.h5", "dtype", "q9_9");
+    write_zeros(model, c, "odd-cache.h5", "kv_dtype", "q9_9");
     write_zeros(model, c, "other-case.h5", "case", "tiny-far");
     write_zeros(model, c, "other-checkpoint.h5", "checkpoint_sha256", "00");
     write_zeros(model, c, "wrong.h5", "engine", "none");
@@ -400,6 +401,10 @@ static const struct {
     {CHECK, {"tiny-one-token", "no-dtype.h5"}, "no-dtype.h5: attribute dtype: expected the engine's arithmetic"},
     {CHECK, {"tiny-one-token", "odd-dtype.h5"}, "dtype: expected one of float32, float64, bfloat16, float16, q8_0, q4_0, q4_k, found 'q9_9'"},
     {CHECK, {MODEL, "odd-dtype.h5"}, "dtype: expected one of float32, float64, bfloat16, float16, q8_0, q4_0, q4_k, found 'q9_9'"},
+    {CHECK, {"tiny-one-token", "odd-cache.h5"},
+     "odd-cache.h5: attribute kv_dtype: expected one of float32, float64, bfloat16, float16, q8_0, q4_0, q4_k, found 'q9_9'"},
+    {CHECK, {MODEL, "odd-cache.h5"},
+     "odd-cache.h5: attribute kv_dtype: expected one of float32, float64, bfloat16, float16, q8_0, q4_0, q4_k, found 'q9_9'"},
     {CHECK, {"tiny-one-token", "other-case.h5"}, "attribute case: expected 'tiny-one-token', found 'tiny-far'"},
     {CHECK, {"tiny-one-token", "other-checkpoint.h5"}, "attribute checkpoint_sha256: expected 58fe7c7f"},
     {CHECK, {"tiny-one-token", "short.h5"}, "tokens: expected the 1 of case tiny-one-token, found 2"},

@@ -195,6 +195,35 @@ START_TEST(what_no_catalogued_mistake_explains_a_point_may)
 }
 END_TEST
 
+/* qk-norm-swapped explains attn.q_norm. At attn.k_norm the engine is right, and so many spreads off what the mistake predicts there. */
+START_TEST(twice_the_limit_at_another_tap_contradicts_a_mistake)
+{
+    static const char id[] = "qk-norm-swapped";
+    const gemma4_planted planted = plant(id);
+    const gemma4_tap taps[] = {GEMMA4_TAP_ATTN_Q_NORM, GEMMA4_TAP_ATTN_K_NORM};
+    const double off[] = {1000, _i ? 6.1 : 5.9};
+    block = test_evidence_new(NULL, 4, "float32", BLOCK);
+    for (int tap = GEMMA4_TAP_LAYER_INPUT; tap <= GEMMA4_TAP_LAYER_OUTPUT; tap++)
+        if (tap != GEMMA4_TAP_ROUTER_TOPK_IDS)
+            test_evidence_tap(block, (gemma4_tap)tap, 0, NULL, NULL, NULL);
+    start_runner();
+    for (size_t k = 0; k < 2; k++) {
+        test_tap *t = &block->taps[taps[k]];
+        real *values = malloc(4 * t->width * sizeof *values);
+        ck_assert_ptr_nonnull(values);
+        predict(&planted, taps[k], values);
+        for (size_t i = 0; i < 4 * t->width; i++) {
+            t->expected[i] = (real)((double)values[i] + off[k]);
+            t->engine[i] = (float)(k ? t->expected[i] : values[i]);
+        }
+        free(values);
+    }
+    find(taps[0]);
+    ck_assert_int_eq(fit_of(id) != NULL, _i == 0);
+    close_block();
+}
+END_TEST
+
 /* --- its own spread, where next to nothing is left --- */
 
 /* The runs with the mistake read another ffn.residual, 40 off: that is their spread. The error is 1000. */
@@ -631,6 +660,32 @@ START_TEST(a_search_that_was_in_vain_twice_is_not_made_again)
 }
 END_TEST
 
+/* The error is 1000 and so much more; a spread of the engine's own beside it. The mistake leaves the root of 1 + more^2, a factor that
+ * explained the tap before leaves 1. */
+static const struct {
+    double more;
+    bool fits;
+} BESIDE[] = {{1.65, true} /* 1.93 */, {1.82, false} /* 2.08 */};
+
+START_TEST(a_mistake_that_leaves_twice_as_much_as_a_point_is_not_the_one)
+{
+    const gemma4_setting factor = {
+        .parameter = GEMMA4_PARAMETER_RESULT_FACTOR, .steps = GEMMA4_STEP(GEMMA4_TAP_LAYER_OUTPUT), .number = 2};
+    gemma4_finding earlier = earlier_finding(GEMMA4_TAP_LAYER_OUTPUT, 0, NULL);
+    gemma4_point *p = gemma4_point_new(&test_small_model()->config, &factor, 1, GEMMA4_ON_SLIDING);
+    earlier.points[0] = (gemma4_point_fit){.point = p, .only_layer = -1, .coefficient = 1, .residual = 1};
+    earlier.point_count = 1;
+    one_step(4, "float32", 0, 1000, 1000 + BESIDE[_i].more, 1);
+    for (size_t i = 0; i < 4 * D; i++)
+        output->engine[i] += i % 2 ? 1 : -1;
+    find_behind(GEMMA4_TAP_LAYER_OUTPUT, &earlier, 1);
+    ck_assert_uint_eq(finding.point_count, 1);
+    ck_assert_int_eq(fit_of(SCALAR) != NULL, BESIDE[_i].fits);
+    free(p);
+    close_block();
+}
+END_TEST
+
 /* --- several bridged blocks --- */
 
 START_TEST(a_mistake_in_one_of_the_bridged_layers_is_found_there)
@@ -807,6 +862,7 @@ Suite *fit_suite(void)
     tcase_add_loop_test(step, what_is_left_is_within_the_limits_of_verdicts, 0, COUNT(LIMITS));
     tcase_add_test(step, the_finding_says_where_and_how_much);
     tcase_add_test(step, what_no_catalogued_mistake_explains_a_point_may);
+    tcase_add_loop_test(step, twice_the_limit_at_another_tap_contradicts_a_mistake, 0, 2);
     tcase_add_loop_test(step, what_leaves_next_to_nothing_is_measured_against_its_own_spread, 0, COUNT(NEAR));
     tcase_add_test(step, that_spread_is_of_three_perturbed_runs);
     tcase_add_test(step, a_spread_is_never_less_than_the_right_model_s);
@@ -824,6 +880,7 @@ Suite *fit_suite(void)
     tcase_add_test(search, the_best_eight_are_kept);
     tcase_add_loop_test(search, what_explained_the_tap_in_the_last_two_findings_is_tried_first, 0, COUNT(EARLIER));
     tcase_add_loop_test(search, a_search_that_was_in_vain_twice_is_not_made_again, 0, COUNT(VAIN));
+    tcase_add_loop_test(search, a_mistake_that_leaves_twice_as_much_as_a_point_is_not_the_one, 0, COUNT(BESIDE));
     tcase_add_loop_test(search, a_mistake_in_one_of_the_bridged_layers_is_found_there, 0, 3);
     tcase_add_test(search, two_mistakes_in_bridged_layers_are_found_together);
     tcase_add_loop_test(search, ids_are_explained_where_all_of_them_are_the_mistake_s, 0, 2);

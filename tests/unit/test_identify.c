@@ -259,8 +259,8 @@ static const planting LAYERS[] = {
     {{.parameter = OF(MASK), .steps = ATTENTION, .word = GEMMA4_MASK_OFFSET, .number = 4},
      FULL, .layers = FULL_LAYERS, .value = "offset 4", .taps = GEMMA4_SET_LAYERS},
     /* the next norm takes the size of all factors away: most are 1 then */
-    {{.parameter = OF(RESULT_FACTORS), .steps = AT(ATTN_CONTEXT), .count = 4, .list = {1, 1, 1.5, 1}},
-     FULL, .layers = FULL_LAYERS, .value = "[1, 1, 1.5, 1]", .taps = GEMMA4_SET_LAYERS},
+    {{.parameter = OF(RESULT_FACTORS), .steps = AT(ATTN_CONTEXT), .count = 4, .list = {1, 0.6, 1, 1}},
+     FULL, .layers = FULL_LAYERS, .value = "[1, 0.6, 1, 1]", .taps = GEMMA4_SET_LAYERS},
     {{.parameter = OF(EXPERTS_MISSING), .steps = AT(MOE_OUT), .number = 3}, BOTH, .layers = EVERY_LAYER, .value = "[0, 1]", .taps = GEMMA4_SET_LAYERS},
 };
 

@@ -196,6 +196,8 @@ static double value_of(const char *name, const char *page)
         return measured("spec/measured/honest.txt", "\nhonest: ");
     if (strcmp(name, "planted faults") == 0)
         return measured("spec/measured/planted.txt", " faulty runs of ");
+    if (strcmp(name, "agreement") == 0)
+        return measured("tests/unit/test_golden.c", "\n#define AGREEMENT ");
     threshold(name, value);
     ck_assert_msg(value[0] != '\0', "%s: <!-- from: %s -->: expected a constant of thresholds.h or a name that this test knows", page,
                   name);
@@ -497,30 +499,44 @@ static bool has_section(const char *number)
     return strstr(test_read("spec/model.md"), heading[0]) || strstr(test_read("spec/model.md"), heading[1]);
 }
 
-/* A comment that explains a step begins with its section ("4.2  The mask", "--- 4.2 attention"); others cite one in brackets ("(4.7)"). */
-START_TEST(the_reference_cites_sections_that_exist)
+/* A comment that explains a step begins with its section ("4.2  The mask", "--- 4.2 attention"); others cite one in brackets ("(4.7)").
+ * In Python a docstring does. */
+static size_t count_sections(const char *path)
 {
-    const char *code = test_read("ref/forward.c");
+    const char *code = test_read(path);
     size_t count = 0;
     for (const char *at = code; (at = strpbrk(at, "123456789")) != NULL; at += strspn(at, "0123456789.")) {
         char number[16];
         size_t length = strspn(at, "0123456789.");
-        bool begins = at - code > 3 && !strncmp(at - 3, "/* ", 3) && !strncmp(at + length, "  ", 2);
+        bool begins = at - code > 3 && ((!strncmp(at - 3, "/* ", 3) && !strncmp(at + length, "  ", 2)) || !strncmp(at - 3, "\"\"\"", 3));
         bool headed = at - code > 4 && !strncmp(at - 4, "--- ", 4);
         bool within = at - code > 3 && at[-1] == '(' && at[length] == ')' && at[-2] == ' ';
         if (!begins && !headed && !within)
             continue;
-        ck_assert_msg(has_section(copy(number, sizeof number, at, length)), "ref/forward.c: spec/model.md has no section %s: %.60s", number, at - 3);
+        ck_assert_msg(has_section(copy(number, sizeof number, at, length)), "%s: spec/model.md has no section %s: %.60s", path, number, at - 3);
         count++;
     }
-    ck_assert_uint_gt(count, 15);
+    return count;
+}
+
+START_TEST(the_reference_cites_sections_that_exist)
+{
+    ck_assert_uint_ge(count_sections("ref/forward.c"), 15);
+    ck_assert_uint_ge(count_sections("ref/ops_scalar.c"), 7);
+    ck_assert_uint_ge(count_sections("spec/forward.py"), 8);
+}
+END_TEST
+
+START_TEST(the_forward_pass_in_numpy_is_short)
+{
+    ck_assert_uint_lt(test_occurrences(test_read("spec/forward.py"), "\n"), 250);
 }
 END_TEST
 
 START_TEST(the_reference_fits_beside_its_page)
 {
     enum { COLUMNS = 100 };
-    static const char *const files[] = {"ref/forward.c", "ref/ops.c"};
+    static const char *const files[] = {"ref/forward.c", "ref/ops_scalar.c", "ref/session_internal.h", "ref/session.c", "ref/ops.c"};
     for (size_t i = 0; i < COUNT(files); i++)
         for (const char *line = test_read(files[i]); *line; line += strcspn(line, "\n"), line += *line == '\n')
             ck_assert_msg(strcspn(line, "\n") <= COLUMNS, "%s: a line of more than %d columns: %.110s", files[i], COLUMNS, line);
@@ -544,6 +560,7 @@ Suite *pages_suite(void)
     tcase_add_test(c, exit_statuses_are_those_of_the_program);
     tcase_add_test(c, every_link_leads_somewhere);
     tcase_add_test(c, the_reference_cites_sections_that_exist);
+    tcase_add_test(c, the_forward_pass_in_numpy_is_short);
     tcase_add_test(c, the_reference_fits_beside_its_page);
     suite_add_tcase(suite, c);
     return suite;

@@ -251,9 +251,11 @@ static const struct {
     {{.parameter = OF(EPS), .steps = AT(ATTN_NORM), .number = 1e-4},
      {.parameter = OF(EPS), .steps = AT(ATTN_NORM), .number = 1.019e-4}, 0, true},
     {{.parameter = OF(EPS), .steps = AT(ATTN_NORM), .number = 1e-4},
-     {.parameter = OF(EPS), .steps = AT(ATTN_NORM), .number = 1.05e-4}, 0, false},
+     {.parameter = OF(EPS), .steps = AT(ATTN_NORM), .number = 1.021e-4}, 0, false},
     {{.parameter = OF(EPS), .steps = AT(ATTN_NORM), .number = 1e-4},
      {.parameter = OF(EPS), .steps = AT(ATTN_NORM), .number = 1.05e-4}, 0.03, true},
+    {{.parameter = OF(EPS), .steps = AT(ATTN_NORM), .number = 1e-4},
+     {.parameter = OF(EPS), .steps = AT(ATTN_NORM), .number = 1.05e-4}, 0.01, false},
     {{.parameter = OF(RESULT_FACTOR), .steps = AT(ATTN_OUT), .number = -1},
      {.parameter = OF(RESULT_FACTOR), .steps = AT(ATTN_OUT), .number = 1}, 0, false},
     {{.parameter = OF(WINDOW), .steps = AT(ATTN_CONTEXT), .number = 8},
@@ -274,9 +276,9 @@ static const struct {
     {{.parameter = OF(KV_HEAD_OF), .steps = AT(ATTN_CONTEXT), .count = 2, .list = {0, 1}},
      {.parameter = OF(KV_HEAD_OF), .steps = AT(ATTN_CONTEXT), .count = 1, .list = {0}}, 0, false},
     {{.parameter = OF(RESIDUAL), .steps = AT(FFN_SUM), .count = 2, .list = {1, 0.5}},
-     {.parameter = OF(RESIDUAL), .steps = AT(FFN_SUM), .count = 2, .list = {1, 0.51}}, 0, true},
+     {.parameter = OF(RESIDUAL), .steps = AT(FFN_SUM), .count = 2, .list = {1, 0.52}}, 0, true}, /* 0.0196 of both together */
     {{.parameter = OF(RESIDUAL), .steps = AT(FFN_SUM), .count = 2, .list = {1, 0.5}},
-     {.parameter = OF(RESIDUAL), .steps = AT(FFN_SUM), .count = 2, .list = {1, 0.6}}, 0, false},
+     {.parameter = OF(RESIDUAL), .steps = AT(FFN_SUM), .count = 2, .list = {1, 0.521}}, 0, false}, /* 0.0206 */
     /* experts: those that both have seen, on average */
     {{.parameter = OF(WEIGHT_FACTORS), .steps = AT(MOE_OUT), .count = 3, .list = {1, NAN, 0.5}},
      {.parameter = OF(WEIGHT_FACTORS), .steps = AT(MOE_OUT), .count = 3, .list = {1, 2, NAN}}, 0, true},
@@ -286,6 +288,10 @@ static const struct {
      {.parameter = OF(WEIGHT_FACTORS), .steps = AT(MOE_OUT), .count = 3, .list = {NAN, 2, 0.5}}, 0, true},
     {{.parameter = OF(WEIGHT_FACTORS), .steps = AT(MOE_OUT), .count = 9, .list = {1, 1, 1, 1, 1, 1, 1, 1, 1}},
      {.parameter = OF(WEIGHT_FACTORS), .steps = AT(MOE_OUT), .count = 9, .list = {1, 1, 1, 1, 1, 1, 1, 1, 1.1}}, 0, true},
+    {{.parameter = OF(WEIGHT_FACTORS), .steps = AT(MOE_OUT), .count = 2, .list = {1, 1}},
+     {.parameter = OF(WEIGHT_FACTORS), .steps = AT(MOE_OUT), .count = 2, .list = {1, 1.057}}, 0, true}, /* 0.0277 and 0: 0.0196 */
+    {{.parameter = OF(WEIGHT_FACTORS), .steps = AT(MOE_OUT), .count = 2, .list = {1, 1}},
+     {.parameter = OF(WEIGHT_FACTORS), .steps = AT(MOE_OUT), .count = 2, .list = {1, 1.06}}, 0, false}, /* 0.0291 and 0: 0.0206 */
     {{.parameter = OF(RESULT_FACTORS), .steps = AT(ATTN_Q), .count = 9, .list = {1, 1, 1, 1, 1, 1, 1, 1, 1}},
      {.parameter = OF(RESULT_FACTORS), .steps = AT(ATTN_Q), .count = 9, .list = {1, 1, 1, 1, 1, 1, 1, 1, 1.1}}, 0, false},
     /* steps: one mistake in shared code or in the config, but not a change of one step and of another */
@@ -403,7 +409,8 @@ static const struct {
 } FACTORS[] = {
     {OF(RESULT_FACTORS), {0.5, 0.5002, 0.4999, 0.5}, true, 0.5},
     {OF(RESULT_FACTORS), {-2, -2.001, -2, -2}, true, -2},
-    {OF(RESULT_FACTORS), {0.5, 0.5, 0.5, 0.51}, false, 0},
+    {OF(RESULT_FACTORS), {0.5, 0.5, 0.5, 0.50048}, true, 0.5}, /* 0.00096 of the largest apart */
+    {OF(RESULT_FACTORS), {0.5, 0.5, 0.5, 0.50052}, false, 0},  /* 0.00104 */
     {OF(RESULT_FACTORS), {1, 1, -1, 1}, false, 0},
     {OF(RESIDUAL), {0.5, 0.5, 0.5, 0.5}, false, 0},
 };

@@ -767,7 +767,168 @@ START_TEST(a_shift_is_recognised_where_rows_differ)
 }
 END_TEST
 
+/* --- where each limit lies --- */
+
+/* Rows of 32 signs of which any two differ in half (Walsh functions): against another row, a row is off by the root of 2. */
+static float sign_at(size_t t, size_t i)
+{
+    float sign = 1;
+    for (size_t bits = (t + 1) & i; bits; bits &= bits - 1)
+        sign = -sign;
+    return sign;
+}
+
+static gemma4_dump_mistake recognise_rows(const float *expected, float *stored, size_t positions)
+{
+    gemma4_config config = model->config;
+    gemma4_error error = {""};
+    gemma4_dump_mistake mistake;
+    bool rows[MOST_T];
+    config.hidden_size = 32;
+    memset(rows, true, sizeof rows);
+    const gemma4_loaded loaded = {.config = &config, .tap = GEMMA4_TAP_EMBED, .T = positions, .width = 32, .engine = stored,
+                                  .stored_row = rows, .expected = expected};
+    ck_assert_int_eq(gemma4_recognise_loaded(&loaded, &mistake, &error), 0);
+    return mistake;
+}
+
+/* Rows of 1 and a small part of their own, shifted by one position: relative RMS is the root of 2 times that part. */
+START_TEST(what_is_off_by_a_twentieth_is_looked_into)
+{
+    static const struct {
+        double relative_rms;
+        gemma4_dump_mistake_kind kind;
+    } table[] = {{0.049, GEMMA4_DUMP_AS_DUE}, {0.051, GEMMA4_DUMP_SHIFTED}};
+    float expected[MOST_T * 32], stored[MOST_T * 32];
+    for (size_t i = 0; i < MOST_T * 32; i++) {
+        expected[i] = 1 + (float)(table[_i].relative_rms / sqrt(2)) * sign_at(i / 32, i % 32);
+        stored[i] = 1 + (float)(table[_i].relative_rms / sqrt(2)) * sign_at((i / 32 + 1) % MOST_T, i % 32);
+    }
+    ck_assert_int_eq(recognise_rows(expected, stored, MOST_T).kind, table[_i].kind);
+}
+END_TEST
+
+/* One position late, and the first row that can be put right is off besides, which is half as much over four rows. */
+START_TEST(the_first_four_rows_decide_whether_all_are_looked_at)
+{
+    static const struct {
+        double off;
+        gemma4_dump_mistake_kind kind;
+    } table[] = {
+        {0.45, GEMMA4_DUMP_SHIFTED}, /* 0.26 over three rows, 0.225 over four */
+        {0.53, GEMMA4_DUMP_AS_DUE},  /* 0.265 over four rows, 0.237 over five, 0.19 over eight */
+    };
+    float expected[MOST_T * 32], stored[MOST_T * 32];
+    for (size_t i = 0; i < MOST_T * 32; i++) {
+        size_t t = i / 32;
+        expected[i] = sign_at(t, i % 32);
+        stored[i] = sign_at((t + MOST_T - 1) % MOST_T, i % 32) + (t == 1 ? (float)table[_i].off : 0);
+    }
+    ck_assert_int_eq(recognise_rows(expected, stored, MOST_T).kind, table[_i].kind);
+}
+END_TEST
+
+/* Three experts of each row are its own, the others are everywhere: so many are missing where rows are shifted by one position. */
+START_TEST(two_of_five_experts_missing_are_looked_into)
+{
+    static const struct {
+        size_t K;
+        gemma4_dump_mistake_kind kind;
+    } table[] = {{8, GEMMA4_DUMP_AS_DUE} /* 0.375 */, {7, GEMMA4_DUMP_SHIFTED} /* 0.43 */};
+    gemma4_config config = model->config;
+    gemma4_error error = {""};
+    gemma4_dump_mistake mistake;
+    int32_t expected[MOST_T * 8], stored[MOST_T * 8];
+    bool rows[MOST_T];
+    size_t n = table[_i].K;
+    for (size_t t = 0; t < MOST_T; t++) {
+        rows[t] = true;
+        for (size_t k = 0; k < n; k++) {
+            expected[t * n + k] = (int32_t)(k < 3 ? 3 * t + k : 100 + k);
+            stored[t * n + k] = (int32_t)(k < 3 ? 3 * ((t + 1) % MOST_T) + k : 100 + k);
+        }
+    }
+    config.top_k_experts = n;
+    config.num_experts = 128;
+    const gemma4_loaded loaded = {.config = &config, .tap = GEMMA4_TAP_ROUTER_TOPK_IDS, .T = MOST_T, .width = n, .engine_ids = stored,
+                                  .stored_row = rows, .have_valid_ids = rows, .expected_ids = expected};
+    ck_assert_int_eq(gemma4_recognise_loaded(&loaded, &mistake, &error), 0);
+    ck_assert_int_eq(mistake.kind, table[_i].kind);
+}
+END_TEST
+
 /* --- the whole dump --- */
+
+/* Four rows of 32 lanes, of which the expected ones point along the first lane: the squared cosine is so many times that of chance, 1 / 32. */
+START_TEST(three_times_what_chance_has_in_common_is_not_another_checkpoint)
+{
+    static const double common[] = {2.9, 3.1};
+    const gemma4_subject subject = {.model = model, .T = 4};
+    const float *expected[GEMMA4_TAP_COUNT] = {0};
+    float due[4 * 32] = {0}, stored[4 * 32] = {0};
+    const bool have[4] = {true, true, true, true};
+    gemma4_evidence evidence = {.subject = &subject};
+    for (size_t t = 0; t < 4; t++) {
+        due[t * 32] = 5;
+        stored[t * 32] = (float)sqrt(common[_i] / 32);
+        stored[t * 32 + 1 + t] = (float)sqrt(1 - common[_i] / 32);
+    }
+    expected[GEMMA4_TAP_EMBED] = due;
+    evidence.taps[GEMMA4_TAP_EMBED] = (gemma4_tap_evidence){.width = 32, .engine = stored, .have = have};
+    ck_assert_int_eq(gemma4_recognise_checkpoint(&evidence, expected), _i == 0);
+}
+END_TEST
+
+static gemma4_grid grid_of(const engine *e, const dump *d)
+{
+    gemma4_error error = {""};
+    gemma4_grid grid;
+    gemma4_activations *file = gemma4_activations_open(write_dump(e, d), &model->config, &error);
+    ck_assert_msg(file != NULL, "%s", error.message);
+    ck_assert_int_eq(gemma4_recognise_grid(file, &model->config, gemma4_tier_of("float32"), &grid, &error), 0);
+    gemma4_activations_close(file);
+    return grid;
+}
+
+/* The last row holds numbers of bfloat16, half of the one before does, and those before do not. */
+static void last_rows_on_grid(const tensor *from, tensor_edit *to, int by)
+{
+    (void)from, (void)by;
+    for (size_t i = 0; i < to->rows * to->width; i++) {
+        size_t before = to->rows - 1 - i / to->width;
+        to->values[i] = before == 0 || (before == 1 && i % 2) ? 1.25F : 1 + 0x1p-20F;
+    }
+}
+
+START_TEST(the_last_two_rows_of_a_tensor_tell_its_grid)
+{
+    gemma4_grid grid = grid_of(&right, &(dump){.taps = {"layers.3.output"}, .edit = last_rows_on_grid});
+    ck_assert_ptr_nonnull(grid.dtype);
+    ck_assert_str_eq(grid.dtype, "bfloat16");
+    ck_assert_double_eq_tol(grid.share, 0.75, 1e-12); /* of one row 1, of three a half */
+}
+END_TEST
+
+/* Powers of two lie on every grid, and do not count. */
+static void values_that_tell(const tensor *from, tensor_edit *to, int count)
+{
+    (void)from;
+    for (size_t i = 0; i < to->rows * to->width; i++)
+        to->values[i] = i < (size_t)count ? 0.375F : 0.25F;
+}
+
+START_TEST(eight_values_tell_the_grid_of_a_tensor)
+{
+    engine e = run_engine(model, 3); /* the last two rows hold four weights each */
+    for (int count = 11; count <= 12; count++) {
+        const dump d = {.taps = {"layers.0.router.topk_weights", "layers.0.router.topk_ids"},
+                        .edited = {"*.topk_weights"}, .edit = values_that_tell, .by = count};
+        gemma4_grid grid = grid_of(&e, &d);
+        ck_assert_int_eq(grid.dtype != NULL, count - 4 == 8);
+    }
+    free_engine(&e);
+}
+END_TEST
 
 static gemma4_model *other_model;
 
@@ -1145,7 +1306,7 @@ Suite *recognise_suite(void)
 {
     Suite *suite = suite_create("recognise");
     TCase *tensors = with_engine(suite, "recognise tensors"), *whole = with_engine(suite, "recognise dumps"),
-          *none = with_engine(suite, "recognise nothing");
+          *none = with_engine(suite, "recognise nothing"), *limits = with_engine(suite, "recognise limits");
     tcase_add_loop_test(tensors, a_shape_says_what_is_wrong, 0, COUNT(SHAPES));
     tcase_add_loop_test(tensors, another_shape_says_what_was_expected, 0, COUNT(OTHER_SHAPES));
     tcase_add_test(tensors, the_last_row_with_its_attribute_conforms);
@@ -1159,11 +1320,17 @@ Suite *recognise_suite(void)
     tcase_add_test(tensors, a_shift_with_some_error_is_recognised);
     tcase_add_test(tensors, a_shift_is_recognised_where_rows_differ);
     tcase_add_test(tensors, a_shift_that_only_moves_bad_rows_out_is_none);
+    tcase_add_loop_test(limits, what_is_off_by_a_twentieth_is_looked_into, 0, 2);
+    tcase_add_loop_test(limits, the_first_four_rows_decide_whether_all_are_looked_at, 0, 2);
+    tcase_add_loop_test(limits, two_of_five_experts_missing_are_looked_into, 0, 2);
     tcase_add_test(tensors, a_square_that_is_transposed_is_told_by_value);
     tcase_add_loop_test(whole, another_checkpoint_is_one_sentence, 0, COUNT(OF_ANOTHER));
     tcase_add_test(whole, a_few_rows_say_nothing_of_the_checkpoint);
     tcase_add_loop_test(whole, values_on_a_coarser_grid_are_one_sentence, 0, COUNT(GRIDS));
     tcase_add_test(whole, a_few_values_say_nothing_of_the_grid);
+    tcase_add_loop_test(limits, three_times_what_chance_has_in_common_is_not_another_checkpoint, 0, 2);
+    tcase_add_test(limits, the_last_two_rows_of_a_tensor_tell_its_grid);
+    tcase_add_test(limits, eight_values_tell_the_grid_of_a_tensor);
     tcase_add_test(whole, a_report_says_it_once);
     tcase_add_loop_test(none, what_is_only_near_to_a_mistake_is_none, 0, COUNT(NONE));
     tcase_add_loop_test(none, nothing_is_recognised_in_the_shipped_dumps, 0, COUNT(SHIPPED));

@@ -71,7 +71,7 @@ static const struct {
     double unit;
 } CACHES[] = {
     {"float32", "bfloat16", 0x1p-8}, {"float32", "float16", 0x1p-11}, {"float32", "float32", 0}, {"bfloat16", "float32", 0},
-    {"bfloat16", "float16", 0},      {"float32", "unheard-of", 0},    {"float32", NULL, 0},
+    {"bfloat16", "float16", 0},      {"float32", NULL, 0},
 };
 
 START_TEST(a_subject_is_what_the_dump_says_of_the_engine)
@@ -90,6 +90,24 @@ START_TEST(a_subject_is_what_the_dump_says_of_the_engine)
     ck_assert(s.model == engine.model && s.T == T && s.first_position == 7 && s.tokens[1] == (5 + 37) % 32);
     ck_assert(s.schedule.known && s.schedule.chunks == 3);
     ck_assert(s.kv_unit == CACHES[_i].unit);
+    gemma4_subject_free(&s);
+    gemma4_activations_close(dump);
+}
+END_TEST
+
+/* It decides how much rounding is expected: a name that nobody knows must not pass as "no further rounding". */
+START_TEST(an_unknown_type_of_the_cache_is_refused)
+{
+    gemma4_error error = {""};
+    gemma4_subject s;
+    test_engine engine = engine_with("logits", NULL, NULL);
+    engine.attributes[0][0] = "kv_dtype";
+    engine.attributes[0][1] = "unheard-of";
+    gemma4_activations *dump = gemma4_activations_open(test_engine_dump(&engine), &engine.model->config, &error);
+    ck_assert_msg(dump != NULL, "%s", error.message);
+    ck_assert_int_ne(gemma4_subject_init(&s, engine.model, dump, gemma4_tier_of("float32"), &error), 0);
+    assert_message_contains(&error, "attribute kv_dtype: expected one of float32, ");
+    assert_message_contains(&error, ", found 'unheard-of'");
     gemma4_subject_free(&s);
     gemma4_activations_close(dump);
 }

@@ -1,4 +1,4 @@
-"""KerasHub: a model of the backbone's layer outputs; the logits by the embedding in reverse, soft-capped as its Gemma4CausalLM does."""
+"""KerasHub: a model of the layers' outputs; the logits by the embedding in reverse, which soft-caps them, as its Gemma4CausalLM does."""
 
 import os
 
@@ -15,19 +15,17 @@ def version():
 
 def load(checkpoint, dtype):
     backbone = keras_hub.models.Gemma4Backbone.from_preset(checkpoint, dtype=dtype)
-    outputs = {"final_norm": backbone.output}
+    outputs = {"final_normalization": backbone.output}
     for n in range(backbone.num_layers):
         out = backbone.get_layer(f"decoder_block_{n}").output
-        outputs[f"layers.{n}.output"] = out[0] if isinstance(out, (tuple, list)) else out
+        outputs[f"decoder_block_{n}"] = out[0] if isinstance(out, (tuple, list)) else out
     return backbone, keras.Model(backbone.inputs, outputs)
 
 
 def run(loaded, tokens, first_position, schedule):
     backbone, model = loaded
     n = len(tokens)
-    out = model({"token_ids": np.array([tokens], np.int32), "padding_mask": np.ones((1, n), np.int32),
-                 "position_ids": np.arange(first_position, first_position + n, dtype=np.int32)[None]})
-    raw = backbone.token_embedding(out["final_norm"], reverse=True)
-    cap = backbone.final_logit_soft_cap
-    taps = dict(out, logits=cap * keras.ops.tanh(raw / cap))
-    return {tap: np.array(keras.ops.convert_to_numpy(keras.ops.cast(value, "float32")))[0] for tap, value in taps.items()}
+    found = dict(model({"token_ids": np.array([tokens], np.int32), "padding_mask": np.ones((1, n), np.int32),
+                        "position_ids": np.arange(first_position, first_position + n, dtype=np.int32)[None]}))
+    found["logits"] = backbone.token_embedding(found["final_normalization"], reverse=True)
+    return {name: np.array(keras.ops.convert_to_numpy(keras.ops.cast(value, "float32")))[0] for name, value in found.items()}

@@ -18,8 +18,8 @@ def gelu(x):
 for path in sys.argv[1:]:
     exact = table = count = 0
     with h5py.File(path) as f:
-        for layer in (f["layers"][name] for name in f["layers"] if name.isdigit()):
-            gate, up, act = (layer["mlp"][name][()].astype(np.float32) for name in ("gate", "up", "act"))
+        while f"ffn_geglu-{count}" in f:
+            gate, up, act = (f[f"{node}-{count}"][()].astype(np.float32) for node in ("ffn_gate", "ffn_up", "ffn_geglu"))
             rounded = gelu(gate.astype(np.float16).astype(np.float32)).astype(np.float16).astype(np.float32)
             norm = np.linalg.norm(act)
             exact = max(exact, np.linalg.norm(gelu(gate) * up - act) / norm)

@@ -1,8 +1,15 @@
 """llama.cpp: the scheduler's callback sees every node of the graph by its name. Through the package llama-cpp-py-sync, which is
 llama.cpp's own shared libraries and its C API."""
 
+import ctypes
 import importlib.metadata
+import importlib.util
 import os
+import re
+
+OLD_GLIBC = os.path.join(os.path.dirname(importlib.util.find_spec("llama_cpp_py_sync").origin), "c23.so")
+if os.path.exists(OLD_GLIBC):  # prepare.py made it
+    ctypes.CDLL(OLD_GLIBC, mode=ctypes.RTLD_GLOBAL)
 
 import llama_cpp_py_sync
 import numpy as np
@@ -20,26 +27,12 @@ GGML.cdef("void ggml_backend_tensor_get(const struct ggml_tensor *tensor, void *
 BASE = GGML.dlopen(os.path.join(os.path.dirname(llama_cpp_py_sync.__file__), "libggml-base.so.0"))
 F32, F16, BF16, I32 = 0, 1, 30, 26
 
-# node -> tap
-NODES = {
-    "attn_norm": "attn.norm", "Qcur": "attn.q", "Kcur": "attn.k", "Vcur": "attn.v", "Qcur_normed": "attn.q_norm",
-    "Kcur_normed": "attn.k_norm", "Vcur_normed": "attn.v_norm", "Qcur_pos": "attn.q_rope", "Kcur_pos": "attn.k_rope",
-    "kqv_out": "attn.context", "attn_post_norm": "attn.post_norm", "attn_out": "attn.residual", "ffn_norm_1": "mlp.norm",
-    "ffn_up": "mlp.up", "ffn_gate": "mlp.gate", "ffn_geglu": "mlp.act", "ffn_mlp": "mlp.post_norm", "ffn_norm_2": "moe.norm",
-    "ffn_moe_logits": "router.logits", "ffn_moe_probs": "router.probs", "ffn_moe_topk": "router.topk_ids",
-    "ffn_moe_weights_norm": "router.topk_norm", "ffn_moe_geglu": "moe.act", "ffn_moe_out": "moe.out", "ffn_moe": "moe.post_norm",
-    "ffn_moe_combined": "ffn.sum", "ffn_post_norm": "ffn.post_norm", "l_out": "output",
-}
-OUTER = {"inp_scaled": "embed", "result_norm": "final_norm", "result_output": "logits"}
+# A node of layer N is called NAME-N.
+WANTED = re.compile(r"(inp_scaled|result_norm|result_output|(attn|ffn|l|[QKV]cur|kqv)_?[a-z0-9_]*-\d+)")
 
 
 def version():
     return importlib.metadata.version("llama-cpp-py-sync")
-
-
-def tap_of(node):
-    name, _, layer = node.rpartition("-")
-    return OUTER.get(node) or (f"layers.{layer}.{NODES[name]}" if name in NODES and layer.isdigit() else None)
 
 
 def values(tensor):
@@ -68,16 +61,16 @@ def load(checkpoint, dtype):
 
 def run(loaded, tokens, first_position, schedule):
     model, dtype = loaded
-    taps, at = {}, 0
+    found, at = {}, 0
 
     @LLAMA.callback("bool(struct ggml_tensor *, bool, void *)")
     def seen(node, ask, _user):
         tensor = GGML.cast("struct ggml_tensor *", int(LLAMA.cast("uintptr_t", node)))
-        tap = tap_of(GGML.string(tensor.name).decode())
-        if tap and not ask:
-            value = values(tensor)
-            taps.setdefault(tap, {})[at] = value[0] if tap.endswith("moe.act") else value.reshape(length, -1)
-        return tap is not None or not ask
+        name = GGML.string(tensor.name).decode()
+        wanted = WANTED.fullmatch(name) is not None
+        if wanted and not ask:
+            found.setdefault(name, {})[at] = values(tensor).reshape(length, -1)
+        return wanted or not ask
 
     params = LIB.llama_context_default_params()
     params.n_ctx, params.n_batch, params.n_ubatch, params.n_threads, params.n_threads_batch = 512, 512, 512, 2, 2
@@ -97,4 +90,4 @@ def run(loaded, tokens, first_position, schedule):
         at += length
     LIB.llama_batch_free(batch)
     LIB.llama_free(context)
-    return {tap: np.concatenate([chunks[begin] for begin in sorted(chunks)]) for tap, chunks in taps.items()}
+    return {name: np.concatenate([chunks[begin] for begin in sorted(chunks)]) for name, chunks in found.items()}

@@ -10,16 +10,6 @@ from transformers import AutoModelForCausalLM, DynamicCache
 
 torch.set_grad_enabled(False)
 
-# module below model.layers.N -> tap
-MODULES = {
-    "input_layernorm": "attn.norm", "self_attn.q_proj": "attn.q", "self_attn.k_proj": "attn.k", "self_attn.v_proj": "attn.v",
-    "self_attn.q_norm": "attn.q_norm", "self_attn.k_norm": "attn.k_norm", "self_attn.v_norm": "attn.v_norm",
-    "self_attn.o_proj": "attn.out", "post_attention_layernorm": "attn.post_norm", "pre_feedforward_layernorm": "mlp.norm",
-    "mlp.gate_proj": "mlp.gate", "mlp.up_proj": "mlp.up", "mlp": "mlp.out", "post_feedforward_layernorm_1": "mlp.post_norm",
-    "router.proj": "router.logits", "pre_feedforward_layernorm_2": "moe.norm", "experts": "moe.out",
-    "post_feedforward_layernorm_2": "moe.post_norm", "post_feedforward_layernorm": "ffn.post_norm", "": "output",
-}
-
 
 def version():
     return transformers.__version__
@@ -30,27 +20,24 @@ def load(checkpoint, dtype):
 
 
 def run(model, tokens, first_position, schedule):
-    taps = {}
+    found, length = {}, 0
 
-    def keep(tap):
+    def keep(name):
         def hook(_module, _args, output):
             tensor = output[0] if isinstance(output, tuple) else output
-            taps.setdefault(tap, []).append(tensor.reshape(length, -1).clone())
+            if isinstance(tensor, torch.Tensor):
+                found.setdefault(name, []).append(tensor.reshape(length, -1).clone())
+
         return hook
 
-
-    decoder = model.get_decoder()
-    hooks = [decoder.embed_tokens.register_forward_hook(keep("embed")), decoder.norm.register_forward_hook(keep("final_norm"))]
-    for n, layer in enumerate(decoder.layers):
-        for name, module in layer.named_modules():
-            if name in MODULES:
-                hooks.append(module.register_forward_hook(keep(f"layers.{n}.{MODULES[name]}")))
+    hooks = [module.register_forward_hook(keep(name)) for name, module in model.get_decoder().named_modules(prefix="model")
+             if name != "model" and "rotary" not in name]
     cache, at = DynamicCache(config=model.config), 0
     for length in schedule:
         positions = torch.arange(first_position + at, first_position + at + length)[None]
         out = model(input_ids=torch.tensor([tokens[at:at + length]]), position_ids=positions, past_key_values=cache)
-        taps.setdefault("logits", []).append(out.logits[0])
+        found.setdefault("logits", []).append(out.logits[0])
         at += length
     for hook in hooks:
         hook.remove()
-    return {tap: torch.cat(chunks).float().numpy() for tap, chunks in taps.items()}
+    return {name: torch.cat(chunks).float().numpy() for name, chunks in found.items()}
