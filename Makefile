@@ -71,7 +71,7 @@ OPERATORS = ref/ops_scalar.c $(TWINS:%=ref/ops_%.c)
 LIBRARY = $(patsubst %.c,$(BUILD)/%.o,$(filter-out ref/main.c ref/ops_%.c,$(wildcard ref/*.c)) $(OPERATORS))
 CHECKER = $(patsubst %.c,$(BUILD)/%.o,$(filter-out tests/check/main.c,$(wildcard tests/check/*.c)))
 # The twin checker needs neither HDF5 nor YAML: operators only.
-TWIN_CHECK = $(patsubst %.c,$(BUILD)/%.o,$(wildcard tests/twins/*.c) ref/ops.c ref/taps.c ref/error.c $(OPERATORS))
+TWIN_CHECK = $(patsubst %.c,$(BUILD)/%.o,$(wildcard tests/twins/*.c) ref/quantised.c ref/blocks.c ref/ops.c ref/taps.c ref/error.c $(OPERATORS))
 BENCH   = $(patsubst %.c,$(BUILD)/%.o,tests/bench/main.c $(TWINS:%=tests/bench/peak_%.c))
 UNIT    = $(patsubst %.c,$(BUILD)/%.o,$(wildcard tests/unit/*.c))
 # What the fuzzers feed; the unit suite `fuzz` runs it on files.

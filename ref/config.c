@@ -428,10 +428,10 @@ static int read_root(const gemma4_node *root, gemma4_config *config, gemma4_erro
     return read_layers(text, config, error);
 }
 
-int gemma4_config_read(const char *path, gemma4_config *config, gemma4_error *error)
+/* Frees the document, which may be NULL. */
+static int read_document(gemma4_document *document, gemma4_config *config, gemma4_error *error)
 {
     memset(config, 0, sizeof *config);
-    gemma4_document *document = gemma4_document_read(path, error);
     if (document == NULL)
         return -1;
     int status = read_root(gemma4_document_root(document), config, error);
@@ -439,6 +439,16 @@ int gemma4_config_read(const char *path, gemma4_config *config, gemma4_error *er
     if (status != 0)
         gemma4_config_free(config);
     return status;
+}
+
+int gemma4_config_read(const char *path, gemma4_config *config, gemma4_error *error)
+{
+    return read_document(gemma4_document_read(path, error), config, error);
+}
+
+int gemma4_config_parse(const char *name, const char *text, size_t size, gemma4_config *config, gemma4_error *error)
+{
+    return read_document(gemma4_document_parse(name, text, size, error), config, error);
 }
 
 void gemma4_config_free(gemma4_config *config)

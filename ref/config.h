@@ -39,6 +39,8 @@ typedef struct gemma4_config {
  * What this implementation does not compute is refused by the key's name, never ignored. On failure nothing needs
  * freeing. */
 int gemma4_config_read(const char *path, gemma4_config *config, gemma4_error *error);
+/* The same of a config.json in memory; name is for messages. */
+int gemma4_config_parse(const char *name, const char *text, size_t size, gemma4_config *config, gemma4_error *error);
 void gemma4_config_free(gemma4_config *config);
 
 #endif

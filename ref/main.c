@@ -7,6 +7,7 @@
 #include <time.h>
 
 #include "activations.h"
+#include "dequantise.h"
 #include "facts.h"
 #include "forward.h"
 #include "guard.h"
@@ -28,6 +29,7 @@ static const char usage[] =
     "       gemma4-ref show  CASE|FILE [TAP] [--position P] [--head H]\n"
     "       gemma4-ref synth --preset tiny|moe128|wide256|uneven96|deep128|heads512|26b-a4b --seed S --out DIR\n"
     "                        [--layers N] [--vocab N] [--shards N] [--vision yes|no]\n"
+    "       gemma4-ref dequantise IN.gguf OUT\n"
     "       gemma4-ref --version\n"
     "\n"
     "run     prints the best next tokens, or with --decode N the N tokens that greedy decoding appends\n"
@@ -37,6 +39,8 @@ static const char usage[] =
     "show    a tensor of a case's golden, or of a dump: shape, type, statistics, values (all of them where a position or head is\n"
     "        named; positions count from the first token); without TAP the tensors that are there\n"
     "synth   writes a synthetic checkpoint in the published layout (spec/synth.md)\n"
+    "dequantise writes what a GGUF file holds in the published layout into the folder OUT, quantised weights as float32\n"
+    "--model a folder in the published layout, or a GGUF file (spec/gguf.md)\n"
     "--cpu   which operators (spec/twins.md): scalar is the reference and the default, auto the fastest twin of this machine; where the\n"
     "        option is absent, the environment variable GEMMA4_CPU says it. OMP_NUM_THREADS sets a twin's threads\n"
     "--stream  reads a checkpoint that is larger than the memory layer by layer, and prints time and memory; auto: where it is\n"
@@ -75,6 +79,9 @@ static int job_open(job *j, size_t extra, gemma4_error *error)
     j->model = gemma4_model_open(j->model_dir, error);
     if (!j->model)
         return -1;
+    if (mask != GEMMA4_CPU_SCALAR && gemma4_model_is_quantised(j->model))
+        return gemma4_fail(error, "%s: expected scalar for a model with quantised matrices (gemma4-ref dequantise writes plain ones), found '%s'",
+                           j->cpu ? "--cpu" : "GEMMA4_CPU", cpu);
     const gemma4_config *c = &j->model->config;
     if (gemma4_parse_ints(j->tokens_text, "--tokens", 0, (int64_t)c->vocab_size - 1, &j->tokens, &j->token_count, error))
         return -1;
@@ -341,13 +348,11 @@ static int command_facts(int argc, char **argv, gemma4_error *error)
     const gemma4_option options[] = {{"--model", &model_dir}, {NULL, NULL}};
     size_t words;
     gemma4_config config;
-    char path[4096];
     if (gemma4_options_parse(argc, argv, options, NULL, 0, &words, error))
         return -1;
-    snprintf(path, sizeof path, "%s/config.json", model_dir ? model_dir : "");
-    if (model_dir ? gemma4_config_read(path, &config, error) : gemma4_published_config(&config, error))
+    if (model_dir ? gemma4_model_config(model_dir, &config, error) : gemma4_published_config(&config, error))
         return -1;
-    printf("model                  %s\n", model_dir ? path : "Gemma 4 26B-A4B, as published");
+    printf("model                  %s\n", model_dir ? model_dir : "Gemma 4 26B-A4B, as published");
     gemma4_facts_print(stdout, &config);
     gemma4_config_free(&config);
     return 0;
@@ -390,7 +395,7 @@ int main(int argc, char **argv)
         const char *name;
         int (*run)(int argc, char **argv, gemma4_error *error);
     } commands[] = {{"run", command_run}, {"dump", command_dump}, {"facts", command_facts}, {"show", gemma4_show_command},
-                    {"synth", command_synth}};
+                    {"synth", command_synth}, {"dequantise", gemma4_dequantise_command}};
     gemma4_error error;
     gemma4_guard_install("gemma4-ref");
     if (argc == 2 && (!strcmp(argv[1], "--help") || !strcmp(argv[1], "-h")))

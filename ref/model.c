@@ -5,6 +5,9 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
+
+#include "gguf_model.h"
 
 /* --- the published tensors --- */
 
@@ -167,9 +170,8 @@ static int bind_weight(gemma4_model *model, const gemma4_tensor_spec *spec, cons
         return gemma4_fail(error, "%s: expected the tensor %s, found none", directory, name);
     if (check_tensor(tensor, spec, error) != 0)
         return -1;
-    char *base = spec->layer < 0 ? (char *)model : (char *)&model->layers[spec->layer];
-    gemma4_weight weight = {tensor->dtype, tensor->data, spec->rows, spec->cols};
-    memcpy(base + spec->offset, &weight, sizeof weight);
+    *gemma4_spec_weight(model, spec) =
+        (gemma4_weight){.dtype = tensor->dtype, .data = tensor->data, .rows = spec->rows, .cols = spec->cols};
     used[tensor - gemma4_safetensors_at(model->files, 0)] = true;
     return 0;
 }
@@ -223,43 +225,80 @@ static int bind_weights(gemma4_model *model, const char *directory, bool *used, 
     return check_unused(model, prefix, used, error);
 }
 
-static int read_config(gemma4_model *model, const char *directory, gemma4_error *error)
+static int read_config(const char *directory, gemma4_config *config, gemma4_error *error)
 {
     char *path;
     if (asprintf(&path, "%s/config.json", directory) < 0)
         return gemma4_fail(error, "%s: out of memory", directory);
-    int status = gemma4_config_read(path, &model->config, error);
+    int status = gemma4_config_read(path, config, error);
     free(path);
     return status;
 }
 
-static int open_model(gemma4_model *model, const char *directory, gemma4_error *error)
+/* Room for the weights that the config implies, all of them absent. */
+static int make_layers(gemma4_model *model, const char *path, gemma4_error *error)
 {
-    if (read_config(model, directory, error) != 0)
+    model->layers = calloc(model->config.num_hidden_layers, sizeof *model->layers);
+    return model->layers == NULL ? gemma4_fail(error, "%s: out of memory", path) : 0;
+}
+
+static int open_folder(gemma4_model *model, const char *directory, gemma4_error *error)
+{
+    if (read_config(directory, &model->config, error) != 0 || make_layers(model, directory, error) != 0)
         return -1;
     model->files = gemma4_safetensors_open_checkpoint(directory, error);
     if (model->files == NULL)
         return -1;
     bool *used = calloc(gemma4_safetensors_count(model->files) + 1, sizeof *used);
-    model->layers = calloc(model->config.num_hidden_layers, sizeof *model->layers);
-    int status = used == NULL || model->layers == NULL ? gemma4_fail(error, "%s: out of memory", directory)
-                                                       : bind_weights(model, directory, used, error);
+    int status = used == NULL ? gemma4_fail(error, "%s: out of memory", directory)
+                              : bind_weights(model, directory, used, error);
     free(used);
     return status;
 }
 
-gemma4_model *gemma4_model_open(const char *directory, gemma4_error *error)
+static int open_gguf(gemma4_model *model, const char *path, gemma4_error *error)
+{
+    model->gguf = gemma4_gguf_open(path, error);
+    if (model->gguf == NULL || gemma4_gguf_read_config(model->gguf, &model->config, error) != 0 ||
+        make_layers(model, path, error) != 0)
+        return -1;
+    return gemma4_gguf_bind(model, error);
+}
+
+/* What is there and no folder is a GGUF file. */
+static bool is_gguf(const char *path)
+{
+    struct stat status;
+    return stat(path, &status) == 0 && !S_ISDIR(status.st_mode);
+}
+
+int gemma4_model_config(const char *path, gemma4_config *config, gemma4_error *error)
+{
+    if (!is_gguf(path))
+        return read_config(path, config, error);
+    gemma4_gguf *gguf = gemma4_gguf_open(path, error);
+    int status = gguf == NULL ? -1 : gemma4_gguf_read_config(gguf, config, error);
+    gemma4_gguf_close(gguf);
+    return status;
+}
+
+gemma4_model *gemma4_model_open(const char *path, gemma4_error *error)
 {
     gemma4_model *model = calloc(1, sizeof *model);
     if (model == NULL) {
-        gemma4_fail(error, "%s: out of memory", directory);
+        gemma4_fail(error, "%s: out of memory", path);
         return NULL;
     }
-    if (open_model(model, directory, error) != 0) {
+    if ((is_gguf(path) ? open_gguf : open_folder)(model, path, error) != 0) {
         gemma4_model_close(model);
         return NULL;
     }
     return model;
+}
+
+bool gemma4_model_is_quantised(const gemma4_model *model)
+{
+    return model->quantised_count != 0;
 }
 
 void gemma4_model_close(gemma4_model *model)
@@ -267,6 +306,8 @@ void gemma4_model_close(gemma4_model *model)
     if (model == NULL)
         return;
     gemma4_safetensors_close(model->files);
+    gemma4_gguf_close(model->gguf);
+    free(model->quantised);
     gemma4_config_free(&model->config);
     free(model->layers);
     free(model);

@@ -4,20 +4,22 @@
 
 #include "config.h"
 #include "error.h"
+#include "gguf.h"
+#include "quantised.h"
 #include "safetensors.h"
 
 /* A weight as it lies in the mapped file. A matrix is [rows, cols] = [out features, in features], row-major: y = W x.
  * A vector has rows = 1. The experts' matrices are stacked: rows counts the rows of all experts. */
 typedef struct gemma4_weight {
-    gemma4_dtype dtype; /* GEMMA4_BF16, GEMMA4_F16 or GEMMA4_F32 */
-    const void *data;   /* NULL where the layer has no such weight (v_proj on layers where V is K) */
+    gemma4_dtype dtype; /* GEMMA4_BF16, GEMMA4_F16 or GEMMA4_F32; matrices from GGUF files also GEMMA4_QUANTISED */
+    const void *data;   /* NULL where the layer has no such weight (v_proj on layers where V is K); where it is quantised, a gemma4_quantised */
     size_t rows, cols;
 } gemma4_weight;
 
-/* Bytes of one element of a weight. */
+/* Bytes of one element of a weight; 0 where it is quantised. */
 static inline size_t gemma4_weight_size(gemma4_dtype dtype)
 {
-    return dtype == GEMMA4_F32 ? 4 : 2;
+    return dtype == GEMMA4_QUANTISED ? 0 : dtype == GEMMA4_F32 ? 4 : 2;
 }
 
 typedef struct gemma4_layer_weights {
@@ -50,15 +52,22 @@ typedef struct gemma4_model {
     gemma4_weight embed_tokens; /* [V, d], also the LM head */
     gemma4_weight norm;         /* [d], the final RMSNorm */
     gemma4_layer_weights *layers;
-    gemma4_safetensors *files;
+    gemma4_safetensors *files; /* where the weights are: these, */
+    gemma4_gguf *gguf;         /* or this; the other is NULL */
+    gemma4_quantised *quantised; /* of those weights that are, quantised_count of them */
+    size_t quantised_count;
 } gemma4_model;
 
-/* Opens DIR/config.json and the safetensors beside it. Text-decoder tensors may carry the prefix
+/* Opens a checkpoint: a folder, config.json and the safetensors beside it, or a GGUF file (spec/gguf.md). Text-decoder tensors may carry the prefix
  * "model.language_model." (multimodal layout) or "model." (text-only); tensors of the vision and audio towers are
  * skipped. A missing, extra or wrongly shaped text-decoder tensor is an error that names file, tensor, expected and
  * found. NULL on failure. */
-gemma4_model *gemma4_model_open(const char *directory, gemma4_error *error);
+gemma4_model *gemma4_model_open(const char *path, gemma4_error *error);
 void gemma4_model_close(gemma4_model *model);
+/* Whether a matrix of it is GEMMA4_QUANTISED: then only the scalar operators can read it. */
+bool gemma4_model_is_quantised(const gemma4_model *model);
+/* Only the config of such a checkpoint; its weights need not be there. On failure nothing needs freeing. */
+int gemma4_model_config(const char *path, gemma4_config *config, gemma4_error *error);
 
 /* Every text-decoder tensor that a config implies, in the published order: the one list that the loader checks
  * against, that synth writes, and that facts counts. name has no prefix ("layers.0.self_attn.q_proj.weight"). offset is
@@ -75,5 +84,11 @@ typedef struct gemma4_tensor_spec {
 size_t gemma4_tensor_spec_count(const gemma4_config *config);
 /* index < count. */
 gemma4_tensor_spec gemma4_tensor_spec_at(const gemma4_config *config, size_t index);
+/* The weight that the spec describes. */
+static inline gemma4_weight *gemma4_spec_weight(gemma4_model *model, const gemma4_tensor_spec *spec)
+{
+    char *base = spec->layer < 0 ? (char *)model : (char *)&model->layers[spec->layer];
+    return (gemma4_weight *)(base + spec->offset);
+}
 
 #endif

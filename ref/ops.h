@@ -15,7 +15,7 @@
 float gemma4_weight_at(const gemma4_weight *w, size_t index);
 /* Row `row` of w as floats: out is (cols). */
 void gemma4_weight_row(float *out, const gemma4_weight *w, size_t row);
-/* The view of `rows` rows of w from first_row on: one expert of a stack. */
+/* The view of `rows` rows of w from first_row on: one expert of a stack. Not of a quantised weight. */
 gemma4_weight gemma4_weight_rows(const gemma4_weight *w, size_t first_row, size_t rows);
 
 /* Sum of x[i] * w[i]. */

@@ -46,12 +46,17 @@ float gemma4_weight_at(const gemma4_weight *w, size_t index)
     switch (w->dtype) {
     case GEMMA4_BF16: return bf16_to_float(((const uint16_t *)w->data)[index]);
     case GEMMA4_F16: return f16_to_float(((const uint16_t *)w->data)[index]);
+    case GEMMA4_QUANTISED: return gemma4_quantised_at(w->data, index / w->cols, index % w->cols);
     default: return ((const float *)w->data)[index];
     }
 }
 
 void gemma4_weight_row(float *out, const gemma4_weight *w, size_t row)
 {
+    if (w->dtype == GEMMA4_QUANTISED) {
+        gemma4_quantised_row(out, w->data, row, w->cols);
+        return;
+    }
     const uint16_t *bits = (const uint16_t *)w->data + row * w->cols;
     /* bf16, as all weights of the published checkpoint are: without the switch in the loop. */
     if (w->dtype == GEMMA4_BF16) {

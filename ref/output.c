@@ -187,18 +187,35 @@ static bool is_of_checkpoint(const char *name)
            (length > 12 && !strcmp(name + length - 12, ".safetensors"));
 }
 
-int gemma4_output_is_not_of(const char *output, const char *checkpoint_dir, gemma4_error *error)
+int gemma4_output_is_not_of(const char *output, const char *checkpoint, gemma4_error *error)
 {
     char path[2 * GEMMA4_OUTPUT_PATH_SIZE];
-    DIR *directory = output && checkpoint_dir ? opendir(checkpoint_dir) : NULL;
+    DIR *directory = output && checkpoint ? opendir(checkpoint) : NULL;
     int status = 0;
     if (!directory)
-        return 0;
+        return gemma4_output_is_not(output, checkpoint, "the model", error);
     for (struct dirent *entry; !status && (entry = readdir(directory));) {
-        snprintf(path, sizeof path, "%s/%s", checkpoint_dir, entry->d_name);
+        snprintf(path, sizeof path, "%s/%s", checkpoint, entry->d_name);
         if (is_of_checkpoint(entry->d_name))
             status = gemma4_output_is_not(output, path, "a file of the checkpoint", error);
     }
     closedir(directory);
     return status;
+}
+
+int gemma4_make_directories(const char *directory, gemma4_error *error)
+{
+    char path[4096];
+    if (snprintf(path, sizeof path, "%s", directory) >= (int)sizeof path)
+        return gemma4_fail(error, "%.200s...: path too long", directory);
+    for (char *slash = path + 1;; slash++) {
+        slash += strcspn(slash, "/");
+        char end = *slash;
+        *slash = '\0';
+        if (mkdir(path, 0777) && errno != EEXIST)
+            return gemma4_fail(error, "%s: cannot create: %s", path, strerror(errno));
+        if (!end)
+            return 0;
+        *slash = end;
+    }
 }

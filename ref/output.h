@@ -29,7 +29,10 @@ void gemma4_output_discard(gemma4_output *output);
 /* Fails where both name the same file: writing the one would destroy the other. what says what input is ("the dump"). Either may be NULL,
  * and need not exist. */
 int gemma4_output_is_not(const char *output, const char *input, const char *what, gemma4_error *error);
-/* The same for the files of a checkpoint: config.json, the index, and everything in safetensors. */
-int gemma4_output_is_not_of(const char *output, const char *checkpoint_dir, gemma4_error *error);
+/* The same for the files of a checkpoint: config.json, the index, and everything in safetensors; or the GGUF file. */
+int gemma4_output_is_not_of(const char *output, const char *checkpoint, gemma4_error *error);
+
+/* Creates a directory and the parents it lacks. */
+int gemma4_make_directories(const char *directory, gemma4_error *error);
 
 #endif

@@ -12,7 +12,10 @@
 
 #define GEMMA4_MAX_RANK 8
 
-typedef enum gemma4_dtype { GEMMA4_BF16, GEMMA4_F16, GEMMA4_F32, GEMMA4_F64, GEMMA4_I32, GEMMA4_I64, GEMMA4_OTHER } gemma4_dtype;
+/* GEMMA4_QUANTISED: of weights from GGUF files (ref/quantised.h). */
+typedef enum gemma4_dtype {
+    GEMMA4_BF16, GEMMA4_F16, GEMMA4_F32, GEMMA4_F64, GEMMA4_I32, GEMMA4_I64, GEMMA4_OTHER, GEMMA4_QUANTISED
+} gemma4_dtype;
 
 typedef struct gemma4_tensor {
     const char *name;

@@ -8,18 +8,22 @@
 
 enum { SHORT_CHUNK = 16 }; /* positions: with 8 of 128 experts each, about two thirds of the experts are active */
 
-static size_t bytes_of(const gemma4_weight *w)
-{
-    return w->rows * w->cols * gemma4_weight_size(w->dtype);
-}
-
-/* Advice about the pages that lie completely within a weight: its neighbours may be in use. A failure costs time only. */
-static void advise(const gemma4_weight *w, int advice)
+/* Advice about the pages that lie completely within a range: its neighbours may be in use. A failure costs time only. */
+static void advise_range(const void *data, size_t size, int advice)
 {
     uintptr_t page = (uintptr_t)sysconf(_SC_PAGESIZE);
-    uintptr_t first = ((uintptr_t)w->data + page - 1) / page * page, end = ((uintptr_t)w->data + bytes_of(w)) / page * page;
-    if (w->data && end > first)
+    uintptr_t first = ((uintptr_t)data + page - 1) / page * page, end = ((uintptr_t)data + size) / page * page;
+    if (data && end > first)
         (void)madvise((void *)first, end - first, advice);
+}
+
+static void advise(const gemma4_weight *w, int advice)
+{
+    const gemma4_quantised *q = w->dtype == GEMMA4_QUANTISED ? w->data : NULL;
+    if (!q)
+        advise_range(w->data, w->rows * w->cols * gemma4_weight_size(w->dtype), advice);
+    for (size_t i = 0; q && i < q->part_count; i++)
+        advise_range(q->parts[i].data, w->rows / q->part_count * q->parts[i].row_bytes, advice);
 }
 
 static void advise_layer(const gemma4_layer_weights *w, int advice, bool experts)
@@ -49,7 +53,9 @@ int gemma4_stream_tap(void *context, gemma4_tap_event *event, gemma4_error *erro
 bool gemma4_stream_needed(const gemma4_model *model)
 {
     double bytes = 0, available = (double)sysconf(_SC_PHYS_PAGES) * (double)sysconf(_SC_PAGESIZE);
-    for (size_t i = 0; i < gemma4_safetensors_count(model->files); i++)
+    if (model->gguf)
+        bytes = (double)gemma4_gguf_size(model->gguf);
+    for (size_t i = 0; model->files && i < gemma4_safetensors_count(model->files); i++)
         bytes += (double)gemma4_safetensors_at(model->files, i)->size;
     return bytes > 0.8 * available;
 }

@@ -6,7 +6,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
 #include <unistd.h>
 
 #include "model.h"
@@ -155,24 +154,6 @@ static void write_tensor(FILE *f, const filled_tensor *filled, uint64_t seed)
 /* A file under construction: written under a temporary name, renamed by finish_file. */
 typedef gemma4_output output;
 
-/* Creates a directory and the parents it lacks. */
-static int make_directories(const char *directory, gemma4_error *error)
-{
-    char path[4096];
-    if (snprintf(path, sizeof path, "%s", directory) >= (int)sizeof path)
-        return gemma4_fail(error, "%.200s...: path too long", directory);
-    for (char *slash = path + 1;; slash++) {
-        slash += strcspn(slash, "/");
-        char end = *slash;
-        *slash = '\0';
-        if (mkdir(path, 0777) && errno != EEXIST)
-            return gemma4_fail(error, "%s: cannot create: %s", path, strerror(errno));
-        if (!end)
-            return 0;
-        *slash = end;
-    }
-}
-
 static int start_file(output *out, const char *directory, const char *name, gemma4_error *error)
 {
     char path[GEMMA4_OUTPUT_PATH_SIZE];
@@ -319,7 +300,7 @@ int gemma4_synth(const gemma4_synth_options *options, const char *directory, gem
     checkpoint k = {.options = options, .preset = &p, .directory = directory};
     if (find_preset(options, &p, error))
         return -1;
-    if (make_directories(directory, error) || start_file(&config_file, directory, "config.json", error))
+    if (gemma4_make_directories(directory, error) || start_file(&config_file, directory, "config.json", error))
         return -1;
     synth_write_config(config_file.f, &p, options->vision);
     int status = fflush(config_file.f) ? gemma4_fail(error, "%s: cannot write: %s", config_file.path, strerror(errno)) : 0;

@@ -601,6 +601,8 @@ static int bench_with(context *c, const options *o, gemma4_error *error)
     if ((!o->reread || !strcmp(o->reread, "yes")) && cache_checkpoint(o->model_dir, error))
         return -1;
     c->model = gemma4_model_open(o->model_dir, error);
+    if (c->model && gemma4_model_is_quantised(c->model))
+        return gemma4_fail(error, "%s: expected plain weights, found quantised ones (gemma4-ref dequantise writes plain ones)", o->model_dir);
     c->memory = c->model ? aligned_alloc(1 << 21, READ_BYTES) : NULL;
     if (!c->memory)
         return c->model ? gemma4_fail(error, "bench: out of memory") : -1;

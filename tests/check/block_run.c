@@ -329,7 +329,7 @@ gemma4_runner *gemma4_runner_new(const gemma4_subject *subject, gemma4_error *er
     gemma4_runner *runner = calloc(1, sizeof *runner);
     if (runner) {
         runner->subject = subject;
-        runner->quick = gemma4_ops_for(gemma4_cpu_detect());
+        runner->quick = gemma4_ops_for(gemma4_model_is_quantised(subject->model) ? GEMMA4_CPU_SCALAR : gemma4_cpu_detect());
         runner->ids = calloc(subject->T * subject->model->config.top_k_experts, sizeof *runner->ids);
     }
     if (!runner || !runner->ids) {

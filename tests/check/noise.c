@@ -5,14 +5,15 @@
 #include <string.h>
 
 /* float16's range is no part of the error model: an engine that overflows shows infinities. q8_0 and q4_0 engines compute in float16 or
- * better and quantise the inputs of their weights' products to 8 bits in blocks of 32. */
+ * better and quantise the inputs of their weights' products to 8 bits in blocks: ggml's Q8_0, or for the K types Q8_K. */
 static const gemma4_tier tiers[] = {
-    {"float32", UNIT_FLOAT32, false},
-    {"float64", UNIT_FLOAT32, false}, /* dumps are read as float32 */
-    {"bfloat16", 0x1p-8, false},
-    {"float16", 0x1p-11, false},
-    {"q8_0", 0x1p-11, true},
-    {"q4_0", 0x1p-11, true},
+    {"float32", UNIT_FLOAT32, 0},
+    {"float64", UNIT_FLOAT32, 0}, /* dumps are read as float32 */
+    {"bfloat16", 0x1p-8, 0},
+    {"float16", 0x1p-11, 0},
+    {"q8_0", 0x1p-11, 32},
+    {"q4_0", 0x1p-11, 32},
+    {"q4_k", 0x1p-11, 256},
 };
 
 const gemma4_tier *gemma4_tier_at(size_t index)
@@ -122,8 +123,8 @@ void gemma4_noise_storage(gemma4_noise *noise, gemma4_tap tap, gemma4_real *valu
 
 void gemma4_noise_blocks(gemma4_noise *noise, gemma4_tap tap, gemma4_real *values, size_t rows, size_t width)
 {
-    const size_t block = 32;
-    if (!noise->tier->block_inputs || !gemma4_tap_describe(tap)->feeds_weights)
+    const size_t block = noise->tier->block_inputs;
+    if (!block || !gemma4_tap_describe(tap)->feeds_weights)
         return;
     for (size_t row = 0; row < rows; row++)
         for (size_t first = 0; first < width; first += block) {

@@ -15,7 +15,7 @@
 typedef struct gemma4_tier {
     const char *name;
     double unit;         /* largest relative error of one rounding to nearest */
-    bool block_inputs;   /* beyond that, what a weight matrix multiplies is quantised to 8 bits in blocks */
+    size_t block_inputs; /* beyond that, what a weight matrix multiplies is quantised to 8 bits in blocks of this length; 0: it is not */
 } gemma4_tier;
 
 /* NULL for an unknown name. */

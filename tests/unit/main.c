@@ -18,6 +18,7 @@ static Suite *(*const suites[])(void) = {
     schedule_suite, noise_suite, score_suite, tap_compare_suite, routing_suite, replay_suite,
     sample_suite, report_identified_suite, map_suite, import_suite, several_suite, ladder_suite, schema_suite, dump_header_suite,
     sandbox_suite, outputs_suite, identify_rooms_suite, walkthrough_suite, quotes_suite, fuzz_suite, lies_suite, cliffs_suite,
+    blocks_suite, gguf_suite, gguf_hostile_suite,
 };
 enum { SUITES = sizeof suites / sizeof *suites, MOST_PROCESSES = 8, SECONDS_AT_MOST = 1800 };
 

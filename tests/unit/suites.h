@@ -7,6 +7,9 @@
 Suite *document_suite(void);
 Suite *config_suite(void);
 Suite *safetensors_suite(void);
+Suite *blocks_suite(void);
+Suite *gguf_suite(void);
+Suite *gguf_hostile_suite(void);
 Suite *model_suite(void);
 Suite *taps_suite(void);
 Suite *spec_suite(void);

@@ -55,10 +55,10 @@ static void assert_uniform(sizes found, double bound, const char *what)
 static const struct {
     const char *name;
     double unit;
-    bool blocks;
+    size_t blocks;
 } TIERS[] = {
-    {"float32", 0x1p-24, false}, {"float64", 0x1p-24, false}, {"bfloat16", 0x1p-8, false},
-    {"float16", 0x1p-11, false}, {"q8_0", 0x1p-11, true},     {"q4_0", 0x1p-11, true},
+    {"float32", 0x1p-24, 0}, {"float64", 0x1p-24, 0}, {"bfloat16", 0x1p-8, 0}, {"float16", 0x1p-11, 0},
+    {"q8_0", 0x1p-11, 32},   {"q4_0", 0x1p-11, 32},   {"q4_k", 0x1p-11, 256},
 };
 
 START_TEST(a_tier_has_the_unit_of_its_type)
@@ -260,6 +260,32 @@ START_TEST(a_block_of_32_moves_by_a_part_of_its_largest_value)
 }
 END_TEST
 
+/* A row of 300: a block of 256 whose last value is 127, and one of 44 whose first is -12.7. */
+START_TEST(a_block_of_q4_k_is_256_long)
+{
+    enum { LONG = 300 };
+    gemma4_real *values = filled(ROWS * LONG, 0);
+    for (size_t row = 0; row < ROWS; row++) {
+        values[row * LONG + 255] = 127;
+        values[row * LONG + 256] = -12.7f;
+    }
+    gemma4_noise noise = gemma4_noise_new(gemma4_tier_of("q4_k"), 4);
+    gemma4_noise_blocks(&noise, GEMMA4_TAP_MLP_ACT, values, ROWS, LONG);
+    sizes first = {0}, second = {0};
+    for (size_t i = 0; i < LONG; i++) {
+        sizes m = measure(values, ROWS * LONG, i, LONG, i == 255 ? 127 : i == 256 ? (double)-12.7f : 0);
+        sizes *block = i < 256 ? &first : &second;
+        block->rms += m.rms * m.rms / (i < 256 ? 256 : 44);
+        block->largest = fmax(block->largest, m.largest);
+    }
+    first.rms = sqrt(first.rms);
+    second.rms = sqrt(second.rms);
+    assert_uniform(first, sqrt(0.5), "a step of 1");
+    assert_uniform(second, sqrt(0.5) / 10, "a step of 0.1");
+    free(values);
+}
+END_TEST
+
 START_TEST(only_inputs_of_quantised_weights_move_in_blocks)
 {
     for (size_t k = 0; k < COUNT(TIERS); k++)
@@ -267,7 +293,7 @@ START_TEST(only_inputs_of_quantised_weights_move_in_blocks)
             gemma4_real values[32] = {[7] = 127};
             gemma4_noise noise = gemma4_noise_new(gemma4_tier_of(TIERS[k].name), 4);
             gemma4_noise_blocks(&noise, (gemma4_tap)tap, values, 1, 32);
-            ck_assert_int_eq(values[0] != 0, TIERS[k].blocks && gemma4_tap_describe((gemma4_tap)tap)->feeds_weights);
+            ck_assert_int_eq(values[0] != 0, TIERS[k].blocks != 0 && gemma4_tap_describe((gemma4_tap)tap)->feeds_weights);
         }
 }
 END_TEST
@@ -357,6 +383,7 @@ Suite *noise_suite(void)
     tcase_add_test(c, storage_is_one_rounding_of_its_unit);
     tcase_add_test(c, what_is_cached_is_rounded_to_the_caches_type_too);
     tcase_add_test(c, a_block_of_32_moves_by_a_part_of_its_largest_value);
+    tcase_add_test(c, a_block_of_q4_k_is_256_long);
     tcase_add_test(c, only_inputs_of_quantised_weights_move_in_blocks);
     tcase_add_test(c, an_angle_errs_by_its_frequency_and_by_one_rounding);
     tcase_add_test(c, q_and_k_of_a_layer_turn_by_the_same_angles);
