@@ -1,5 +1,5 @@
-/* Activation files: the common door. A source (HDF5 or safetensors) lists its tensors; here they are compared with what
- * the config implies, put in dataflow order, and their values converted. */
+/* Activation files: the common door. A source (HDF5 or safetensors) lists its tensors; here they
+ * are compared with what the config implies, put in dataflow order, and their values converted. */
 #include "activations_internal.h"
 #include "import.h"
 #include "near_names.h"
@@ -55,7 +55,9 @@ int gemma4_stored_add(gemma4_stored_list *list, const gemma4_config *config, con
 {
     *tensor = NULL;
     if (strlen(name) >= GEMMA4_STORED_NAME_SIZE && list->takes_all)
-        return gemma4_fail(error, "%.100s...: expected names of at most %d bytes, found a longer one", name, GEMMA4_STORED_NAME_SIZE - 1);
+        return gemma4_fail(error,
+                           "%.100s...: expected names of at most %d bytes, found a longer one",
+                           name, GEMMA4_STORED_NAME_SIZE - 1);
     if (!list->takes_all && !name_is_known(config, name)) {
         gemma4_stored_add_unknown(list, name);
         return 0;
@@ -70,7 +72,7 @@ int gemma4_stored_add(gemma4_stored_list *list, const gemma4_config *config, con
     }
     *tensor = &list->items[list->count++];
     memset(*tensor, 0, sizeof **tensor);
-    snprintf((*tensor)->name, sizeof (*tensor)->name, "%s", name);
+    snprintf((*tensor)->name, sizeof(*tensor)->name, "%s", name);
     return 0;
 }
 
@@ -81,7 +83,8 @@ void gemma4_stored_list_free(gemma4_stored_list *list)
     free(list->items);
 }
 
-/* What there is instead of what is missing: "nothing else", or "'layers.3.attn.qrope' (layers.3.attn.q_rope?), 'extra' and 3 more". */
+/* What there is instead of what is missing: "nothing else", or "'layers.3.attn.qrope'
+ * (layers.3.attn.q_rope?), 'extra' and 3 more". */
 static void unknown_text(const gemma4_stored_list *list, char *text, size_t size)
 {
     enum { MOST = 3 };
@@ -89,8 +92,9 @@ static void unknown_text(const gemma4_stored_list *list, char *text, size_t size
     for (size_t i = 0; i < list->unknown_count && i < MOST && used < size; i++) {
         char near[GEMMA4_TAP_NAME_SIZE];
         bool meant = gemma4_near_name(list->unknown[i], near) != NULL;
-        used += (size_t)snprintf(text + used, size - used, "%s'%.60s'%s%s%s", i ? ", " : "", list->unknown[i], meant ? " (" : "",
-                                 meant ? near : "", meant ? "?)" : "");
+        used += (size_t)snprintf(text + used, size - used, "%s'%.60s'%s%s%s", i ? ", " : "",
+                                 list->unknown[i], meant ? " (" : "", meant ? near : "",
+                                 meant ? "?)" : "");
     }
     if (list->unknown_count > MOST && used < size)
         snprintf(text + used, size - used, " and %zu more", list->unknown_count - MOST);
@@ -108,8 +112,10 @@ static void shape_text(const size_t *shape, size_t rank, char *text, size_t size
         snprintf(text + used, size - used, "]");
 }
 
-/* Whether the stored shape is the expected one behind any number of axes of length 1, such as a batch axis. */
-static bool shape_matches(const gemma4_stored_tensor *tensor, const size_t *expected, size_t rank, size_t *row_axis)
+/* Whether the stored shape is the expected one behind any number of axes of length 1, such as a
+ * batch axis. */
+static bool shape_matches(const gemma4_stored_tensor *tensor, const size_t *expected, size_t rank,
+                          size_t *row_axis)
 {
     if (tensor->rank < rank)
         return false;
@@ -124,8 +130,10 @@ static bool shape_matches(const gemma4_stored_tensor *tensor, const size_t *expe
     return true;
 }
 
-/* [rows, dims...], or for two dims [rows, dims[0] * dims[1]] too: the same bytes with the axes merged. */
-static bool match_tap_shape(activation_entry *entry, size_t rows, const size_t dims[2], size_t dims_count)
+/* [rows, dims...], or for two dims [rows, dims[0] * dims[1]] too: the same bytes with the axes
+ * merged. */
+static bool match_tap_shape(activation_entry *entry, size_t rows, const size_t dims[2],
+                            size_t dims_count)
 {
     const size_t whole[3] = {rows, dims[0], dims[1]};
     const size_t merged[2] = {rows, entry->row_elements};
@@ -136,8 +144,9 @@ static bool match_tap_shape(activation_entry *entry, size_t rows, const size_t d
 /* --- reading elements --- */
 
 /* The rows as a block of the tensor: all of the other axes. */
-static int read_rows(const gemma4_activations *file, const gemma4_stored_tensor *tensor, size_t row_axis, size_t first_row, size_t count,
-                     void *elements, gemma4_error *error)
+static int read_rows(const gemma4_activations *file, const gemma4_stored_tensor *tensor,
+                     size_t row_axis, size_t first_row, size_t count, void *elements,
+                     gemma4_error *error)
 {
     size_t start[8] = {0}, extent[8];
     memcpy(extent, tensor->shape, sizeof extent);
@@ -147,13 +156,16 @@ static int read_rows(const gemma4_activations *file, const gemma4_stored_tensor 
 }
 
 /* Reads count rows as they are stored. The buffer is the caller's to free; NULL on failure. */
-static void *read_elements(const gemma4_activations *file, const gemma4_stored_tensor *tensor, size_t row_axis,
-                           size_t first_row, size_t count, size_t row_elements, gemma4_error *error)
+static void *read_elements(const gemma4_activations *file, const gemma4_stored_tensor *tensor,
+                           size_t row_axis, size_t first_row, size_t count, size_t row_elements,
+                           gemma4_error *error)
 {
     size_t elements_count, bytes;
     if (!gemma4_size_product(count, row_elements, &elements_count) ||
-        !gemma4_size_product(elements_count, gemma4_element_describe(tensor->element)->size, &bytes)) {
-        gemma4_fail(error, "%s: %s: %zu rows are more than this machine can address", file->path, tensor->name, count);
+        !gemma4_size_product(elements_count, gemma4_element_describe(tensor->element)->size,
+                             &bytes)) {
+        gemma4_fail(error, "%s: %s: %zu rows are more than this machine can address", file->path,
+                    tensor->name, count);
         return NULL;
     }
     void *elements = malloc(bytes);
@@ -168,19 +180,20 @@ static void *read_elements(const gemma4_activations *file, const gemma4_stored_t
     return elements;
 }
 
-static int check_request(const gemma4_activations *file, const activation_entry *entry, size_t first_row, size_t count,
-                         bool ids, gemma4_error *error)
+static int check_request(const gemma4_activations *file, const activation_entry *entry,
+                         size_t first_row, size_t count, bool ids, gemma4_error *error)
 {
     const gemma4_activation *shown = &entry->shown;
     const char *name = entry->stored.name;
     if (!shown->usable)
         return gemma4_fail(error, "%s: %s: %s", file->path, name, shown->problem);
     if (gemma4_tap_describe(shown->tap)->ids != ids)
-        return gemma4_fail(error, "%s: %s: expected %s, found %s", file->path, name, ids ? "ids" : "reals",
-                           shown->stored_dtype);
+        return gemma4_fail(error, "%s: %s: expected %s, found %s", file->path, name,
+                           ids ? "ids" : "reals", shown->stored_dtype);
     if (first_row > shown->rows || count > shown->rows - first_row)
-        return gemma4_fail(error, "%s: %s: expected rows within 0 ... %zu, found %zu rows from %zu on", file->path, name,
-                           shown->rows - 1, count, first_row);
+        return gemma4_fail(error,
+                           "%s: %s: expected rows within 0 ... %zu, found %zu rows from %zu on",
+                           file->path, name, shown->rows - 1, count, first_row);
     return 0;
 }
 
@@ -191,8 +204,8 @@ static void apply_scale(const gemma4_stored_tensor *tensor, size_t count, float 
         values[i] = (float)(values[i] * tensor->scale);
 }
 
-int gemma4_activations_read(gemma4_activations *file, const gemma4_activation *activation, size_t first_row, size_t count,
-                            float *values, gemma4_error *error)
+int gemma4_activations_read(gemma4_activations *file, const gemma4_activation *activation,
+                            size_t first_row, size_t count, float *values, gemma4_error *error)
 {
     const activation_entry *entry = (const activation_entry *)activation;
     const gemma4_stored_tensor *tensor = &entry->stored;
@@ -207,7 +220,8 @@ int gemma4_activations_read(gemma4_activations *file, const gemma4_activation *a
         return status;
     }
 
-    void *elements = read_elements(file, tensor, entry->row_axis, first_row, count, entry->row_elements, error);
+    void *elements =
+        read_elements(file, tensor, entry->row_axis, first_row, count, entry->row_elements, error);
     if (!elements)
         return -1;
     gemma4_element_to_float(tensor->element, elements, count * entry->row_elements, values);
@@ -216,8 +230,8 @@ int gemma4_activations_read(gemma4_activations *file, const gemma4_activation *a
     return 0;
 }
 
-int gemma4_activations_read_ids(gemma4_activations *file, const gemma4_activation *activation, size_t first_row,
-                                size_t count, int32_t *ids, gemma4_error *error)
+int gemma4_activations_read_ids(gemma4_activations *file, const gemma4_activation *activation,
+                                size_t first_row, size_t count, int32_t *ids, gemma4_error *error)
 {
     const activation_entry *entry = (const activation_entry *)activation;
     const gemma4_stored_tensor *tensor = &entry->stored;
@@ -225,15 +239,17 @@ int gemma4_activations_read_ids(gemma4_activations *file, const gemma4_activatio
         return -1;
     if (count == 0)
         return 0;
-    void *elements = read_elements(file, tensor, entry->row_axis, first_row, count, entry->row_elements, error);
+    void *elements =
+        read_elements(file, tensor, entry->row_axis, first_row, count, entry->row_elements, error);
     if (!elements)
         return -1;
     int status = 0;
     for (size_t i = 0; i < count * entry->row_elements && status == 0; i++) {
         int64_t id = gemma4_element_to_int(tensor->element, elements, i);
         if (id < INT32_MIN || id > INT32_MAX)
-            status = gemma4_fail(error, "%s: %s: row %zu: expected ids of 32 bits, found %lld", file->path, tensor->name,
-                                 first_row + i / entry->row_elements, (long long)id);
+            status = gemma4_fail(error, "%s: %s: row %zu: expected ids of 32 bits, found %lld",
+                                 file->path, tensor->name, first_row + i / entry->row_elements,
+                                 (long long)id);
         else
             ids[i] = (int32_t)id;
     }
@@ -251,10 +267,11 @@ static const gemma4_stored_tensor *find_stored(const gemma4_activations *file, c
     return NULL;
 }
 
-/* Reads a list of integers, each in 0 ... limit - 1. count is how many there must be; 0 for 1 ... max_count, and is then
- * set to what was found. */
-static int read_int_list(const gemma4_activations *file, const gemma4_stored_tensor *tensor, size_t *count,
-                         size_t max_count, size_t limit, int32_t **list, gemma4_error *error)
+/* Reads a list of integers, each in 0 ... limit - 1. count is how many there must be; 0 for 1 ...
+ * max_count, and is then set to what was found. */
+static int read_int_list(const gemma4_activations *file, const gemma4_stored_tensor *tensor,
+                         size_t *count, size_t max_count, size_t limit, int32_t **list,
+                         gemma4_error *error)
 {
     const char *path = file->path, *name = tensor->name;
     char found[96];
@@ -264,17 +281,21 @@ static int read_int_list(const gemma4_activations *file, const gemma4_stored_ten
         return gemma4_fail(error, "%s: %s: expected integers, found %s", path, name,
                            gemma4_element_describe(tensor->element)->name);
     if (tensor->has_rows)
-        return gemma4_fail(error, "%s: %s: expected every position, found an attribute rows", path, name);
+        return gemma4_fail(error, "%s: %s: expected every position, found an attribute rows", path,
+                           name);
 
     shape_text(tensor->shape, tensor->rank, found, sizeof found);
     size_t length = tensor->rank ? tensor->shape[tensor->rank - 1] : 0, row_axis;
     if (!shape_matches(tensor, &length, 1, &row_axis) || length == 0)
-        return gemma4_fail(error, "%s: %s: expected one axis of positions, found %s", path, name, found);
+        return gemma4_fail(error, "%s: %s: expected one axis of positions, found %s", path, name,
+                           found);
     if (*count && length != *count)
-        return gemma4_fail(error, "%s: %s: expected [%zu] like tokens, found %s", path, name, *count, found);
+        return gemma4_fail(error, "%s: %s: expected [%zu] like tokens, found %s", path, name,
+                           *count, found);
     if (length > max_count)
-        return gemma4_fail(error, "%s: %s: expected at most max_position_embeddings = %zu, found %s", path, name,
-                           max_count, found);
+        return gemma4_fail(error,
+                           "%s: %s: expected at most max_position_embeddings = %zu, found %s", path,
+                           name, max_count, found);
 
     void *elements = read_elements(file, tensor, row_axis, 0, length, 1, error);
     int32_t *values = elements ? malloc(length * sizeof *values) : NULL;
@@ -284,8 +305,8 @@ static int read_int_list(const gemma4_activations *file, const gemma4_stored_ten
     for (size_t i = 0; i < length && status == 0; i++) {
         int64_t value = gemma4_element_to_int(tensor->element, elements, i);
         if (value < 0 || (uint64_t)value >= limit || value > INT32_MAX)
-            status = gemma4_fail(error, "%s: %s: entry %zu: expected 0 ... %zu, found %lld", path, name, i, limit - 1,
-                                 (long long)value);
+            status = gemma4_fail(error, "%s: %s: entry %zu: expected 0 ... %zu, found %lld", path,
+                                 name, i, limit - 1, (long long)value);
         else
             values[i] = (int32_t)value;
     }
@@ -300,7 +321,8 @@ static int read_int_list(const gemma4_activations *file, const gemma4_stored_ten
 }
 
 /* The tokens that a dump without any was made from. */
-static int take_tokens(gemma4_activations *file, const gemma4_given_tokens *given, gemma4_error *error)
+static int take_tokens(gemma4_activations *file, const gemma4_given_tokens *given,
+                       gemma4_error *error)
 {
     file->positions_count = given->count;
     file->tokens = malloc(given->count * sizeof *file->tokens);
@@ -311,20 +333,26 @@ static int take_tokens(gemma4_activations *file, const gemma4_given_tokens *give
 }
 
 /* Fills T, tokens and positions. given may be NULL. */
-static int read_case(gemma4_activations *file, const gemma4_config *config, const gemma4_given_tokens *given, gemma4_error *error)
+static int read_case(gemma4_activations *file, const gemma4_config *config,
+                     const gemma4_given_tokens *given, gemma4_error *error)
 {
     const size_t max_count = config->max_position_embeddings;
-    const gemma4_stored_tensor *tokens = find_stored(file, "tokens"), *positions = find_stored(file, "positions");
+    const gemma4_stored_tensor *tokens = find_stored(file, "tokens"),
+                               *positions = find_stored(file, "positions");
     char found[512];
     if (!tokens && !given) {
         unknown_text(&file->list, found, sizeof found);
-        return gemma4_fail(error, "%s: tokens: expected the input ids, found no such dataset, but %s", file->path, found);
+        return gemma4_fail(error,
+                           "%s: tokens: expected the input ids, found no such dataset, but %s",
+                           file->path, found);
     }
-    if (tokens ? read_int_list(file, tokens, &file->positions_count, max_count, config->vocab_size, &file->tokens, error)
+    if (tokens ? read_int_list(file, tokens, &file->positions_count, max_count, config->vocab_size,
+                               &file->tokens, error)
                : take_tokens(file, given, error))
         return -1;
     size_t T = file->positions_count;
-    if (positions && read_int_list(file, positions, &T, max_count, max_count, &file->positions, error))
+    if (positions &&
+        read_int_list(file, positions, &T, max_count, max_count, &file->positions, error))
         return -1;
 
     bool counted = positions == NULL;
@@ -338,25 +366,31 @@ static int read_case(gemma4_activations *file, const gemma4_config *config, cons
         if (counted)
             file->positions[t] = (int32_t)(t + (given ? given->first_position : 0));
         else if (t > 0 && file->positions[t] != file->positions[t - 1] + 1)
-            return gemma4_fail(error, "%s: positions: positions must be consecutive: entry %zu: expected %d, found %d",
-                               file->path, t, file->positions[t - 1] + 1, file->positions[t]);
+            return gemma4_fail(
+                error,
+                "%s: positions: positions must be consecutive: entry %zu: expected %d, found %d",
+                file->path, t, file->positions[t - 1] + 1, file->positions[t]);
     }
     return 0;
 }
 
 /* --- taps --- */
 
-/* Turns the attribute `rows` into indices: distinct positions of the case. seen is [T], all false, and is left so. */
-static int check_rows(const gemma4_activations *file, activation_entry *entry, bool *seen, gemma4_error *error)
+/* Turns the attribute `rows` into indices: distinct positions of the case. seen is [T], all false,
+ * and is left so. */
+static int check_rows(const gemma4_activations *file, activation_entry *entry, bool *seen,
+                      gemma4_error *error)
 {
     const gemma4_stored_tensor *tensor = &entry->stored;
     const size_t T = file->positions_count;
     if (tensor->row_count == 0)
-        return gemma4_fail(error, "%s: %s: attribute rows: expected at least one position, found none", file->path,
-                           tensor->name);
+        return gemma4_fail(error,
+                           "%s: %s: attribute rows: expected at least one position, found none",
+                           file->path, tensor->name);
     if (tensor->row_count > T)
-        return gemma4_fail(error, "%s: %s: attribute rows: expected at most %zu positions, found %zu", file->path,
-                           tensor->name, T, tensor->row_count);
+        return gemma4_fail(error,
+                           "%s: %s: attribute rows: expected at most %zu positions, found %zu",
+                           file->path, tensor->name, T, tensor->row_count);
     entry->rows = malloc(tensor->row_count * sizeof *entry->rows);
     if (!entry->rows)
         return gemma4_fail(error, "%s: %s: out of memory", file->path, tensor->name);
@@ -366,11 +400,13 @@ static int check_rows(const gemma4_activations *file, activation_entry *entry, b
     for (; checked < tensor->row_count && status == 0; checked++) {
         int64_t row = tensor->rows[checked];
         if (row < 0 || (uint64_t)row >= T)
-            status = gemma4_fail(error, "%s: %s: attribute rows: expected positions in 0 ... %zu, found %lld", file->path,
-                                 tensor->name, T - 1, (long long)row);
+            status = gemma4_fail(
+                error, "%s: %s: attribute rows: expected positions in 0 ... %zu, found %lld",
+                file->path, tensor->name, T - 1, (long long)row);
         else if (seen[row])
-            status = gemma4_fail(error, "%s: %s: attribute rows: expected distinct positions, found %lld twice",
-                                 file->path, tensor->name, (long long)row);
+            status = gemma4_fail(
+                error, "%s: %s: attribute rows: expected distinct positions, found %lld twice",
+                file->path, tensor->name, (long long)row);
         else {
             seen[row] = true;
             entry->rows[checked] = (size_t)row;
@@ -382,7 +418,8 @@ static int check_rows(const gemma4_activations *file, activation_entry *entry, b
     return status;
 }
 
-/* How many tokens a tensor of log-probabilities lists at each position, as far as that can be true: 1 ... V, else 0. */
+/* How many tokens a tensor of log-probabilities lists at each position, as far as that can be true:
+ * 1 ... V, else 0. */
 static size_t listed_tokens(const gemma4_config *config, const gemma4_stored_tensor *tensor)
 {
     size_t last = tensor->rank ? tensor->shape[tensor->rank - 1] : 0;
@@ -390,14 +427,16 @@ static size_t listed_tokens(const gemma4_config *config, const gemma4_stored_ten
 }
 
 /* Says in entry->shown whether the tensor is what the config implies, and if not, why. */
-static void match_tap(const gemma4_activations *file, const gemma4_config *config, activation_entry *entry)
+static void match_tap(const gemma4_activations *file, const gemma4_config *config,
+                      activation_entry *entry)
 {
     gemma4_activation *shown = &entry->shown;
     const gemma4_stored_tensor *tensor = &entry->stored;
     const gemma4_element_info *element = gemma4_element_describe(tensor->element);
     bool ids = gemma4_tap_describe(shown->tap)->ids;
     size_t rows = tensor->has_rows ? tensor->row_count : file->positions_count;
-    size_t dims[2], dims_count = gemma4_tap_dims(config, shown->tap, shown->layer, file->positions_count, dims);
+    size_t dims[2],
+        dims_count = gemma4_tap_dims(config, shown->tap, shown->layer, file->positions_count, dims);
     char expected_text[96], found_text[96];
     if (dims[0] == 0) /* of all taps, only these have an axis that no config says */
         dims[0] = listed_tokens(config, tensor);
@@ -406,16 +445,19 @@ static void match_tap(const gemma4_activations *file, const gemma4_config *confi
     if (tensor->problem[0])
         snprintf(shown->problem, sizeof shown->problem, "%s", tensor->problem);
     else if (element->real == ids)
-        snprintf(shown->problem, sizeof shown->problem, "expected %s, found %s%s", ids ? "integers" : "a float type",
-                 element->name,
-                 tensor->element == GEMMA4_ELEMENT_U16 ? " without attribute dtype=\"bfloat16\"" : "");
+        snprintf(shown->problem, sizeof shown->problem, "expected %s, found %s%s",
+                 ids ? "integers" : "a float type", element->name,
+                 tensor->element == GEMMA4_ELEMENT_U16 ? " without attribute dtype=\"bfloat16\""
+                                                       : "");
     else if (!gemma4_size_product(dims[0], dims[1], &entry->row_elements) ||
              !match_tap_shape(entry, rows, dims, dims_count) || dims[0] == 0) {
         shape_text(expected, 1 + dims_count, expected_text, sizeof expected_text);
         if (gemma4_tap_describe(shown->tap)->derived)
-            snprintf(expected_text, sizeof expected_text, "[%zu, 1 ... %zu]", rows, config->vocab_size);
+            snprintf(expected_text, sizeof expected_text, "[%zu, 1 ... %zu]", rows,
+                     config->vocab_size);
         shape_text(tensor->shape, tensor->rank, found_text, sizeof found_text);
-        snprintf(shown->problem, sizeof shown->problem, "expected %.70s, found %.70s", expected_text, found_text);
+        snprintf(shown->problem, sizeof shown->problem, "expected %.70s, found %.70s",
+                 expected_text, found_text);
         shown->wrong_shape = true;
     } else
         shown->usable = true;
@@ -428,7 +470,8 @@ static void match_tap(const gemma4_activations *file, const gemma4_config *confi
 static int compare_entries(const void *a, const void *b)
 {
     const gemma4_activation *left = a, *right = b;
-    bool both_in_layers = gemma4_tap_describe(left->tap)->per_layer && gemma4_tap_describe(right->tap)->per_layer;
+    bool both_in_layers =
+        gemma4_tap_describe(left->tap)->per_layer && gemma4_tap_describe(right->tap)->per_layer;
     if (both_in_layers && left->layer != right->layer)
         return left->layer < right->layer ? -1 : 1;
     return left->tap == right->tap ? 0 : left->tap < right->tap ? -1 : 1;
@@ -461,7 +504,9 @@ static int match_taps(gemma4_activations *file, const gemma4_config *config, gem
     if (file->entries_count == 0) {
         char found[512];
         unknown_text(&file->list, found, sizeof found);
-        return gemma4_fail(error, "%s: expected at least one tap beside tokens (spec/taps.md), found %s", file->path, found);
+        return gemma4_fail(error,
+                           "%s: expected at least one tap beside tokens (spec/taps.md), found %s",
+                           file->path, found);
     }
     qsort(file->entries, file->entries_count, sizeof *file->entries, compare_entries);
     return 0;
@@ -469,13 +514,16 @@ static int match_taps(gemma4_activations *file, const gemma4_config *config, gem
 
 /* --- opening --- */
 
-static int check_attribute(const gemma4_activations *file, const char *name, const char *expected, gemma4_error *error)
+static int check_attribute(const gemma4_activations *file, const char *name, const char *expected,
+                           gemma4_error *error)
 {
     const char *found = gemma4_activations_attribute(file, name);
     if (!found)
-        return gemma4_fail(error, "%s: attribute %s: expected %s, found none", file->path, name, expected);
+        return gemma4_fail(error, "%s: attribute %s: expected %s, found none", file->path, name,
+                           expected);
     if (strcmp(found, expected) != 0)
-        return gemma4_fail(error, "%s: attribute %s: expected %s, found %.64s", file->path, name, expected, found);
+        return gemma4_fail(error, "%s: attribute %s: expected %s, found %.64s", file->path, name,
+                           expected, found);
     return 0;
 }
 
@@ -485,11 +533,13 @@ static int open_source(const char *path, gemma4_activation_source *source, gemma
     gemma4_activations_kind kind;
     if (gemma4_activations_kind_of(path, false, &kind, error))
         return -1;
-    return kind == GEMMA4_ACTIVATIONS_HDF5 ? gemma4_activations_hdf5_open(path, source, error)
-                                           : gemma4_activations_safetensors_open(path, source, error);
+    return kind == GEMMA4_ACTIVATIONS_HDF5
+               ? gemma4_activations_hdf5_open(path, source, error)
+               : gemma4_activations_safetensors_open(path, source, error);
 }
 
-int gemma4_activations_peek(const char *path, const char *name, char *text, size_t size, gemma4_error *error)
+int gemma4_activations_peek(const char *path, const char *name, char *text, size_t size,
+                            gemma4_error *error)
 {
     gemma4_activation_source source = {0};
     if (open_source(path, &source, error))
@@ -499,7 +549,8 @@ int gemma4_activations_peek(const char *path, const char *name, char *text, size
     if (!found)
         status = gemma4_fail(error, "%s: attribute %s: expected a text, found none", path, name);
     else if (strlen(found) >= size)
-        status = gemma4_fail(error, "%s: attribute %s: expected at most %zu bytes, found %zu", path, name, size - 1, strlen(found));
+        status = gemma4_fail(error, "%s: attribute %s: expected at most %zu bytes, found %zu", path,
+                             name, size - 1, strlen(found));
     else
         snprintf(text, size, "%s", found);
     source.close(source.state);
@@ -510,13 +561,16 @@ static int refuse_without_taps(const gemma4_activations *file, gemma4_error *err
 {
     char found[512];
     unknown_text(&file->list, found, sizeof found);
-    return gemma4_fail(error, "%s: expected tensors under taps' names (tokens, layers/0/output, logits: spec/taps.md), or --map for others (gemma4-check "
+    return gemma4_fail(error,
+                       "%s: expected tensors under taps' names (tokens, layers/0/output, logits: "
+                       "spec/taps.md), or --map for others (gemma4-check "
                        "names proposes a map), found %s",
                        file->path, found);
 }
 
-/* Lists the tensors and checks that the file says what it is. One that says something else and holds no tap is no dump at all: its user is
- * helped more by what is in it than by the attribute that it lacks. */
+/* Lists the tensors and checks that the file says what it is. One that says something else and
+ * holds no tap is no dump at all: its user is helped more by what is in it than by the attribute
+ * that it lacks. */
 static int list_tensors(gemma4_activations *file, const gemma4_config *config, gemma4_error *error)
 {
     char version[16];
@@ -526,7 +580,8 @@ static int list_tensors(gemma4_activations *file, const gemma4_config *config, g
     snprintf(version, sizeof version, "%d", GEMMA4_ACTIVATIONS_VERSION);
     if (ours && check_attribute(file, "format_version", version, error))
         return -1;
-    int status = file->source.list(file->source.state, config, &file->list, ours ? error : &ignored);
+    int status =
+        file->source.list(file->source.state, config, &file->list, ours ? error : &ignored);
     if (status == 0 && !ours && file->list.count == 0 && file->list.unknown_count > 0)
         return refuse_without_taps(file, error);
     return ours ? status : check_attribute(file, "format", GEMMA4_ACTIVATIONS_FORMAT, error);
@@ -542,8 +597,11 @@ static gemma4_activations *new_file(const char *path, gemma4_error *error)
     return NULL;
 }
 
-gemma4_activations *gemma4_activations_open_source(const char *path, const gemma4_activation_source *source, const gemma4_config *config,
-                                                   const gemma4_given_tokens *given, gemma4_error *error)
+gemma4_activations *gemma4_activations_open_source(const char *path,
+                                                   const gemma4_activation_source *source,
+                                                   const gemma4_config *config,
+                                                   const gemma4_given_tokens *given,
+                                                   gemma4_error *error)
 {
     gemma4_activations *file = new_file(path, error);
     if (!file) {
@@ -551,28 +609,31 @@ gemma4_activations *gemma4_activations_open_source(const char *path, const gemma
         return NULL;
     }
     file->source = *source;
-    if (source->list(source->state, config, &file->list, error) || read_case(file, config, given, error) ||
-        match_taps(file, config, error)) {
+    if (source->list(source->state, config, &file->list, error) ||
+        read_case(file, config, given, error) || match_taps(file, config, error)) {
         gemma4_activations_close(file);
         return NULL;
     }
     return file;
 }
 
-gemma4_activations *gemma4_activations_open(const char *path, const gemma4_config *config, gemma4_error *error)
+gemma4_activations *gemma4_activations_open(const char *path, const gemma4_config *config,
+                                            gemma4_error *error)
 {
     gemma4_activations *file = new_file(path, error);
     if (!file)
         return NULL;
-    if (open_source(path, &file->source, error) || list_tensors(file, config, error) || read_case(file, config, NULL, error) ||
-        match_taps(file, config, error)) {
+    if (open_source(path, &file->source, error) || list_tensors(file, config, error) ||
+        read_case(file, config, NULL, error) || match_taps(file, config, error)) {
         gemma4_activations_close(file);
         return NULL;
     }
     return file;
 }
 
-gemma4_activations *gemma4_activations_open_group(const char *path, const char *group, const gemma4_config *config, bool *missing, gemma4_error *error)
+gemma4_activations *gemma4_activations_open_group(const char *path, const char *group,
+                                                  const gemma4_config *config, bool *missing,
+                                                  gemma4_error *error)
 {
     gemma4_activations_kind kind;
     gemma4_activation_source source;
@@ -580,7 +641,8 @@ gemma4_activations *gemma4_activations_open_group(const char *path, const char *
     if (gemma4_activations_kind_of(path, false, &kind, error))
         return NULL;
     if (kind != GEMMA4_ACTIVATIONS_HDF5) {
-        gemma4_fail(error, "%s: expected an HDF5 file, which can hold groups, found another kind", path);
+        gemma4_fail(error, "%s: expected an HDF5 file, which can hold groups, found another kind",
+                    path);
         return NULL;
     }
     gemma4_activations *file = new_file(path, error);
@@ -589,7 +651,8 @@ gemma4_activations *gemma4_activations_open_group(const char *path, const char *
         return NULL;
     }
     file->source = source;
-    if (list_tensors(file, config, error) || read_case(file, config, NULL, error) || match_taps(file, config, error)) {
+    if (list_tensors(file, config, error) || read_case(file, config, NULL, error) ||
+        match_taps(file, config, error)) {
         gemma4_activations_close(file);
         return NULL;
     }
@@ -613,7 +676,8 @@ void gemma4_activations_close(gemma4_activations *file)
     free(file);
 }
 
-size_t gemma4_activations_positions(const gemma4_activations *file, const int32_t **tokens, const int32_t **positions)
+size_t gemma4_activations_positions(const gemma4_activations *file, const int32_t **tokens,
+                                    const int32_t **positions)
 {
     if (tokens)
         *tokens = file->tokens;
@@ -637,7 +701,8 @@ const gemma4_activation *gemma4_activations_at(const gemma4_activations *file, s
     return index < file->entries_count ? &file->entries[index].shown : NULL;
 }
 
-const gemma4_activation *gemma4_activations_find(const gemma4_activations *file, gemma4_tap tap, size_t layer)
+const gemma4_activation *gemma4_activations_find(const gemma4_activations *file, gemma4_tap tap,
+                                                 size_t layer)
 {
     const activation_entry key = {.shown = {.tap = tap, .layer = layer}};
     const activation_entry *entry =
@@ -652,5 +717,7 @@ size_t gemma4_activations_unknown_count(const gemma4_activations *file)
 
 const char *gemma4_activations_unknown_at(const gemma4_activations *file, size_t index)
 {
-    return index < file->list.unknown_count && index < GEMMA4_UNKNOWN_MAX ? file->list.unknown[index] : NULL;
+    return index < file->list.unknown_count && index < GEMMA4_UNKNOWN_MAX
+               ? file->list.unknown[index]
+               : NULL;
 }

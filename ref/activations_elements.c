@@ -1,5 +1,5 @@
-/* The element types of activation files, to float and back. Done by hand and not by HDF5, so that safetensors and HDF5
- * agree and every conversion rounds once, to nearest, ties to even. */
+/* The element types of activation files, to float and back. Done by hand and not by HDF5, so that
+ * safetensors and HDF5 agree and every conversion rounds once, to nearest, ties to even. */
 #include "activations_internal.h"
 
 #include <assert.h>
@@ -8,9 +8,7 @@
 
 #define ELEMENT_INFO(id, name, size, real) [GEMMA4_ELEMENT_##id] = {name, size, real},
 static const gemma4_element_info elements_table[GEMMA4_ELEMENT_COUNT] = {
-    [GEMMA4_ELEMENT_NONE] = {"unknown", 0, false},
-    GEMMA4_ELEMENTS(ELEMENT_INFO)
-};
+    [GEMMA4_ELEMENT_NONE] = {"unknown", 0, false}, GEMMA4_ELEMENTS(ELEMENT_INFO)};
 #undef ELEMENT_INFO
 
 const gemma4_element_info *gemma4_element_describe(gemma4_element element)
@@ -36,8 +34,8 @@ bool gemma4_size_product(size_t a, size_t b, size_t *product)
 }
 
 /* The axes behind the last one that is cut lie together: they are copied at once. */
-void gemma4_copy_block(const void *tensor, size_t size, size_t rank, const size_t *shape, const size_t *start, const size_t *extent,
-                       void *elements)
+void gemma4_copy_block(const void *tensor, size_t size, size_t rank, const size_t *shape,
+                       const size_t *start, const size_t *extent, void *elements)
 {
     size_t inner = size, axis = rank;
     while (axis > 0 && extent[axis - 1] == shape[axis - 1])
@@ -46,7 +44,8 @@ void gemma4_copy_block(const void *tensor, size_t size, size_t rank, const size_
         memcpy(elements, tensor, inner);
         return;
     }
-    size_t copied = inner * extent[axis - 1], skipped = inner * shape[axis - 1], blocks = 1, from = 0;
+    size_t copied = inner * extent[axis - 1], skipped = inner * shape[axis - 1], blocks = 1,
+           from = 0;
     for (size_t i = 0; i + 1 < axis; i++)
         blocks *= extent[i];
     for (size_t block = 0; block < blocks; block++) {
@@ -82,7 +81,8 @@ static float float_of_f16(uint16_t half)
     return float_of_bits(sign | (exponent + 127 - 15) << 23 | mantissa << 13);
 }
 
-void gemma4_element_to_float(gemma4_element element, const void *elements, size_t count, float *values)
+void gemma4_element_to_float(gemma4_element element, const void *elements, size_t count,
+                             float *values)
 {
     const uint16_t *halves = elements;
     switch (element) {
@@ -94,15 +94,12 @@ void gemma4_element_to_float(gemma4_element element, const void *elements, size_
         for (size_t i = 0; i < count; i++)
             values[i] = float_of_bits((uint32_t)halves[i] << 16);
         break;
-    case GEMMA4_ELEMENT_F32:
-        memcpy(values, elements, count * sizeof *values);
-        break;
+    case GEMMA4_ELEMENT_F32: memcpy(values, elements, count * sizeof *values); break;
     case GEMMA4_ELEMENT_F64:
         for (size_t i = 0; i < count; i++)
             values[i] = (float)((const double *)elements)[i];
         break;
-    default:
-        assert(!"a real element");
+    default: assert(!"a real element");
     }
 }
 
@@ -124,9 +121,9 @@ int64_t gemma4_element_to_int(gemma4_element element, const void *elements, size
     }
 }
 
-/* value as sign, exponent and mantissa_bits in 16 bits. It is counted in steps of the format's spacing at its
- * magnitude, and the step count rounded: subnormals, the carry into the next exponent and the overflow to infinity all
- * come out of the same addition. */
+/* value as sign, exponent and mantissa_bits in 16 bits. It is counted in steps of the format's
+ * spacing at its magnitude, and the step count rounded: subnormals, the carry into the next
+ * exponent and the overflow to infinity all come out of the same addition. */
 static uint16_t round_to_16_bits(double value, int mantissa_bits, int bias)
 {
     uint16_t sign = signbit(value) ? 0x8000 : 0;
@@ -140,13 +137,15 @@ static uint16_t round_to_16_bits(double value, int mantissa_bits, int bias)
     double magnitude = fabs(value);
     frexp(magnitude, &exponent);
     int smallest_normal = 1 - bias;
-    int floor_log2 = magnitude == 0 || exponent - 1 < smallest_normal ? smallest_normal : exponent - 1;
+    int floor_log2 =
+        magnitude == 0 || exponent - 1 < smallest_normal ? smallest_normal : exponent - 1;
     uint32_t steps = (uint32_t)nearbyint(ldexp(magnitude, mantissa_bits - floor_log2));
     uint32_t bits = ((uint32_t)(floor_log2 - smallest_normal) << mantissa_bits) + steps;
     return (uint16_t)(sign | (bits < infinity ? bits : infinity));
 }
 
-void gemma4_element_from_real(gemma4_element element, const gemma4_real *values, size_t count, void *elements)
+void gemma4_element_from_real(gemma4_element element, const gemma4_real *values, size_t count,
+                              void *elements)
 {
     uint16_t *halves = elements;
     switch (element) {
@@ -166,7 +165,6 @@ void gemma4_element_from_real(gemma4_element element, const gemma4_real *values,
         for (size_t i = 0; i < count; i++)
             ((double *)elements)[i] = (double)values[i];
         break;
-    default:
-        assert(!"a real element");
+    default: assert(!"a real element");
     }
 }

@@ -1,6 +1,7 @@
-/* The HDF5 reader of activation files. The file is hostile until proven otherwise: HDF5 lets a file name other files
- * (external and soft links, external storage, virtual datasets) and code (filter plugins). None of it is followed: every
- * object is reached through hard links only, and a dataset is looked at only after its storage has been. */
+/* The HDF5 reader of activation files. The file is hostile until proven otherwise: HDF5 lets a file
+ * name other files (external and soft links, external storage, virtual datasets) and code (filter
+ * plugins). None of it is followed: every object is reached through hard links only, and a dataset
+ * is looked at only after its storage has been. */
 #include "activations_internal.h"
 #include "reader_internal.h"
 
@@ -33,10 +34,12 @@ typedef struct hdf5_state {
     hid_t file;
     root_attribute attributes[ATTRIBUTES_MAX];
     size_t attributes_count;
-    /* The dataset last read, kept open so that reading it row by row finds the chunk still unpacked. */
+    /* The dataset last read, kept open so that reading it row by row finds the chunk still
+     * unpacked. */
     hid_t dataset;
     char dataset_name[GEMMA4_STORED_NAME_SIZE];
-    bool names_are_paths; /* "blocks/0/hook.q" is what HDF5 calls it; else "layers.5.attn.q" stands for layers/5/attn/q */
+    bool names_are_paths; /* "blocks/0/hook.q" is what HDF5 calls it; else "layers.5.attn.q" stands
+                             for layers/5/attn/q */
 } hdf5_state;
 
 /* --- errors --- */
@@ -56,17 +59,21 @@ int gemma4_hdf5_fail(const char *file, const char *what, gemma4_error *error)
     H5Ewalk2(H5E_DEFAULT, H5E_WALK_UPWARD, keep_description, description);
     /* What the system said is quoted among addresses and times that are never the same. */
     static const char quoted[] = "error message = '";
-    char *reason = strstr(description, quoted), *end = reason ? strchr(reason + sizeof quoted - 1, '\'') : NULL;
+    char *reason = strstr(description, quoted),
+         *end = reason ? strchr(reason + sizeof quoted - 1, '\'') : NULL;
     if (end) {
         *end = '\0';
-        memmove(description, reason + sizeof quoted - 1, (size_t)(end + 1 - (reason + sizeof quoted - 1)));
+        memmove(description, reason + sizeof quoted - 1,
+                (size_t)(end + 1 - (reason + sizeof quoted - 1)));
     }
-    return gemma4_fail(error, "%s: %s: HDF5: %s", file, what, description[0] ? description : "no reason given");
+    return gemma4_fail(error, "%s: %s: HDF5: %s", file, what,
+                       description[0] ? description : "no reason given");
 }
 
 /* --- attributes --- */
 
-/* The memory type of a string attribute: the file's own character set, which HDF5 does not convert. */
+/* The memory type of a string attribute: the file's own character set, which HDF5 does not
+ * convert. */
 static hid_t string_memory_type(hid_t type, size_t size)
 {
     hid_t memory = H5Tcopy(H5T_C_S1);
@@ -77,8 +84,8 @@ static hid_t string_memory_type(hid_t type, size_t size)
     return memory;
 }
 
-/* Each of these sets *text, NULL where the attribute cannot be read or is too long, and returns -1 only where memory runs out: an attribute
- * that is there must not look absent. */
+/* Each of these sets *text, NULL where the attribute cannot be read or is too long, and returns -1
+ * only where memory runs out: an attribute that is there must not look absent. */
 static int read_variable_string(hid_t attribute, hid_t type, char **text)
 {
     char *value = NULL;
@@ -101,7 +108,8 @@ static int read_fixed_string(hid_t attribute, hid_t type, char **text)
     *text = calloc(1, size + 1);
     if (!*text)
         return -1;
-    hid_t memory = string_memory_type(type, size + 1); /* the conversion takes the padding off and terminates */
+    hid_t memory = string_memory_type(type, size + 1); /* the conversion takes the padding off and
+                                                          terminates */
     if (memory < 0 || H5Aread(attribute, memory, *text) < 0) {
         free(*text);
         *text = NULL;
@@ -128,7 +136,8 @@ static int read_integer_as_text(hid_t attribute, hid_t type, char **text)
     return *text ? 0 : -1;
 }
 
-/* The text of a string or integer attribute of one element, to be freed; NULL where it is anything else. */
+/* The text of a string or integer attribute of one element, to be freed; NULL where it is anything
+ * else. */
 static int read_text(hid_t attribute, char **text)
 {
     hid_t space = H5Aget_space(attribute), type = H5Aget_type(attribute);
@@ -137,7 +146,8 @@ static int read_text(hid_t attribute, char **text)
     *text = NULL;
     if (space >= 0 && H5Sget_simple_extent_npoints(space) == 1) {
         if (class == H5T_STRING)
-            status = H5Tis_variable_str(type) > 0 ? read_variable_string(attribute, type, text) : read_fixed_string(attribute, type, text);
+            status = H5Tis_variable_str(type) > 0 ? read_variable_string(attribute, type, text)
+                                                  : read_fixed_string(attribute, type, text);
         else if (class == H5T_INTEGER)
             status = read_integer_as_text(attribute, type, text);
     }
@@ -147,7 +157,8 @@ static int read_text(hid_t attribute, char **text)
 }
 
 /* Called by HDF5 for each root attribute. What is no text is ignored. */
-static herr_t keep_attribute(hid_t location, const char *name, const H5A_info_t *info, void *context)
+static herr_t keep_attribute(hid_t location, const char *name, const H5A_info_t *info,
+                             void *context)
 {
     hdf5_state *state = context;
     char *text, *copy;
@@ -183,7 +194,8 @@ static int read_root_attributes(hdf5_state *state, gemma4_error *error)
     else if (visited == OUT_OF_MEMORY)
         status = gemma4_fail(error, "%s: /: attributes: out of memory", state->path);
     else if (visited == TOO_MANY)
-        status = gemma4_fail(error, "%s: /: expected at most %d attributes, found more", state->path, ATTRIBUTES_MAX);
+        status = gemma4_fail(error, "%s: /: expected at most %d attributes, found more",
+                             state->path, ATTRIBUTES_MAX);
     H5Gclose(root);
     return status;
 }
@@ -204,7 +216,7 @@ typedef struct description {
     const hdf5_state *state;
     const char *path; /* "/layers/5/attn/q" */
     hid_t dataset;
-    size_t max_rows;  /* more rows than this no case has */
+    size_t max_rows; /* more rows than this no case has */
     gemma4_stored_tensor *tensor;
     gemma4_error *error;
 } description;
@@ -225,11 +237,14 @@ static int check_filters(const description *d, hid_t creation)
         size_t parameters = 0;
         unsigned flags;
         char name[64] = "";
-        H5Z_filter_t filter =
-            H5Pget_filter2(creation, (unsigned)i, &flags, &parameters, NULL, sizeof name, name, NULL);
-        if (filter != H5Z_FILTER_DEFLATE && filter != H5Z_FILTER_SHUFFLE && filter != H5Z_FILTER_FLETCHER32)
-            return gemma4_fail(d->error, "%s: %s: expected filter deflate, shuffle or fletcher32, found %d (%.63s)",
-                               d->state->path, d->path, (int)filter, name);
+        H5Z_filter_t filter = H5Pget_filter2(creation, (unsigned)i, &flags, &parameters, NULL,
+                                             sizeof name, name, NULL);
+        if (filter != H5Z_FILTER_DEFLATE && filter != H5Z_FILTER_SHUFFLE &&
+            filter != H5Z_FILTER_FLETCHER32)
+            return gemma4_fail(
+                d->error,
+                "%s: %s: expected filter deflate, shuffle or fletcher32, found %d (%.63s)",
+                d->state->path, d->path, (int)filter, name);
     }
     return 0;
 }
@@ -245,13 +260,14 @@ static int check_chunk(const description *d, hid_t creation)
     H5Tclose(type);
     for (int i = 0; i < rank; i++)
         if (!gemma4_size_product(bytes, (size_t)chunk[i], &bytes) || bytes > CHUNK_MAX_BYTES)
-            return gemma4_fail(d->error, "%s: %s: expected chunks of at most %zu bytes, found larger ones",
+            return gemma4_fail(d->error,
+                               "%s: %s: expected chunks of at most %zu bytes, found larger ones",
                                d->state->path, d->path, CHUNK_MAX_BYTES);
     return 0;
 }
 
-/* Where the values lie. Comes before anything else is asked of the dataset: asking a virtual one for its shape can
- * already open other files. */
+/* Where the values lie. Comes before anything else is asked of the dataset: asking a virtual one
+ * for its shape can already open other files. */
 static int check_storage(const description *d)
 {
     const char *file = d->state->path;
@@ -261,10 +277,12 @@ static int check_storage(const description *d)
     H5D_layout_t layout = H5Pget_layout(creation);
     int status = 0;
     if (layout != H5D_COMPACT && layout != H5D_CONTIGUOUS && layout != H5D_CHUNKED)
-        status = gemma4_fail(d->error, "%s: %s: expected values in this file, found a %s dataset", file, d->path,
-                             layout == H5D_VIRTUAL ? "virtual" : "strangely stored");
+        status = gemma4_fail(d->error, "%s: %s: expected values in this file, found a %s dataset",
+                             file, d->path, layout == H5D_VIRTUAL ? "virtual" : "strangely stored");
     else if (H5Pget_external_count(creation) != 0)
-        status = gemma4_fail(d->error, "%s: %s: expected values in this file, found external storage", file, d->path);
+        status =
+            gemma4_fail(d->error, "%s: %s: expected values in this file, found external storage",
+                        file, d->path);
     else
         status = check_filters(d, creation);
     if (status == 0 && layout == H5D_CHUNKED)
@@ -293,8 +311,9 @@ static gemma4_element float_element(hid_t type)
         return GEMMA4_ELEMENT_NONE;
     for (size_t i = 0; i < sizeof float_formats / sizeof *float_formats; i++) {
         const struct float_format *format = &float_formats[i];
-        if (size == format->size && exponent_bits == format->exponent_bits && mantissa_bits == format->mantissa_bits &&
-            bias == format->bias && mantissa == 0 && exponent == mantissa_bits && sign == 8 * size - 1)
+        if (size == format->size && exponent_bits == format->exponent_bits &&
+            mantissa_bits == format->mantissa_bits && bias == format->bias && mantissa == 0 &&
+            exponent == mantissa_bits && sign == 8 * size - 1)
             return format->element;
     }
     return GEMMA4_ELEMENT_NONE;
@@ -339,7 +358,8 @@ static int check_marked_as_bfloat16(const description *d, bool *marked)
     int status = read_text(attribute, &text);
     H5Aclose(attribute);
     if (status)
-        return gemma4_fail(d->error, "%s: %s: attribute dtype: out of memory", d->state->path, d->path);
+        return gemma4_fail(d->error, "%s: %s: attribute dtype: out of memory", d->state->path,
+                           d->path);
     *marked = text && strcmp(text, "bfloat16") == 0;
     free(text);
     return 0;
@@ -352,14 +372,16 @@ static int describe_type(const description *d)
     if (type < 0)
         return dataset_hdf5_fail(d, "cannot read the type");
     H5T_class_t class = H5Tget_class(type);
-    H5T_order_t order = class == H5T_INTEGER || class == H5T_FLOAT ? H5Tget_order(type) : H5T_ORDER_NONE;
+    H5T_order_t order =
+        class == H5T_INTEGER || class == H5T_FLOAT ? H5Tget_order(type) : H5T_ORDER_NONE;
     int status = 0;
     if (H5Tcommitted(type) > 0)
-        status = gemma4_fail(d->error, "%s: %s: expected the dataset's own type, found a committed one", d->state->path,
-                             d->path);
+        status =
+            gemma4_fail(d->error, "%s: %s: expected the dataset's own type, found a committed one",
+                        d->state->path, d->path);
     else if (class != H5T_INTEGER && class != H5T_FLOAT)
-        status = gemma4_fail(d->error, "%s: %s: expected a float or integer type, found %s", d->state->path, d->path,
-                             class_name(class));
+        status = gemma4_fail(d->error, "%s: %s: expected a float or integer type, found %s",
+                             d->state->path, d->path, class_name(class));
     else if (order == H5T_ORDER_LE || order == H5T_ORDER_BE)
         tensor->element = class == H5T_FLOAT ? float_element(type) : integer_element(type);
 
@@ -370,7 +392,8 @@ static int describe_type(const description *d)
         tensor->element = GEMMA4_ELEMENT_BF16;
     if (status == 0 && tensor->element == GEMMA4_ELEMENT_NONE)
         snprintf(tensor->problem, sizeof tensor->problem,
-                 "expected float16, bfloat16, float32, float64 or whole-byte integers, found another %s of %zu bytes",
+                 "expected float16, bfloat16, float32, float64 or whole-byte integers, found "
+                 "another %s of %zu bytes",
                  class == H5T_FLOAT ? "float type" : "integer type", H5Tget_size(type));
     H5Tclose(type);
     return status;
@@ -383,7 +406,8 @@ static int describe_shape(const description *d)
     int rank = H5Sget_simple_extent_ndims(space);
     hsize_t dims[H5S_MAX_RANK];
     if (rank < 0 || rank > H5S_MAX_RANK || H5Sget_simple_extent_dims(space, dims, NULL) < 0) {
-        dataset_hdf5_fail(d, "cannot read the shape"); /* before the next call to HDF5 clears the reason */
+        dataset_hdf5_fail(d, "cannot read the shape"); /* before the next call to HDF5 clears the
+                                                          reason */
         H5Sclose(space);
         return -1;
     }
@@ -392,7 +416,8 @@ static int describe_shape(const description *d)
 
     const size_t rank_max = sizeof tensor->shape / sizeof *tensor->shape;
     if ((size_t)rank > rank_max) {
-        snprintf(tensor->problem, sizeof tensor->problem, "expected at most %zu axes, found %d", rank_max, rank);
+        snprintf(tensor->problem, sizeof tensor->problem, "expected at most %zu axes, found %d",
+                 rank_max, rank);
         return 0;
     }
     tensor->rank = (size_t)rank;
@@ -401,7 +426,8 @@ static int describe_shape(const description *d)
         null = null || dims[i] == 0;
     }
     if (null)
-        snprintf(tensor->problem, sizeof tensor->problem, "expected values, found an empty dataset");
+        snprintf(tensor->problem, sizeof tensor->problem,
+                 "expected values, found an empty dataset");
     return 0;
 }
 
@@ -409,16 +435,18 @@ static int read_rows(const description *d, hid_t attribute)
 {
     gemma4_stored_tensor *tensor = d->tensor;
     hid_t space = H5Aget_space(attribute), type = H5Aget_type(attribute);
-    bool list = H5Sget_simple_extent_type(space) == H5S_SIMPLE && H5Sget_simple_extent_ndims(space) == 1 &&
-                H5Tget_class(type) == H5T_INTEGER;
+    bool list = H5Sget_simple_extent_type(space) == H5S_SIMPLE &&
+                H5Sget_simple_extent_ndims(space) == 1 && H5Tget_class(type) == H5T_INTEGER;
     hssize_t count = H5Sget_simple_extent_npoints(space);
     H5Tclose(type);
     H5Sclose(space);
     if (!list)
-        return gemma4_fail(d->error, "%s: %s: attribute rows: expected a list of integers", d->state->path, d->path);
+        return gemma4_fail(d->error, "%s: %s: attribute rows: expected a list of integers",
+                           d->state->path, d->path);
     if (count < 0 || (size_t)count > d->max_rows)
-        return gemma4_fail(d->error, "%s: %s: attribute rows: expected at most %zu positions, found %lld", d->state->path,
-                           d->path, d->max_rows, (long long)count);
+        return gemma4_fail(d->error,
+                           "%s: %s: attribute rows: expected at most %zu positions, found %lld",
+                           d->state->path, d->path, d->max_rows, (long long)count);
     tensor->has_rows = true;
     tensor->row_count = (size_t)count;
     if (count == 0)
@@ -450,11 +478,12 @@ static void check_written(const description *d)
     H5D_space_status_t written;
     if (!d->tensor->problem[0] && H5Dget_space_status(d->dataset, &written) >= 0 &&
         written == H5D_SPACE_STATUS_NOT_ALLOCATED)
-        snprintf(d->tensor->problem, sizeof d->tensor->problem, "expected values, found a dataset never written to");
+        snprintf(d->tensor->problem, sizeof d->tensor->problem,
+                 "expected values, found a dataset never written to");
 }
 
-/* HDF5 1.10 trusts an unchunked dataset's stored size and a chunk's shape to go with the dataset's, and reads beyond its
- * buffers where they do not. */
+/* HDF5 1.10 trusts an unchunked dataset's stored size and a chunk's shape to go with the dataset's,
+ * and reads beyond its buffers where they do not. */
 static int check_extent(const description *d)
 {
     const gemma4_stored_tensor *tensor = d->tensor;
@@ -469,18 +498,20 @@ static int check_extent(const description *d)
     H5Sclose(space);
     H5Pclose(creation);
     if (!fits)
-        return gemma4_fail(d->error, "%s: %s: expected chunks no larger than the dataset may become", d->state->path,
-                           d->path);
+        return gemma4_fail(d->error,
+                           "%s: %s: expected chunks no larger than the dataset may become",
+                           d->state->path, d->path);
     if (chunked)
         return 0;
     hsize_t stored = H5Dget_storage_size(d->dataset);
     for (size_t i = 0; i < tensor->rank; i++)
         if (!gemma4_size_product(bytes, tensor->shape[i], &bytes))
-            return gemma4_fail(d->error, "%s: %s: expected a shape that fits the file, found one too large",
+            return gemma4_fail(d->error,
+                               "%s: %s: expected a shape that fits the file, found one too large",
                                d->state->path, d->path);
     if (stored != bytes)
-        return gemma4_fail(d->error, "%s: %s: expected %zu bytes by shape and type, found %llu", d->state->path, d->path,
-                           bytes, (unsigned long long)stored);
+        return gemma4_fail(d->error, "%s: %s: expected %zu bytes by shape and type, found %llu",
+                           d->state->path, d->path, bytes, (unsigned long long)stored);
     return 0;
 }
 
@@ -507,7 +538,8 @@ typedef struct walk {
     bool failed;          /* error is filled already */
 } walk;
 
-/* "/layers/5/attn/q" as "layers.5.attn.q". False where a '.' in a link's name makes it look like another path. */
+/* "/layers/5/attn/q" as "layers.5.attn.q". False where a '.' in a link's name makes it look like
+ * another path. */
 static bool dotted_name(const char *path, char name[PATH_SIZE])
 {
     if (strchr(path, '.'))
@@ -519,8 +551,9 @@ static bool dotted_name(const char *path, char name[PATH_SIZE])
     return true;
 }
 
-/* Whether some tap lies in the group of that name: it does if the group's name and the last part of a tap's make a
- * tap. Only such groups are entered, so hard links that lead back up end where no tap's name goes on. */
+/* Whether some tap lies in the group of that name: it does if the group's name and the last part of
+ * a tap's make a tap. Only such groups are entered, so hard links that lead back up end where no
+ * tap's name goes on. */
 static bool holds_taps(const char *group)
 {
     if (strcmp(group, "layers") == 0 || strcmp(group, "logprobs") == 0)
@@ -538,7 +571,8 @@ static bool holds_taps(const char *group)
     return false;
 }
 
-/* A dataset that cannot be read is no reason to refuse a file of which a map takes others: what is wrong is kept beside it. */
+/* A dataset that cannot be read is no reason to refuse a file of which a map takes others: what is
+ * wrong is kept beside it. */
 static int visit_dataset(walk *w, hid_t dataset, const char *name)
 {
     gemma4_stored_tensor *tensor;
@@ -548,8 +582,9 @@ static int visit_dataset(walk *w, hid_t dataset, const char *name)
         return -1;
     if (!tensor)
         return 0;
-    const description d = {
-        w->state, w->path, dataset, all ? ROWS_MAX : w->config->max_position_embeddings, tensor, all ? &problem : w->error};
+    const description d = {w->state, w->path,
+                           dataset,  all ? ROWS_MAX : w->config->max_position_embeddings,
+                           tensor,   all ? &problem : w->error};
     int status = describe_dataset(&d);
     if (status && all)
         snprintf(tensor->problem, sizeof tensor->problem, "%.150s", problem.message);
@@ -564,15 +599,17 @@ static int visit_any(walk *w, hid_t object)
 {
     H5I_type_t type = H5Iget_type(object);
     if (strlen(w->path) + 1 >= sizeof w->path)
-        return gemma4_fail(w->error, "%s: %.80s...: expected paths of at most %d bytes, found a longer one", w->state->path, w->path,
-                           PATH_SIZE - 2);
+        return gemma4_fail(w->error,
+                           "%s: %.80s...: expected paths of at most %d bytes, found a longer one",
+                           w->state->path, w->path, PATH_SIZE - 2);
     if (type == H5I_DATASET)
         return visit_dataset(w, object, w->path + 1);
     if (type != H5I_GROUP)
         return 0;
     if (w->depth == DEPTH_MAX)
-        return gemma4_fail(w->error, "%s: %.80s: expected at most %d groups in one another, found more", w->state->path, w->path,
-                           DEPTH_MAX);
+        return gemma4_fail(w->error,
+                           "%s: %.80s: expected at most %d groups in one another, found more",
+                           w->state->path, w->path, DEPTH_MAX);
     w->depth++;
     int status = walk_group(w, object);
     w->depth--;
@@ -612,14 +649,16 @@ static int check_link(walk *w, const H5L_info_t *info)
 }
 
 /* A link in a group that can hold no tap: whatever it is, it is no reason to refuse the file. */
-static herr_t visit_foreign_link(hid_t group, const char *name, const H5L_info_t *info, void *context)
+static herr_t visit_foreign_link(hid_t group, const char *name, const H5L_info_t *info,
+                                 void *context)
 {
     walk *w = context;
     size_t length = strlen(w->path);
     if (++w->foreign_links > FOREIGN_LINKS_MAX)
         return 1; /* ends the iteration */
     snprintf(w->path + length, sizeof w->path - length, "/%s", name);
-    hid_t object = info->type == H5L_TYPE_HARD ? H5Oopen(group, name, H5P_DEFAULT) : H5I_INVALID_HID;
+    hid_t object =
+        info->type == H5L_TYPE_HARD ? H5Oopen(group, name, H5P_DEFAULT) : H5I_INVALID_HID;
     if (object >= 0) {
         visit_object(w, object);
         H5Oclose(object);
@@ -628,8 +667,9 @@ static herr_t visit_foreign_link(hid_t group, const char *name, const H5L_info_t
     return 0;
 }
 
-/* Notes the names in a group that can hold no tap, since they may have been meant as taps' ("layers/3/self_attn/q_proj"); the group's own
- * where it holds none. Hard links that lead back up end at the bounds. */
+/* Notes the names in a group that can hold no tap, since they may have been meant as taps'
+ * ("layers/3/self_attn/q_proj"); the group's own where it holds none. Hard links that lead back up
+ * end at the bounds. */
 static void walk_foreign(walk *w, hid_t group, const char *name)
 {
     size_t before = w->list->unknown_count;
@@ -681,7 +721,8 @@ static int walk_group(walk *w, hid_t group)
     return -1;
 }
 
-static int hdf5_list(void *context, const gemma4_config *config, gemma4_stored_list *list, gemma4_error *error)
+static int hdf5_list(void *context, const gemma4_config *config, gemma4_stored_list *list,
+                     gemma4_error *error)
 {
     hdf5_state *state = context;
     walk w = {.state = state, .config = config, .list = list, .error = error};
@@ -730,8 +771,8 @@ static hid_t host_type(hid_t dataset)
     return host;
 }
 
-static int hdf5_read(void *context, const gemma4_stored_tensor *tensor, const size_t *start, const size_t *extent, void *elements,
-                     gemma4_error *error)
+static int hdf5_read(void *context, const gemma4_stored_tensor *tensor, const size_t *start,
+                     const size_t *extent, void *elements, gemma4_error *error)
 {
     hdf5_state *state = context;
     if (open_for_reading(state, tensor->name, error))
@@ -749,10 +790,12 @@ static int hdf5_read(void *context, const gemma4_stored_tensor *tensor, const si
     hid_t memory_space = H5Screate_simple((int)tensor->rank, length, NULL);
     int status = 0;
     if (type < 0 || memory_space < 0 ||
-        (tensor->rank > 0 && H5Sselect_hyperslab(file_space, H5S_SELECT_SET, first, NULL, length, NULL) < 0) ||
+        (tensor->rank > 0 &&
+         H5Sselect_hyperslab(file_space, H5S_SELECT_SET, first, NULL, length, NULL) < 0) ||
         H5Dread(state->dataset, type, memory_space, file_space, H5P_DEFAULT, elements) < 0) {
         char place[GEMMA4_STORED_NAME_SIZE + 96];
-        snprintf(place, sizeof place, "%s: cannot read rows %zu ... %zu", tensor->name, start[axis], start[axis] + extent[axis] - 1);
+        snprintf(place, sizeof place, "%s: cannot read rows %zu ... %zu", tensor->name, start[axis],
+                 start[axis] + extent[axis] - 1);
         status = gemma4_hdf5_fail(state->path, place, error);
     }
     H5Sclose(memory_space);
@@ -778,12 +821,14 @@ static void hdf5_close(void *context)
     free(state);
 }
 
-/* From now on the group is what the file was; its attributes come before the root's. Only a hard link leads to it. */
+/* From now on the group is what the file was; its attributes come before the root's. Only a hard
+ * link leads to it. */
 static int enter_group(hdf5_state *state, const char *group, gemma4_error *error)
 {
     H5L_info_t link;
     htri_t exists = strpbrk(group, "./") ? 0 : H5Lexists(state->file, group, H5P_DEFAULT);
-    if (exists <= 0 || H5Lget_info(state->file, group, &link, H5P_DEFAULT) < 0 || link.type != H5L_TYPE_HARD)
+    if (exists <= 0 || H5Lget_info(state->file, group, &link, H5P_DEFAULT) < 0 ||
+        link.type != H5L_TYPE_HARD)
         return gemma4_fail(error, "%s", GEMMA4_READER_NO_GROUP);
     hid_t root = state->file, entered = H5Gopen2(root, group, H5P_DEFAULT);
     if (entered < 0)
@@ -799,8 +844,8 @@ static int enter_group(hdf5_state *state, const char *group, gemma4_error *error
 
 static int open_file(hdf5_state *state, int file, gemma4_error *error)
 {
-    /* No filter plugin is ever loaded, whatever the file or the environment asks for. The driver reads the one descriptor and can open
-     * nothing. */
+    /* No filter plugin is ever loaded, whatever the file or the environment asks for. The driver
+     * reads the one descriptor and can open nothing. */
     hid_t access = gemma4_hdf5_descriptor_access(file);
     if (H5PLset_loading_state(0) >= 0 && access >= 0)
         state->file = H5Fopen(state->path, H5F_ACC_RDONLY, access);
@@ -809,7 +854,8 @@ static int open_file(hdf5_state *state, int file, gemma4_error *error)
     return status;
 }
 
-int gemma4_activations_hdf5_from(int file, const char *path, const char *group, gemma4_activation_source *source, gemma4_error *error)
+int gemma4_activations_hdf5_from(int file, const char *path, const char *group,
+                                 gemma4_activation_source *source, gemma4_error *error)
 {
     hdf5_state *state = calloc(1, sizeof *state);
     if (!state || !(state->path = strdup(path))) {
@@ -817,7 +863,8 @@ int gemma4_activations_hdf5_from(int file, const char *path, const char *group, 
         return gemma4_fail(error, "%s: out of memory", path);
     }
     state->file = state->dataset = H5I_INVALID_HID;
-    if (open_file(state, file, error) || (group ? enter_group(state, group, error) : read_root_attributes(state, error))) {
+    if (open_file(state, file, error) ||
+        (group ? enter_group(state, group, error) : read_root_attributes(state, error))) {
         hdf5_close(state);
         return -1;
     }
@@ -825,7 +872,8 @@ int gemma4_activations_hdf5_from(int file, const char *path, const char *group, 
     return 0;
 }
 
-size_t gemma4_activations_hdf5_attributes(const gemma4_activation_source *source, size_t index, const char **name, const char **text)
+size_t gemma4_activations_hdf5_attributes(const gemma4_activation_source *source, size_t index,
+                                          const char **name, const char **text)
 {
     const hdf5_state *state = source->state;
     if (index < state->attributes_count) {

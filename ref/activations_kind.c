@@ -1,5 +1,6 @@
-/* What a file is, judged by its first bytes: the two forms of an activation file, or one of the files that are given in the place of one.
- * The name is the user's to choose, and decides only where the content says nothing. */
+/* What a file is, judged by its first bytes: the two forms of an activation file, or one of the
+ * files that are given in the place of one. The name is the user's to choose, and decides only
+ * where the content says nothing. */
 #include "activations_internal.h"
 
 #include <ctype.h>
@@ -27,7 +28,8 @@ typedef struct finding {
 #define WITH_H5PY "copy its arrays into an HDF5 file with h5py, a dataset a tap"
 #define NO_WEIGHTS "dump what the layers compute, not what they are made of"
 #define UNPACK "unpack it first"
-#define WITH_TORCH "golden/engines/pt_to_safetensors.py turns it into safetensors, which --map reads"
+#define WITH_TORCH \
+    "golden/engines/pt_to_safetensors.py turns it into safetensors, which --map reads"
 #define AS_SPECIFIED "write the tensors with h5py as spec/activations.md says"
 
 static const struct {
@@ -37,7 +39,10 @@ static const struct {
 } magics[] = {
     {0, 6, "\x93NUMPY", {"a NumPy array (.npy)", WITH_MAP}},
     {0, 4, "GGUF", {"a GGUF file, which holds weights", NO_WEIGHTS}},
-    {0, 14, "\x80\x02\x8a\x0a\x6c\xfc\x9c\x46\xf9\x20\x6a\xa8\x50\x19", {"a PyTorch file (.pt, pickled)", WITH_TORCH}},
+    {0,
+     14,
+     "\x80\x02\x8a\x0a\x6c\xfc\x9c\x46\xf9\x20\x6a\xa8\x50\x19",
+     {"a PyTorch file (.pt, pickled)", WITH_TORCH}},
     {0, 2, "\x80\x02", {"a Python pickle", WITH_H5PY}},
     {0, 2, "\x80\x03", {"a Python pickle", WITH_H5PY}},
     {0, 2, "\x80\x04", {"a Python pickle", WITH_H5PY}},
@@ -54,7 +59,10 @@ static const struct {
      "\x7f"
      "ELF\x02\x01\x01",
      {"a program", "name the file that it writes"}},
-    {0, 24, "version https://git-lfs.", {"a Git LFS pointer", "fetch the file that it stands for (git lfs pull)"}},
+    {0,
+     24,
+     "version https://git-lfs.",
+     {"a Git LFS pointer", "fetch the file that it stands for (git lfs pull)"}},
 };
 
 static bool holds(const head *h, const char *bytes, size_t length)
@@ -62,7 +70,8 @@ static bool holds(const head *h, const char *bytes, size_t length)
     return memmem(h->bytes, h->size, bytes, length) != NULL;
 }
 
-/* The name of a zip archive's first member tells who wrote it: numpy.savez writes arrays, torch.save begins with the pickle. */
+/* The name of a zip archive's first member tells who wrote it: numpy.savez writes arrays,
+ * torch.save begins with the pickle. */
 static bool is_zip(const head *h, finding *f)
 {
     if (h->size < 4 || (memcmp(h->bytes, "PK\3\4", 4) && memcmp(h->bytes, "PK\5\6", 4)))
@@ -78,10 +87,12 @@ static bool is_zip(const head *h, finding *f)
     return true;
 }
 
-/* An ONNX model is a protobuf message that begins with the format's version (field 1) and its producer's name (field 2). */
+/* An ONNX model is a protobuf message that begins with the format's version (field 1) and its
+ * producer's name (field 2). */
 static bool is_onnx(const head *h, finding *f)
 {
-    if (h->size < 8 || h->bytes[0] != 0x08 || h->bytes[1] == 0 || h->bytes[1] > 31 || h->bytes[2] != 0x12)
+    if (h->size < 8 || h->bytes[0] != 0x08 || h->bytes[1] == 0 || h->bytes[1] > 31 ||
+        h->bytes[2] != 0x12)
         return false;
     size_t length = h->bytes[3];
     if (length == 0 || length > 64)
@@ -89,7 +100,8 @@ static bool is_onnx(const head *h, finding *f)
     for (size_t i = 4; i < 4 + length && i < h->size; i++)
         if (!isprint(h->bytes[i]))
             return false;
-    *f = (finding){"an ONNX model", "run it with the tensors of spec/taps.md as outputs, and dump those"};
+    *f = (finding){"an ONNX model",
+                   "run it with the tensors of spec/taps.md as outputs, and dump those"};
     return true;
 }
 
@@ -98,7 +110,8 @@ static bool is_onnx(const head *h, finding *f)
 static bool is_all_text(const head *h)
 {
     for (size_t i = 0; i < h->size; i++)
-        if (h->bytes[i] == 0x7F || (h->bytes[i] < 0x20 && !strchr("\t\n\r\f", h->bytes[i])) || h->bytes[i] == 0)
+        if (h->bytes[i] == 0x7F || (h->bytes[i] < 0x20 && !strchr("\t\n\r\f", h->bytes[i])) ||
+            h->bytes[i] == 0)
             return false;
     return true;
 }
@@ -118,7 +131,8 @@ static bool is_table(const char *text)
     const char *second = strchr(text, '\n');
     for (const char *separator = ",;\t"; *separator; separator++) {
         size_t columns = separators(text, *separator);
-        if (columns > 0 && (!second || second[1] == '\0' || separators(second + 1, *separator) == columns))
+        if (columns > 0 &&
+            (!second || second[1] == '\0' || separators(second + 1, *separator) == columns))
             return true;
     }
     return false;
@@ -128,7 +142,8 @@ static bool is_table(const char *text)
 static bool is_yaml(const char *text)
 {
     size_t key = strspn(text, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_-.");
-    return !strncmp(text, "---", 3) || !strncmp(text, "%YAML", 5) || (key > 0 && text[key] == ':' && strchr(" \r\n", text[key + 1]));
+    return !strncmp(text, "---", 3) || !strncmp(text, "%YAML", 5) ||
+           (key > 0 && text[key] == ':' && strchr(" \r\n", text[key + 1]));
 }
 
 static bool is_text(const head *h, finding *f)
@@ -152,7 +167,8 @@ static bool is_text(const head *h, finding *f)
 static bool is_foreign(const head *h, finding *f)
 {
     for (size_t i = 0; i < sizeof magics / sizeof *magics; i++)
-        if (h->size >= magics[i].offset + magics[i].length && !memcmp(h->bytes + magics[i].offset, magics[i].bytes, magics[i].length)) {
+        if (h->size >= magics[i].offset + magics[i].length &&
+            !memcmp(h->bytes + magics[i].offset, magics[i].bytes, magics[i].length)) {
             *f = magics[i].is;
             return true;
         }
@@ -164,12 +180,14 @@ static bool is_safetensors(const head *h, const char *path)
 {
     size_t length = strlen(path);
     bool named_so = length > 12 && !strcmp(path + length - 12, ".safetensors");
-    return named_so || (h->size > LENGTH_BYTES && h->bytes[LENGTH_BYTES] == '{' && h->bytes[LENGTH_BYTES - 1] == 0);
+    return named_so || (h->size > LENGTH_BYTES && h->bytes[LENGTH_BYTES] == '{' &&
+                        h->bytes[LENGTH_BYTES - 1] == 0);
 }
 
 static int refuse(const char *path, finding f, gemma4_error *error)
 {
-    return gemma4_fail(error, "%s: expected an activation file (HDF5 or safetensors), found %s: %s", path, f.found, f.advice);
+    return gemma4_fail(error, "%s: expected an activation file (HDF5 or safetensors), found %s: %s",
+                       path, f.found, f.advice);
 }
 
 static int refuse_irregular(const char *path, mode_t mode, gemma4_error *error)
@@ -196,7 +214,8 @@ static int read_head(const char *path, head *h, gemma4_error *error)
     if (file < 0)
         return gemma4_fail(error, "%s: cannot open: %s", path, strerror(errno));
     ssize_t size = 0;
-    for (h->size = 0; h->size < HEAD_BYTES && (size = read(file, h->bytes + h->size, HEAD_BYTES - h->size)) > 0;)
+    for (h->size = 0;
+         h->size < HEAD_BYTES && (size = read(file, h->bytes + h->size, HEAD_BYTES - h->size)) > 0;)
         h->size += (size_t)size;
     int status = size < 0 ? gemma4_fail(error, "%s: cannot read: %s", path, strerror(errno)) : 0;
     close(file);
@@ -204,13 +223,15 @@ static int read_head(const char *path, head *h, gemma4_error *error)
     return status;
 }
 
-/* HDF5's signature, which stands at 0, 512, 1024, 2048 ...; -1 with errno on failure. libhdf5 is not asked: it runs in its sandbox only. */
+/* HDF5's signature, which stands at 0, 512, 1024, 2048 ...; -1 with errno on failure. libhdf5 is
+ * not asked: it runs in its sandbox only. */
 static int find_hdf5(const char *path, uint64_t size)
 {
     static const char signature[8] = "\x89HDF\r\n\x1a\n";
     char found[sizeof signature];
     int file = open(path, O_RDONLY | O_NONBLOCK | O_CLOEXEC), is = file < 0 ? -1 : 0;
-    for (uint64_t at = 0; is == 0 && at < size && size - at >= sizeof found; at = at ? 2 * at : 512) {
+    for (uint64_t at = 0; is == 0 && at < size && size - at >= sizeof found;
+         at = at ? 2 * at : 512) {
         ssize_t got = pread(file, found, sizeof found, (off_t)at);
         is = got < 0 ? -1 : got == sizeof found && !memcmp(found, signature, sizeof found);
     }
@@ -230,7 +251,8 @@ static bool is_numpy(const head *h, gemma4_activations_kind *kind)
     return array || (is_zip(h, &f) && !strncmp(f.found, "NumPy", 5));
 }
 
-int gemma4_activations_kind_of(const char *path, bool any, gemma4_activations_kind *kind, gemma4_error *error)
+int gemma4_activations_kind_of(const char *path, bool any, gemma4_activations_kind *kind,
+                               gemma4_error *error)
 {
     struct stat status;
     head h;
@@ -242,8 +264,11 @@ int gemma4_activations_kind_of(const char *path, bool any, gemma4_activations_ki
     if (read_head(path, &h, error))
         return -1;
     if (h.size == 0)
-        return refuse(path, (finding){"an empty file", "did the engine close it, and has it been run?"}, error);
-    int is_hdf5 = find_hdf5(path, (uint64_t)status.st_size); /* first: other bytes may stand before HDF5's own (its user block) */
+        return refuse(path,
+                      (finding){"an empty file", "did the engine close it, and has it been run?"},
+                      error);
+    int is_hdf5 = find_hdf5(path, (uint64_t)status.st_size); /* first: other bytes may stand before
+                                                                HDF5's own (its user block) */
     if (is_hdf5 < 0)
         return gemma4_fail(error, "%s: cannot read: %s", path, strerror(errno));
     if (any && !is_hdf5 && is_numpy(&h, kind))

@@ -1,4 +1,5 @@
-/* The safetensors reader of activation files: tensors under the taps' names, the root attributes as __metadata__. */
+/* The safetensors reader of activation files: tensors under the taps' names, the root attributes as
+ * __metadata__. */
 #include "activations_internal.h"
 #include "options.h"
 #include "safetensors.h"
@@ -38,26 +39,30 @@ static int describe(const gemma4_tensor *tensor, gemma4_stored_tensor *stored, g
     stored->rank = tensor->rank;
     memcpy(stored->shape, tensor->shape, tensor->rank * sizeof *tensor->shape);
     if (stored->element == GEMMA4_ELEMENT_NONE) {
-        snprintf(stored->problem, sizeof stored->problem, "expected F16, BF16, F32, F64 or an integer type, found %s",
-                 tensor->dtype_name);
+        snprintf(stored->problem, sizeof stored->problem,
+                 "expected F16, BF16, F32, F64 or an integer type, found %s", tensor->dtype_name);
         return 0;
     }
-    /* safetensors.c knows the sizes of the types that weights have; for the others this is the only check. */
+    /* safetensors.c knows the sizes of the types that weights have; for the others this is the only
+     * check. */
     size_t bytes = gemma4_element_describe(stored->element)->size;
     for (size_t i = 0; i < tensor->rank; i++)
         if (!gemma4_size_product(bytes, tensor->shape[i], &bytes))
-            return gemma4_fail(error, "%s: %s: expected a shape that fits the file, found one too large", tensor->file,
-                               tensor->name);
+            return gemma4_fail(error,
+                               "%s: %s: expected a shape that fits the file, found one too large",
+                               tensor->file, tensor->name);
     if (bytes != tensor->size)
-        return gemma4_fail(error, "%s: %s: expected %zu bytes by shape and type, found %zu", tensor->file, tensor->name,
-                           bytes, tensor->size);
+        return gemma4_fail(error, "%s: %s: expected %zu bytes by shape and type, found %zu",
+                           tensor->file, tensor->name, bytes, tensor->size);
     if (bytes == 0)
         snprintf(stored->problem, sizeof stored->problem, "expected values, found an empty tensor");
     return 0;
 }
 
-/* The rows of a tensor that does not hold all positions: the metadata entry "NAME.rows", "7,8,9". Here a tensor has no attributes of its own. */
-static int describe_rows(const void *state, const gemma4_tensor *tensor, gemma4_stored_tensor *stored, gemma4_error *error)
+/* The rows of a tensor that does not hold all positions: the metadata entry "NAME.rows", "7,8,9".
+ * Here a tensor has no attributes of its own. */
+static int describe_rows(const void *state, const gemma4_tensor *tensor,
+                         gemma4_stored_tensor *stored, gemma4_error *error)
 {
     char key[GEMMA4_STORED_NAME_SIZE + 8], what[GEMMA4_STORED_NAME_SIZE + 300];
     int32_t *rows;
@@ -76,26 +81,29 @@ static int describe_rows(const void *state, const gemma4_tensor *tensor, gemma4_
     return stored->rows ? 0 : gemma4_fail(error, "%s: out of memory", what);
 }
 
-static int safetensors_list(void *state, const gemma4_config *config, gemma4_stored_list *list, gemma4_error *error)
+static int safetensors_list(void *state, const gemma4_config *config, gemma4_stored_list *list,
+                            gemma4_error *error)
 {
     for (size_t i = 0; i < gemma4_safetensors_count(state); i++) {
         const gemma4_tensor *tensor = gemma4_safetensors_at(state, i);
         gemma4_stored_tensor *stored;
         if (gemma4_stored_add(list, config, tensor->name, &stored, error))
             return -1;
-        if (stored && (describe(tensor, stored, error) || describe_rows(state, tensor, stored, error)))
+        if (stored &&
+            (describe(tensor, stored, error) || describe_rows(state, tensor, stored, error)))
             return -1;
     }
     return 0;
 }
 
-static int safetensors_read(void *state, const gemma4_stored_tensor *stored, const size_t *start, const size_t *extent, void *elements,
-                            gemma4_error *error)
+static int safetensors_read(void *state, const gemma4_stored_tensor *stored, const size_t *start,
+                            const size_t *extent, void *elements, gemma4_error *error)
 {
     const gemma4_tensor *tensor = stored->tensor;
     (void)state;
     (void)error;
-    gemma4_copy_block(tensor->data, gemma4_element_describe(stored->element)->size, stored->rank, stored->shape, start, extent, elements);
+    gemma4_copy_block(tensor->data, gemma4_element_describe(stored->element)->size, stored->rank,
+                      stored->shape, start, extent, elements);
     return 0;
 }
 
@@ -104,7 +112,8 @@ static void safetensors_close(void *state)
     gemma4_safetensors_close(state);
 }
 
-/* A checkpoint has the same form, but its names end in ".weight", which no tap's does; NULL where there is no such tensor. */
+/* A checkpoint has the same form, but its names end in ".weight", which no tap's does; NULL where
+ * there is no such tensor. */
 static const char *find_weight(const gemma4_safetensors *files)
 {
     for (size_t i = 0; i < gemma4_safetensors_count(files); i++) {
@@ -121,18 +130,22 @@ static int refuse_checkpoint(const char *path, const gemma4_safetensors *files, 
     const char *format = gemma4_safetensors_metadata(files, "format"), *weight = find_weight(files);
     if (!weight || (format && strcmp(format, GEMMA4_ACTIVATIONS_FORMAT) == 0))
         return 0;
-    return gemma4_fail(error, "%s: expected activations, found a checkpoint's weights (%.100s): dump what the layers compute; "
-                       "a checkpoint's folder goes behind --model", path, weight);
+    return gemma4_fail(error,
+                       "%s: expected activations, found a checkpoint's weights (%.100s): dump what "
+                       "the layers compute; "
+                       "a checkpoint's folder goes behind --model",
+                       path, weight);
 }
 
-int gemma4_activations_safetensors_open(const char *path, gemma4_activation_source *source, gemma4_error *error)
+int gemma4_activations_safetensors_open(const char *path, gemma4_activation_source *source,
+                                        gemma4_error *error)
 {
     gemma4_safetensors *files = gemma4_safetensors_open(path, error);
     if (!files || refuse_checkpoint(path, files, error)) {
         gemma4_safetensors_close(files);
         return -1;
     }
-    *source = (gemma4_activation_source){files, safetensors_attribute, safetensors_list, safetensors_read,
-                                         safetensors_close};
+    *source = (gemma4_activation_source){files, safetensors_attribute, safetensors_list,
+                                         safetensors_read, safetensors_close};
     return 0;
 }

@@ -1,4 +1,5 @@
-/* Every decode function computes in float32, in ggml's order, so that the bits are ggml's. Numbers are little-endian; d is a block's scale. */
+/* Every decode function computes in float32, in ggml's order, so that the bits are ggml's. Numbers
+ * are little-endian; d is a block's scale. */
 #include "blocks.h"
 
 #include <math.h>
@@ -46,7 +47,8 @@ static void decode_bf16(float *out, const unsigned char *block)
 
 /* ------------------------------------------------------ blocks of 32 values */
 
-/* Two values a byte: the low halves of n bytes are values 0 ... n - 1, the high halves the next n. */
+/* Two values a byte: the low halves of n bytes are values 0 ... n - 1, the high halves the next
+ * n. */
 static int half_byte(const unsigned char *bytes, size_t n, size_t i)
 {
     return i < n ? bytes[i] & 15 : bytes[i - n] >> 4;
@@ -99,7 +101,8 @@ static void decode_q8_0(float *out, const unsigned char *block)
 }
 
 /* The 16 values of IQ4_NL and IQ4_XS, denser around 0. */
-static const int8_t uneven[16] = {-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113};
+static const int8_t uneven[16] = {-127, -104, -83, -65, -49, -35, -22, -10,
+                                  1,    13,   25,  38,  53,  69,  89,  113};
 
 /* d f16, 16 bytes of halves */
 static void decode_iq4_nl(float *out, const unsigned char *block)
@@ -109,10 +112,12 @@ static void decode_iq4_nl(float *out, const unsigned char *block)
         out[i] = d * (float)uneven[half_byte(block + 2, 16, i)];
 }
 
-/* The 16 values of four bits in floating point (E2M1), doubled, so that they are integers. The scales below are halved for that. */
+/* The 16 values of four bits in floating point (E2M1), doubled, so that they are integers. The
+ * scales below are halved for that. */
 static const int8_t doubled_e2m1[16] = {0, 1, 2, 3, 4, 6, 8, 12, 0, -1, -2, -3, -4, -6, -8, -12};
 
-/* An exponent (E8M0), 16 bytes of halves: OCP Microscaling Formats 1.0. An exponent of 255 is no NaN here. */
+/* An exponent (E8M0), 16 bytes of halves: OCP Microscaling Formats 1.0. An exponent of 255 is no
+ * NaN here. */
 static void decode_mxfp4(float *out, const unsigned char *block)
 {
     float d = ldexpf(1, block[0] - 128);
@@ -120,7 +125,8 @@ static void decode_mxfp4(float *out, const unsigned char *block)
         out[i] = d * (float)doubled_e2m1[half_byte(block + 1, 16, i)];
 }
 
-/* Half of an eight-bit scale: 4 bits of exponent, 3 of mantissa (E4M3); the sign is ignored, and 0x7f is 0. */
+/* Half of an eight-bit scale: 4 bits of exponent, 3 of mantissa (E4M3); the sign is ignored, and
+ * 0x7f is 0. */
 static float half_of_e4m3(unsigned bits)
 {
     int exponent = bits >> 3 & 15, mantissa = bits & 7;
@@ -141,8 +147,8 @@ static void decode_nvfp4(float *out, const unsigned char *block)
 
 /* ----------------------------------------------------- blocks of 256 values */
 
-/* d (scale q) - dmin min, with four bits each of scale and min for every 16 values: 16 bytes of those, 64 of q, d f16, dmin f16. A byte of
- * q holds two bits each of values 32 apart. */
+/* d (scale q) - dmin min, with four bits each of scale and min for every 16 values: 16 bytes of
+ * those, 64 of q, d f16, dmin f16. A byte of q holds two bits each of values 32 apart. */
 static void decode_q2_k(float *out, const unsigned char *block)
 {
     const unsigned char *scales = block, *q = block + 16;
@@ -154,8 +160,9 @@ static void decode_q2_k(float *out, const unsigned char *block)
     }
 }
 
-/* d (scale - 32) (q - 4): 32 bytes of q's third bits (a bit each of values 32 apart), 64 of its lower two, 12 of six-bit scales, d f16. Of
- * the scales, 8 bytes hold the lower four bits in halves, 4 the upper two of scales four apart. */
+/* d (scale - 32) (q - 4): 32 bytes of q's third bits (a bit each of values 32 apart), 64 of its
+ * lower two, 12 of six-bit scales, d f16. Of the scales, 8 bytes hold the lower four bits in
+ * halves, 4 the upper two of scales four apart. */
 static void decode_q3_k(float *out, const unsigned char *block)
 {
     const unsigned char *third = block, *q = block + 32, *scales = block + 96;
@@ -163,13 +170,15 @@ static void decode_q3_k(float *out, const unsigned char *block)
     for (size_t i = 0; i < 256; i++) {
         size_t group = i / 16;
         int scale = half_byte(scales, 8, group) | (scales[8 + group % 4] >> group / 4 * 2 & 3) << 4;
-        int low = q[i / 128 * 32 + i % 32] >> i % 128 / 32 * 2 & 3, high = third[i % 32] >> i / 32 & 1;
+        int low = q[i / 128 * 32 + i % 32] >> i % 128 / 32 * 2 & 3,
+            high = third[i % 32] >> i / 32 & 1;
         out[i] = d * (float)(scale - 32) * (float)(low - (high ? 0 : 4));
     }
 }
 
-/* Scale and min of group 0 ... 7 of Q4_K and Q5_K, six bits each in 12 bytes: the first four groups' scales in bytes 0 ... 3, their mins in
- * 4 ... 7; of the others the lower four bits in the halves of bytes 8 ... 11, the upper two above those of the first four. */
+/* Scale and min of group 0 ... 7 of Q4_K and Q5_K, six bits each in 12 bytes: the first four
+ * groups' scales in bytes 0 ... 3, their mins in 4 ... 7; of the others the lower four bits in the
+ * halves of bytes 8 ... 11, the upper two above those of the first four. */
 static void scale_and_min(const unsigned char *bytes, size_t group, int *scale, int *min)
 {
     if (group < 4) {
@@ -181,9 +190,11 @@ static void scale_and_min(const unsigned char *bytes, size_t group, int *scale, 
     }
 }
 
-/* d f16, dmin f16, 12 bytes of scales and mins, high (NULL, or 32 bytes of fifth bits: a bit each of values 32 apart), 128 bytes of halves
- * (of values 32 apart): (d scale) q - dmin min for every 32 values. */
-static void decode_k(float *out, const unsigned char *block, const unsigned char *high, const unsigned char *halves)
+/* d f16, dmin f16, 12 bytes of scales and mins, high (NULL, or 32 bytes of fifth bits: a bit each
+ * of values 32 apart), 128 bytes of halves (of values 32 apart): (d scale) q - dmin min for every
+ * 32 values. */
+static void decode_k(float *out, const unsigned char *block, const unsigned char *high,
+                     const unsigned char *halves)
 {
     float d = f16_at(block), dmin = f16_at(block + 2);
     for (size_t group = 0; group < 8; group++) {
@@ -209,29 +220,34 @@ static void decode_q5_k(float *out, const unsigned char *block)
     decode_k(out, block, block + 16, block + 48);
 }
 
-/* (d scale) (q - 32): 128 bytes of q's lower four bits (of values 64 apart), 64 of its upper two (of values 32 apart), 16 signed bytes of
- * scales for 16 values each, d f16. */
+/* (d scale) (q - 32): 128 bytes of q's lower four bits (of values 64 apart), 64 of its upper two
+ * (of values 32 apart), 16 signed bytes of scales for 16 values each, d f16. */
 static void decode_q6_k(float *out, const unsigned char *block)
 {
     const unsigned char *low = block, *high = block + 128, *scales = block + 192;
     float d = f16_at(block + 208);
     for (size_t group = 0; group < 16; group++) {
-        size_t half = group / 8, part = group % 8 / 2, first = group % 2 * 16; /* of 128 values, of 32, of 16 */
-        const unsigned char *low_bytes = low + half * 64 + part % 2 * 32 + first, *high_bytes = high + half * 32 + first;
+        /* of 128 values, of 32, of 16 */
+        size_t half = group / 8, part = group % 8 / 2, first = group % 2 * 16;
+        const unsigned char *low_bytes = low + half * 64 + part % 2 * 32 + first,
+                            *high_bytes = high + half * 32 + first;
         unsigned low_shift = (unsigned)part / 2 * 4, high_shift = (unsigned)part * 2;
         float group_d = d * (float)(int8_t)scales[group];
         for (size_t i = 0; i < 16; i++)
-            out[group * 16 + i] = group_d * (float)(((low_bytes[i] >> low_shift & 15) | (high_bytes[i] >> high_shift & 3) << 4) - 32);
+            out[group * 16 + i] = group_d * (float)(((low_bytes[i] >> low_shift & 15) |
+                                                     (high_bytes[i] >> high_shift & 3) << 4) -
+                                                    32);
     }
 }
 
-/* d f16, two bytes of the scales' upper two bits, four of their lower four in halves side by side, 128 bytes of halves: (d (scale - 32))
- * times one of the uneven values, for every 32 values. */
+/* d f16, two bytes of the scales' upper two bits, four of their lower four in halves side by side,
+ * 128 bytes of halves: (d (scale - 32)) times one of the uneven values, for every 32 values. */
 static void decode_iq4_xs(float *out, const unsigned char *block)
 {
     float d = f16_at(block);
     for (size_t group = 0; group < 8; group++) {
-        int low = block[4 + group / 2] >> group % 2 * 4 & 15, high = block[2 + group / 4] >> group % 4 * 2 & 3;
+        int low = block[4 + group / 2] >> group % 2 * 4 & 15,
+            high = block[2 + group / 4] >> group % 4 * 2 & 3;
         float group_d = d * (float)((low | high << 4) - 32);
         for (size_t i = 0; i < 32; i++)
             out[group * 32 + i] = group_d * (float)uneven[half_byte(block + 8 + 16 * group, 16, i)];

@@ -8,35 +8,40 @@
 
 #include "document.h"
 
-/* Upper limits: far above any model of this family, and low enough that every size computed from them fits. */
+/* Upper limits: far above any model of this family, and low enough that every size computed from
+ * them fits. */
 #define MAX_LAYERS 1024
-#define MAX_WIDTH (1 << 18)     /* hidden, dense and expert width */
+#define MAX_WIDTH (1 << 18) /* hidden, dense and expert width */
 #define MAX_HEADS 1024
 #define MAX_HEAD_DIM (1 << 13)
 #define MAX_EXPERTS (1 << 12)
 #define MAX_VOCAB (1 << 24)
 #define MAX_POSITIONS (1 << 24) /* and the sliding window */
 
-/* The largest tensor is a layer's gate_up_proj, [E, 2M, d]. All layers' ones in float64 still fit in a size_t, and so does
- * the KV cache of all positions. */
-_Static_assert((uint64_t)MAX_EXPERTS * 2 * MAX_WIDTH * MAX_WIDTH <= SIZE_MAX / 8 / MAX_LAYERS, "weights fit");
-_Static_assert((uint64_t)MAX_POSITIONS * 2 * MAX_HEADS * MAX_HEAD_DIM <= SIZE_MAX / 8 / MAX_LAYERS, "KV cache fits");
+/* The largest tensor is a layer's gate_up_proj, [E, 2M, d]. All layers' ones in float64 still fit
+ * in a size_t, and so does the KV cache of all positions. */
+_Static_assert((uint64_t)MAX_EXPERTS * 2 * MAX_WIDTH * MAX_WIDTH <= SIZE_MAX / 8 / MAX_LAYERS,
+               "weights fit");
+_Static_assert((uint64_t)MAX_POSITIONS * 2 * MAX_HEADS * MAX_HEAD_DIM <= SIZE_MAX / 8 / MAX_LAYERS,
+               "KV cache fits");
 
-/* Absent keys take the defaults of Gemma4TextConfig, the class that reads the published config.json:
- * https://github.com/huggingface/transformers/blob/main/src/transformers/models/gemma4/configuration_gemma4.py */
+/* Absent keys take the defaults of Gemma4TextConfig, the class that reads the published
+ * config.json: https://github.com/huggingface/transformers,
+ * src/transformers/models/gemma4/configuration_gemma4.py */
 #define DEFAULT_NUM_KEY_VALUE_HEADS 4
 #define DEFAULT_HEAD_DIM 256
 #define DEFAULT_GLOBAL_HEAD_DIM 512
 #define DEFAULT_RMS_NORM_EPS 1e-6
 #define DEFAULT_FULL_ATTENTION_PERIOD 6 /* layers 5, 11, ... are full */
 
-static const char *const KIND_NAMES[] = {[GEMMA4_SLIDING] = "sliding_attention", [GEMMA4_FULL] = "full_attention"};
+static const char *const KIND_NAMES[] = {
+    [GEMMA4_SLIDING] = "sliding_attention", [GEMMA4_FULL] = "full_attention"};
 
 /* --- plain values --- */
 
 /* An integer from 1 to high. Where it is absent: fallback, or an error where that is 0. */
-static int read_size(const gemma4_node *mapping, const char *key, size_t fallback, size_t high, size_t *value,
-                     gemma4_error *error)
+static int read_size(const gemma4_node *mapping, const char *key, size_t fallback, size_t high,
+                     size_t *value, gemma4_error *error)
 {
     int64_t number = (int64_t)fallback;
     if (fallback == 0 || gemma4_node_get(mapping, key) != NULL)
@@ -59,7 +64,8 @@ static const struct {
     {"moe_intermediate_size", offsetof(gemma4_config, moe_intermediate_size), 0, MAX_WIDTH},
     {"vocab_size", offsetof(gemma4_config, vocab_size), 262144, MAX_VOCAB},
     {"sliding_window", offsetof(gemma4_config, sliding_window), 512, MAX_POSITIONS},
-    {"max_position_embeddings", offsetof(gemma4_config, max_position_embeddings), 131072, MAX_POSITIONS},
+    {"max_position_embeddings", offsetof(gemma4_config, max_position_embeddings), 131072,
+     MAX_POSITIONS},
 };
 
 static int read_sizes(const gemma4_node *text, gemma4_config *config, gemma4_error *error)
@@ -70,7 +76,8 @@ static int read_sizes(const gemma4_node *text, gemma4_config *config, gemma4_err
             return -1;
     }
     if (config->top_k_experts > config->num_experts)
-        return gemma4_node_fail(gemma4_node_get(text, "top_k_experts"), "at most num_experts", error);
+        return gemma4_node_fail(gemma4_node_get(text, "top_k_experts"), "at most num_experts",
+                                error);
     return 0;
 }
 
@@ -98,28 +105,32 @@ static int read_constants(const gemma4_node *text, gemma4_config *config, gemma4
 /* --- what this implementation does not compute --- */
 
 /* Fails for an absent key whose default is not supported. */
-static int fail_absent(const gemma4_node *text, const char *key, const char *needed, const char *fallback,
-                       gemma4_error *error)
+static int fail_absent(const gemma4_node *text, const char *key, const char *needed,
+                       const char *fallback, gemma4_error *error)
 {
     return gemma4_fail(error, "%s:%zu: %s: expected %s, found the key absent, which means %s",
                        gemma4_document_name(text->document), text->line, key, needed, fallback);
 }
 
 /* The key must be the boolean needed, or be absent where that is its default. */
-static int need_bool(const gemma4_node *mapping, const char *key, bool fallback, bool needed, gemma4_error *error)
+static int need_bool(const gemma4_node *mapping, const char *key, bool fallback, bool needed,
+                     gemma4_error *error)
 {
     const gemma4_node *node = gemma4_node_get(mapping, key);
     const char *what = needed ? "true" : "false";
     bool value = fallback;
     if (node == NULL)
-        return value == needed ? 0 : fail_absent(mapping, key, what, fallback ? "true" : "false", error);
+        return value == needed
+                   ? 0
+                   : fail_absent(mapping, key, what, fallback ? "true" : "false", error);
     if (gemma4_node_bool(node, &value, error) != 0)
         return -1;
     return value == needed ? 0 : gemma4_node_fail(node, what, error);
 }
 
 /* The key must be a scalar of the given text, or absent. */
-static int need_text(const gemma4_node *mapping, const char *key, const char *needed, gemma4_error *error)
+static int need_text(const gemma4_node *mapping, const char *key, const char *needed,
+                     gemma4_error *error)
 {
     const gemma4_node *node = gemma4_node_get(mapping, key);
     if (node == NULL || (node->kind == GEMMA4_SCALAR && strcmp(node->text, needed) == 0))
@@ -131,7 +142,8 @@ static int refuse_unsupported(const gemma4_node *text, gemma4_error *error)
 {
     int64_t zero;
     if (gemma4_node_get(text, "hidden_size_per_layer_input") == NULL)
-        return fail_absent(text, "hidden_size_per_layer_input", "0 (no per-layer embeddings)", "256", error);
+        return fail_absent(text, "hidden_size_per_layer_input", "0 (no per-layer embeddings)",
+                           "256", error);
     if (gemma4_get_int(text, "hidden_size_per_layer_input", 0, 0, &zero, error) != 0)
         return -1;
     if (gemma4_node_get(text, "num_kv_shared_layers") != NULL &&
@@ -174,13 +186,15 @@ static int read_layer_type(const gemma4_node *node, gemma4_layer_kind *kind, gem
     return 0;
 }
 
-/* The kinds of an absent layer_types: 5 sliding to 1 full, and the last one full whatever the number of layers. */
+/* The kinds of an absent layer_types: 5 sliding to 1 full, and the last one full whatever the
+ * number of layers. */
 static void set_default_kinds(gemma4_config *config)
 {
     size_t n_layers = config->num_hidden_layers;
     for (size_t i = 0; i < n_layers; i++)
-        config->layers[i].kind =
-            (i + 1) % DEFAULT_FULL_ATTENTION_PERIOD == 0 || i == n_layers - 1 ? GEMMA4_FULL : GEMMA4_SLIDING;
+        config->layers[i].kind = (i + 1) % DEFAULT_FULL_ATTENTION_PERIOD == 0 || i == n_layers - 1
+                                     ? GEMMA4_FULL
+                                     : GEMMA4_SLIDING;
 }
 
 static int read_kinds(const gemma4_node *text, gemma4_config *config, gemma4_error *error)
@@ -194,25 +208,29 @@ static int read_kinds(const gemma4_node *text, gemma4_config *config, gemma4_err
         return gemma4_node_fail(types, "a sequence", error);
     if (types->count != config->num_hidden_layers)
         return gemma4_fail(error, "%s:%zu: %s: expected num_hidden_layers = %zu items, found %zu",
-                           gemma4_document_name(types->document), types->line, types->path, config->num_hidden_layers,
-                           types->count);
+                           gemma4_document_name(types->document), types->line, types->path,
+                           config->num_hidden_layers, types->count);
     for (size_t i = 0; i < types->count; i++)
         if (read_layer_type(&types->items[i], &config->layers[i].kind, error) != 0)
             return -1;
-    /* transformers makes it full, with a warning; an engine that does not would compute another model. */
+    /* transformers makes it full, with a warning; an engine that does not would compute another
+     * model. */
     if (config->layers[types->count - 1].kind != GEMMA4_FULL)
-        return gemma4_node_fail(&types->items[types->count - 1], "full_attention in the last layer", error);
+        return gemma4_node_fail(&types->items[types->count - 1], "full_attention in the last layer",
+                                error);
     return 0;
 }
 
 /* --- layers: KV heads and head dims --- */
 
-/* The layout of the published config.json: num_key_value_heads and head_dim for sliding layers, keys of their own for full
- * ones. */
-static int read_global_heads(const gemma4_node *text, gemma4_config *config, bool k_eq_v, gemma4_error *error)
+/* The layout of the published config.json: num_key_value_heads and head_dim for sliding layers,
+ * keys of their own for full ones. */
+static int read_global_heads(const gemma4_node *text, gemma4_config *config, bool k_eq_v,
+                             gemma4_error *error)
 {
     size_t head_dim, heads = 0;
-    if (read_size(text, "global_head_dim", DEFAULT_GLOBAL_HEAD_DIM, MAX_HEAD_DIM, &head_dim, error) != 0)
+    if (read_size(text, "global_head_dim", DEFAULT_GLOBAL_HEAD_DIM, MAX_HEAD_DIM, &head_dim,
+                  error) != 0)
         return -1;
     const gemma4_node *node = gemma4_node_get(text, "num_global_key_value_heads");
     if (k_eq_v && node != NULL && !gemma4_node_is_null(node))
@@ -230,8 +248,8 @@ static int read_global_heads(const gemma4_node *text, gemma4_config *config, boo
 }
 
 /* A layer's index as transformers writes it: decimal, padded with zeros to the widest one. */
-static int parse_layer_index(const gemma4_node *per_layer, size_t item, size_t n_layers, size_t *index,
-                             gemma4_error *error)
+static int parse_layer_index(const gemma4_node *per_layer, size_t item, size_t n_layers,
+                             size_t *index, gemma4_error *error)
 {
     const char *key = per_layer->keys[item];
     size_t length = strlen(key);
@@ -240,25 +258,29 @@ static int parse_layer_index(const gemma4_node *per_layer, size_t item, size_t n
         if (*index < n_layers)
             return 0;
     }
-    return gemma4_fail(error, "%s:%zu: %s: expected layer indices from 0 to %zu as keys, found \"%.40s\"",
-                       gemma4_document_name(per_layer->document), per_layer->items[item].line, per_layer->path,
-                       n_layers - 1, key);
+    return gemma4_fail(error,
+                       "%s:%zu: %s: expected layer indices from 0 to %zu as keys, found \"%.40s\"",
+                       gemma4_document_name(per_layer->document), per_layer->items[item].line,
+                       per_layer->path, n_layers - 1, key);
 }
 
 /* What one entry of per_layer_config overrides. */
-static int read_override(const gemma4_node *override, gemma4_layer_config *layer, gemma4_error *error)
+static int read_override(const gemma4_node *override, gemma4_layer_config *layer,
+                         gemma4_error *error)
 {
     static const char *const allowed[] = {"head_dim", "num_key_value_heads", NULL};
     if (gemma4_node_only_keys(override, allowed, error) != 0)
         return -1;
-    if (read_size(override, "head_dim", layer->head_dim, MAX_HEAD_DIM, &layer->head_dim, error) != 0)
+    if (read_size(override, "head_dim", layer->head_dim, MAX_HEAD_DIM, &layer->head_dim, error) !=
+        0)
         return -1;
-    return read_size(override, "num_key_value_heads", layer->num_key_value_heads, MAX_HEADS, &layer->num_key_value_heads,
-                     error);
+    return read_size(override, "num_key_value_heads", layer->num_key_value_heads, MAX_HEADS,
+                     &layer->num_key_value_heads, error);
 }
 
 /* The layout that recent versions of transformers write: overrides by layer, whatever its kind. */
-static int read_per_layer_config(const gemma4_node *per_layer, gemma4_config *config, gemma4_error *error)
+static int read_per_layer_config(const gemma4_node *per_layer, gemma4_config *config,
+                                 gemma4_error *error)
 {
     bool seen[MAX_LAYERS] = {false}; /* "5" and "05" are two keys, but one layer */
     if (gemma4_node_is_null(per_layer))
@@ -284,12 +306,14 @@ static int check_heads(const gemma4_node *text, const gemma4_config *config, gem
     for (size_t i = 0; i < config->num_hidden_layers; i++) {
         const gemma4_layer_config *layer = &config->layers[i];
         if (layer->head_dim % 2 != 0)
-            return gemma4_fail(error, "%s: head_dim of layer %zu: expected an even number, found %zu", name, i,
-                               layer->head_dim);
+            return gemma4_fail(error,
+                               "%s: head_dim of layer %zu: expected an even number, found %zu",
+                               name, i, layer->head_dim);
         if (config->num_attention_heads % layer->num_key_value_heads != 0)
-            return gemma4_fail(error, "%s: num_key_value_heads of layer %zu: expected a divisor of "
-                               "num_attention_heads = %zu, found %zu", name, i, config->num_attention_heads,
-                               layer->num_key_value_heads);
+            return gemma4_fail(error,
+                               "%s: num_key_value_heads of layer %zu: expected a divisor of "
+                               "num_attention_heads = %zu, found %zu",
+                               name, i, config->num_attention_heads, layer->num_key_value_heads);
     }
     return 0;
 }
@@ -301,7 +325,8 @@ static int read_heads(const gemma4_node *text, gemma4_config *config, gemma4_err
     const gemma4_node *node = gemma4_node_get(text, "attention_k_eq_v");
     if (node != NULL && gemma4_node_bool(node, &k_eq_v, error) != 0)
         return -1;
-    if (read_size(text, "num_key_value_heads", DEFAULT_NUM_KEY_VALUE_HEADS, MAX_HEADS, &heads, error) != 0 ||
+    if (read_size(text, "num_key_value_heads", DEFAULT_NUM_KEY_VALUE_HEADS, MAX_HEADS, &heads,
+                  error) != 0 ||
         read_size(text, "head_dim", DEFAULT_HEAD_DIM, MAX_HEAD_DIM, &head_dim, error) != 0)
         return -1;
     for (size_t i = 0; i < config->num_hidden_layers; i++) {
@@ -325,20 +350,25 @@ typedef struct rope_config {
 
 static int read_rope_kind(const gemma4_node *node, rope_config *rope, gemma4_error *error)
 {
-    static const char *const allowed[] = {"rope_type", "rope_theta", "partial_rotary_factor", "factor", NULL};
+    static const char *const allowed[] = {"rope_type", "rope_theta", "partial_rotary_factor",
+                                          "factor", NULL};
     const char *type = "default";
     double factor;
     rope->rotated = 1;
     if (gemma4_node_only_keys(node, allowed, error) != 0 ||
         gemma4_get_number(node, "rope_theta", 1, 1e15, &rope->theta, error) != 0)
         return -1;
-    if (gemma4_node_get(node, "rope_type") != NULL && gemma4_get_string(node, "rope_type", &type, error) != 0)
+    if (gemma4_node_get(node, "rope_type") != NULL &&
+        gemma4_get_string(node, "rope_type", &type, error) != 0)
         return -1;
     if (strcmp(type, "default") != 0 && strcmp(type, "proportional") != 0)
-        return gemma4_node_fail(gemma4_node_get(node, "rope_type"), "default or proportional", error);
-    if (gemma4_node_get(node, "factor") != NULL && gemma4_get_number(node, "factor", 1, 1, &factor, error) != 0)
+        return gemma4_node_fail(gemma4_node_get(node, "rope_type"), "default or proportional",
+                                error);
+    if (gemma4_node_get(node, "factor") != NULL &&
+        gemma4_get_number(node, "factor", 1, 1, &factor, error) != 0)
         return -1;
-    /* The default type rotates every pair; transformers would ignore a factor here, other engines might not. */
+    /* The default type rotates every pair; transformers would ignore a factor here, other engines
+     * might not. */
     double low = strcmp(type, "default") == 0 ? 1 : 0;
     if (gemma4_node_get(node, "partial_rotary_factor") != NULL)
         return gemma4_get_number(node, "partial_rotary_factor", low, 1, &rope->rotated, error);
@@ -354,8 +384,8 @@ static bool has_kind(const gemma4_config *config, gemma4_layer_kind kind)
 }
 
 /* rope_parameters holds a mapping for every kind of layer that there is. */
-static int read_rope_kinds(const gemma4_node *parameters, const gemma4_config *config, rope_config ropes[2],
-                           gemma4_error *error)
+static int read_rope_kinds(const gemma4_node *parameters, const gemma4_config *config,
+                           rope_config ropes[2], gemma4_error *error)
 {
     static const char *const allowed[] = {"sliding_attention", "full_attention", NULL};
     if (gemma4_node_only_keys(parameters, allowed, error) != 0)
@@ -400,7 +430,8 @@ static int find_text_config(const gemma4_node *root, const gemma4_node **text, g
         return 0;
     }
     if (strcmp(type, "gemma4") != 0)
-        return gemma4_node_fail(gemma4_node_get(root, "model_type"), "gemma4 or gemma4_text", error);
+        return gemma4_node_fail(gemma4_node_get(root, "model_type"), "gemma4 or gemma4_text",
+                                error);
     if (gemma4_get_node(root, "text_config", GEMMA4_MAPPING, text, error) != 0 ||
         refuse_unsupported_anywhere(root, error) != 0)
         return -1;
@@ -420,8 +451,8 @@ static int read_layers(const gemma4_node *text, gemma4_config *config, gemma4_er
 static int read_root(const gemma4_node *root, gemma4_config *config, gemma4_error *error)
 {
     const gemma4_node *text;
-    if (find_text_config(root, &text, error) != 0 || refuse_unsupported_anywhere(text, error) != 0 ||
-        refuse_unsupported(text, error) != 0)
+    if (find_text_config(root, &text, error) != 0 ||
+        refuse_unsupported_anywhere(text, error) != 0 || refuse_unsupported(text, error) != 0)
         return -1;
     if (read_sizes(text, config, error) != 0 || read_constants(text, config, error) != 0)
         return -1;
@@ -446,7 +477,8 @@ int gemma4_config_read(const char *path, gemma4_config *config, gemma4_error *er
     return read_document(gemma4_document_read(path, error), config, error);
 }
 
-int gemma4_config_parse(const char *name, const char *text, size_t size, gemma4_config *config, gemma4_error *error)
+int gemma4_config_parse(const char *name, const char *text, size_t size, gemma4_config *config,
+                        gemma4_error *error)
 {
     return read_document(gemma4_document_parse(name, text, size, error), config, error);
 }

@@ -23,12 +23,16 @@ static int start(gemma4_output *out, const char *directory, const char *name, ge
 
 static size_t stored_size(const gemma4_weight *w)
 {
-    return w->rows * w->cols * (w->dtype == GEMMA4_QUANTISED ? sizeof(float) : gemma4_weight_size(w->dtype));
+    return w->rows * w->cols *
+           (w->dtype == GEMMA4_QUANTISED ? sizeof(float) : gemma4_weight_size(w->dtype));
 }
 
 static void write_header(FILE *f, gemma4_model *model)
 {
-    static const char *const names[] = {[GEMMA4_BF16] = "BF16", [GEMMA4_F16] = "F16", [GEMMA4_F32] = "F32", [GEMMA4_QUANTISED] = "F32"};
+    static const char *const names[] = {[GEMMA4_BF16] = "BF16",
+                                        [GEMMA4_F16] = "F16",
+                                        [GEMMA4_F32] = "F32",
+                                        [GEMMA4_QUANTISED] = "F32"};
     size_t offset = 0, count = gemma4_tensor_spec_count(&model->config);
     fprintf(f, "{\"__metadata__\":{\"format\":\"pt\"}");
     for (size_t i = 0; i < count; i++) {
@@ -43,7 +47,8 @@ static void write_header(FILE *f, gemma4_model *model)
     fprintf(f, "}");
 }
 
-/* The header's length stands before it: it is written into memory first, padded so that the data begin at a multiple of 64. */
+/* The header's length stands before it: it is written into memory first, padded so that the data
+ * begin at a multiple of 64. */
 static int write_length_and_header(FILE *f, gemma4_model *model, gemma4_error *error)
 {
     char *text = NULL;
@@ -73,7 +78,8 @@ static int write_weight(FILE *f, const gemma4_weight *w, gemma4_error *error)
     float *values = malloc(w->cols * sizeof *values);
     if (!values)
         return gemma4_fail(error, "dequantise: out of memory");
-    for (size_t row = 0; row < w->rows && !ferror(f); row++) { /* a full disk is not written to for long */
+    for (size_t row = 0; row < w->rows && !ferror(f); row++) { /* a full disk is not written to for
+                                                                  long */
         gemma4_weight_row(values, w, row);
         fwrite(values, sizeof *values, w->cols, f);
     }
@@ -103,14 +109,18 @@ static int refuse_index(const char *directory, gemma4_error *error)
 {
     char path[GEMMA4_OUTPUT_PATH_SIZE];
     snprintf(path, sizeof path, "%s/model.safetensors.index.json", directory);
-    return access(path, F_OK) ? 0 : gemma4_fail(error, "%s: expected a folder without an index of shards, found this one", path);
+    return access(path, F_OK)
+               ? 0
+               : gemma4_fail(error,
+                             "%s: expected a folder without an index of shards, found this one",
+                             path);
 }
 
 static int write_folder(gemma4_model *model, const char *directory, gemma4_error *error)
 {
     gemma4_output config;
-    if (gemma4_make_directories(directory, error) || refuse_index(directory, error) || write_weights(model, directory, error) ||
-        start(&config, directory, "config.json", error))
+    if (gemma4_make_directories(directory, error) || refuse_index(directory, error) ||
+        write_weights(model, directory, error) || start(&config, directory, "config.json", error))
         return -1;
     if (!gemma4_gguf_write_config(model->gguf, config.f, error))
         return gemma4_output_commit(&config, error);
@@ -123,7 +133,8 @@ int gemma4_dequantise(const char *gguf, const char *directory, gemma4_error *err
     gemma4_model *model = gemma4_model_open(gguf, error);
     if (!model)
         return -1;
-    int status = model->gguf ? write_folder(model, directory, error) : gemma4_fail(error, "%s: expected a GGUF file, found a folder", gguf);
+    int status = model->gguf ? write_folder(model, directory, error)
+                             : gemma4_fail(error, "%s: expected a GGUF file, found a folder", gguf);
     gemma4_model_close(model);
     return status;
 }
@@ -136,6 +147,8 @@ int gemma4_dequantise_command(int argc, char **argv, gemma4_error *error)
     if (gemma4_options_parse(argc, argv, options, words, 2, &count, error))
         return -1;
     if (count != 2)
-        return gemma4_fail(error, "command line: expected a GGUF file and a folder to write to, found %zu words", count);
+        return gemma4_fail(
+            error, "command line: expected a GGUF file and a folder to write to, found %zu words",
+            count);
     return gemma4_dequantise(words[0], words[1], error);
 }

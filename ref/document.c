@@ -11,7 +11,8 @@
 #include <yaml.h>
 
 #define MAX_DEPTH 16
-/* Every node has its path, so paths are bounded: else long keys in deep nesting would multiply the document's size. */
+/* Every node has its path, so paths are bounded: else long keys in deep nesting would multiply the
+ * document's size. */
 #define MAX_PATH 160
 /* What a message quotes of a scalar. */
 #define MAX_QUOTE 60
@@ -63,8 +64,8 @@ const char *gemma4_document_name(const gemma4_document *document)
 /* "NAME:LINE: PATH: ", the PATH left out for the root. */
 static void describe_place(const gemma4_node *node, char *place, size_t size)
 {
-    snprintf(place, size, "%s:%zu: %s%s", gemma4_document_name(node->document), node->line, node->path,
-             node->path[0] != '\0' ? ": " : "");
+    snprintf(place, size, "%s:%zu: %s%s", gemma4_document_name(node->document), node->line,
+             node->path, node->path[0] != '\0' ? ": " : "");
 }
 
 /* --- parsing: libyaml's events, one at a time --- */
@@ -83,20 +84,22 @@ static int out_of_memory(parser *p)
 
 static int fail_at_event(parser *p, const char *expected, const char *found)
 {
-    return gemma4_fail(p->error, "%s:%zu: expected %s, found %s", p->document->name, p->event.start_mark.line + 1,
-                       expected, found);
+    return gemma4_fail(p->error, "%s:%zu: expected %s, found %s", p->document->name,
+                       p->event.start_mark.line + 1, expected, found);
 }
 
 /* libyaml's own words. It refuses keys beyond 1024 bytes, and says something else then. */
 static int fail_in_yaml(parser *p)
 {
     const char *problem = p->yaml.problem != NULL ? p->yaml.problem : "out of memory";
-    const char *hint = p->yaml.problem_mark.column > 1024 ? " (keys must end within 1024 bytes)" : "";
+    const char *hint =
+        p->yaml.problem_mark.column > 1024 ? " (keys must end within 1024 bytes)" : "";
     if (p->yaml.error == YAML_READER_ERROR)
-        return gemma4_fail(p->error, "%s: expected UTF-8 text, found at byte %zu: %s", p->document->name,
-                           p->yaml.problem_offset, problem);
-    return gemma4_fail(p->error, "%s:%zu: expected YAML or JSON, found: %s%s%s%s", p->document->name,
-                       p->yaml.problem_mark.line + 1, problem, p->yaml.context != NULL ? " " : "",
+        return gemma4_fail(p->error, "%s: expected UTF-8 text, found at byte %zu: %s",
+                           p->document->name, p->yaml.problem_offset, problem);
+    return gemma4_fail(p->error, "%s:%zu: expected YAML or JSON, found: %s%s%s%s",
+                       p->document->name, p->yaml.problem_mark.line + 1, problem,
+                       p->yaml.context != NULL ? " " : "",
                        p->yaml.context != NULL ? p->yaml.context : "", hint);
 }
 
@@ -149,8 +152,8 @@ static char *item_path(const gemma4_node *container, const char *key, size_t ind
     return shorter != NULL ? shorter : path;
 }
 
-/* The array with room for one more item: it doubles where count, the number in use, is a power of two (or 0). NULL where
- * memory runs out; the old array is then still there. */
+/* The array with room for one more item: it doubles where count, the number in use, is a power of
+ * two (or 0). NULL where memory runs out; the old array is then still there. */
 static void *with_room(void *array, size_t count, size_t item_size)
 {
     if (count != 0 && (count & (count - 1)) != 0)
@@ -173,8 +176,8 @@ static int make_room(gemma4_node *container)
     return 0;
 }
 
-/* Appends an empty item, with key (which it then owns) in a mapping. From then on it hangs in the tree, so that
- * gemma4_document_free frees it whatever happens next. */
+/* Appends an empty item, with key (which it then owns) in a mapping. From then on it hangs in the
+ * tree, so that gemma4_document_free frees it whatever happens next. */
 static gemma4_node *append(parser *p, gemma4_node *container, char *key)
 {
     char *path = item_path(container, key, container->count);
@@ -214,7 +217,8 @@ static int sort_keys(parser *p, gemma4_node *mapping)
         if (strcmp(key, mapping->keys[mapping->order[i - 1]]) == 0) {
             char place[MAX_PLACE];
             describe_place(mapping, place, sizeof place);
-            return gemma4_fail(p->error, "%sexpected every key once, found \"%.*s\" twice", place, MAX_QUOTE, key);
+            return gemma4_fail(p->error, "%sexpected every key once, found \"%.*s\" twice", place,
+                               MAX_QUOTE, key);
         }
     }
     return 0;
@@ -294,17 +298,20 @@ static int parse_node(parser *p, gemma4_node *node, int depth)
         return fail_at_event(p, "at most 1048576 nodes", "more");
     switch (event->type) {
     case YAML_SCALAR_EVENT:
-        return check_properties(p, event->data.scalar.anchor, event->data.scalar.tag) != 0 ? -1 : parse_scalar(p, node);
+        return check_properties(p, event->data.scalar.anchor, event->data.scalar.tag) != 0
+                   ? -1
+                   : parse_scalar(p, node);
     case YAML_SEQUENCE_START_EVENT:
-        return check_properties(p, event->data.sequence_start.anchor, event->data.sequence_start.tag) != 0
+        return check_properties(p, event->data.sequence_start.anchor,
+                                event->data.sequence_start.tag) != 0
                    ? -1
                    : parse_sequence(p, node, depth);
     case YAML_MAPPING_START_EVENT:
-        return check_properties(p, event->data.mapping_start.anchor, event->data.mapping_start.tag) != 0
+        return check_properties(p, event->data.mapping_start.anchor,
+                                event->data.mapping_start.tag) != 0
                    ? -1
                    : parse_mapping(p, node, depth);
-    default:
-        return fail_at_event(p, "no aliases", "one");
+    default: return fail_at_event(p, "no aliases", "one");
     }
 }
 
@@ -314,19 +321,22 @@ static int parse_stream(parser *p)
     if (next_event(p) != 0 || next_event(p) != 0) /* stream start, document start */
         return -1;
     if (p->event.type == YAML_STREAM_END_EVENT)
-        return gemma4_fail(p->error, "%s: expected a document, found an empty file", p->document->name);
-    if (next_event(p) != 0 || parse_node(p, &p->document->root, 1) != 0 || next_event(p) != 0 /* document end */ ||
-        next_event(p) != 0)
+        return gemma4_fail(p->error, "%s: expected a document, found an empty file",
+                           p->document->name);
+    if (next_event(p) != 0 || parse_node(p, &p->document->root, 1) != 0 ||
+        next_event(p) != 0 /* document end */ || next_event(p) != 0)
         return -1;
     if (p->event.type != YAML_STREAM_END_EVENT)
         return fail_at_event(p, "one document", "a second one");
     return 0;
 }
 
-/* True where text + at begins a line, by YAML's line breaks (LF, CR, NEL, LS, PS) or after a byte order mark. */
+/* True where text + at begins a line, by YAML's line breaks (LF, CR, NEL, LS, PS) or after a byte
+ * order mark. */
 static bool begins_line(const char *text, size_t at)
 {
-    static const char *const breaks[] = {"\n", "\r", "\xC2\x85", "\xE2\x80\xA8", "\xE2\x80\xA9", "\xEF\xBB\xBF"};
+    static const char *const breaks[] = {"\n",           "\r",           "\xC2\x85",
+                                         "\xE2\x80\xA8", "\xE2\x80\xA9", "\xEF\xBB\xBF"};
     if (at == 0)
         return true;
     for (size_t i = 0; i < sizeof breaks / sizeof breaks[0]; i++) {
@@ -337,13 +347,16 @@ static bool begins_line(const char *text, size_t at)
     return false;
 }
 
-/* Directives (%YAML, %TAG) are of no use without tags, and libyaml's time is quadratic in their number: refused unseen. */
+/* Directives (%YAML, %TAG) are of no use without tags, and libyaml's time is quadratic in their
+ * number: refused unseen. */
 static int refuse_directives(const parser *p, const char *text, size_t size)
 {
     for (const char *c = text; (c = memchr(c, '%', size - (size_t)(c - text))) != NULL; c++)
         if (begins_line(text, (size_t)(c - text)))
-            return gemma4_fail(p->error, "%s: expected no directives, found a line that begins with '%%' at byte %zu",
-                               p->document->name, (size_t)(c - text));
+            return gemma4_fail(
+                p->error,
+                "%s: expected no directives, found a line that begins with '%%' at byte %zu",
+                p->document->name, (size_t)(c - text));
     return 0;
 }
 
@@ -364,7 +377,8 @@ static int parse_bytes(parser *p, const void *bytes, size_t size)
     return status;
 }
 
-gemma4_document *gemma4_document_parse(const char *name, const void *bytes, size_t size, gemma4_error *error)
+gemma4_document *gemma4_document_parse(const char *name, const void *bytes, size_t size,
+                                       gemma4_error *error)
 {
     gemma4_document *document = calloc(1, sizeof *document);
     if (document == NULL || (document->name = strdup(name)) == NULL ||
@@ -409,8 +423,8 @@ static gemma4_document *read_file(int file, const char *path, gemma4_error *erro
         return NULL;
     }
     if ((uintmax_t)status.st_size > GEMMA4_DOCUMENT_MAX_BYTES) {
-        gemma4_fail(error, "%s: expected at most %zu bytes, found %jd", path, GEMMA4_DOCUMENT_MAX_BYTES,
-                    (intmax_t)status.st_size);
+        gemma4_fail(error, "%s: expected at most %zu bytes, found %jd", path,
+                    GEMMA4_DOCUMENT_MAX_BYTES, (intmax_t)status.st_size);
         return NULL;
     }
     size_t size = (size_t)status.st_size;
@@ -426,7 +440,8 @@ static gemma4_document *read_file(int file, const char *path, gemma4_error *erro
 
 gemma4_document *gemma4_document_read(const char *path, gemma4_error *error)
 {
-    int file = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK); /* non-blocking: a FIFO is refused, not waited for */
+    int file = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK); /* non-blocking: a FIFO is refused,
+                                                                 not waited for */
     if (file < 0) {
         gemma4_fail(error, "%s: %s", path, strerror(errno));
         return NULL;
@@ -459,16 +474,18 @@ const gemma4_node *gemma4_node_get(const gemma4_node *mapping, const char *key)
 bool gemma4_node_is_null(const gemma4_node *node)
 {
     return node->kind == GEMMA4_SCALAR && !node->quoted &&
-           (node->text[0] == '\0' || strcmp(node->text, "~") == 0 || strcmp(node->text, "null") == 0);
+           (node->text[0] == '\0' || strcmp(node->text, "~") == 0 ||
+            strcmp(node->text, "null") == 0);
 }
 
 /* A scalar as it is written, cut to MAX_QUOTE bytes at the boundary of a character. */
 static void describe_found(const gemma4_node *node, char *found, size_t size)
 {
     if (node->kind != GEMMA4_SCALAR || gemma4_node_is_null(node)) {
-        snprintf(found, size, "%s", node->kind == GEMMA4_MAPPING    ? "a mapping"
-                                    : node->kind == GEMMA4_SEQUENCE ? "a sequence"
-                                                                    : "null");
+        snprintf(found, size, "%s",
+                 node->kind == GEMMA4_MAPPING    ? "a mapping"
+                 : node->kind == GEMMA4_SEQUENCE ? "a sequence"
+                                                 : "null");
         return;
     }
     const char *quote = node->quoted ? "\"" : "";
@@ -496,19 +513,22 @@ static bool is_among(const char *key, const char *const *allowed)
     return false;
 }
 
-static int fail_unknown_key(const gemma4_node *mapping, size_t index, const char *const *allowed, gemma4_error *error)
+static int fail_unknown_key(const gemma4_node *mapping, size_t index, const char *const *allowed,
+                            gemma4_error *error)
 {
     char place[MAX_PLACE], list[sizeof error->message / 3];
     size_t length = 0;
     list[0] = '\0';
     for (size_t i = 0; allowed[i] != NULL && length < sizeof list; i++)
-        length += (size_t)snprintf(list + length, sizeof list - length, "%s%s", i == 0 ? "" : ", ", allowed[i]);
+        length += (size_t)snprintf(list + length, sizeof list - length, "%s%s", i == 0 ? "" : ", ",
+                                   allowed[i]);
     describe_place(mapping, place, sizeof place);
-    return gemma4_fail(error, "%sexpected only the keys %s, found \"%.*s\" in line %zu", place, list, MAX_QUOTE,
-                       mapping->keys[index], mapping->items[index].line);
+    return gemma4_fail(error, "%sexpected only the keys %s, found \"%.*s\" in line %zu", place,
+                       list, MAX_QUOTE, mapping->keys[index], mapping->items[index].line);
 }
 
-int gemma4_node_only_keys(const gemma4_node *mapping, const char *const *allowed, gemma4_error *error)
+int gemma4_node_only_keys(const gemma4_node *mapping, const char *const *allowed,
+                          gemma4_error *error)
 {
     if (mapping->kind != GEMMA4_MAPPING)
         return gemma4_node_fail(mapping, "a mapping", error);
@@ -520,7 +540,8 @@ int gemma4_node_only_keys(const gemma4_node *mapping, const char *const *allowed
 
 /* --- scalars --- */
 
-/* The end of a JSON integer at text (its sign, then 0 or digits without a leading 0); NULL where there is none. */
+/* The end of a JSON integer at text (its sign, then 0 or digits without a leading 0); NULL where
+ * there is none. */
 static const char *skip_integer(const char *text)
 {
     if (*text == '-')
@@ -560,7 +581,8 @@ static bool is_number(const char *text)
     return *text == '\0';
 }
 
-int gemma4_node_int(const gemma4_node *node, int64_t low, int64_t high, int64_t *value, gemma4_error *error)
+int gemma4_node_int(const gemma4_node *node, int64_t low, int64_t high, int64_t *value,
+                    gemma4_error *error)
 {
     if (node->kind == GEMMA4_SCALAR && !node->quoted && is_integer(node->text)) {
         errno = 0;
@@ -575,7 +597,8 @@ int gemma4_node_int(const gemma4_node *node, int64_t low, int64_t high, int64_t 
     return gemma4_node_fail(node, what, error);
 }
 
-int gemma4_node_number(const gemma4_node *node, double low, double high, double *value, gemma4_error *error)
+int gemma4_node_number(const gemma4_node *node, double low, double high, double *value,
+                       gemma4_error *error)
 {
     if (node->kind == GEMMA4_SCALAR && !node->quoted && is_number(node->text)) {
         double number = strtod(node->text, NULL);
@@ -608,7 +631,8 @@ int gemma4_node_string(const gemma4_node *node, const char **value, gemma4_error
 
 /* --- required keys --- */
 
-static int get_required(const gemma4_node *mapping, const char *key, const gemma4_node **value, gemma4_error *error)
+static int get_required(const gemma4_node *mapping, const char *key, const gemma4_node **value,
+                        gemma4_error *error)
 {
     if (mapping->kind != GEMMA4_MAPPING)
         return gemma4_node_fail(mapping, "a mapping", error);
@@ -620,36 +644,44 @@ static int get_required(const gemma4_node *mapping, const char *key, const gemma
     return gemma4_fail(error, "%sexpected the key \"%s\", found none", place, key);
 }
 
-int gemma4_get_node(const gemma4_node *mapping, const char *key, gemma4_node_kind kind, const gemma4_node **value,
-                    gemma4_error *error)
+int gemma4_get_node(const gemma4_node *mapping, const char *key, gemma4_node_kind kind,
+                    const gemma4_node **value, gemma4_error *error)
 {
     const gemma4_node *node;
     if (get_required(mapping, key, &node, error) != 0)
         return -1;
     if (node->kind != kind)
-        return gemma4_node_fail(node, kind == GEMMA4_MAPPING    ? "a mapping"
-                                      : kind == GEMMA4_SEQUENCE ? "a sequence"
-                                                                : "a scalar", error);
+        return gemma4_node_fail(node,
+                                kind == GEMMA4_MAPPING    ? "a mapping"
+                                : kind == GEMMA4_SEQUENCE ? "a sequence"
+                                                          : "a scalar",
+                                error);
     *value = node;
     return 0;
 }
 
-int gemma4_get_int(const gemma4_node *mapping, const char *key, int64_t low, int64_t high, int64_t *value,
-                   gemma4_error *error)
+int gemma4_get_int(const gemma4_node *mapping, const char *key, int64_t low, int64_t high,
+                   int64_t *value, gemma4_error *error)
 {
     const gemma4_node *node;
-    return get_required(mapping, key, &node, error) != 0 ? -1 : gemma4_node_int(node, low, high, value, error);
+    return get_required(mapping, key, &node, error) != 0
+               ? -1
+               : gemma4_node_int(node, low, high, value, error);
 }
 
-int gemma4_get_number(const gemma4_node *mapping, const char *key, double low, double high, double *value,
+int gemma4_get_number(const gemma4_node *mapping, const char *key, double low, double high,
+                      double *value, gemma4_error *error)
+{
+    const gemma4_node *node;
+    return get_required(mapping, key, &node, error) != 0
+               ? -1
+               : gemma4_node_number(node, low, high, value, error);
+}
+
+int gemma4_get_string(const gemma4_node *mapping, const char *key, const char **value,
                       gemma4_error *error)
 {
     const gemma4_node *node;
-    return get_required(mapping, key, &node, error) != 0 ? -1 : gemma4_node_number(node, low, high, value, error);
-}
-
-int gemma4_get_string(const gemma4_node *mapping, const char *key, const char **value, gemma4_error *error)
-{
-    const gemma4_node *node;
-    return get_required(mapping, key, &node, error) != 0 ? -1 : gemma4_node_string(node, value, error);
+    return get_required(mapping, key, &node, error) != 0 ? -1
+                                                         : gemma4_node_string(node, value, error);
 }

@@ -4,8 +4,8 @@
 #include <stdio.h>
 #include <string.h>
 
-/* Replaces the control characters of ASCII and of Unicode's C1 block (0xC2 0x80 ... 0xC2 0x9F in UTF-8), either of which
- * a terminal may obey. */
+/* Replaces the control characters of ASCII and of Unicode's C1 block (0xC2 0x80 ... 0xC2 0x9F in
+ * UTF-8), either of which a terminal may obey. */
 static void replace_controls(char *text)
 {
     for (unsigned char *c = (unsigned char *)text; *c != '\0'; c++) {

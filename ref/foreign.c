@@ -51,8 +51,10 @@ static gemma4_pass *pass_new(const char *path, size_t files, gemma4_error *error
     return NULL;
 }
 
-/* Whichever kind of file it is. Of a folder with a tensor a file, name is the tensor's; else NULL. */
-static int open_file(const char *path, const char *name, gemma4_activation_source *source, gemma4_error *error)
+/* Whichever kind of file it is. Of a folder with a tensor a file, name is the tensor's; else
+ * NULL. */
+static int open_file(const char *path, const char *name, gemma4_activation_source *source,
+                     gemma4_error *error)
 {
     gemma4_activations_kind kind;
     if (gemma4_ends_with(path, ".bin") && gemma4_is_raw_logits(path))
@@ -61,7 +63,8 @@ static int open_file(const char *path, const char *name, gemma4_activation_sourc
         return -1;
     switch (kind) {
     case GEMMA4_ACTIVATIONS_HDF5: return gemma4_activations_hdf5_open(path, source, error);
-    case GEMMA4_ACTIVATIONS_SAFETENSORS: return gemma4_activations_safetensors_open(path, source, error);
+    case GEMMA4_ACTIVATIONS_SAFETENSORS:
+        return gemma4_activations_safetensors_open(path, source, error);
     case GEMMA4_ACTIVATIONS_NPZ: return gemma4_npz_open(path, source, error);
     default: break;
     }
@@ -89,11 +92,13 @@ static int add_file(gemma4_pass *pass, const char *path, const char *name, gemma
     if (!name)
         return 0;
     if (pass->list.count != before + 1)
-        return gemma4_fail(error, "%s: expected one tensor, since each other file of the folder is one, found %zu", path,
-                           pass->list.count - before);
+        return gemma4_fail(
+            error, "%s: expected one tensor, since each other file of the folder is one, found %zu",
+            path, pass->list.count - before);
     gemma4_stored_tensor *only = &pass->list.items[before];
     if (strlen(name) >= sizeof only->name)
-        return gemma4_fail(error, "%s: expected names of at most %zu bytes, found a longer one", path, sizeof only->name - 1);
+        return gemma4_fail(error, "%s: expected names of at most %zu bytes, found a longer one",
+                           path, sizeof only->name - 1);
     snprintf(only->name, sizeof only->name, "%s", name);
     return 0;
 }
@@ -101,7 +106,8 @@ static int add_file(gemma4_pass *pass, const char *path, const char *name, gemma
 static int by_name(const void *a, const void *b, void *context)
 {
     const gemma4_pass *pass = context;
-    return strcmp(pass->list.items[*(const size_t *)a].name, pass->list.items[*(const size_t *)b].name);
+    return strcmp(pass->list.items[*(const size_t *)a].name,
+                  pass->list.items[*(const size_t *)b].name);
 }
 
 static int sort_pass(gemma4_pass *pass, gemma4_error *error)
@@ -111,7 +117,8 @@ static int sort_pass(gemma4_pass *pass, gemma4_error *error)
     qsort_r(pass->order, pass->list.count, sizeof *pass->order, by_name, pass);
     for (size_t i = 1; i < pass->list.count; i++)
         if (!strcmp(gemma4_pass_at(pass, i - 1)->name, gemma4_pass_at(pass, i)->name))
-            return gemma4_fail(error, "%s: %s: expected every tensor once, found it twice", pass->path, gemma4_pass_at(pass, i)->name);
+            return gemma4_fail(error, "%s: %s: expected every tensor once, found it twice",
+                               pass->path, gemma4_pass_at(pass, i)->name);
     return 0;
 }
 
@@ -130,8 +137,8 @@ const gemma4_stored_tensor *gemma4_pass_at(const gemma4_pass *pass, size_t index
     return &pass->list.items[pass->order[index].item];
 }
 
-int gemma4_pass_read(gemma4_pass *pass, const gemma4_stored_tensor *tensor, const size_t *start, const size_t *extent, void *elements,
-                     gemma4_error *error)
+int gemma4_pass_read(gemma4_pass *pass, const gemma4_stored_tensor *tensor, const size_t *start,
+                     const size_t *extent, void *elements, gemma4_error *error)
 {
     size_t low = 0, high = pass->list.count;
     while (low + 1 < high) { /* the order says which source it is of */
@@ -152,17 +159,21 @@ int gemma4_pass_read(gemma4_pass *pass, const gemma4_stored_tensor *tensor, cons
 
 const char *gemma4_pass_attribute(const gemma4_pass *pass, const char *name)
 {
-    return pass->source_count == 1 ? pass->sources[0].attribute(pass->sources[0].state, name) : NULL;
+    return pass->source_count == 1 ? pass->sources[0].attribute(pass->sources[0].state, name)
+                                   : NULL;
 }
 
 /* --- passes --- */
 
 static int add_pass(gemma4_foreign *foreign, gemma4_pass *pass, gemma4_error *error)
 {
-    gemma4_pass **passes = foreign->count < PASSES_MAX ? realloc(foreign->passes, (foreign->count + 1) * sizeof *passes) : NULL;
+    gemma4_pass **passes = foreign->count < PASSES_MAX
+                               ? realloc(foreign->passes, (foreign->count + 1) * sizeof *passes)
+                               : NULL;
     if (!passes || sort_pass(pass, error)) {
         if (!passes)
-            gemma4_fail(error, "%s: expected at most %d passes that fit into memory, found more", pass->path, PASSES_MAX);
+            gemma4_fail(error, "%s: expected at most %d passes that fit into memory, found more",
+                        pass->path, PASSES_MAX);
         pass_close(pass);
         return -1;
     }
@@ -204,7 +215,8 @@ static int open_path(gemma4_foreign *foreign, const char *path, int depth, gemma
     if (!S_ISDIR(status.st_mode))
         return open_single(foreign, path, error);
     if (depth == 2)
-        return gemma4_fail(error, "%s: expected files, found a folder: dumps lie at most two folders deep", path);
+        return gemma4_fail(
+            error, "%s: expected files, found a folder: dumps lie at most two folders deep", path);
     if (gemma4_folder_read(path, &folder, error))
         return -1;
     int result = 0;
@@ -217,7 +229,8 @@ static int open_path(gemma4_foreign *foreign, const char *path, int depth, gemma
     return result;
 }
 
-int gemma4_foreign_open(const char *const *paths, size_t count, gemma4_foreign *foreign, gemma4_error *error)
+int gemma4_foreign_open(const char *const *paths, size_t count, gemma4_foreign *foreign,
+                        gemma4_error *error)
 {
     *foreign = (gemma4_foreign){0};
     for (size_t i = 0; i < count; i++)

@@ -24,7 +24,10 @@ static int kind_of(const char *path, const char *name)
         return SUBFOLDER;
     for (int kind = 1; kind < KINDS; kind++)
         if (gemma4_ends_with(name, endings[kind]))
-            return kind == RAW && (gemma4_ends_with(name, "-tokens.bin") || !gemma4_is_raw_logits(path)) ? OTHER : kind;
+            return kind == RAW &&
+                           (gemma4_ends_with(name, "-tokens.bin") || !gemma4_is_raw_logits(path))
+                       ? OTHER
+                       : kind;
     return OTHER;
 }
 
@@ -41,8 +44,9 @@ static int add_entry(gemma4_folder *folder, const char *name, int *kind, gemma4_
     gemma4_folder_entry *entries = NULL;
     char *stem = strndup(name, strlen(name) - (found == SUBFOLDER ? 0 : strlen(endings[found])));
     if (*kind != OTHER && *kind != found)
-        gemma4_fail(error, "%s: expected entries of one kind, found *%s and *%s: name those that are meant", folder->path, endings[*kind],
-                    endings[found]);
+        gemma4_fail(
+            error, "%s: expected entries of one kind, found *%s and *%s: name those that are meant",
+            folder->path, endings[*kind], endings[found]);
     else if (folder->count == ENTRIES_MAX)
         gemma4_fail(error, "%s: expected at most %d files, found more", folder->path, ENTRIES_MAX);
     else if (!stem || !(entries = realloc(folder->entries, (folder->count + 1) * sizeof *entries)))
@@ -65,9 +69,11 @@ static int compare_natural(const char *a, const char *b)
     while (*a && *b) {
         size_t m = strspn(a, digits), n = strspn(b, digits);
         if (m && n) {
-            size_t zeros_a = strspn(a, "0"), zeros_b = strspn(b, "0"), long_a = m - (zeros_a < m ? zeros_a : m),
+            size_t zeros_a = strspn(a, "0"), zeros_b = strspn(b, "0"),
+                   long_a = m - (zeros_a < m ? zeros_a : m),
                    long_b = n - (zeros_b < n ? zeros_b : n);
-            int order = long_a != long_b ? (long_a < long_b ? -1 : 1) : strncmp(a + zeros_a, b + zeros_b, long_a);
+            int order = long_a != long_b ? (long_a < long_b ? -1 : 1)
+                                         : strncmp(a + zeros_a, b + zeros_b, long_a);
             if (order)
                 return order;
             a += m;
@@ -97,7 +103,8 @@ static int hold_data_only(const gemma4_folder *folder, bool *all, gemma4_error *
         gemma4_safetensors *file = gemma4_safetensors_open(folder->entries[i].path, error);
         if (!file)
             return -1;
-        *all = gemma4_safetensors_count(file) == 1 && !strcmp(gemma4_safetensors_at(file, 0)->name, "data");
+        *all = gemma4_safetensors_count(file) == 1 &&
+               !strcmp(gemma4_safetensors_at(file, 0)->name, "data");
         gemma4_safetensors_close(file);
     }
     return 0;
@@ -124,7 +131,9 @@ int gemma4_folder_read(const char *path, gemma4_folder *folder, gemma4_error *er
     *folder = (gemma4_folder){.path = path};
     int status = read_entries(folder, &kind, error);
     if (!status && folder->count == 0)
-        status = gemma4_fail(error, "%s: expected dumps in the folder (*.npy, *.safetensors, *.npz, *.h5, or folders of them), found none",
+        status = gemma4_fail(error,
+                             "%s: expected dumps in the folder (*.npy, *.safetensors, *.npz, *.h5, "
+                             "or folders of them), found none",
                              path);
     if (!status && kind == SAFETENSORS)
         status = hold_data_only(folder, &tensors, error);

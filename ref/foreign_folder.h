@@ -6,7 +6,10 @@
 
 #include "error.h"
 
-typedef enum gemma4_folder_kind { GEMMA4_FOLDER_OF_TENSORS, GEMMA4_FOLDER_OF_PASSES } gemma4_folder_kind;
+typedef enum gemma4_folder_kind {
+    GEMMA4_FOLDER_OF_TENSORS,
+    GEMMA4_FOLDER_OF_PASSES
+} gemma4_folder_kind;
 
 typedef struct gemma4_folder_entry {
     char *path;
@@ -20,8 +23,8 @@ typedef struct gemma4_folder {
     size_t count;
 } gemma4_folder;
 
-/* Files of other kinds (text, JSON, hidden ones) are left out; so is one file of llama-debug's two. Files of two kinds, files beside
- * folders and a folder without any fail. */
+/* Files of other kinds (text, JSON, hidden ones) are left out; so is one file of llama-debug's two.
+ * Files of two kinds, files beside folders and a folder without any fail. */
 int gemma4_folder_read(const char *path, gemma4_folder *folder, gemma4_error *error);
 void gemma4_folder_free(gemma4_folder *folder);
 

@@ -1,8 +1,9 @@
 /* NumPy arrays: https://numpy.org/doc/stable/reference/generated/numpy.lib.format.html
  *
- * A magic, two bytes of version, the header's length (2 bytes; 4 from version 2 on), and the header: a Python literal
- * {'descr': '<f4', 'fortran_order': False, 'shape': (12, 64), }. Then the elements, row-major. Nothing but these three keys is read, and an
- * array of Python objects, which are pickled, never. */
+ * A magic, two bytes of version, the header's length (2 bytes; 4 from version 2 on), and the
+ * header: a Python literal {'descr': '<f4', 'fortran_order': False, 'shape': (12, 64), }. Then the
+ * elements, row-major. Nothing but these three keys is read, and an array of Python objects, which
+ * are pickled, never. */
 #include "foreign_internal.h"
 #include "mapped_file.h"
 
@@ -70,7 +71,8 @@ static bool take_shape(reader *r, size_t *rank, size_t shape[RANK_MAX])
         size_t value = 0, digits = 0;
         skip_spaces(r);
         for (; r->at < r->end && *r->at >= '0' && *r->at <= '9'; r->at++, digits++)
-            if (!gemma4_size_product(value, 10, &value) || __builtin_add_overflow(value, (size_t)(*r->at - '0'), &value))
+            if (!gemma4_size_product(value, 10, &value) ||
+                __builtin_add_overflow(value, (size_t)(*r->at - '0'), &value))
                 return false;
         if (!digits)
             return false;
@@ -163,7 +165,8 @@ static gemma4_element element_of(const char *descr, size_t *size, bool *swapped)
 {
     static const char kinds[] = "fiu";
     static const char *const names[] = {"float", "int", "uint"};
-    const char *kind = descr[0] && strchr("<>|=", descr[0]) ? descr + 1 : descr, *known = *kind ? strchr(kinds, *kind) : NULL;
+    const char *kind = descr[0] && strchr("<>|=", descr[0]) ? descr + 1 : descr,
+               *known = *kind ? strchr(kinds, *kind) : NULL;
     char *end = NULL, name[WORD_SIZE];
     unsigned long bytes = *kind ? strtoul(kind + 1, &end, 10) : 0;
     *size = end && *end == '\0' && bytes <= 4096 ? bytes : 0;
@@ -179,23 +182,31 @@ static void say_problem(const header *h, gemma4_npy *npy)
     const char *kind = h->descr[0] && strchr("<>|=", h->descr[0]) ? h->descr + 1 : h->descr;
     char *problem = npy->problem;
     if (npy->rank > RANK_MAX)
-        snprintf(problem, sizeof npy->problem, "expected at most %d axes, found %zu", RANK_MAX, npy->rank);
+        snprintf(problem, sizeof npy->problem, "expected at most %d axes, found %zu", RANK_MAX,
+                 npy->rank);
     else if (*kind == 'O')
         snprintf(problem, sizeof npy->problem,
-                 "expected numbers, found an array of Python objects, which are pickled: save it with numbers as dtype");
+                 "expected numbers, found an array of Python objects, which are pickled: save it "
+                 "with numbers as dtype");
     else if (!h->descr[0])
         snprintf(problem, sizeof npy->problem, "expected numbers, found a type of several fields");
     else if (npy->element == GEMMA4_ELEMENT_NONE)
-        snprintf(problem, sizeof npy->problem, "expected float16, float32, float64 or integers, found the type '%.20s'%s", h->descr,
-                 !strcmp(kind, "V2") ? ": where these are bfloat16, let the map say dtype: bfloat16" : "");
+        snprintf(problem, sizeof npy->problem,
+                 "expected float16, float32, float64 or integers, found the type '%.20s'%s",
+                 h->descr,
+                 !strcmp(kind, "V2") ? ": where these are bfloat16, let the map say dtype: bfloat16"
+                                     : "");
     else if (h->fortran_order && npy->rank > 1)
-        snprintf(problem, sizeof npy->problem, "expected row-major data, found Fortran order: save numpy.ascontiguousarray of it");
+        snprintf(
+            problem, sizeof npy->problem,
+            "expected row-major data, found Fortran order: save numpy.ascontiguousarray of it");
     else if (npy->size == 0)
         snprintf(problem, sizeof npy->problem, "expected values, found an empty array");
 }
 
 /* The data's size by shape and type must be what there is. */
-static int check_size(const header *h, size_t element_size, size_t total, const char *place, gemma4_npy *npy, gemma4_error *error)
+static int check_size(const header *h, size_t element_size, size_t total, const char *place,
+                      gemma4_npy *npy, gemma4_error *error)
 {
     size_t size = element_size, found = total - npy->data;
     bool empty = false;
@@ -203,33 +214,46 @@ static int check_size(const header *h, size_t element_size, size_t total, const 
         empty |= h->shape[i] == 0;
     for (size_t i = 0; i < npy->rank && i < RANK_MAX && !empty; i++)
         if (!gemma4_size_product(size, h->shape[i], &size))
-            return gemma4_fail(error, "%s: expected a shape that fits the file, found one too large", place);
+            return gemma4_fail(
+                error, "%s: expected a shape that fits the file, found one too large", place);
     npy->size = empty ? 0 : size;
-    return npy->size == found ? 0 : gemma4_fail(error, "%s: expected %zu bytes by shape and type, found %zu", place, npy->size, found);
+    return npy->size == found
+               ? 0
+               : gemma4_fail(error, "%s: expected %zu bytes by shape and type, found %zu", place,
+                             npy->size, found);
 }
 
-int gemma4_npy_header(const unsigned char *bytes, size_t size, size_t total, const char *place, gemma4_npy *npy, gemma4_error *error)
+int gemma4_npy_header(const unsigned char *bytes, size_t size, size_t total, const char *place,
+                      gemma4_npy *npy, gemma4_error *error)
 {
     header h = {.rank = 0};
     size_t element_size;
     *npy = (gemma4_npy){0};
     if (size < MAGIC_BYTES + 4 || memcmp(bytes, MAGIC, MAGIC_BYTES))
-        return gemma4_fail(error, "%s: expected a NumPy array, which begins with \\x93NUMPY, found other bytes", place);
+        return gemma4_fail(
+            error, "%s: expected a NumPy array, which begins with \\x93NUMPY, found other bytes",
+            place);
     if (bytes[6] < 1 || bytes[6] > 3)
-        return gemma4_fail(error, "%s: expected version 1 to 3 of the format, found %d", place, bytes[6]);
+        return gemma4_fail(error, "%s: expected version 1 to 3 of the format, found %d", place,
+                           bytes[6]);
     size_t width = bytes[6] == 1 ? 2 : 4, length = 0;
     for (size_t i = 0; i < width && MAGIC_BYTES + 2 + i < size; i++)
         length |= (size_t)bytes[MAGIC_BYTES + 2 + i] << (8 * i);
     npy->data = MAGIC_BYTES + 2 + width + length;
     if (length > HEADER_MAX || npy->data > size || npy->data > total)
-        return gemma4_fail(error, "%s: expected a header of at most %d bytes inside the array, found a length of %zu", place, HEADER_MAX,
-                           length);
+        return gemma4_fail(
+            error,
+            "%s: expected a header of at most %d bytes inside the array, found a length of %zu",
+            place, HEADER_MAX, length);
     reader r = {(const char *)bytes + MAGIC_BYTES + 2 + width, (const char *)bytes + npy->data};
     if (!read_literal(&r, &h))
-        return gemma4_fail(error, "%s: expected a header with descr, fortran_order and shape, found another: %.*s", place,
-                           (int)(length < 120 ? length : 120), (const char *)bytes + MAGIC_BYTES + 2 + width);
+        return gemma4_fail(
+            error, "%s: expected a header with descr, fortran_order and shape, found another: %.*s",
+            place, (int)(length < 120 ? length : 120),
+            (const char *)bytes + MAGIC_BYTES + 2 + width);
     npy->element = element_of(h.descr, &element_size, &npy->swapped);
-    npy->bits_16 = !strcmp(h.descr, "|V2") || !strcmp(h.descr, "<V2"); /* what numpy makes of ml_dtypes' bfloat16 */
+    /* what numpy makes of ml_dtypes' bfloat16 */
+    npy->bits_16 = !strcmp(h.descr, "|V2") || !strcmp(h.descr, "<V2");
     npy->rank = h.rank;
     memcpy(npy->shape, h.shape, sizeof npy->shape);
     bool checkable = element_size && h.rank <= RANK_MAX && !strchr(h.descr, 'O') && h.descr[0];
@@ -258,8 +282,9 @@ static void swap_bytes(unsigned char *elements, size_t size, size_t count)
         }
 }
 
-void gemma4_npy_copy(const gemma4_npy *npy, const unsigned char *bytes, const gemma4_stored_tensor *stored, const size_t *start,
-                     const size_t *extent, void *elements)
+void gemma4_npy_copy(const gemma4_npy *npy, const unsigned char *bytes,
+                     const gemma4_stored_tensor *stored, const size_t *start, const size_t *extent,
+                     void *elements)
 {
     size_t size = gemma4_element_describe(stored->element)->size, count = 1;
     gemma4_copy_block(bytes + npy->data, size, npy->rank, npy->shape, start, extent, elements);
@@ -284,7 +309,8 @@ static const char *npy_attribute(const void *state, const char *name)
     return NULL;
 }
 
-static int npy_list(void *context, const gemma4_config *config, gemma4_stored_list *list, gemma4_error *error)
+static int npy_list(void *context, const gemma4_config *config, gemma4_stored_list *list,
+                    gemma4_error *error)
 {
     npy_state *state = context;
     gemma4_stored_tensor *stored;
@@ -295,8 +321,8 @@ static int npy_list(void *context, const gemma4_config *config, gemma4_stored_li
     return 0;
 }
 
-static int npy_read(void *context, const gemma4_stored_tensor *stored, const size_t *start, const size_t *extent, void *elements,
-                    gemma4_error *error)
+static int npy_read(void *context, const gemma4_stored_tensor *stored, const size_t *start,
+                    const size_t *extent, void *elements, gemma4_error *error)
 {
     npy_state *state = context;
     (void)error;
@@ -311,7 +337,8 @@ static void npy_close(void *context)
     free(state);
 }
 
-int gemma4_npy_open(const char *path, const char *name, gemma4_activation_source *source, gemma4_error *error)
+int gemma4_npy_open(const char *path, const char *name, gemma4_activation_source *source,
+                    gemma4_error *error)
 {
     npy_state *state = calloc(1, sizeof *state);
     if (!state || gemma4_mapped_file_open(&state->file, path, error)) {
@@ -321,8 +348,10 @@ int gemma4_npy_open(const char *path, const char *name, gemma4_activation_source
     }
     *source = (gemma4_activation_source){state, npy_attribute, npy_list, npy_read, npy_close};
     if (snprintf(state->name, sizeof state->name, "%s", name) >= (int)sizeof state->name)
-        gemma4_fail(error, "%s: expected names of at most %zu bytes, found a longer one", path, sizeof state->name - 1);
-    else if (gemma4_npy_header(state->file.bytes, state->file.size, state->file.size, path, &state->npy, error) == 0)
+        gemma4_fail(error, "%s: expected names of at most %zu bytes, found a longer one", path,
+                    sizeof state->name - 1);
+    else if (gemma4_npy_header(state->file.bytes, state->file.size, state->file.size, path,
+                               &state->npy, error) == 0)
         return 0;
     npy_close(state);
     *source = (gemma4_activation_source){0};

@@ -1,5 +1,6 @@
-/* What llama-debug --save-logits writes: the logits of the last position as bare float32, in FILE.bin, and the prompt's tokens as bare
- * int32 in FILE-tokens.bin. Nothing in them says what they are, so both must be there. */
+/* What llama-debug --save-logits writes: the logits of the last position as bare float32, in
+ * FILE.bin, and the prompt's tokens as bare int32 in FILE-tokens.bin. Nothing in them says what
+ * they are, so both must be there. */
 #include "foreign_internal.h"
 #include "mapped_file.h"
 
@@ -13,7 +14,8 @@ enum { LOGITS, TOKENS, FILES };
 static const struct {
     const char *name, *end;
     gemma4_element element;
-} parts[FILES] = {{"logits", ".bin", GEMMA4_ELEMENT_F32}, {"tokens", "-tokens.bin", GEMMA4_ELEMENT_I32}};
+} parts[FILES] = {{"logits", ".bin", GEMMA4_ELEMENT_F32},
+                  {"tokens", "-tokens.bin", GEMMA4_ELEMENT_I32}};
 
 typedef struct raw_state {
     gemma4_mapped_file files[FILES];
@@ -32,7 +34,8 @@ static const char *raw_attribute(const void *state, const char *name)
     return NULL;
 }
 
-static int raw_list(void *context, const gemma4_config *config, gemma4_stored_list *list, gemma4_error *error)
+static int raw_list(void *context, const gemma4_config *config, gemma4_stored_list *list,
+                    gemma4_error *error)
 {
     raw_state *state = context;
     for (int i = 0; i < FILES; i++) {
@@ -50,8 +53,8 @@ static int raw_list(void *context, const gemma4_config *config, gemma4_stored_li
     return 0;
 }
 
-static int raw_read(void *context, const gemma4_stored_tensor *stored, const size_t *start, const size_t *extent, void *elements,
-                    gemma4_error *error)
+static int raw_read(void *context, const gemma4_stored_tensor *stored, const size_t *start,
+                    const size_t *extent, void *elements, gemma4_error *error)
 {
     const gemma4_mapped_file *file = stored->tensor;
     (void)context;
@@ -77,14 +80,16 @@ static int open_part(raw_state *state, int part, const char *path, int stem, gem
         return -1;
     size_t size = state->files[part].size;
     if (size == 0 || size % 4)
-        return gemma4_fail(error, "%s: expected %s of 4 bytes each, found %zu bytes", name, parts[part].name, size);
+        return gemma4_fail(error, "%s: expected %s of 4 bytes each, found %zu bytes", name,
+                           parts[part].name, size);
     return 0;
 }
 
 /* The length of FILE. */
 static int stem_length(const char *path)
 {
-    return (int)strlen(path) - (int)strlen(parts[gemma4_ends_with(path, parts[TOKENS].end) ? TOKENS : LOGITS].end);
+    return (int)strlen(path) -
+           (int)strlen(parts[gemma4_ends_with(path, parts[TOKENS].end) ? TOKENS : LOGITS].end);
 }
 
 bool gemma4_is_raw_logits(const char *path)
@@ -92,7 +97,8 @@ bool gemma4_is_raw_logits(const char *path)
     char other[4096];
     int missing = gemma4_ends_with(path, parts[TOKENS].end) ? LOGITS : TOKENS;
     return gemma4_ends_with(path, parts[LOGITS].end) &&
-           snprintf(other, sizeof other, "%.*s%s", stem_length(path), path, parts[missing].end) < (int)sizeof other &&
+           snprintf(other, sizeof other, "%.*s%s", stem_length(path), path, parts[missing].end) <
+               (int)sizeof other &&
            access(other, F_OK) == 0;
 }
 

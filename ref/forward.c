@@ -28,8 +28,12 @@ static void tap_rows(gemma4_session *s, gemma4_tap id, size_t layer, size_t firs
 {
     if (!s->hook || s->failed)
         return;
-    gemma4_tap_event event = {.tap = id, .layer = layer, .row = s->length + first_row,
-                              .rows = rows, .values = values, .ids = ids};
+    gemma4_tap_event event = {.tap = id,
+                              .layer = layer,
+                              .row = s->length + first_row,
+                              .rows = rows,
+                              .values = values,
+                              .ids = ids};
     event.dims[1] = 1;
     event.rank = gemma4_tap_dims(&s->model->config, id, layer, 0, event.dims);
     s->failed = s->hook(s->hook_context, &event, s->error) != 0;
@@ -49,8 +53,13 @@ static void tap_keys(gemma4_session *s, gemma4_tap id, size_t layer, size_t t, s
 {
     if (!s->hook || s->failed || s->hide_probs)
         return;
-    gemma4_tap_event event = {.tap = id, .layer = layer, .row = s->length + t, .rows = 1,
-                              .rank = 2, .values = values, .first_key = first_key,
+    gemma4_tap_event event = {.tap = id,
+                              .layer = layer,
+                              .row = s->length + t,
+                              .rows = 1,
+                              .rank = 2,
+                              .values = values,
+                              .first_key = first_key,
                               .dims = {s->model->config.num_attention_heads, keys}};
     s->failed = s->hook(s->hook_context, &event, s->error) != 0;
 }
@@ -177,8 +186,8 @@ static void router_norm(const gemma4_ops *ops, real *y, const real *h, const gem
     ops->rmsnorm(y, h, NULL, T, d, eps);
     for (size_t t = 0; t < T; t++)
         for (size_t i = 0; i < d; i++)
-            y[t * d + i] = (real)((double)y[t * d + i] * (double)gemma4_weight_at(scale, i) /
-                                  sqrt((double)d));
+            y[t * d + i] =
+                (real)((double)y[t * d + i] * (double)gemma4_weight_at(scale, i) / sqrt((double)d));
 }
 
 /* 4.4  The chosen experts' probabilities, divided by their sum: weights and ids are (T, K), probs
@@ -421,9 +430,8 @@ int gemma4_forward_head(gemma4_session *session, size_t T, size_t rows, const re
     const gemma4_config *c = &session->model->config;
     int ok = 1;
     if (rows > T)
-        return gemma4_fail(error,
-                           "chunk: expected logits for at most its %zu positions, found %zu", T,
-                           rows);
+        return gemma4_fail(error, "chunk: expected logits for at most its %zu positions, found %zu",
+                           T, rows);
     if (rows == 0)
         return 0;
     real *x = gemma4_zeroed(rows, c->hidden_size, sizeof(real), &ok);

@@ -8,14 +8,21 @@
 #include "gguf_internal.h"
 
 /* Far above any model of this family: what a header can make us allocate is bounded by them. */
-enum { MAX_TENSORS = 1 << 17, MAX_VALUES = 1 << 16, MAX_NAME = 255, HEADER_BYTES = 24, DEFAULT_ALIGNMENT = 32 };
+enum {
+    MAX_TENSORS = 1 << 17,
+    MAX_VALUES = 1 << 16,
+    MAX_NAME = 255,
+    HEADER_BYTES = 24,
+    DEFAULT_ALIGNMENT = 32
+};
 
 _Static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__, "the mapped data are little-endian");
 
 /* Bytes of an item; 0 for strings and arrays. */
 static const size_t item_sizes[GEMMA4_GGUF_KINDS] = {1, 1, 2, 2, 4, 4, 4, 1, 0, 0, 8, 8, 8};
 
-/* Where in the file reading has come to, and what is being read, for messages: "metadata 3 of 40". */
+/* Where in the file reading has come to, and what is being read, for messages: "metadata 3 of
+ * 40". */
 typedef struct cursor {
     gemma4_gguf *gguf;
     const unsigned char *at;
@@ -30,7 +37,8 @@ static size_t left(const cursor *c)
 
 static int fail_at(const cursor *c, gemma4_error *error, const char *text)
 {
-    return gemma4_fail(error, "%s: %s %zu of %zu: %s", c->gguf->mapped.path, c->part, c->number + 1, c->of, text);
+    return gemma4_fail(error, "%s: %s %zu of %zu: %s", c->gguf->mapped.path, c->part, c->number + 1,
+                       c->of, text);
 }
 
 static int need(const cursor *c, uint64_t bytes, gemma4_error *error)
@@ -38,7 +46,8 @@ static int need(const cursor *c, uint64_t bytes, gemma4_error *error)
     char text[120];
     if (bytes <= left(c))
         return 0;
-    snprintf(text, sizeof text, "expected %ju bytes more in the file, found %zu", (uintmax_t)bytes, left(c));
+    snprintf(text, sizeof text, "expected %ju bytes more in the file, found %zu", (uintmax_t)bytes,
+             left(c));
     return fail_at(c, error, text);
 }
 
@@ -60,7 +69,8 @@ static int take_name(cursor *c, char **name, gemma4_error *error)
     if (take(c, 8, &length, error) || need(c, length, error))
         return -1;
     if (length == 0 || length > MAX_NAME || memchr(c->at, 0, (size_t)length))
-        return fail_at(c, error, "expected a name of 1 to 255 bytes, none of them 0, found another one");
+        return fail_at(c, error,
+                       "expected a name of 1 to 255 bytes, none of them 0, found another one");
     *name = strndup((const char *)c->at, (size_t)length);
     if (!*name)
         return gemma4_fail(error, "%s: out of memory", c->gguf->mapped.path);
@@ -74,7 +84,8 @@ static int skip_items(cursor *c, const gemma4_gguf_value *value, gemma4_error *e
 {
     uint64_t bytes, length;
     if (value->kind != GEMMA4_GGUF_STRING) {
-        if (__builtin_mul_overflow((uint64_t)value->count, (uint64_t)item_sizes[value->kind], &bytes))
+        if (__builtin_mul_overflow((uint64_t)value->count, (uint64_t)item_sizes[value->kind],
+                                   &bytes))
             bytes = UINT64_MAX;
         if (need(c, bytes, error))
             return -1;
@@ -89,7 +100,8 @@ static int skip_items(cursor *c, const gemma4_gguf_value *value, gemma4_error *e
     return 0;
 }
 
-static int take_kind(cursor *c, const gemma4_gguf_value *value, gemma4_gguf_kind *kind, gemma4_error *error)
+static int take_kind(cursor *c, const gemma4_gguf_value *value, gemma4_gguf_kind *kind,
+                     gemma4_error *error)
 {
     uint64_t number;
     char text[MAX_NAME + 120];
@@ -98,8 +110,8 @@ static int take_kind(cursor *c, const gemma4_gguf_value *value, gemma4_gguf_kind
     *kind = (gemma4_gguf_kind)number;
     if (number < GEMMA4_GGUF_KINDS && !(value->is_array && number == GEMMA4_GGUF_ARRAY))
         return 0;
-    snprintf(text, sizeof text, "%s: expected a type of 0 to 12%s, found %ju", value->key, value->is_array ? " but 9, no arrays of arrays" : "",
-             (uintmax_t)number);
+    snprintf(text, sizeof text, "%s: expected a type of 0 to 12%s, found %ju", value->key,
+             value->is_array ? " but 9, no arrays of arrays" : "", (uintmax_t)number);
     return fail_at(c, error, text);
 }
 
@@ -127,7 +139,8 @@ static int take_values(cursor *c, uint64_t count, gemma4_error *error)
 {
     gemma4_gguf *g = c->gguf;
     if (count > MAX_VALUES)
-        return gemma4_fail(error, "%s: expected at most %d keys of metadata, found a count of %ju", g->mapped.path, MAX_VALUES, (uintmax_t)count);
+        return gemma4_fail(error, "%s: expected at most %d keys of metadata, found a count of %ju",
+                           g->mapped.path, MAX_VALUES, (uintmax_t)count);
     if (!(g->values = calloc((size_t)count + 1, sizeof *g->values)))
         return gemma4_fail(error, "%s: out of memory", g->mapped.path);
     c->part = "metadata";
@@ -140,7 +153,8 @@ static int take_values(cursor *c, uint64_t count, gemma4_error *error)
     qsort(g->values, g->value_count, sizeof *g->values, compare_keys);
     for (size_t i = 1; i < g->value_count; i++)
         if (!strcmp(g->values[i - 1].key, g->values[i].key))
-            return gemma4_fail(error, "%s: %s: expected every key once, found it twice", g->mapped.path, g->values[i].key);
+            return gemma4_fail(error, "%s: %s: expected every key once, found it twice",
+                               g->mapped.path, g->values[i].key);
     return 0;
 }
 
@@ -152,7 +166,8 @@ static int take_shape(cursor *c, gemma4_gguf_tensor *tensor, gemma4_error *error
     char text[MAX_NAME + 120];
     if (take(c, 4, &rank, error))
         return -1;
-    snprintf(text, sizeof text, "%s: expected 1 to %d axes, none of them empty, found others", tensor->name, GEMMA4_GGUF_MAX_RANK);
+    snprintf(text, sizeof text, "%s: expected 1 to %d axes, none of them empty, found others",
+             tensor->name, GEMMA4_GGUF_MAX_RANK);
     if (rank < 1 || rank > GEMMA4_GGUF_MAX_RANK)
         return fail_at(c, error, text);
     tensor->rank = (size_t)rank;
@@ -178,10 +193,13 @@ static int set_size(cursor *c, gemma4_gguf_tensor *tensor, gemma4_error *error)
     if (cols % type->values == 0 && !overflow)
         return 0;
     if (overflow)
-        snprintf(text, sizeof text, "%s: expected a shape that fits into memory, found one that overflows", tensor->name);
+        snprintf(text, sizeof text,
+                 "%s: expected a shape that fits into memory, found one that overflows",
+                 tensor->name);
     else
-        snprintf(text, sizeof text, "%s: expected rows of a multiple of %zu values, as %s has them, found %zu", tensor->name, type->values,
-                 type->name, cols);
+        snprintf(text, sizeof text,
+                 "%s: expected rows of a multiple of %zu values, as %s has them, found %zu",
+                 tensor->name, type->values, type->name, cols);
     return fail_at(c, error, text);
 }
 
@@ -190,7 +208,8 @@ static int fail_type(const cursor *c, const char *name, uint64_t id, gemma4_erro
     char text[MAX_NAME + 400];
     size_t length = (size_t)snprintf(text, sizeof text, "%s: expected a type among", name);
     for (size_t i = 0; gemma4_block_type_at(i); i++)
-        length += (size_t)snprintf(text + length, sizeof text - length, "%s %s", i ? "," : "", gemma4_block_type_at(i)->name);
+        length += (size_t)snprintf(text + length, sizeof text - length, "%s %s", i ? "," : "",
+                                   gemma4_block_type_at(i)->name);
     snprintf(text + length, sizeof text - length, "; found number %ju", (uintmax_t)id);
     return fail_at(c, error, text);
 }
@@ -199,7 +218,8 @@ static int fail_type(const cursor *c, const char *name, uint64_t id, gemma4_erro
 static int take_tensor(cursor *c, gemma4_gguf_tensor *tensor, uint64_t *offset, gemma4_error *error)
 {
     uint64_t id;
-    if (take_name(c, &tensor->name, error) || take_shape(c, tensor, error) || take(c, 4, &id, error) || take(c, 8, offset, error))
+    if (take_name(c, &tensor->name, error) || take_shape(c, tensor, error) ||
+        take(c, 4, &id, error) || take(c, 8, offset, error))
         return -1;
     tensor->type = gemma4_block_type_of((uint32_t)id);
     return tensor->type ? set_size(c, tensor, error) : fail_type(c, tensor->name, id, error);
@@ -235,29 +255,36 @@ static int check_tensors(gemma4_gguf *g, gemma4_error *error)
     qsort(g->tensors, g->tensor_count, sizeof *g->tensors, compare_places);
     for (size_t i = 1; i < g->tensor_count; i++)
         if (g->tensors[i - 1].data + g->tensors[i - 1].size > g->tensors[i].data)
-            return gemma4_fail(error, "%s: %s: expected data of its own, found an overlap with %s", g->mapped.path, g->tensors[i].name,
-                               g->tensors[i - 1].name);
+            return gemma4_fail(error, "%s: %s: expected data of its own, found an overlap with %s",
+                               g->mapped.path, g->tensors[i].name, g->tensors[i - 1].name);
     qsort(g->tensors, g->tensor_count, sizeof *g->tensors, compare_names);
     for (size_t i = 1; i < g->tensor_count; i++)
         if (!strcmp(g->tensors[i - 1].name, g->tensors[i].name))
-            return gemma4_fail(error, "%s: %s: expected every tensor once, found it twice", g->mapped.path, g->tensors[i].name);
+            return gemma4_fail(error, "%s: %s: expected every tensor once, found it twice",
+                               g->mapped.path, g->tensors[i].name);
     return 0;
 }
 
-/* Turns offsets into places: the data begin at the next multiple of the alignment behind the header. */
+/* Turns offsets into places: the data begin at the next multiple of the alignment behind the
+ * header. */
 static int place_tensors(cursor *c, const uint64_t *offsets, size_t alignment, gemma4_error *error)
 {
     gemma4_gguf *g = c->gguf;
-    size_t header = (size_t)(c->at - g->mapped.bytes), begin = (header + alignment - 1) / alignment * alignment;
+    size_t header = (size_t)(c->at - g->mapped.bytes),
+           begin = (header + alignment - 1) / alignment * alignment;
     size_t size = begin < g->mapped.size ? g->mapped.size - begin : 0;
     for (size_t i = 0; i < g->tensor_count; i++) {
         gemma4_gguf_tensor *tensor = &g->tensors[i];
         if (offsets[i] % alignment)
-            return gemma4_fail(error, "%s: %s: expected data at a multiple of %zu bytes, found the offset %ju", g->mapped.path, tensor->name,
-                               alignment, (uintmax_t)offsets[i]);
+            return gemma4_fail(
+                error, "%s: %s: expected data at a multiple of %zu bytes, found the offset %ju",
+                g->mapped.path, tensor->name, alignment, (uintmax_t)offsets[i]);
         if (offsets[i] > size || tensor->size > size - offsets[i])
-            return gemma4_fail(error, "%s: %s: expected %zu bytes of data from offset %ju, found a file with %zu bytes of data", g->mapped.path,
-                               tensor->name, tensor->size, (uintmax_t)offsets[i], size);
+            return gemma4_fail(error,
+                               "%s: %s: expected %zu bytes of data from offset %ju, found a file "
+                               "with %zu bytes of data",
+                               g->mapped.path, tensor->name, tensor->size, (uintmax_t)offsets[i],
+                               size);
         tensor->data = g->mapped.bytes + begin + offsets[i];
     }
     return check_tensors(g, error);
@@ -274,7 +301,8 @@ static int take_tensors(cursor *c, uint64_t count, uint64_t *offsets, gemma4_err
         if (take_tensor(c, &g->tensors[c->number], &offsets[c->number], error))
             return -1;
     }
-    return read_alignment(g, &alignment, error) || place_tensors(c, offsets, alignment, error) ? -1 : 0;
+    return read_alignment(g, &alignment, error) || place_tensors(c, offsets, alignment, error) ? -1
+                                                                                               : 0;
 }
 
 /* --- the file --- */
@@ -283,11 +311,16 @@ static int check_magic(const cursor *c, uint64_t magic, uint64_t version, gemma4
 {
     const char *path = c->gguf->mapped.path;
     if (magic != 0x46554747) /* "GGUF" */
-        return gemma4_fail(error, "%s: expected a folder with config.json, or a GGUF file, found a file of another kind", path);
+        return gemma4_fail(
+            error,
+            "%s: expected a folder with config.json, or a GGUF file, found a file of another kind",
+            path);
     if ((version & 0xffff) == 0)
-        return gemma4_fail(error, "%s: expected a little-endian GGUF file, found a big-endian one", path);
+        return gemma4_fail(error, "%s: expected a little-endian GGUF file, found a big-endian one",
+                           path);
     if (version != 2 && version != 3)
-        return gemma4_fail(error, "%s: expected GGUF version 2 or 3, found %ju", path, (uintmax_t)version);
+        return gemma4_fail(error, "%s: expected GGUF version 2 or 3, found %ju", path,
+                           (uintmax_t)version);
     return 0;
 }
 
@@ -297,20 +330,26 @@ static int read_file(gemma4_gguf *g, const char *path, gemma4_error *error)
     if (gemma4_mapped_file_open(&g->mapped, path, error))
         return -1;
     if (g->mapped.size < HEADER_BYTES)
-        return gemma4_fail(error, "%s: expected a folder with config.json, or a GGUF file of at least %d bytes, found %zu bytes", g->mapped.path,
-                           HEADER_BYTES, g->mapped.size);
+        return gemma4_fail(error,
+                           "%s: expected a folder with config.json, or a GGUF file of at least %d "
+                           "bytes, found %zu bytes",
+                           g->mapped.path, HEADER_BYTES, g->mapped.size);
 #ifdef MADV_HUGEPAGE
-    (void)madvise((void *)g->mapped.bytes, g->mapped.size, MADV_HUGEPAGE); /* a wish, as for safetensors */
+    /* a wish, as for safetensors */
+    (void)madvise((void *)g->mapped.bytes, g->mapped.size, MADV_HUGEPAGE);
 #endif
     cursor c = {.gguf = g, .at = g->mapped.bytes, .part = "header", .of = 1};
-    if (take(&c, 4, &magic, error) || take(&c, 4, &version, error) || check_magic(&c, magic, version, error) ||
-        take(&c, 8, &tensors, error) || take(&c, 8, &values, error) || take_values(&c, values, error))
+    if (take(&c, 4, &magic, error) || take(&c, 4, &version, error) ||
+        check_magic(&c, magic, version, error) || take(&c, 8, &tensors, error) ||
+        take(&c, 8, &values, error) || take_values(&c, values, error))
         return -1;
     if (tensors > MAX_TENSORS)
-        return gemma4_fail(error, "%s: expected at most %d tensors, found a count of %ju", g->mapped.path, MAX_TENSORS, (uintmax_t)tensors);
+        return gemma4_fail(error, "%s: expected at most %d tensors, found a count of %ju",
+                           g->mapped.path, MAX_TENSORS, (uintmax_t)tensors);
     g->tensors = calloc((size_t)tensors + 1, sizeof *g->tensors);
     offsets = calloc((size_t)tensors + 1, sizeof *offsets);
-    int status = g->tensors && offsets ? take_tensors(&c, tensors, offsets, error) : gemma4_fail(error, "%s: out of memory", g->mapped.path);
+    int status = g->tensors && offsets ? take_tensors(&c, tensors, offsets, error)
+                                       : gemma4_fail(error, "%s: out of memory", g->mapped.path);
     free(offsets);
     return status;
 }

@@ -36,8 +36,8 @@ static const struct {
     {"layer_scalar", "layer_output_scale.weight"},
 };
 
-/* What else may stand in the file: the angles' factors, which the config has read; what only changes how activations are quantised; what
- * belongs to vision and audio. */
+/* What else may stand in the file: the angles' factors, which the config has read; what only
+ * changes how activations are quantised; what belongs to vision and audio. */
 static const char *const passed_over[] = {"rope_freqs.weight", "v.", "mm.", "a."};
 #define INPUT_SCALE ".input_scale"
 
@@ -92,20 +92,22 @@ static bool same_shape(const size_t *a, size_t a_rank, const size_t *b, size_t b
     return a_rank == b_rank && !memcmp(a, b, a_rank * sizeof *a);
 }
 
-static int check_shape(const binding *b, const gemma4_gguf_tensor *tensor, const size_t *shape, size_t rank, gemma4_error *error)
+static int check_shape(const binding *b, const gemma4_gguf_tensor *tensor, const size_t *shape,
+                       size_t rank, gemma4_error *error)
 {
     char expected[96], found[96];
     if (same_shape(tensor->shape, tensor->rank, shape, rank))
         return 0;
     format_shape(shape, rank, expected);
     format_shape(tensor->shape, tensor->rank, found);
-    return gemma4_fail(error, "%s: %s: expected shape %s, found %s", gemma4_gguf_path(b->gguf), tensor->name, expected, found);
+    return gemma4_fail(error, "%s: %s: expected shape %s, found %s", gemma4_gguf_path(b->gguf),
+                       tensor->name, expected, found);
 }
 
-/* The factor that stands beside a weight, as of NVFP4: X.scale for X.weight, one number or one for each matrix. The names that are weights
- * themselves are none. */
-static int bind_scale(binding *b, const gemma4_tensor_spec *spec, const char *name, size_t matrices, gemma4_quantised_part *part,
-                      gemma4_error *error)
+/* The factor that stands beside a weight, as of NVFP4: X.scale for X.weight, one number or one for
+ * each matrix. The names that are weights themselves are none. */
+static int bind_scale(binding *b, const gemma4_tensor_spec *spec, const char *name, size_t matrices,
+                      gemma4_quantised_part *part, gemma4_error *error)
 {
     char scale[NAME_SIZE];
     size_t length = strlen(name) - strlen(".weight");
@@ -116,34 +118,42 @@ static int bind_scale(binding *b, const gemma4_tensor_spec *spec, const char *na
     const gemma4_gguf_tensor *tensor = find(b, spec, scale);
     if (!tensor)
         return 0;
-    if (tensor->type->dtype != GEMMA4_F32 || tensor->rank != 1 || (tensor->shape[0] != 1 && tensor->shape[0] != matrices))
-        return gemma4_fail(error, "%s: %s: expected [1] or [%zu] F32, found another tensor", gemma4_gguf_path(b->gguf), tensor->name, matrices);
+    if (tensor->type->dtype != GEMMA4_F32 || tensor->rank != 1 ||
+        (tensor->shape[0] != 1 && tensor->shape[0] != matrices))
+        return gemma4_fail(error, "%s: %s: expected [1] or [%zu] F32, found another tensor",
+                           gemma4_gguf_path(b->gguf), tensor->name, matrices);
     part->scales = (const float *)tensor->data;
     part->scale_count = tensor->shape[0];
     return 0;
 }
 
 /* One tensor of a weight. */
-static int bind_part(binding *b, const gemma4_tensor_spec *spec, const char *name, const size_t *shape, gemma4_quantised_part *part,
-                     gemma4_error *error)
+static int bind_part(binding *b, const gemma4_tensor_spec *spec, const char *name,
+                     const size_t *shape, gemma4_quantised_part *part, gemma4_error *error)
 {
     const gemma4_gguf_tensor *tensor = find(b, spec, name);
     if (!tensor)
-        return gemma4_fail(error, spec->layer < 0 ? "%s: expected the tensor %s, found none" : "%s: expected the tensor %s in layer %d, found none",
+        return gemma4_fail(error,
+                           spec->layer < 0 ? "%s: expected the tensor %s, found none"
+                                           : "%s: expected the tensor %s in layer %d, found none",
                            gemma4_gguf_path(b->gguf), name, spec->layer);
     if (check_shape(b, tensor, shape, spec->rank, error))
         return -1;
     if (spec->rank == 1 && tensor->type->dtype == GEMMA4_QUANTISED)
-        return gemma4_fail(error, "%s: %s: expected F32, F16 or BF16, found %s", gemma4_gguf_path(b->gguf), tensor->name, tensor->type->name);
+        return gemma4_fail(error, "%s: %s: expected F32, F16 or BF16, found %s",
+                           gemma4_gguf_path(b->gguf), tensor->name, tensor->type->name);
     size_t rows = 1;
     for (size_t i = 0; i + 1 < spec->rank; i++)
         rows *= shape[i];
-    *part = (gemma4_quantised_part){.type = tensor->type, .data = tensor->data, .row_bytes = tensor->size / rows};
-    return spec->rank == 1 ? 0 : bind_scale(b, spec, name, spec->rank == 3 ? shape[0] : 1, part, error);
+    *part = (gemma4_quantised_part){
+        .type = tensor->type, .data = tensor->data, .row_bytes = tensor->size / rows};
+    return spec->rank == 1 ? 0
+                           : bind_scale(b, spec, name, spec->rank == 3 ? shape[0] : 1, part, error);
 }
 
 /* The experts' gate and up are one tensor, as published, or two. */
-static int bind_parts(binding *b, const gemma4_tensor_spec *spec, gemma4_quantised *weight, gemma4_error *error)
+static int bind_parts(binding *b, const gemma4_tensor_spec *spec, gemma4_quantised *weight,
+                      gemma4_error *error)
 {
     const char *name = gguf_name(spec);
     bool gate_up = !strcmp(name, "ffn_gate_up_exps.weight");
@@ -155,7 +165,9 @@ static int bind_parts(binding *b, const gemma4_tensor_spec *spec, gemma4_quantis
     weight->rows = half[1];
     weight->part_count = 2;
     return bind_part(b, spec, "ffn_gate_exps.weight", half, &weight->parts[0], error) ||
-           bind_part(b, spec, "ffn_up_exps.weight", half, &weight->parts[1], error) ? -1 : 0;
+                   bind_part(b, spec, "ffn_up_exps.weight", half, &weight->parts[1], error)
+               ? -1
+               : 0;
 }
 
 static int bind_weight(binding *b, const gemma4_tensor_spec *spec, gemma4_error *error)
@@ -165,7 +177,8 @@ static int bind_weight(binding *b, const gemma4_tensor_spec *spec, gemma4_error 
         return -1;
     const gemma4_quantised_part *part = &weight.parts[0];
     gemma4_weight *bound = gemma4_spec_weight(b->model, spec);
-    *bound = (gemma4_weight){.dtype = part->type->dtype, .data = part->data, .rows = spec->rows, .cols = spec->cols};
+    *bound = (gemma4_weight){
+        .dtype = part->type->dtype, .data = part->data, .rows = spec->rows, .cols = spec->cols};
     if (bound->dtype == GEMMA4_QUANTISED || weight.part_count > 1 || part->scales) {
         gemma4_quantised *kept = &b->model->quantised[b->model->quantised_count++];
         *kept = weight;
@@ -188,9 +201,12 @@ static bool is_passed_over(const char *name)
 static int check_output(const binding *b, const gemma4_gguf_tensor *output, gemma4_error *error)
 {
     const gemma4_gguf_tensor *table = gemma4_gguf_find(b->gguf, "token_embd.weight");
-    if (table && output->type == table->type && output->size == table->size && !memcmp(output->data, table->data, table->size))
+    if (table && output->type == table->type && output->size == table->size &&
+        !memcmp(output->data, table->data, table->size))
         return 0;
-    return gemma4_fail(error, "%s: output.weight: expected a copy of token_embd.weight (tied embeddings), found another tensor",
+    return gemma4_fail(error,
+                       "%s: output.weight: expected a copy of token_embd.weight (tied embeddings), "
+                       "found another tensor",
                        gemma4_gguf_path(b->gguf));
 }
 
@@ -201,8 +217,10 @@ static int check_unused(const binding *b, gemma4_error *error)
         if (b->used[i] || is_passed_over(tensor->name))
             continue;
         if (strcmp(tensor->name, "output.weight"))
-            return gemma4_fail(error, "%s: %s: expected only the tensors that the metadata imply, found this one too",
-                               gemma4_gguf_path(b->gguf), tensor->name);
+            return gemma4_fail(
+                error,
+                "%s: %s: expected only the tensors that the metadata imply, found this one too",
+                gemma4_gguf_path(b->gguf), tensor->name);
         if (check_output(b, tensor, error))
             return -1;
     }
@@ -215,7 +233,9 @@ int gemma4_gguf_bind(gemma4_model *model, gemma4_error *error)
     size_t count = gemma4_tensor_spec_count(&model->config);
     model->quantised = calloc(count, sizeof *model->quantised);
     b.used = calloc(gemma4_gguf_tensor_count(b.gguf) + 1, sizeof *b.used);
-    int status = model->quantised && b.used ? 0 : gemma4_fail(error, "%s: out of memory", gemma4_gguf_path(b.gguf));
+    int status = model->quantised && b.used
+                     ? 0
+                     : gemma4_fail(error, "%s: out of memory", gemma4_gguf_path(b.gguf));
     for (size_t i = 0; i < count && !status; i++) {
         gemma4_tensor_spec spec = gemma4_tensor_spec_at(&model->config, i);
         status = bind_weight(&b, &spec, error);

@@ -1,4 +1,5 @@
-/* What stands in a GGUF file that has been checked: tensors by number, and metadata as integers, numbers and strings. */
+/* What stands in a GGUF file that has been checked: tensors by number, and metadata as integers,
+ * numbers and strings. */
 #include <math.h>
 #include <stdio.h>
 #include <string.h>
@@ -38,31 +39,35 @@ const gemma4_gguf_value *gemma4_gguf_value_at(const gemma4_gguf *g, size_t index
 /* A value as it is printed in messages. */
 static void describe(const gemma4_gguf_value *value, char text[64])
 {
-    static const char *const names[GEMMA4_GGUF_KINDS] = {"uint8", "int8", "uint16", "int16", "uint32", "int32", "float32", "bool", "string",
-                                                         "array", "uint64", "int64", "float64"};
+    static const char *const names[GEMMA4_GGUF_KINDS] = {
+        "uint8", "int8",   "uint16", "int16",  "uint32", "int32",  "float32",
+        "bool",  "string", "array",  "uint64", "int64",  "float64"};
     if (value->is_array)
         snprintf(text, 64, "an array of %zu %s", value->count, names[value->kind]);
     else if (value->kind == GEMMA4_GGUF_STRING) {
         uint64_t length;
         memcpy(&length, value->data, sizeof length);
-        snprintf(text, 64, "\"%.*s\"", length < 40 ? (int)length : 40, (const char *)value->data + sizeof length);
+        snprintf(text, 64, "\"%.*s\"", length < 40 ? (int)length : 40,
+                 (const char *)value->data + sizeof length);
     } else
         snprintf(text, 64, "a %s", names[value->kind]);
 }
 
-int gemma4_gguf_fail(const gemma4_gguf *g, const gemma4_gguf_value *value, const char *what, gemma4_error *error)
+int gemma4_gguf_fail(const gemma4_gguf *g, const gemma4_gguf_value *value, const char *what,
+                     gemma4_error *error)
 {
     char found[64];
     describe(value, found);
-    return gemma4_fail(error, "%s: %s: expected %s, found %s", g->mapped.path, value->key, what, found);
+    return gemma4_fail(error, "%s: %s: expected %s, found %s", g->mapped.path, value->key, what,
+                       found);
 }
 
-#define ITEM(type)                                                             \
-    {                                                                          \
-        type item;                                                             \
-        memcpy(&item, value->data + index * sizeof item, sizeof item);         \
-        *number = item;                                                        \
-        return true;                                                           \
+#define ITEM(type)                                                     \
+    {                                                                  \
+        type item;                                                     \
+        memcpy(&item, value->data + index * sizeof item, sizeof item); \
+        *number = item;                                                \
+        return true;                                                   \
     }
 
 /* False where it is no integer, or one above INT64_MAX. */
@@ -99,21 +104,23 @@ static bool float_at(const gemma4_gguf_value *value, size_t index, double *numbe
     }
 }
 
-int gemma4_gguf_integer(const gemma4_gguf *g, const gemma4_gguf_value *value, size_t index, int64_t low, int64_t high,
-                        int64_t *number, gemma4_error *error)
+int gemma4_gguf_integer(const gemma4_gguf *g, const gemma4_gguf_value *value, size_t index,
+                        int64_t low, int64_t high, int64_t *number, gemma4_error *error)
 {
     char what[80];
     if (integer_at(value, index, number)) {
         if (*number >= low && *number <= high)
             return 0;
-        return gemma4_fail(error, "%s: %s: expected an integer from %jd to %jd, found %jd", g->mapped.path, value->key, (intmax_t)low,
-                           (intmax_t)high, (intmax_t)*number);
+        return gemma4_fail(error, "%s: %s: expected an integer from %jd to %jd, found %jd",
+                           g->mapped.path, value->key, (intmax_t)low, (intmax_t)high,
+                           (intmax_t)*number);
     }
     snprintf(what, sizeof what, "an integer from %jd to %jd", (intmax_t)low, (intmax_t)high);
     return gemma4_gguf_fail(g, value, what, error);
 }
 
-int gemma4_gguf_number(const gemma4_gguf *g, const gemma4_gguf_value *value, size_t index, double *number, gemma4_error *error)
+int gemma4_gguf_number(const gemma4_gguf *g, const gemma4_gguf_value *value, size_t index,
+                       double *number, gemma4_error *error)
 {
     int64_t integer;
     if (float_at(value, index, number) && isfinite(*number))

@@ -10,7 +10,8 @@
 enum { TEMPORARIES = 16, MAPPINGS = 512, PATH_BYTES = 4200 };
 enum { FREE, FILLING, IN_USE };
 
-/* The handlers read these, whenever they are called: an entry counts when its state says so, which is set last and taken back first. */
+/* The handlers read these, whenever they are called: an entry counts when its state says so, which
+ * is set last and taken back first. */
 static struct temporary {
     atomic_int state;
     pid_t owner; /* a child that was forked meanwhile must not remove it */
@@ -85,7 +86,8 @@ static void remove_temporaries(void)
             unlink(temporaries[i].path);
 }
 
-/* Appends text. A file name comes from whoever named the file: control characters must not reach the terminal. */
+/* Appends text. A file name comes from whoever named the file: control characters must not reach
+ * the terminal. */
 static void say(char *line, size_t size, size_t *used, const char *text)
 {
     for (; *text && *used + 1 < size; text++)
@@ -112,7 +114,8 @@ static void say_cut_short(const char *path)
         say(line, size, &used, ": ");
     }
     say(line, size, &used, path);
-    say(line, size, &used, ": expected a file that stays as it is, found it cut short while it was read");
+    say(line, size, &used,
+        ": expected a file that stays as it is, found it cut short while it was read");
     if (message)
         return;
     line[used++] = '\n';
@@ -151,12 +154,14 @@ void gemma4_guard_message(char *memory, size_t size)
 
 void gemma4_guard_install(const char *program)
 {
-    struct sigaction action = {.sa_handler = on_deadly}, bus = {.sa_sigaction = on_bus_error, .sa_flags = SA_SIGINFO}, old;
+    struct sigaction action = {.sa_handler = on_deadly},
+                     bus = {.sa_sigaction = on_bus_error, .sa_flags = SA_SIGINFO}, old;
     program_name = program;
     sigemptyset(&action.sa_mask);
     sigemptyset(&bus.sa_mask);
     for (size_t i = 0; i < sizeof deadly / sizeof *deadly; i++)
-        if (sigaction(deadly[i], NULL, &old) == 0 && old.sa_handler != SIG_IGN) /* nohup, and shells' background jobs */
+        /* nohup, and shells' background jobs */
+        if (sigaction(deadly[i], NULL, &old) == 0 && old.sa_handler != SIG_IGN)
             sigaction(deadly[i], &action, NULL);
     sigaction(SIGBUS, &bus, NULL);
     signal(SIGXFSZ, SIG_IGN);

@@ -1,5 +1,5 @@
-/* An HDF5 file driver that reads a descriptor which is open already: libhdf5's own would open the file by its name, which the sandbox
- * that it runs in does not let it do. */
+/* An HDF5 file driver that reads a descriptor which is open already: libhdf5's own would open the
+ * file by its name, which the sandbox that it runs in does not let it do. */
 #include "reader_internal.h"
 
 #include <errno.h>
@@ -19,7 +19,8 @@ typedef struct descriptor_file {
     haddr_t end_of_file, end_of_addresses;
 } descriptor_file;
 
-/* What H5Pset_driver is given. The size is asked for before the sandbox closes, in which there is no fstat. */
+/* What H5Pset_driver is given. The size is asked for before the sandbox closes, in which there is
+ * no fstat. */
 typedef struct descriptor_info {
     int descriptor;
     haddr_t size;
@@ -73,7 +74,8 @@ static haddr_t end_of_file(const H5FD_t *shared, H5FD_mem_t type)
 }
 
 /* As libhdf5's own driver: what lies behind the end reads as zeros. */
-static herr_t read_at(H5FD_t *shared, H5FD_mem_t type, hid_t transfer, haddr_t address, size_t size, void *buffer)
+static herr_t read_at(H5FD_t *shared, H5FD_mem_t type, hid_t transfer, haddr_t address, size_t size,
+                      void *buffer)
 {
     const descriptor_file *file = (const descriptor_file *)shared;
     unsigned char *to = buffer;
@@ -95,7 +97,8 @@ static herr_t read_at(H5FD_t *shared, H5FD_mem_t type, hid_t transfer, haddr_t a
     return 0;
 }
 
-static herr_t refuse_write(H5FD_t *shared, H5FD_mem_t type, hid_t transfer, haddr_t address, size_t size, const void *buffer)
+static herr_t refuse_write(H5FD_t *shared, H5FD_mem_t type, hid_t transfer, haddr_t address,
+                           size_t size, const void *buffer)
 {
     (void)shared;
     (void)type;
@@ -144,7 +147,8 @@ int gemma4_hdf5_descriptor_prepare(int file)
 hid_t gemma4_hdf5_descriptor_access(int file)
 {
     hid_t access = H5Pcreate(H5P_FILE_ACCESS);
-    if (access >= 0 && file == the_file.descriptor && H5Pset_driver(access, driver_id, &the_file) >= 0)
+    if (access >= 0 && file == the_file.descriptor &&
+        H5Pset_driver(access, driver_id, &the_file) >= 0)
         return access;
     H5Pclose(access);
     return H5I_INVALID_HID;

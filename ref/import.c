@@ -1,5 +1,6 @@
-/* Applying a map: each rule looks for its tensor in each layer and each pass; what is found is put together along positions, and shown to
- * activations.c as a source of tensors under the taps' names. */
+/* Applying a map: each rule looks for its tensor in each layer and each pass; what is found is put
+ * together along positions, and shown to activations.c as a source of tensors under the taps'
+ * names. */
 #include "import_internal.h"
 
 #include <stdio.h>
@@ -44,9 +45,10 @@ static void import_close(void *context)
 
 /* --- finding tensors --- */
 
-/* The tensor of the pass that a rule takes in that layer: *index, or the pass' count where there is none. Two that match fail. */
-static int find_tensor(const gemma4_map_rule *rule, const gemma4_config *config, size_t layer, const gemma4_pass *pass, size_t *index,
-                       gemma4_error *error)
+/* The tensor of the pass that a rule takes in that layer: *index, or the pass' count where there is
+ * none. Two that match fail. */
+static int find_tensor(const gemma4_map_rule *rule, const gemma4_config *config, size_t layer,
+                       const gemma4_pass *pass, size_t *index, gemma4_error *error)
 {
     size_t count = gemma4_pass_count(pass);
     *index = count;
@@ -54,15 +56,18 @@ static int find_tensor(const gemma4_map_rule *rule, const gemma4_config *config,
         if (!gemma4_map_matches(rule, config, layer, gemma4_pass_at(pass, i)->name))
             continue;
         if (*index < count)
-            return gemma4_fail(error, "%s: rule %s: expected one tensor that matches '%.80s' in layer %zu, found %s and %s",
-                               gemma4_pass_path(pass), rule->name, rule->from, layer, gemma4_pass_at(pass, *index)->name,
-                               gemma4_pass_at(pass, i)->name);
+            return gemma4_fail(error,
+                               "%s: rule %s: expected one tensor that matches '%.80s' in layer "
+                               "%zu, found %s and %s",
+                               gemma4_pass_path(pass), rule->name, rule->from, layer,
+                               gemma4_pass_at(pass, *index)->name, gemma4_pass_at(pass, i)->name);
         *index = i;
     }
     return 0;
 }
 
-static int add_part(gemma4_import_item *item, const gemma4_import_state *s, const gemma4_import_context *context, size_t pass_index,
+static int add_part(gemma4_import_item *item, const gemma4_import_state *s,
+                    const gemma4_import_context *context, size_t pass_index,
                     const gemma4_stored_tensor *tensor, gemma4_error *error)
 {
     gemma4_import_part *parts = realloc(item->parts, (item->part_count + 1) * sizeof *parts);
@@ -74,12 +79,14 @@ static int add_part(gemma4_import_item *item, const gemma4_import_state *s, cons
     if (!parts || !pass_of)
         return gemma4_fail(error, "%s: out of memory", gemma4_import_path(s));
     item->pass_of[item->part_count] = pass_index;
-    return gemma4_import_fit(context, &s->map->rules[item->rule], item->layer, item->place, s->foreign.passes[pass_index], tensor,
-                             &parts[item->part_count++], error);
+    return gemma4_import_fit(context, &s->map->rules[item->rule], item->layer, item->place,
+                             s->foreign.passes[pass_index], tensor, &parts[item->part_count++],
+                             error);
 }
 
 /* Parts of one tap must be alike but for their rows; keys, which grow from pass to pass, may be. */
-static int check_alike(const gemma4_import_state *s, const gemma4_import_item *item, gemma4_error *error)
+static int check_alike(const gemma4_import_state *s, const gemma4_import_item *item,
+                       gemma4_error *error)
 {
     const gemma4_import_part *first = &item->parts[0];
     for (size_t i = 1; i < item->part_count; i++) {
@@ -90,14 +97,17 @@ static int check_alike(const gemma4_import_state *s, const gemma4_import_item *i
                      (s->map->rules[item->rule].target == GEMMA4_MAP_TAP &&
                       gemma4_tap_describe(s->map->rules[item->rule].tap)->shape[l - 1] == 'T');
         if (!alike)
-            return gemma4_fail(error, "%s: %s: rule %s: expected the type and lengths of %s, found others", gemma4_pass_path(part->pass),
-                               part->tensor->name, s->map->rules[item->rule].name, gemma4_pass_path(first->pass));
+            return gemma4_fail(error,
+                               "%s: %s: rule %s: expected the type and lengths of %s, found others",
+                               gemma4_pass_path(part->pass), part->tensor->name,
+                               s->map->rules[item->rule].name, gemma4_pass_path(first->pass));
     }
     return 0;
 }
 
 /* Applies one rule in one layer to all passes. An item without parts is none. */
-static int apply(gemma4_import_state *s, const gemma4_import_context *context, gemma4_import_item *item, gemma4_error *error)
+static int apply(gemma4_import_state *s, const gemma4_import_context *context,
+                 gemma4_import_item *item, gemma4_error *error)
 {
     const gemma4_map_rule *rule = &s->map->rules[item->rule];
     for (size_t p = 0; p < s->foreign.count; p++) {
@@ -118,17 +128,22 @@ static int apply(gemma4_import_state *s, const gemma4_import_context *context, g
     return item->part_count ? check_alike(s, item, error) : 0;
 }
 
-static int refuse_two_rules(const gemma4_import_state *s, const gemma4_import_item *item, gemma4_error *error)
+static int refuse_two_rules(const gemma4_import_state *s, const gemma4_import_item *item,
+                            gemma4_error *error)
 {
     for (size_t i = 0; i < s->item_count; i++)
         if (!strcmp(s->items[i].name, item->name))
-            return gemma4_fail(error, "%s:%zu: %s: expected one rule that finds a tensor for it, found the one of line %zu too (%s and %s)",
-                               s->map->path, s->map->rules[item->rule].node->line, item->name, s->map->rules[s->items[i].rule].node->line,
+            return gemma4_fail(error,
+                               "%s:%zu: %s: expected one rule that finds a tensor for it, found "
+                               "the one of line %zu too (%s and %s)",
+                               s->map->path, s->map->rules[item->rule].node->line, item->name,
+                               s->map->rules[s->items[i].rule].node->line,
                                s->items[i].parts[0].tensor->name, item->parts[0].tensor->name);
     return 0;
 }
 
-static int apply_in_layer(gemma4_import_state *s, size_t rule_index, size_t layer, gemma4_error *error)
+static int apply_in_layer(gemma4_import_state *s, size_t rule_index, size_t layer,
+                          gemma4_error *error)
 {
     const gemma4_map_rule *rule = &s->map->rules[rule_index];
     const gemma4_import_context context = {s->config, s->positions};
@@ -143,7 +158,8 @@ static int apply_in_layer(gemma4_import_state *s, size_t rule_index, size_t laye
     if (!items)
         return gemma4_fail(error, "%s: out of memory", gemma4_import_path(s));
     s->items = items;
-    if (apply(s, &context, &item, error) || (item.part_count && refuse_two_rules(s, &item, error))) {
+    if (apply(s, &context, &item, error) ||
+        (item.part_count && refuse_two_rules(s, &item, error))) {
         free_item(&item);
         return -1;
     }
@@ -156,7 +172,8 @@ static int apply_rules(gemma4_import_state *s, bool tokens, gemma4_error *error)
 {
     for (size_t r = 0; r < s->map->rule_count; r++) {
         const gemma4_map_rule *rule = &s->map->rules[r];
-        bool per_layer = rule->target == GEMMA4_MAP_TAP && gemma4_tap_describe(rule->tap)->per_layer;
+        bool per_layer =
+            rule->target == GEMMA4_MAP_TAP && gemma4_tap_describe(rule->tap)->per_layer;
         if ((rule->target == GEMMA4_MAP_TOKENS) != tokens)
             continue;
         for (size_t layer = 0; layer < (per_layer ? s->config->num_hidden_layers : 1); layer++)
@@ -223,10 +240,13 @@ static int begin(gemma4_import_state *s, gemma4_error *error)
 {
     s->lengths = calloc(s->foreign.count + 1, sizeof *s->lengths);
     s->taken = calloc(s->foreign.count + 1, sizeof *s->taken);
-    s->log = (gemma4_import_log){.map = s->map, .passes = s->foreign.count, .uses = calloc(s->map->rule_count, sizeof *s->log.uses)};
+    s->log = (gemma4_import_log){.map = s->map,
+                                 .passes = s->foreign.count,
+                                 .uses = calloc(s->map->rule_count, sizeof *s->log.uses)};
     bool memory = s->lengths && s->taken && s->log.uses;
     for (size_t p = 0; memory && p < s->foreign.count; p++)
-        memory = (s->taken[p] = calloc(gemma4_pass_count(s->foreign.passes[p]) + 1, sizeof **s->taken)) != NULL;
+        memory = (s->taken[p] = calloc(gemma4_pass_count(s->foreign.passes[p]) + 1,
+                                       sizeof **s->taken)) != NULL;
     for (size_t r = 0; memory && r < s->map->rule_count; r++)
         s->log.uses[r].rule = &s->map->rules[r];
     return memory ? 0 : gemma4_fail(error, "%s: out of memory", gemma4_import_path(s));
@@ -234,11 +254,13 @@ static int begin(gemma4_import_state *s, gemma4_error *error)
 
 static int import_all(gemma4_import_state *s, const gemma4_given_tokens *given, gemma4_error *error)
 {
-    if (begin(s, error) || apply_rules(s, true, error) || gemma4_import_measure_tokens(s, given, error) || apply_rules(s, false, error) ||
+    if (begin(s, error) || apply_rules(s, true, error) ||
+        gemma4_import_measure_tokens(s, given, error) || apply_rules(s, false, error) ||
         gemma4_import_measure_taps(s, error))
         return -1;
     for (size_t i = 0; i < s->item_count; i++)
-        if (s->map->rules[s->items[i].rule].target == GEMMA4_MAP_TAP && gemma4_import_place_rows(s, &s->items[i], error))
+        if (s->map->rules[s->items[i].rule].target == GEMMA4_MAP_TAP &&
+            gemma4_import_place_rows(s, &s->items[i], error))
             return -1;
     s->log.positions_given = given && !gemma4_import_find(s, "positions");
     gemma4_import_write_schedule(s);
@@ -250,16 +272,21 @@ static int refuse_nothing(const gemma4_import_state *s, gemma4_error *error)
 {
     bool tokens = s->log.tokens_given || gemma4_import_find(s, "tokens");
     if (s->item_count == 0)
-        return gemma4_fail(error, "%s: expected tensors that rules of %s take, found none: %zu others (%s%s)", gemma4_import_path(s),
-                           s->map->path, s->log.names, s->log.untaken_count ? s->log.untaken[0] : "...",
-                           s->log.untaken_count > 1 ? ", ..." : "");
+        return gemma4_fail(
+            error, "%s: expected tensors that rules of %s take, found none: %zu others (%s%s)",
+            gemma4_import_path(s), s->map->path, s->log.names,
+            s->log.untaken_count ? s->log.untaken[0] : "...",
+            s->log.untaken_count > 1 ? ", ..." : "");
     return tokens ? 0
-                  : gemma4_fail(error, "%s: tokens: expected a rule of %s to find the input ids (or a case, which says them), found none",
+                  : gemma4_fail(error,
+                                "%s: tokens: expected a rule of %s to find the input ids (or a "
+                                "case, which says them), found none",
                                 gemma4_import_path(s), s->map->path);
 }
 
-gemma4_activations *gemma4_import(const char *const *paths, size_t count, const gemma4_map *map, const gemma4_config *config,
-                                  const gemma4_given_tokens *given, const gemma4_import_log **log, gemma4_error *error)
+gemma4_activations *gemma4_import(const char *const *paths, size_t count, const gemma4_map *map,
+                                  const gemma4_config *config, const gemma4_given_tokens *given,
+                                  const gemma4_import_log **log, gemma4_error *error)
 {
     gemma4_import_state *s = calloc(1, sizeof *s);
     if (!s) {

@@ -13,7 +13,8 @@ typedef struct fitting {
     gemma4_import_part *part;
     char letters[GEMMA4_IMPORT_LETTERS + 1]; /* "thd" */
     size_t lengths[GEMMA4_IMPORT_LETTERS];   /* by the config; 0: not known, the position */
-    gemma4_map_axis axes[8];                 /* of the tensor, those that the rule does not speak of among them */
+    gemma4_map_axis axes[8];                 /* of the tensor, those that the rule does not speak of
+                                                among them */
     gemma4_error *error;
 } fitting;
 
@@ -21,7 +22,8 @@ static void write_shape(const gemma4_stored_tensor *tensor, char *text, size_t s
 {
     size_t used = (size_t)snprintf(text, size, "[");
     for (size_t i = 0; i < tensor->rank && used < size; i++)
-        used += (size_t)snprintf(text + used, size - used, "%s%zu", i ? ", " : "", tensor->shape[i]);
+        used +=
+            (size_t)snprintf(text + used, size - used, "%s%zu", i ? ", " : "", tensor->shape[i]);
     if (used < size)
         snprintf(text + used, size - used, "]");
 }
@@ -30,15 +32,18 @@ static int fail_axes(const fitting *f, const char *expected)
 {
     char shape[120];
     write_shape(f->tensor, shape, sizeof shape);
-    return gemma4_fail(f->error, "%s: %s: rule %s: expected %s, found %s", f->path, f->tensor->name, f->rule->name, expected, shape);
+    return gemma4_fail(f->error, "%s: %s: rule %s: expected %s, found %s", f->path, f->tensor->name,
+                       f->rule->name, expected, shape);
 }
 
 static void know_letters(fitting *f)
 {
     size_t dims[2] = {1, 1}, count = 0;
-    const char *shape = f->rule->target == GEMMA4_MAP_TAP ? gemma4_tap_describe(f->rule->tap)->shape : "";
+    const char *shape =
+        f->rule->target == GEMMA4_MAP_TAP ? gemma4_tap_describe(f->rule->tap)->shape : "";
     if (*shape)
-        count = gemma4_tap_dims(f->context->config, f->rule->tap, f->layer, f->context->positions, dims);
+        count = gemma4_tap_dims(f->context->config, f->rule->tap, f->layer, f->context->positions,
+                                dims);
     f->letters[0] = 't';
     f->lengths[0] = f->context->positions;
     for (size_t i = 0; i < count; i++) {
@@ -80,7 +85,8 @@ static int default_axes(fitting *f)
     bool merged = whole == 3 && leads_with_ones(f->tensor, 2);
     if (merged && leads_with_ones(f->tensor, 3)) { /* [1, T, H*D], or [T, H, D] of one position? */
         const size_t *last = &f->tensor->shape[rank - 1];
-        merged = last[0] == f->lengths[1] * f->lengths[2] && !(last[0] == f->lengths[2] && last[-1] == f->lengths[1]);
+        merged = last[0] == f->lengths[1] * f->lengths[2] &&
+                 !(last[0] == f->lengths[2] && last[-1] == f->lengths[1]);
     }
     if (f->rule->split_count)
         merged = whole == 3;
@@ -119,14 +125,16 @@ static int rule_axes(fitting *f)
 
 /* --- one axis --- */
 
-static int resolve_bound(const fitting *f, const gemma4_map_bound *bound, size_t length, int64_t *value)
+static int resolve_bound(const fitting *f, const gemma4_map_bound *bound, size_t length,
+                         int64_t *value)
 {
     *value = bound->number;
     if (bound->letter) {
         *value = (int64_t)f->lengths[which_letter(f, bound->letter)];
         if (*value == 0)
-            return gemma4_fail(f->error, "%s: %s: rule %s: slice: the number of positions is not known here", f->path, f->tensor->name,
-                               f->rule->name);
+            return gemma4_fail(f->error,
+                               "%s: %s: rule %s: slice: the number of positions is not known here",
+                               f->path, f->tensor->name, f->rule->name);
     } else if (bound->number < 0) {
         *value += (int64_t)length;
     }
@@ -152,8 +160,11 @@ static int cut_axis(const fitting *f, const gemma4_map_axis *axis, size_t i)
     if (begin < 0 || begin >= end || end > (int64_t)length) {
         char shape[120];
         write_shape(f->tensor, shape, sizeof shape);
-        return gemma4_fail(f->error, "%s: %s: rule %s: axis %s: expected a slice within 0 ... %zu, found [%lld, %lld] in %s", f->path,
-                           f->tensor->name, f->rule->name, axis->written, length, (long long)begin, (long long)end, shape);
+        return gemma4_fail(
+            f->error,
+            "%s: %s: rule %s: axis %s: expected a slice within 0 ... %zu, found [%lld, %lld] in %s",
+            f->path, f->tensor->name, f->rule->name, axis->written, length, (long long)begin,
+            (long long)end, shape);
     }
     f->part->start[i] = (size_t)begin;
     f->part->extent[i] = (size_t)(end - begin);
@@ -175,8 +186,9 @@ static int split_axis(const fitting *f, size_t i)
         }
         total += dims[0] * dims[1];
         if (used < sizeof widths)
-            used += (size_t)snprintf(widths + used, sizeof widths - used, "%s%s %zu", s ? " + " : "", gemma4_tap_describe(tap)->name,
-                                     dims[0] * dims[1]);
+            used +=
+                (size_t)snprintf(widths + used, sizeof widths - used, "%s%s %zu", s ? " + " : "",
+                                 gemma4_tap_describe(tap)->name, dims[0] * dims[1]);
     }
     if (f->tensor->shape[i] != total) {
         char expected[240];
@@ -191,8 +203,8 @@ static int split_axis(const fitting *f, size_t i)
 /* Whether the axis holds all that the tap has beside the position. */
 static bool is_split(const fitting *f, const gemma4_map_axis *axis)
 {
-    return f->rule->split_count && axis->letters[0] != 't' && strchr(f->letters, axis->letters[0]) &&
-           strlen(axis->letters) == f->part->rank - 1;
+    return f->rule->split_count && axis->letters[0] != 't' &&
+           strchr(f->letters, axis->letters[0]) && strlen(axis->letters) == f->part->rank - 1;
 }
 
 /* The letters of an axis: all but the slowest are as long as the config says. */
@@ -206,7 +218,8 @@ static int place_letters(const fitting *f, const gemma4_map_axis *axis, size_t i
         if (c == 0) {
             if (within == 0 || f->part->extent[i] % within) {
                 char expected[80];
-                snprintf(expected, sizeof expected, "axis %s to be a multiple of %zu", axis->written, within);
+                snprintf(expected, sizeof expected, "axis %s to be a multiple of %zu",
+                         axis->written, within);
                 return fail_axes(f, expected);
             }
             length = f->part->extent[i] / within;
@@ -219,10 +232,12 @@ static int place_letters(const fitting *f, const gemma4_map_axis *axis, size_t i
     return 0;
 }
 
-/* The tap's two axes in one, and that one not what the config says: shown as it is, for the judge to say what is wrong. */
+/* The tap's two axes in one, and that one not what the config says: shown as it is, for the judge
+ * to say what is wrong. */
 static bool stays_merged(const fitting *f, const gemma4_map_axis *axis, size_t i)
 {
-    return !f->rule->has_axes && strlen(axis->letters) == 2 && f->part->extent[i] != f->lengths[1] * f->lengths[2];
+    return !f->rule->has_axes && strlen(axis->letters) == 2 &&
+           f->part->extent[i] != f->lengths[1] * f->lengths[2];
 }
 
 static int fit_axis(fitting *f, size_t i)
@@ -244,20 +259,26 @@ static int fit_type(const fitting *f)
     const gemma4_stored_tensor *tensor = f->tensor;
     f->part->element = tensor->element;
     if (f->rule->bfloat16) {
-        bool bits = tensor->element == GEMMA4_ELEMENT_U16 || tensor->element == GEMMA4_ELEMENT_I16 || tensor->bits_16;
+        bool bits = tensor->element == GEMMA4_ELEMENT_U16 ||
+                    tensor->element == GEMMA4_ELEMENT_I16 || tensor->bits_16;
         if (!bits && tensor->element != GEMMA4_ELEMENT_BF16)
-            return gemma4_fail(f->error, "%s: %s: rule %s: expected bfloat16 in elements of 16 bits, found %s", f->path, tensor->name,
-                               f->rule->name, gemma4_element_describe(tensor->element)->name);
+            return gemma4_fail(
+                f->error, "%s: %s: rule %s: expected bfloat16 in elements of 16 bits, found %s",
+                f->path, tensor->name, f->rule->name,
+                gemma4_element_describe(tensor->element)->name);
         f->part->element = GEMMA4_ELEMENT_BF16;
         return 0;
     }
     if (tensor->problem[0])
-        return gemma4_fail(f->error, "%s: %s: rule %s: %s", f->path, tensor->name, f->rule->name, tensor->problem);
+        return gemma4_fail(f->error, "%s: %s: rule %s: %s", f->path, tensor->name, f->rule->name,
+                           tensor->problem);
     return 0;
 }
 
-int gemma4_import_fit(const gemma4_import_context *context, const gemma4_map_rule *rule, size_t layer, size_t place, gemma4_pass *pass,
-                      const gemma4_stored_tensor *tensor, gemma4_import_part *part, gemma4_error *error)
+int gemma4_import_fit(const gemma4_import_context *context, const gemma4_map_rule *rule,
+                      size_t layer, size_t place, gemma4_pass *pass,
+                      const gemma4_stored_tensor *tensor, gemma4_import_part *part,
+                      gemma4_error *error)
 {
     fitting f = {.context = context,
                  .rule = rule,

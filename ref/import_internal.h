@@ -1,4 +1,5 @@
-/* Between finding a rule's tensors (import.c), fitting them to their tap (import_fit.c), and reading them (import_read.c). */
+/* Between finding a rule's tensors (import.c), fitting them to their tap (import_fit.c), and
+ * reading them (import_read.c). */
 #ifndef GEMMA4_IMPORT_INTERNAL_H
 #define GEMMA4_IMPORT_INTERNAL_H
 
@@ -54,10 +55,12 @@ const gemma4_import_item *gemma4_import_find(const gemma4_import_state *s, const
 
 /* --- positions (import_rows.c) --- */
 
-/* Fills positions and lengths: from the tokens that were found, which must then be in every pass, or from given (NULL: none) and, once the
- * rules have been applied, the taps: without tokens a pass is as long as the longest tensor that is not said to hold some positions only.
- */
-int gemma4_import_measure_tokens(gemma4_import_state *s, const gemma4_given_tokens *given, gemma4_error *error);
+/* Fills positions and lengths: from the tokens that were found, which must then be in every pass,
+ * or from given (NULL: none) and, once the rules have been applied, the taps: without tokens a pass
+ * is as long as the longest tensor that is not said to hold some positions only.
+ * */
+int gemma4_import_measure_tokens(gemma4_import_state *s, const gemma4_given_tokens *given,
+                                 gemma4_error *error);
 int gemma4_import_measure_taps(gemma4_import_state *s, gemma4_error *error);
 /* Fills an item's rows where they are not all positions in order. */
 int gemma4_import_place_rows(gemma4_import_state *s, gemma4_import_item *item, gemma4_error *error);
@@ -76,11 +79,15 @@ typedef struct gemma4_import_context {
     size_t positions; /* T; 0: not known */
 } gemma4_import_context;
 
-/* Fits a tensor to the tap of a rule in that layer. Fails with "FILE: TENSOR: ..." where it cannot be. */
-int gemma4_import_fit(const gemma4_import_context *context, const gemma4_map_rule *rule, size_t layer, size_t place, gemma4_pass *pass,
-                      const gemma4_stored_tensor *tensor, gemma4_import_part *part, gemma4_error *error);
-/* Reads rows of a part to elements, [count, width[0], width[1]] of the tap; a shorter last axis is filled with zeros. */
-int gemma4_import_read(const gemma4_import_part *part, size_t first_row, size_t count, const size_t width[2], void *elements,
-                       gemma4_error *error);
+/* Fits a tensor to the tap of a rule in that layer. Fails with "FILE: TENSOR: ..." where it cannot
+ * be. */
+int gemma4_import_fit(const gemma4_import_context *context, const gemma4_map_rule *rule,
+                      size_t layer, size_t place, gemma4_pass *pass,
+                      const gemma4_stored_tensor *tensor, gemma4_import_part *part,
+                      gemma4_error *error);
+/* Reads rows of a part to elements, [count, width[0], width[1]] of the tap; a shorter last axis is
+ * filled with zeros. */
+int gemma4_import_read(const gemma4_import_part *part, size_t first_row, size_t count,
+                       const size_t width[2], void *elements, gemma4_error *error);
 
 #endif

@@ -19,8 +19,8 @@ static const char *import_attribute(const void *context, const char *name)
     return !strcmp(name, "schedule") && s->schedule[0] ? s->schedule : NULL;
 }
 
-static int list_item(const gemma4_import_item *item, const gemma4_map_rule *rule, size_t positions, gemma4_stored_tensor *stored,
-                     gemma4_error *error)
+static int list_item(const gemma4_import_item *item, const gemma4_map_rule *rule, size_t positions,
+                     gemma4_stored_tensor *stored, gemma4_error *error)
 {
     const gemma4_import_part *first = &item->parts[0];
     stored->element = first->element;
@@ -34,8 +34,10 @@ static int list_item(const gemma4_import_item *item, const gemma4_map_rule *rule
         stored->shape[l] = keys ? positions : first->letters[l].length;
         for (size_t p = 0; keys && p < item->part_count; p++)
             if (item->parts[p].letters[l].length > positions)
-                return gemma4_fail(error, "%s: %s: rule %s: expected at most %zu keys, found %zu", gemma4_pass_path(item->parts[p].pass),
-                                   item->parts[p].tensor->name, rule->name, positions, item->parts[p].letters[l].length);
+                return gemma4_fail(error, "%s: %s: rule %s: expected at most %zu keys, found %zu",
+                                   gemma4_pass_path(item->parts[p].pass),
+                                   item->parts[p].tensor->name, rule->name, positions,
+                                   item->parts[p].letters[l].length);
     }
     stored->has_rows = item->has_rows;
     if (!item->has_rows)
@@ -48,25 +50,29 @@ static int list_item(const gemma4_import_item *item, const gemma4_map_rule *rule
     return 0;
 }
 
-static int import_list(void *context, const gemma4_config *config, gemma4_stored_list *list, gemma4_error *error)
+static int import_list(void *context, const gemma4_config *config, gemma4_stored_list *list,
+                       gemma4_error *error)
 {
     gemma4_import_state *s = context;
     for (size_t i = 0; i < s->item_count; i++) {
         gemma4_stored_tensor *stored;
         if (gemma4_stored_add(list, config, s->items[i].name, &stored, error))
             return -1;
-        if (stored && list_item(&s->items[i], &s->map->rules[s->items[i].rule], s->positions, stored, error))
+        if (stored &&
+            list_item(&s->items[i], &s->map->rules[s->items[i].rule], s->positions, stored, error))
             return -1;
     }
     return 0;
 }
 
-static int import_read(void *context, const gemma4_stored_tensor *stored, const size_t *start, const size_t *extent, void *elements,
-                       gemma4_error *error)
+static int import_read(void *context, const gemma4_stored_tensor *stored, const size_t *start,
+                       const size_t *extent, void *elements, gemma4_error *error)
 {
     const gemma4_import_item *item = stored->tensor;
-    const size_t width[2] = {stored->rank > 1 ? stored->shape[1] : 1, stored->rank > 2 ? stored->shape[2] : 1};
-    size_t row_bytes = width[0] * width[1] * gemma4_element_describe(stored->element)->size, first = start[0], left = extent[0];
+    const size_t width[2] = {stored->rank > 1 ? stored->shape[1] : 1,
+                             stored->rank > 2 ? stored->shape[2] : 1};
+    size_t row_bytes = width[0] * width[1] * gemma4_element_describe(stored->element)->size,
+           first = start[0], left = extent[0];
     char *to = elements;
     (void)context;
     for (size_t p = 0; p < item->part_count && left; p++) {

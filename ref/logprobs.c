@@ -13,7 +13,8 @@ double gemma4_log_of_sum(const gemma4_real *logits, size_t n)
     return largest + log(sum);
 }
 
-void gemma4_best_logprobs(const gemma4_real *logits, size_t n, size_t count, int32_t *ids, gemma4_real *values)
+void gemma4_best_logprobs(const gemma4_real *logits, size_t n, size_t count, int32_t *ids,
+                          gemma4_real *values)
 {
     double subtracted = values ? gemma4_log_of_sum(logits, n) : 0;
     size_t kept = 0;

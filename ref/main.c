@@ -1,4 +1,5 @@
-/* gemma4-ref: run the reference on a checkpoint, dump its activations, show tensors, print facts, write synthetic checkpoints. */
+/* gemma4-ref: run the reference on a checkpoint, dump its activations, show tensors, print facts,
+ * write synthetic checkpoints. */
 #include <errno.h>
 #include <fnmatch.h>
 #include <stdio.h>
@@ -21,29 +22,42 @@
 #include "version.h"
 
 static const char usage[] =
-    "usage: gemma4-ref run   --model DIR --tokens 2,17,... [--decode N] [--schedule 32,1,1,...] [--first-position P]\n"
+    "usage: gemma4-ref run   --model DIR --tokens 2,17,... [--decode N] [--schedule 32,1,1,...] "
+    "[--first-position P]\n"
     "                        [--cpu scalar|avx2|avx512|neon|auto] [--stream auto|yes|no]\n"
-    "       gemma4-ref dump  --model DIR --tokens 2,17,... --out FILE.h5 [--taps all|GLOB] [--schedule 32,1,1,...]\n"
-    "                        [--first-position P] [--dtype float32|float64|float16|bfloat16] [--logprobs N] [--cpu ...]\n"
+    "       gemma4-ref dump  --model DIR --tokens 2,17,... --out FILE.h5 [--taps all|GLOB] "
+    "[--schedule 32,1,1,...]\n"
+    "                        [--first-position P] [--dtype float32|float64|float16|bfloat16] "
+    "[--logprobs N] [--cpu ...]\n"
     "       gemma4-ref facts [--model DIR]\n"
     "       gemma4-ref show  CASE|FILE [TAP] [--position P] [--head H]\n"
-    "       gemma4-ref synth --preset tiny|moe128|wide256|uneven96|deep128|heads512|26b-a4b --seed S --out DIR\n"
+    "       gemma4-ref synth --preset tiny|moe128|wide256|uneven96|deep128|heads512|26b-a4b --seed "
+    "S --out DIR\n"
     "                        [--layers N] [--vocab N] [--shards N] [--vision yes|no]\n"
     "       gemma4-ref dequantise IN.gguf OUT\n"
     "       gemma4-ref --version\n"
     "\n"
-    "run     prints the best next tokens, or with --decode N the N tokens that greedy decoding appends\n"
-    "dump    writes every tensor of the forward pass (spec/taps.md); --dtype is the type they are stored in; --logprobs adds the\n"
-    "        N best tokens of each position with their log-probabilities (--taps 'logprobs.*': these only)\n"
-    "facts   dimensions, parameters, KV cache, context; without --model those of the published 26B-A4B\n"
-    "show    a tensor of a case's golden, or of a dump: shape, type, statistics, values (all of them where a position or head is\n"
+    "run     prints the best next tokens, or with --decode N the N tokens that greedy decoding "
+    "appends\n"
+    "dump    writes every tensor of the forward pass (spec/taps.md); --dtype is the type they are "
+    "stored in; --logprobs adds the\n"
+    "        N best tokens of each position with their log-probabilities (--taps 'logprobs.*': "
+    "these only)\n"
+    "facts   dimensions, parameters, KV cache, context; without --model those of the published "
+    "26B-A4B\n"
+    "show    a tensor of a case's golden, or of a dump: shape, type, statistics, values (all of "
+    "them where a position or head is\n"
     "        named; positions count from the first token); without TAP the tensors that are there\n"
     "synth   writes a synthetic checkpoint in the published layout (spec/synth.md)\n"
-    "dequantise writes what a GGUF file holds in the published layout into the folder OUT, quantised weights as float32\n"
+    "dequantise writes what a GGUF file holds in the published layout into the folder OUT, "
+    "quantised weights as float32\n"
     "--model a folder in the published layout, or a GGUF file (spec/gguf.md)\n"
-    "--cpu   which operators (spec/twins.md): scalar is the reference and the default, auto the fastest twin of this machine; where the\n"
-    "        option is absent, the environment variable GEMMA4_CPU says it. OMP_NUM_THREADS sets a twin's threads\n"
-    "--stream  reads a checkpoint that is larger than the memory layer by layer, and prints time and memory; auto: where it is\n"
+    "--cpu   which operators (spec/twins.md): scalar is the reference and the default, auto the "
+    "fastest twin of this machine; where the\n"
+    "        option is absent, the environment variable GEMMA4_CPU says it. OMP_NUM_THREADS sets a "
+    "twin's threads\n"
+    "--stream  reads a checkpoint that is larger than the memory layer by layer, and prints time "
+    "and memory; auto: where it is\n"
     "Exit status: 0 done, 2 anything else, with one line on stderr that says what and where.\n";
 
 /* What run and dump share: a model, tokens, and how to feed them. */
@@ -69,7 +83,8 @@ static void job_free(job *j)
 static int job_open(job *j, size_t extra, gemma4_error *error)
 {
     if (!j->model_dir || !j->tokens_text)
-        return gemma4_fail(error, "command line: option '%s' is required", j->model_dir ? "--tokens" : "--model");
+        return gemma4_fail(error, "command line: option '%s' is required",
+                           j->model_dir ? "--tokens" : "--model");
     const char *cpu = j->cpu ? j->cpu : getenv("GEMMA4_CPU");
     unsigned mask = GEMMA4_CPU_SCALAR;
     if (cpu && gemma4_cpu_parse(cpu, j->cpu ? "--cpu" : "GEMMA4_CPU", &mask, error))
@@ -80,24 +95,33 @@ static int job_open(job *j, size_t extra, gemma4_error *error)
     if (!j->model)
         return -1;
     if (mask != GEMMA4_CPU_SCALAR && gemma4_model_is_quantised(j->model))
-        return gemma4_fail(error, "%s: expected scalar for a model with quantised matrices (gemma4-ref dequantise writes plain ones), found '%s'",
+        return gemma4_fail(error,
+                           "%s: expected scalar for a model with quantised matrices (gemma4-ref "
+                           "dequantise writes plain ones), found '%s'",
                            j->cpu ? "--cpu" : "GEMMA4_CPU", cpu);
     const gemma4_config *c = &j->model->config;
-    if (gemma4_parse_ints(j->tokens_text, "--tokens", 0, (int64_t)c->vocab_size - 1, &j->tokens, &j->token_count, error))
+    if (gemma4_parse_ints(j->tokens_text, "--tokens", 0, (int64_t)c->vocab_size - 1, &j->tokens,
+                          &j->token_count, error))
         return -1;
-    if (j->first_position_text && gemma4_parse_int(j->first_position_text, "--first-position", 0,
-                                                   (int64_t)c->max_position_embeddings - 1, &j->first_position, error))
+    if (j->first_position_text &&
+        gemma4_parse_int(j->first_position_text, "--first-position", 0,
+                         (int64_t)c->max_position_embeddings - 1, &j->first_position, error))
         return -1;
     if (j->schedule_text) {
         size_t sum = 0;
-        if (gemma4_parse_ints(j->schedule_text, "--schedule", 1, (int64_t)c->max_position_embeddings, &j->schedule, &j->chunk_count, error))
+        if (gemma4_parse_ints(j->schedule_text, "--schedule", 1,
+                              (int64_t)c->max_position_embeddings, &j->schedule, &j->chunk_count,
+                              error))
             return -1;
         for (size_t i = 0; i < j->chunk_count; i++)
             sum += (size_t)j->schedule[i];
         if (sum != j->token_count)
-            return gemma4_fail(error, "--schedule: expected chunks that add up to %zu tokens, found %zu", j->token_count, sum);
+            return gemma4_fail(error,
+                               "--schedule: expected chunks that add up to %zu tokens, found %zu",
+                               j->token_count, sum);
     }
-    j->session = gemma4_session_new(j->model, (size_t)j->first_position, j->token_count + extra, error);
+    j->session =
+        gemma4_session_new(j->model, (size_t)j->first_position, j->token_count + extra, error);
     if (!j->session)
         return -1;
     j->ops = gemma4_ops_for(mask);
@@ -105,8 +129,8 @@ static int job_open(job *j, size_t extra, gemma4_error *error)
     return 0;
 }
 
-/* Feeds the tokens by the schedule. Logits of every position go to the hook where all_logits, else the last position's
- * to logits [V]. */
+/* Feeds the tokens by the schedule. Logits of every position go to the hook where all_logits, else
+ * the last position's to logits [V]. */
 static int job_prefill(job *j, int all_logits, gemma4_real *logits, gemma4_error *error)
 {
     int32_t whole = (int32_t)j->token_count;
@@ -115,7 +139,8 @@ static int job_prefill(job *j, int all_logits, gemma4_real *logits, gemma4_error
     for (size_t i = 0; i < count; i++) {
         size_t n = (size_t)chunks[i];
         size_t rows = all_logits ? n : (i + 1 == count);
-        if (gemma4_forward(j->session, j->tokens + first, n, rows, all_logits ? NULL : logits, error))
+        if (gemma4_forward(j->session, j->tokens + first, n, rows, all_logits ? NULL : logits,
+                           error))
             return -1;
         first += n;
     }
@@ -161,7 +186,8 @@ static double seconds_since(const struct timespec *start)
     return (double)(now.tv_sec - start->tv_sec) + 1e-9 * (double)(now.tv_nsec - start->tv_nsec);
 }
 
-/* Streams where the option or, with auto, the checkpoint's size says so; *streaming says whether. */
+/* Streams where the option or, with auto, the checkpoint's size says so; *streaming says
+ * whether. */
 static int choose_stream(job *j, const char *text, bool *streaming, gemma4_error *error)
 {
     bool automatic = !text || !strcmp(text, "auto");
@@ -178,11 +204,13 @@ static int choose_stream(job *j, const char *text, bool *streaming, gemma4_error
 static void print_stream(size_t prefilled, double prefill, int64_t decoded, double whole)
 {
     gemma4_memory used = gemma4_memory_used();
-    printf("prefill of %zu tokens: %.2f s (%.2f tokens/s)\n", prefilled, prefill, (double)prefilled / prefill);
+    printf("prefill of %zu tokens: %.2f s (%.2f tokens/s)\n", prefilled, prefill,
+           (double)prefilled / prefill);
     if (decoded > 1)
         printf("decode: %.2f s a token\n", (whole - prefill) / (double)(decoded - 1));
-    printf("peak resident memory: %.0f MiB, mapped pages of the checkpoint included; not backed by it: %.0f MiB\n", used.peak / 0x1p20,
-           used.anonymous / 0x1p20);
+    printf("peak resident memory: %.0f MiB, mapped pages of the checkpoint included; not backed by "
+           "it: %.0f MiB\n",
+           used.peak / 0x1p20, used.anonymous / 0x1p20);
 }
 
 static int command_run(int argc, char **argv, gemma4_error *error)
@@ -192,9 +220,14 @@ static int command_run(int argc, char **argv, gemma4_error *error)
     bool streaming = false;
     double prefill = 0;
     struct timespec start;
-    const gemma4_option options[] = {{"--model", &j.model_dir}, {"--tokens", &j.tokens_text}, {"--schedule", &j.schedule_text},
-                                     {"--first-position", &j.first_position_text}, {"--cpu", &j.cpu}, {"--decode", &decode_text},
-                                     {"--stream", &stream_text}, {NULL, NULL}};
+    const gemma4_option options[] = {{"--model", &j.model_dir},
+                                     {"--tokens", &j.tokens_text},
+                                     {"--schedule", &j.schedule_text},
+                                     {"--first-position", &j.first_position_text},
+                                     {"--cpu", &j.cpu},
+                                     {"--decode", &decode_text},
+                                     {"--stream", &stream_text},
+                                     {NULL, NULL}};
     size_t words;
     int64_t decode_count = 0;
     gemma4_real *logits = NULL;
@@ -256,9 +289,11 @@ static int dump_logprobs(dump *d, const gemma4_tap_event *logits, gemma4_error *
     values.values = malloc(logits->rows * N * sizeof *values.values);
     ids.values = NULL;
     ids.ids = malloc(logits->rows * N * sizeof *ids.ids);
-    int status = values.values && ids.ids ? 0 : gemma4_fail(error, "log-probabilities: out of memory");
+    int status =
+        values.values && ids.ids ? 0 : gemma4_fail(error, "log-probabilities: out of memory");
     for (size_t row = 0; row < logits->rows && !status; row++)
-        gemma4_best_logprobs(logits->values + row * V, V, N, ids.ids + row * N, values.values + row * N);
+        gemma4_best_logprobs(logits->values + row * V, V, N, ids.ids + row * N,
+                             values.values + row * N);
     status = status || write_wanted(d, &ids, error) || write_wanted(d, &values, error) ? -1 : 0;
     free(values.values);
     free(ids.ids);
@@ -290,7 +325,8 @@ static int describe_dump(dump *d, const job *j, gemma4_error *error)
         gemma4_activations_set_attribute(d->writer, "engine_version", gemma4_version(), error) ||
         gemma4_activations_set_attribute(d->writer, "dtype", dtype, error))
         return -1;
-    if (strcmp(j->ops.name, "scalar") && gemma4_activations_set_attribute(d->writer, "cpu", j->ops.name, error))
+    if (strcmp(j->ops.name, "scalar") &&
+        gemma4_activations_set_attribute(d->writer, "cpu", j->ops.name, error))
         return -1;
     if (j->schedule_text)
         return gemma4_activations_set_attribute(d->writer, "schedule", j->schedule_text, error);
@@ -305,9 +341,16 @@ static int command_dump(int argc, char **argv, gemma4_error *error)
     dump d = {0};
     const char *out = NULL, *dtype = NULL, *logprobs = NULL;
     int64_t listed = 0;
-    const gemma4_option options[] = {{"--model", &j.model_dir}, {"--tokens", &j.tokens_text}, {"--schedule", &j.schedule_text},
-                                     {"--first-position", &j.first_position_text}, {"--cpu", &j.cpu}, {"--out", &out},
-                                     {"--taps", &d.glob}, {"--dtype", &dtype}, {"--logprobs", &logprobs}, {NULL, NULL}};
+    const gemma4_option options[] = {{"--model", &j.model_dir},
+                                     {"--tokens", &j.tokens_text},
+                                     {"--schedule", &j.schedule_text},
+                                     {"--first-position", &j.first_position_text},
+                                     {"--cpu", &j.cpu},
+                                     {"--out", &out},
+                                     {"--taps", &d.glob},
+                                     {"--dtype", &dtype},
+                                     {"--logprobs", &logprobs},
+                                     {NULL, NULL}};
     size_t words;
     int status = gemma4_options_parse(argc, argv, options, NULL, 0, &words, error);
     if (!status && !out)
@@ -319,11 +362,13 @@ static int command_dump(int argc, char **argv, gemma4_error *error)
     if (!status)
         status = job_open(&j, 0, error);
     if (!status && logprobs)
-        status = gemma4_parse_int(logprobs, "--logprobs", 1, (int64_t)j.model->config.vocab_size, &listed, error);
+        status = gemma4_parse_int(logprobs, "--logprobs", 1, (int64_t)j.model->config.vocab_size,
+                                  &listed, error);
     d.logprobs = (size_t)listed;
     if (!status) {
         const char *store = dtype ? dtype : sizeof(gemma4_real) == 8 ? "float64" : "float32";
-        d.writer = gemma4_activations_create(out, &j.model->config, j.tokens, j.token_count, (size_t)j.first_position, store, error);
+        d.writer = gemma4_activations_create(out, &j.model->config, j.tokens, j.token_count,
+                                             (size_t)j.first_position, store, error);
         status = d.writer ? describe_dump(&d, &j, error) : -1;
     }
     if (!status) {
@@ -332,7 +377,8 @@ static int command_dump(int argc, char **argv, gemma4_error *error)
         status = job_prefill(&j, 1, NULL, error);
     }
     if (!status && d.written == 0)
-        status = gemma4_fail(error, "--taps: expected a pattern that matches a tap, found '%s'", d.glob);
+        status =
+            gemma4_fail(error, "--taps: expected a pattern that matches a tap, found '%s'", d.glob);
     if (!status) {
         status = gemma4_activations_commit(d.writer, error);
         d.writer = NULL;
@@ -350,7 +396,8 @@ static int command_facts(int argc, char **argv, gemma4_error *error)
     gemma4_config config;
     if (gemma4_options_parse(argc, argv, options, NULL, 0, &words, error))
         return -1;
-    if (model_dir ? gemma4_model_config(model_dir, &config, error) : gemma4_published_config(&config, error))
+    if (model_dir ? gemma4_model_config(model_dir, &config, error)
+                  : gemma4_published_config(&config, error))
         return -1;
     printf("model                  %s\n", model_dir ? model_dir : "Gemma 4 26B-A4B, as published");
     gemma4_facts_print(stdout, &config);
@@ -361,16 +408,21 @@ static int command_facts(int argc, char **argv, gemma4_error *error)
 static int command_synth(int argc, char **argv, gemma4_error *error)
 {
     gemma4_synth_options o = {.shards = 1};
-    const char *seed = NULL, *out = NULL, *layers = NULL, *vocab = NULL, *shards = NULL, *vision = NULL;
-    const gemma4_option options[] = {{"--preset", &o.preset}, {"--seed", &seed}, {"--out", &out}, {"--layers", &layers},
-                                     {"--vocab", &vocab}, {"--shards", &shards},
-                                     {"--vision", &vision}, {NULL, NULL}};
+    const char *seed = NULL, *out = NULL, *layers = NULL, *vocab = NULL, *shards = NULL,
+               *vision = NULL;
+    const gemma4_option options[] = {{"--preset", &o.preset}, {"--seed", &seed},
+                                     {"--out", &out},         {"--layers", &layers},
+                                     {"--vocab", &vocab},     {"--shards", &shards},
+                                     {"--vision", &vision},   {NULL, NULL}};
     size_t words;
     int64_t n;
     if (gemma4_options_parse(argc, argv, options, NULL, 0, &words, error))
         return -1;
     if (!o.preset || !seed || !out)
-        return gemma4_fail(error, "command line: option '%s' is required", !o.preset ? "--preset" : !seed ? "--seed" : "--out");
+        return gemma4_fail(error, "command line: option '%s' is required",
+                           !o.preset ? "--preset"
+                           : !seed   ? "--seed"
+                                     : "--out");
     if (gemma4_parse_int(seed, "--seed", 0, INT64_MAX, &n, error))
         return -1;
     o.seed = (uint64_t)n;
@@ -394,7 +446,8 @@ int main(int argc, char **argv)
     static const struct {
         const char *name;
         int (*run)(int argc, char **argv, gemma4_error *error);
-    } commands[] = {{"run", command_run}, {"dump", command_dump}, {"facts", command_facts}, {"show", gemma4_show_command},
+    } commands[] = {{"run", command_run},     {"dump", command_dump},
+                    {"facts", command_facts}, {"show", gemma4_show_command},
                     {"synth", command_synth}, {"dequantise", gemma4_dequantise_command}};
     gemma4_error error;
     gemma4_guard_install("gemma4-ref");
@@ -405,7 +458,8 @@ int main(int argc, char **argv)
     for (size_t i = 0; argc > 1 && i < sizeof commands / sizeof *commands; i++)
         if (!strcmp(argv[1], commands[i].name)) {
             int status = commands[i].run(argc - 2, argv + 2, &error);
-            if (!status && (fflush(stdout) || ferror(stdout))) /* what did not reach its reader is not done */
+            if (!status && (fflush(stdout) || ferror(stdout))) /* what did not reach its reader is
+                                                                  not done */
                 status = gemma4_fail(&error, "standard output: cannot write: %s", strerror(errno));
             if (!status)
                 return 0;

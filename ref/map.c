@@ -33,20 +33,25 @@ static bool read_place(const char *name, char plain[WRITTEN_SIZE], gemma4_map_wh
     return true;
 }
 
-static int read_target(const gemma4_node *taps, size_t index, gemma4_map_rule *rule, gemma4_error *error)
+static int read_target(const gemma4_node *taps, size_t index, gemma4_map_rule *rule,
+                       gemma4_error *error)
 {
     char plain[WRITTEN_SIZE], near[GEMMA4_TAP_NAME_SIZE];
     const char *name = taps->keys[index];
     rule->name = name;
-    rule->target = !strcmp(name, "tokens") ? GEMMA4_MAP_TOKENS : !strcmp(name, "positions") ? GEMMA4_MAP_POSITIONS : GEMMA4_MAP_TAP;
+    rule->target = !strcmp(name, "tokens")      ? GEMMA4_MAP_TOKENS
+                   : !strcmp(name, "positions") ? GEMMA4_MAP_POSITIONS
+                                                : GEMMA4_MAP_TAP;
     if (rule->target != GEMMA4_MAP_TAP)
         return 0;
     if (read_place(name, plain, &rule->where) && gemma4_tap_parse(plain, &rule->tap, &rule->layer))
         return 0;
     bool meant = gemma4_near_name(plain, near) != NULL;
-    return gemma4_fail(error, "%s:%zu: taps: expected a tap's name (spec/taps.md), layers.{N} before those of layers, found '%.80s'%s%s%s",
-                       gemma4_document_name(taps->document), taps->items[index].line, name, meant ? ": did you mean " : "",
-                       meant ? near : "", meant ? "?" : "");
+    return gemma4_fail(error,
+                       "%s:%zu: taps: expected a tap's name (spec/taps.md), layers.{N} before "
+                       "those of layers, found '%.80s'%s%s%s",
+                       gemma4_document_name(taps->document), taps->items[index].line, name,
+                       meant ? ": did you mean " : "", meant ? near : "", meant ? "?" : "");
 }
 
 /* --- the other keys of a rule --- */
@@ -61,7 +66,8 @@ static int read_from(gemma4_map_rule *rule, gemma4_error *error)
     if (length == 0 || length > 500)
         return gemma4_node_fail(node, "a tensor's name of 1 to 500 bytes", error);
     for (const char *at = rule->from; (at = strstr(at, "{N")) != NULL; at += 2) {
-        bool shifted = (at[2] == '+' || at[2] == '-') && at[3] >= '0' && at[3] <= '9' && at[4] == '}';
+        bool shifted =
+            (at[2] == '+' || at[2] == '-') && at[3] >= '0' && at[3] <= '9' && at[4] == '}';
         if (at[2] != '}' && !shifted)
             return gemma4_node_fail(node, "{N}, {N+1} or {N-1} for the layer", error);
         layer = true;
@@ -130,7 +136,8 @@ static int read_rows(gemma4_map_rule *rule, gemma4_error *error)
     if (!(rule->positions = calloc(node->count, sizeof *rule->positions)))
         return gemma4_fail(error, "%s: out of memory", gemma4_document_name(node->document));
     for (size_t i = 0; i < node->count; i++)
-        if (gemma4_node_int(&node->items[i], INT32_MIN, INT32_MAX, &rule->positions[rule->position_count++], error))
+        if (gemma4_node_int(&node->items[i], INT32_MIN, INT32_MAX,
+                            &rule->positions[rule->position_count++], error))
             return -1;
     return 0;
 }
@@ -150,7 +157,8 @@ static int read_scale(gemma4_map_rule *rule, gemma4_error *error)
     return 0;
 }
 
-/* split: [attn.q, attn.k, attn.v]: what stands behind one another on the axis that holds all of the tap's own. */
+/* split: [attn.q, attn.k, attn.v]: what stands behind one another on the axis that holds all of the
+ * tap's own. */
 static int read_split(gemma4_map_rule *rule, gemma4_error *error)
 {
     const gemma4_node *node = gemma4_node_get(rule->node, "split");
@@ -163,9 +171,11 @@ static int read_split(gemma4_map_rule *rule, gemma4_error *error)
         char plain[WRITTEN_SIZE];
         size_t layer;
         gemma4_tap *tap = &rule->split[rule->split_count++];
-        snprintf(plain, sizeof plain, "layers.0.%.40s", node->items[i].kind == GEMMA4_SCALAR ? node->items[i].text : "");
+        snprintf(plain, sizeof plain, "layers.0.%.40s",
+                 node->items[i].kind == GEMMA4_SCALAR ? node->items[i].text : "");
         if (!gemma4_tap_parse(plain, tap, &layer) || strchr(gemma4_tap_describe(*tap)->shape, 'T'))
-            return gemma4_node_fail(&node->items[i], "the name of a layer's tap without \"layers.N.\"", error);
+            return gemma4_node_fail(&node->items[i],
+                                    "the name of a layer's tap without \"layers.N.\"", error);
         own |= rule->target == GEMMA4_MAP_TAP && *tap == rule->tap;
         for (size_t j = 0; j + 1 < rule->split_count; j++)
             if (rule->split[j] == *tap)
@@ -174,10 +184,14 @@ static int read_split(gemma4_map_rule *rule, gemma4_error *error)
     if (!own)
         return gemma4_node_fail(node, "the rule's own tap among them", error);
     for (size_t i = 0; i < rule->axis_count; i++)
-        if (strlen(rule->axes[i].letters) == strlen(gemma4_tap_describe(rule->tap)->shape) && rule->axes[i].letters[0] != 't' &&
-            !strchr("1ni", rule->axes[i].letters[0]) && rule->axes[i].cut == GEMMA4_MAP_WHOLE)
+        if (strlen(rule->axes[i].letters) == strlen(gemma4_tap_describe(rule->tap)->shape) &&
+            rule->axes[i].letters[0] != 't' && !strchr("1ni", rule->axes[i].letters[0]) &&
+            rule->axes[i].cut == GEMMA4_MAP_WHOLE)
             return 0;
-    return rule->has_axes ? gemma4_node_fail(node, "an axis of all that the tap has beside the position, as 'h.d'", error) : 0;
+    return rule->has_axes
+               ? gemma4_node_fail(
+                     node, "an axis of all that the tap has beside the position, as 'h.d'", error)
+               : 0;
 }
 
 static int read_dtype(gemma4_map_rule *rule, gemma4_error *error)
@@ -189,14 +203,18 @@ static int read_dtype(gemma4_map_rule *rule, gemma4_error *error)
     if (gemma4_node_string(node, &text, error))
         return -1;
     rule->bfloat16 = !strcmp(text, "bfloat16");
-    return rule->bfloat16 ? 0 : gemma4_node_fail(node, "bfloat16: other types say themselves what they are", error);
+    return rule->bfloat16 ? 0
+                          : gemma4_node_fail(
+                                node, "bfloat16: other types say themselves what they are", error);
 }
 
 static int read_rule(gemma4_map_rule *rule, gemma4_error *error)
 {
-    static const char *const keys[] = {"from", "axes", "slice", "split", "layers", "rows", "scale", "dtype", NULL};
-    if (gemma4_node_only_keys(rule->node, keys, error) || gemma4_map_read_axes(rule, error) || read_from(rule, error) ||
-        read_layers(rule, error) || read_rows(rule, error) || read_scale(rule, error) || read_split(rule, error))
+    static const char *const keys[] = {"from", "axes",  "slice", "split", "layers",
+                                       "rows", "scale", "dtype", NULL};
+    if (gemma4_node_only_keys(rule->node, keys, error) || gemma4_map_read_axes(rule, error) ||
+        read_from(rule, error) || read_layers(rule, error) || read_rows(rule, error) ||
+        read_scale(rule, error) || read_split(rule, error))
         return -1;
     return read_dtype(rule, error);
 }
@@ -222,8 +240,10 @@ static int read_tap(gemma4_map *map, const gemma4_node *taps, size_t index, gemm
         if (read_target(taps, index, rule, error) || read_rule(rule, error))
             return -1;
         for (size_t j = 0; j < i; j++)
-            if (!strcmp(rule[-(ptrdiff_t)j - 1].from, rule->from) && !rule->layer_count && !rule->kind)
-                return gemma4_node_fail(gemma4_node_get(rule->node, "from"), "a tensor that no other rule of this tap takes", error);
+            if (!strcmp(rule[-(ptrdiff_t)j - 1].from, rule->from) && !rule->layer_count &&
+                !rule->kind)
+                return gemma4_node_fail(gemma4_node_get(rule->node, "from"),
+                                        "a tensor that no other rule of this tap takes", error);
     }
     return 0;
 }
@@ -242,7 +262,8 @@ static int read_ignore(gemma4_map *map, const gemma4_node *node, gemma4_error *e
     return 0;
 }
 
-static int read_optional(const gemma4_node *root, const char *key, const char **text, gemma4_error *error)
+static int read_optional(const gemma4_node *root, const char *key, const char **text,
+                         gemma4_error *error)
 {
     const gemma4_node *node = gemma4_node_get(root, key);
     return node ? gemma4_node_string(node, text, error) : 0;
@@ -250,17 +271,22 @@ static int read_optional(const gemma4_node *root, const char *key, const char **
 
 static int read_map(gemma4_map *map, gemma4_error *error)
 {
-    static const char *const keys[] = {"format", "version", "engine", "dtype", "seen", "ignore", "taps", NULL};
+    static const char *const keys[] = {"format", "version", "engine", "dtype",
+                                       "seen",   "ignore",  "taps",   NULL};
     const gemma4_node *root = gemma4_document_root(map->document), *taps;
     const char *format;
     int64_t version;
-    if (gemma4_node_only_keys(root, keys, error) || gemma4_get_string(root, "format", &format, error))
+    if (gemma4_node_only_keys(root, keys, error) ||
+        gemma4_get_string(root, "format", &format, error))
         return -1;
     if (strcmp(format, FORMAT))
         return gemma4_node_fail(gemma4_node_get(root, "format"), FORMAT, error);
-    if (gemma4_get_int(root, "version", VERSION, VERSION, &version, error) || gemma4_get_string(root, "engine", &map->engine, error) ||
-        read_optional(root, "dtype", &map->dtype, error) || read_optional(root, "seen", &map->seen, error) ||
-        read_ignore(map, gemma4_node_get(root, "ignore"), error) || gemma4_get_node(root, "taps", GEMMA4_MAPPING, &taps, error))
+    if (gemma4_get_int(root, "version", VERSION, VERSION, &version, error) ||
+        gemma4_get_string(root, "engine", &map->engine, error) ||
+        read_optional(root, "dtype", &map->dtype, error) ||
+        read_optional(root, "seen", &map->seen, error) ||
+        read_ignore(map, gemma4_node_get(root, "ignore"), error) ||
+        gemma4_get_node(root, "taps", GEMMA4_MAPPING, &taps, error))
         return -1;
     for (size_t i = 0; i < taps->count; i++)
         if (read_tap(map, taps, i, error))

@@ -6,7 +6,8 @@
 #include <string.h>
 #include <strings.h>
 
-/* The letters of the tap's shape, the position first: "thd". The keys of scores and probs are 's', so that no letter comes twice. */
+/* The letters of the tap's shape, the position first: "thd". The keys of scores and probs are 's',
+ * so that no letter comes twice. */
 static void tap_letters(const gemma4_map_rule *rule, char letters[GEMMA4_MAP_GROUP_MAX + 1])
 {
     const char *shape = rule->target == GEMMA4_MAP_TAP ? gemma4_tap_describe(rule->tap)->shape : "";
@@ -31,7 +32,8 @@ static bool read_layer_axis(gemma4_map_axis *axis, const char *word)
     size_t length = strlen(word);
     if (tolower((unsigned char)word[0]) != 'n')
         return false;
-    if (length > 1 && !((word[1] == '+' || word[1] == '-') && length == 3 && isdigit((unsigned char)word[2])))
+    if (length > 1 &&
+        !((word[1] == '+' || word[1] == '-') && length == 3 && isdigit((unsigned char)word[2])))
         return false;
     axis->letters[0] = 'n';
     axis->shift = length == 3 ? (word[1] == '-' ? -1 : 1) * (word[2] - '0') : 0;
@@ -76,16 +78,21 @@ static int read_words(gemma4_map_rule *rule, const char *text, gemma4_error *err
         size_t length = strcspn(text, " \t,");
         char word[16];
         if (rule->axis_count == GEMMA4_MAP_AXES_MAX || length >= sizeof word)
-            return fail(rule, "axes", "at most 8 axes, each a letter or letters joined by '.'", error);
+            return fail(rule, "axes", "at most 8 axes, each a letter or letters joined by '.'",
+                        error);
         snprintf(word, sizeof word, "%.*s", (int)length, text);
         if (!read_axis(&rule->axes[rule->axis_count++], word))
-            return fail(rule, "axes", "axes with blanks between them, each a letter, letters joined by '.', 1, or n for the layers", error);
+            return fail(rule, "axes",
+                        "axes with blanks between them, each a letter, letters joined by '.', 1, "
+                        "or n for the layers",
+                        error);
         text += length;
     }
     return rule->axis_count ? 0 : fail(rule, "axes", "at least one axis", error);
 }
 
-/* Every letter of the tap once; the position first in its axis; the tap has no other letters but those that a slice picks. */
+/* Every letter of the tap once; the position first in its axis; the tap has no other letters but
+ * those that a slice picks. */
 static int check_letters(const gemma4_map_rule *rule, gemma4_error *error)
 {
     char letters[GEMMA4_MAP_GROUP_MAX + 1];
@@ -100,7 +107,8 @@ static int check_letters(const gemma4_map_rule *rule, gemma4_error *error)
     }
     for (size_t i = 0; i < rule->axis_count; i++) {
         const gemma4_map_axis *axis = &rule->axes[i];
-        bool alone = axis->letters[1] == '\0', foreign = alone && !strchr(letters, axis->letters[0]);
+        bool alone = axis->letters[1] == '\0',
+             foreign = alone && !strchr(letters, axis->letters[0]);
         const char *position = strchr(axis->letters, 't');
         if (position && position != axis->letters)
             return fail(rule, "axes", "the position as the first letter of its axis", error);
@@ -108,7 +116,10 @@ static int check_letters(const gemma4_map_rule *rule, gemma4_error *error)
             if (!strchr(letters, *c))
                 return fail(rule, "axes", "axes joined of the tap's own letters", error);
         if (foreign && !strchr("1ni", axis->letters[0]) && axis->cut != GEMMA4_MAP_PICK)
-            return fail(rule, "axes", "an axis that the tap does not have to be picked by slice, as {b: 0}, or to be 1", error);
+            return fail(
+                rule, "axes",
+                "an axis that the tap does not have to be picked by slice, as {b: 0}, or to be 1",
+                error);
         if (foreign && strchr("ni", axis->letters[0]) && rule->where != GEMMA4_MAP_EACH)
             return fail(rule, "axes", "a layers' axis only in a rule for each layer", error);
     }
@@ -117,18 +128,23 @@ static int check_letters(const gemma4_map_rule *rule, gemma4_error *error)
 
 /* --- slices --- */
 
-static int read_bound(const gemma4_map_rule *rule, const gemma4_node *node, gemma4_map_bound *bound, gemma4_error *error)
+static int read_bound(const gemma4_map_rule *rule, const gemma4_node *node, gemma4_map_bound *bound,
+                      gemma4_error *error)
 {
     char letters[GEMMA4_MAP_GROUP_MAX + 1];
     tap_letters(rule, letters);
-    if (node->kind == GEMMA4_SCALAR && node->text[0] && !node->text[1] && isalpha((unsigned char)node->text[0])) {
+    if (node->kind == GEMMA4_SCALAR && node->text[0] && !node->text[1] &&
+        isalpha((unsigned char)node->text[0])) {
         bound->letter = (char)tolower((unsigned char)node->text[0]);
-        return strchr(letters, bound->letter) ? 0 : gemma4_node_fail(node, "a number, or a letter of the tap's axes", error);
+        return strchr(letters, bound->letter)
+                   ? 0
+                   : gemma4_node_fail(node, "a number, or a letter of the tap's axes", error);
     }
     return gemma4_node_int(node, -(INT64_C(1) << 40), INT64_C(1) << 40, &bound->number, error);
 }
 
-static int read_slice(gemma4_map_rule *rule, const char *key, const gemma4_node *value, gemma4_error *error)
+static int read_slice(gemma4_map_rule *rule, const char *key, const gemma4_node *value,
+                      gemma4_error *error)
 {
     gemma4_map_axis *axis = NULL;
     for (size_t i = 0; i < rule->axis_count; i++)
@@ -140,19 +156,24 @@ static int read_slice(gemma4_map_rule *rule, const char *key, const gemma4_node 
         if (value->count != 2)
             return gemma4_node_fail(value, "two bounds, [first, behind the last]", error);
         axis->cut = GEMMA4_MAP_SLICE;
-        return read_bound(rule, &value->items[0], &axis->begin, error) || read_bound(rule, &value->items[1], &axis->end, error) ? -1 : 0;
+        return read_bound(rule, &value->items[0], &axis->begin, error) ||
+                       read_bound(rule, &value->items[1], &axis->end, error)
+                   ? -1
+                   : 0;
     }
     char letters[GEMMA4_MAP_GROUP_MAX + 1];
     tap_letters(rule, letters);
     if (axis->letters[1] || strchr(letters, axis->letters[0]))
-        return gemma4_node_fail(value, "two bounds, [first, behind the last]: the tap has this axis", error);
+        return gemma4_node_fail(
+            value, "two bounds, [first, behind the last]: the tap has this axis", error);
     axis->cut = GEMMA4_MAP_PICK;
     return read_bound(rule, value, &axis->begin, error);
 }
 
 int gemma4_map_read_axes(gemma4_map_rule *rule, gemma4_error *error)
 {
-    const gemma4_node *axes = gemma4_node_get(rule->node, "axes"), *slice = gemma4_node_get(rule->node, "slice");
+    const gemma4_node *axes = gemma4_node_get(rule->node, "axes"),
+                      *slice = gemma4_node_get(rule->node, "slice");
     const char *text;
     if (slice && !axes)
         return gemma4_node_fail(slice, "axes beside a slice", error);

@@ -7,7 +7,8 @@
 
 bool gemma4_pattern_matches(const char *pattern, const char *name)
 {
-    const char *star = NULL, *again = NULL; /* the last '*', and where the text behind it was tried */
+    const char *star = NULL, *again = NULL; /* the last '*', and where the text behind it was
+                                               tried */
     while (*name) {
         if (*pattern == '*') {
             star = pattern++;
@@ -41,8 +42,10 @@ static size_t placeholder(const char *text, int *shift)
     return 5;
 }
 
-/* Writes the pattern for that layer; without a config {L} may be anything. False where there is no such layer, or the text is too long. */
-static bool write_pattern(const char *from, const gemma4_config *config, size_t layer, char *text, size_t size)
+/* Writes the pattern for that layer; without a config {L} may be anything. False where there is no
+ * such layer, or the text is too long. */
+static bool write_pattern(const char *from, const gemma4_config *config, size_t layer, char *text,
+                          size_t size)
 {
     size_t used = 0;
     while (*from && used + 24 < size) {
@@ -51,7 +54,9 @@ static bool write_pattern(const char *from, const gemma4_config *config, size_t 
         if (length && shift < 0 && layer < (size_t)-shift)
             return false;
         if (!strncmp(from, "{L}", 3)) {
-            used += config ? (size_t)snprintf(text + used, size - used, "%zu", config->num_hidden_layers) : (text[used] = '*', 1u);
+            used += config ? (size_t)snprintf(text + used, size - used, "%zu",
+                                              config->num_hidden_layers)
+                           : (text[used] = '*', 1u);
             length = 3;
         } else if (length)
             used += (size_t)snprintf(text + used, size - used, "%zu", layer + (size_t)shift);
@@ -63,10 +68,12 @@ static bool write_pattern(const char *from, const gemma4_config *config, size_t 
     return *from == '\0';
 }
 
-bool gemma4_map_matches(const gemma4_map_rule *rule, const gemma4_config *config, size_t layer, const char *name)
+bool gemma4_map_matches(const gemma4_map_rule *rule, const gemma4_config *config, size_t layer,
+                        const char *name)
 {
     char pattern[1024];
-    return write_pattern(rule->from, config, layer, pattern, sizeof pattern) && gemma4_pattern_matches(pattern, name);
+    return write_pattern(rule->from, config, layer, pattern, sizeof pattern) &&
+           gemma4_pattern_matches(pattern, name);
 }
 
 /* Every number in the name may be the layer's. */
@@ -91,12 +98,14 @@ bool gemma4_map_matches_any(const gemma4_map_rule *rule, const char *name, size_
     return false;
 }
 
-bool gemma4_map_covers(const gemma4_map_rule *rule, const gemma4_config *config, size_t layer, size_t *place)
+bool gemma4_map_covers(const gemma4_map_rule *rule, const gemma4_config *config, size_t layer,
+                       size_t *place)
 {
     *place = layer;
     if (rule->target != GEMMA4_MAP_TAP || !gemma4_tap_describe(rule->tap)->per_layer)
         return layer == 0;
-    if (layer >= config->num_hidden_layers || (rule->where == GEMMA4_MAP_ONE && layer != rule->layer) ||
+    if (layer >= config->num_hidden_layers ||
+        (rule->where == GEMMA4_MAP_ONE && layer != rule->layer) ||
         (rule->where == GEMMA4_MAP_LAST && layer + 1 != config->num_hidden_layers))
         return false;
     if (rule->kind == GEMMA4_MAP_BUT_LAST && layer + 1 == config->num_hidden_layers)

@@ -11,8 +11,9 @@
 
 /* --- the published tensors --- */
 
-/* A shape is a letter an axis: d hidden size, Q width of all query heads (H*D), G width of all KV heads (G*D), D head dim,
- * F dense width, E experts, M expert width, W twice that, V vocabulary, 1 one. */
+/* A shape is a letter an axis: d hidden size, Q width of all query heads (H*D), G width of all KV
+ * heads (G*D), D head dim, F dense width, E experts, M expert width, W twice that, V vocabulary, 1
+ * one. */
 typedef struct tensor_row {
     const char *name, *shape;
     size_t offset;
@@ -21,7 +22,10 @@ typedef struct tensor_row {
 static const tensor_row FIRST = {"embed_tokens.weight", "Vd", offsetof(gemma4_model, embed_tokens)};
 static const tensor_row LAST = {"norm.weight", "d", offsetof(gemma4_model, norm)};
 
-#define LAYER_ROW(name, shape, field) {name, shape, offsetof(gemma4_layer_weights, field)}
+#define LAYER_ROW(name, shape, field)                      \
+    {                                                      \
+        name, shape, offsetof(gemma4_layer_weights, field) \
+    }
 static const tensor_row LAYER[] = {
     LAYER_ROW("input_layernorm.weight", "d", input_layernorm),
     LAYER_ROW("self_attn.q_proj.weight", "Qd", q_proj),
@@ -63,8 +67,10 @@ size_t gemma4_tensor_spec_count(const gemma4_config *config)
     return count;
 }
 
-/* layer may be NULL for letters that no layer changes. Products fit: the config's limits see to it. */
-static size_t axis_length(const gemma4_config *config, const gemma4_layer_config *layer, char letter)
+/* layer may be NULL for letters that no layer changes. Products fit: the config's limits see to
+ * it. */
+static size_t axis_length(const gemma4_config *config, const gemma4_layer_config *layer,
+                          char letter)
 {
     switch (letter) {
     case 'd': return config->hidden_size;
@@ -82,13 +88,15 @@ static size_t axis_length(const gemma4_config *config, const gemma4_layer_config
 
 static gemma4_tensor_spec make_spec(const gemma4_config *config, const tensor_row *row, int layer)
 {
-    gemma4_tensor_spec spec = {.layer = layer, .offset = row->offset, .rank = strlen(row->shape), .rows = 1};
+    gemma4_tensor_spec spec = {
+        .layer = layer, .offset = row->offset, .rank = strlen(row->shape), .rows = 1};
     if (layer < 0)
         snprintf(spec.name, sizeof spec.name, "%s", row->name);
     else
         snprintf(spec.name, sizeof spec.name, "layers.%d.%s", layer, row->name);
     for (size_t i = 0; i < spec.rank; i++)
-        spec.shape[i] = axis_length(config, layer < 0 ? NULL : &config->layers[layer], row->shape[i]);
+        spec.shape[i] =
+            axis_length(config, layer < 0 ? NULL : &config->layers[layer], row->shape[i]);
     for (size_t i = 0; i + 1 < spec.rank; i++)
         spec.rows *= spec.shape[i];
     spec.cols = spec.shape[spec.rank - 1];
@@ -120,11 +128,12 @@ gemma4_tensor_spec gemma4_tensor_spec_at(const gemma4_config *config, size_t ind
 static const char *const PREFIXES[] = {"model.language_model.", "model."};
 
 /* What a multimodal checkpoint holds besides the text decoder. */
-static const char *const SKIPPED[] = {"model.vision_tower.", "model.embed_vision.", "model.audio_tower.",
-                                      "model.embed_audio."};
+static const char *const SKIPPED[] = {"model.vision_tower.", "model.embed_vision.",
+                                      "model.audio_tower.", "model.embed_audio."};
 
 /* The prefix of every text-decoder tensor, told by embed_tokens. */
-static const char *find_prefix(const gemma4_safetensors *files, const char *directory, gemma4_error *error)
+static const char *find_prefix(const gemma4_safetensors *files, const char *directory,
+                               gemma4_error *error)
 {
     for (size_t i = 0; i < sizeof PREFIXES / sizeof PREFIXES[0]; i++) {
         char name[NAME_SIZE];
@@ -132,8 +141,8 @@ static const char *find_prefix(const gemma4_safetensors *files, const char *dire
         if (gemma4_safetensors_find(files, name) != NULL)
             return PREFIXES[i];
     }
-    gemma4_fail(error, "%s: expected the tensor %s%s or %s%s, found neither", directory, PREFIXES[0], FIRST.name,
-                PREFIXES[1], FIRST.name);
+    gemma4_fail(error, "%s: expected the tensor %s%s or %s%s, found neither", directory,
+                PREFIXES[0], FIRST.name, PREFIXES[1], FIRST.name);
     return NULL;
 }
 
@@ -146,22 +155,26 @@ static void format_shape(const size_t *shape, size_t rank, char text[GEMMA4_MAX_
     sprintf(text, "]");
 }
 
-static int check_tensor(const gemma4_tensor *tensor, const gemma4_tensor_spec *spec, gemma4_error *error)
+static int check_tensor(const gemma4_tensor *tensor, const gemma4_tensor_spec *spec,
+                        gemma4_error *error)
 {
     if (tensor->dtype != GEMMA4_BF16 && tensor->dtype != GEMMA4_F16 && tensor->dtype != GEMMA4_F32)
-        return gemma4_fail(error, "%s: %s: expected dtype BF16, F16 or F32, found %s", tensor->file, tensor->name,
-                           tensor->dtype_name);
-    if (tensor->rank == spec->rank && memcmp(tensor->shape, spec->shape, spec->rank * sizeof spec->shape[0]) == 0)
+        return gemma4_fail(error, "%s: %s: expected dtype BF16, F16 or F32, found %s", tensor->file,
+                           tensor->name, tensor->dtype_name);
+    if (tensor->rank == spec->rank &&
+        memcmp(tensor->shape, spec->shape, spec->rank * sizeof spec->shape[0]) == 0)
         return 0;
     char expected[GEMMA4_MAX_RANK * 22 + 3], found[GEMMA4_MAX_RANK * 22 + 3];
     format_shape(spec->shape, spec->rank, expected);
     format_shape(tensor->shape, tensor->rank, found);
-    return gemma4_fail(error, "%s: %s: expected shape %s, found %s", tensor->file, tensor->name, expected, found);
+    return gemma4_fail(error, "%s: %s: expected shape %s, found %s", tensor->file, tensor->name,
+                       expected, found);
 }
 
-/* Binds one weight, and marks its tensor as used: used has an entry for every tensor of the files. */
-static int bind_weight(gemma4_model *model, const gemma4_tensor_spec *spec, const char *prefix, const char *directory,
-                       bool *used, gemma4_error *error)
+/* Binds one weight, and marks its tensor as used: used has an entry for every tensor of the
+ * files. */
+static int bind_weight(gemma4_model *model, const gemma4_tensor_spec *spec, const char *prefix,
+                       const char *directory, bool *used, gemma4_error *error)
 {
     char name[NAME_SIZE];
     snprintf(name, sizeof name, "%s%s", prefix, spec->name);
@@ -170,8 +183,8 @@ static int bind_weight(gemma4_model *model, const gemma4_tensor_spec *spec, cons
         return gemma4_fail(error, "%s: expected the tensor %s, found none", directory, name);
     if (check_tensor(tensor, spec, error) != 0)
         return -1;
-    *gemma4_spec_weight(model, spec) =
-        (gemma4_weight){.dtype = tensor->dtype, .data = tensor->data, .rows = spec->rows, .cols = spec->cols};
+    *gemma4_spec_weight(model, spec) = (gemma4_weight){
+        .dtype = tensor->dtype, .data = tensor->data, .rows = spec->rows, .cols = spec->cols};
     used[tensor - gemma4_safetensors_at(model->files, 0)] = true;
     return 0;
 }
@@ -188,13 +201,16 @@ static bool is_skipped(const char *name)
 static int check_lm_head(const gemma4_tensor *head, const gemma4_tensor *embed, gemma4_error *error)
 {
     if (head->dtype == embed->dtype && head->rank == embed->rank &&
-        memcmp(head->shape, embed->shape, sizeof head->shape) == 0 && memcmp(head->data, embed->data, head->size) == 0)
+        memcmp(head->shape, embed->shape, sizeof head->shape) == 0 &&
+        memcmp(head->data, embed->data, head->size) == 0)
         return 0;
-    return gemma4_fail(error, "%s: %s: expected a copy of %s (tied embeddings), found another tensor", head->file,
-                       head->name, embed->name);
+    return gemma4_fail(error,
+                       "%s: %s: expected a copy of %s (tied embeddings), found another tensor",
+                       head->file, head->name, embed->name);
 }
 
-static int check_unused(const gemma4_model *model, const char *prefix, const bool *used, gemma4_error *error)
+static int check_unused(const gemma4_model *model, const char *prefix, const bool *used,
+                        gemma4_error *error)
 {
     char embed[NAME_SIZE];
     snprintf(embed, sizeof embed, "%s%s", prefix, FIRST.name);
@@ -203,8 +219,10 @@ static int check_unused(const gemma4_model *model, const char *prefix, const boo
         if (used[i] || is_skipped(tensor->name))
             continue;
         if (strcmp(tensor->name, "lm_head.weight") != 0)
-            return gemma4_fail(error, "%s: %s: expected only the tensors that config.json implies, found this one too",
-                               tensor->file, tensor->name);
+            return gemma4_fail(
+                error,
+                "%s: %s: expected only the tensors that config.json implies, found this one too",
+                tensor->file, tensor->name);
         if (check_lm_head(tensor, gemma4_safetensors_find(model->files, embed), error) != 0)
             return -1;
     }
@@ -244,7 +262,8 @@ static int make_layers(gemma4_model *model, const char *path, gemma4_error *erro
 
 static int open_folder(gemma4_model *model, const char *directory, gemma4_error *error)
 {
-    if (read_config(directory, &model->config, error) != 0 || make_layers(model, directory, error) != 0)
+    if (read_config(directory, &model->config, error) != 0 ||
+        make_layers(model, directory, error) != 0)
         return -1;
     model->files = gemma4_safetensors_open_checkpoint(directory, error);
     if (model->files == NULL)

@@ -4,7 +4,11 @@
 #include <stdio.h>
 #include <string.h>
 
-enum { NAME_SIZE = 256, LONGEST = 96, NAME_PER_LETTER = 5 /* one letter in so many of a tap's name may be wrong, and one in any */ };
+enum {
+    NAME_SIZE = 256,
+    LONGEST = 96,
+    NAME_PER_LETTER = 5 /* one letter in so many of a tap's name may be wrong, and one in any */
+};
 
 size_t gemma4_edit_distance(const char *a, const char *b)
 {
@@ -17,7 +21,8 @@ size_t gemma4_edit_distance(const char *a, const char *b)
         size_t diagonal = row[0];
         row[0] = i + 1;
         for (size_t j = 0; j < n; j++) {
-            size_t replaced = diagonal + (a[i] != b[j]), shorter = row[j] < row[j + 1] ? row[j] : row[j + 1];
+            size_t replaced = diagonal + (a[i] != b[j]),
+                   shorter = row[j] < row[j + 1] ? row[j] : row[j + 1];
             diagonal = row[j + 1];
             row[j + 1] = replaced < shorter + 1 ? replaced : shorter + 1;
         }
@@ -34,7 +39,8 @@ typedef struct parts {
     char layer[8];
 } parts;
 
-/* llama.cpp's "l_out-3": what stands before the layer's number, which is moved to p. Returns its length. */
+/* llama.cpp's "l_out-3": what stands before the layer's number, which is moved to p. Returns its
+ * length. */
 static size_t take_suffix(const char *name, parts *p)
 {
     const char *dash = strrchr(name, '-');
@@ -53,7 +59,9 @@ static void normalise(const char *name, parts *p)
     if (length >= sizeof p->whole)
         length = sizeof p->whole - 1;
     for (size_t i = 0; i < length; i++)
-        p->whole[i] = name[i] == '/' ? '.' : name[i] == '-' || name[i] == ' ' ? '_' : (char)tolower((unsigned char)name[i]);
+        p->whole[i] = name[i] == '/'                     ? '.'
+                      : name[i] == '-' || name[i] == ' ' ? '_'
+                                                         : (char)tolower((unsigned char)name[i]);
     p->local = p->whole;
 }
 
@@ -76,7 +84,8 @@ static void split(parts *p)
 {
     for (const char *part = p->whole, *end; (end = strchr(part, '.')) != NULL; part = end + 1) {
         size_t digits = strspn(end + 1, "0123456789");
-        if (!is_layers(part, (size_t)(end - part)) || digits == 0 || digits >= sizeof p->layer || end[1 + digits] != '.')
+        if (!is_layers(part, (size_t)(end - part)) || digits == 0 || digits >= sizeof p->layer ||
+            end[1 + digits] != '.')
             continue;
         memset(p->layer, 0, sizeof p->layer);
         memcpy(p->layer, end + 1, digits);
@@ -91,17 +100,23 @@ static void split(parts *p)
 /* --- letters --- */
 
 /* A tap's name as written for that layer. */
-static const char *write_name(const parts *p, const gemma4_tap_info *tap, char near[GEMMA4_TAP_NAME_SIZE])
+static const char *write_name(const parts *p, const gemma4_tap_info *tap,
+                              char near[GEMMA4_TAP_NAME_SIZE])
 {
     const char *digits = p->layer + strspn(p->layer, "0");
     if (tap->per_layer)
-        snprintf(near, GEMMA4_TAP_NAME_SIZE, "layers.%s.%s", !p->has_layer ? "N" : *digits ? digits : "0", tap->name);
+        snprintf(near, GEMMA4_TAP_NAME_SIZE, "layers.%s.%s",
+                 !p->has_layer ? "N"
+                 : *digits     ? digits
+                               : "0",
+                 tap->name);
     else
         snprintf(near, GEMMA4_TAP_NAME_SIZE, "%s", tap->name);
     return near;
 }
 
-/* The distance of what was written from a tap's name; one letter where only the first part is missing ("q_rope" for "attn.q_rope"). */
+/* The distance of what was written from a tap's name; one letter where only the first part is
+ * missing ("q_rope" for "attn.q_rope"). */
 static size_t distance(const char *local, const char *name)
 {
     const char *last = strchr(name, '.');
@@ -140,8 +155,9 @@ static const gemma4_tap_info *by_letters(const parts *p)
 
 #define TOKENS_NAME GEMMA4_TAP_COUNT
 
-/* Module paths of transformers, the graph's names in llama.cpp, hooks of TransformerLens. Names that mean other tensors in other models, or
- * one before and after a step (Qcur, attn_out), are left out. */
+/* Module paths of transformers, the graph's names in llama.cpp, hooks of TransformerLens. Names
+ * that mean other tensors in other models, or one before and after a step (Qcur, attn_out), are
+ * left out. */
 static const struct {
     const char *name;
     gemma4_tap tap;
@@ -193,8 +209,8 @@ static bool ends_with(const char *name, const char *synonym)
     size_t n = strlen(name), s = strlen(synonym);
     for (size_t i = 0; i < sizeof appended / sizeof *appended; i++) {
         size_t a = strlen(appended[i]), rest = s + a;
-        if (n >= rest && strcmp(name + n - a, appended[i]) == 0 && strncmp(name + n - rest, synonym, s) == 0 &&
-            (n == rest || name[n - rest - 1] == '.'))
+        if (n >= rest && strcmp(name + n - a, appended[i]) == 0 &&
+            strncmp(name + n - rest, synonym, s) == 0 && (n == rest || name[n - rest - 1] == '.'))
             return true;
     }
     return false;
@@ -204,7 +220,8 @@ static const gemma4_tap_info *by_synonym(const parts *p)
 {
     static const gemma4_tap_info tokens = {.name = "tokens"};
     for (size_t i = 0; i < sizeof synonyms / sizeof *synonyms; i++) {
-        const gemma4_tap_info *tap = synonyms[i].tap == TOKENS_NAME ? &tokens : gemma4_tap_describe(synonyms[i].tap);
+        const gemma4_tap_info *tap =
+            synonyms[i].tap == TOKENS_NAME ? &tokens : gemma4_tap_describe(synonyms[i].tap);
         if ((tap->per_layer || !p->has_layer) && ends_with(p->local, synonyms[i].name))
             return tap;
     }

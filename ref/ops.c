@@ -41,19 +41,19 @@ unsigned gemma4_cpu_detect(void)
 }
 
 /* Every slot of one instruction set. */
-#define OPS(set)                                                                         \
-    (gemma4_ops)                                                                         \
-    {                                                                                    \
-        #set, gemma4_scratch_##set, gemma4_matmul_##set, gemma4_rmsnorm_##set,           \
-            gemma4_rope_##set, gemma4_geglu_##set, gemma4_experts_act_##set,             \
-            gemma4_experts_out_##set, gemma4_softcap_##set, gemma4_attention_##set       \
+#define OPS(set)                                                                                  \
+    (gemma4_ops)                                                                                  \
+    {                                                                                             \
+#set, gemma4_scratch_##set, gemma4_matmul_##set, gemma4_rmsnorm_##set, gemma4_rope_##set, \
+            gemma4_geglu_##set, gemma4_experts_act_##set, gemma4_experts_out_##set,               \
+            gemma4_softcap_##set, gemma4_attention_##set                                          \
     }
 
 gemma4_ops gemma4_ops_for(unsigned mask)
 {
-    gemma4_ops ops = {"scalar",           gemma4_scratch,     gemma4_matmul,
-                      gemma4_rmsnorm,     gemma4_rope,        gemma4_geglu,
-                      gemma4_experts_act, gemma4_experts_out, gemma4_softcap, NULL};
+    gemma4_ops ops = {
+        "scalar",     gemma4_scratch,     gemma4_matmul,      gemma4_rmsnorm, gemma4_rope,
+        gemma4_geglu, gemma4_experts_act, gemma4_experts_out, gemma4_softcap, NULL};
     (void)mask;
 #ifdef GEMMA4_TWIN_neon
     if (mask & GEMMA4_CPU_NEON)

@@ -51,8 +51,8 @@ static int create_guarded(gemma4_output *output)
 static int create_temporary(gemma4_output *output, gemma4_error *error)
 {
     for (int i = 0; i < NAMES_TRIED; i++) {
-        if (snprintf(output->temporary, sizeof output->temporary, "%s.tmp.%ld.%d", output->path, (long)getpid(), i) >=
-            (int)sizeof output->temporary) {
+        if (snprintf(output->temporary, sizeof output->temporary, "%s.tmp.%ld.%d", output->path,
+                     (long)getpid(), i) >= (int)sizeof output->temporary) {
             output->temporary[0] = '\0';
             return gemma4_fail(error, "%.200s...: path too long", output->path);
         }
@@ -74,7 +74,8 @@ int gemma4_output_name(gemma4_output *output, const char *path, gemma4_error *er
     if (find_target(output, path, &stream, error))
         return -1;
     if (stream)
-        return gemma4_fail(error, "%s: cannot write: expected a file's name, found a pipe or device", path);
+        return gemma4_fail(
+            error, "%s: cannot write: expected a file's name, found a pipe or device", path);
     int file = create_temporary(output, error);
     if (file < 0)
         return -1;
@@ -99,10 +100,13 @@ int gemma4_output_open(gemma4_output *output, const char *path, gemma4_error *er
     return gemma4_fail(error, "%s: out of memory", path);
 }
 
-/* Whatever fsync cannot be asked for (some network and FUSE file systems) is not a failure to write. */
+/* Whatever fsync cannot be asked for (some network and FUSE file systems) is not a failure to
+ * write. */
 static int bring_to_disk(int file)
 {
-    return fsync(file) && errno != EINVAL && errno != EROFS && errno != ENOSYS && errno != ENOTSUP ? -1 : 0;
+    return fsync(file) && errno != EINVAL && errno != EROFS && errno != ENOSYS && errno != ENOTSUP
+               ? -1
+               : 0;
 }
 
 static int sync_path(const char *path, int flags)
@@ -116,7 +120,8 @@ static int sync_path(const char *path, int flags)
     return status;
 }
 
-/* The name itself lies in the folder. That it is there already cannot be undone: a failure is not looked at. */
+/* The name itself lies in the folder. That it is there already cannot be undone: a failure is not
+ * looked at. */
 static void sync_folder(const char *path)
 {
     char folder[GEMMA4_OUTPUT_PATH_SIZE];
@@ -147,7 +152,8 @@ int gemma4_output_commit(gemma4_output *output, gemma4_error *error)
     int bad = output->f ? finish_stream(output) : sync_path(output->temporary, 0);
     if (!bad && output->temporary[0])
         bad = rename(output->temporary, output->path);
-    int status = bad ? gemma4_fail(error, "%s: cannot write: %s", output->path, strerror(errno)) : 0;
+    int status =
+        bad ? gemma4_fail(error, "%s: cannot write: %s", output->path, strerror(errno)) : 0;
     if (!bad && output->temporary[0]) {
         output->temporary[0] = '\0';
         sync_folder(output->path);
@@ -167,7 +173,8 @@ void gemma4_output_discard(gemma4_output *output)
     *output = (gemma4_output){.guard = -1};
 }
 
-int gemma4_output_is_not(const char *output, const char *input, const char *what, gemma4_error *error)
+int gemma4_output_is_not(const char *output, const char *input, const char *what,
+                         gemma4_error *error)
 {
     struct stat a, b;
     if (!output || !input)

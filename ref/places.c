@@ -52,7 +52,8 @@ const char *gemma4_golden_dir(void)
     if (holds_cases("", "golden", path))
         return path;
     bool known = program_folder(program);
-    if (known && (holds_cases(program, "/../golden", path) || holds_cases(program, "/../share/gemma4/golden", path)))
+    if (known && (holds_cases(program, "/../golden", path) ||
+                  holds_cases(program, "/../share/gemma4/golden", path)))
         return path;
     return holds_cases(GEMMA4_DATA_DIR, "/golden", path) ? path : NULL;
 }

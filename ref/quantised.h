@@ -1,5 +1,6 @@
-/* A quantised weight: its values are decoded a row at a time, when they are read, from where they lie in the mapped file. So a model of any
- * size needs no memory but the page cache, and a view of some rows is as cheap as any other. */
+/* A quantised weight: its values are decoded a row at a time, when they are read, from where they
+ * lie in the mapped file. So a model of any size needs no memory but the page cache, and a view of
+ * some rows is as cheap as any other. */
 #ifndef GEMMA4_QUANTISED_H
 #define GEMMA4_QUANTISED_H
 
@@ -14,8 +15,9 @@ typedef struct gemma4_quantised_part {
     size_t scale_count;  /* 1 or the number of matrices */
 } gemma4_quantised_part;
 
-/* A weight may lie in two tensors of the file: the experts' gate and up, of which each has `rows` rows an expert. Its rows are then, expert
- * by expert, those of the first part and those of the second. */
+/* A weight may lie in two tensors of the file: the experts' gate and up, of which each has `rows`
+ * rows an expert. Its rows are then, expert by expert, those of the first part and those of the
+ * second. */
 typedef struct gemma4_quantised {
     size_t part_count; /* 1 or 2 */
     size_t rows;       /* of a part in one matrix */

@@ -1,6 +1,6 @@
 /* The parent's side of reading an HDF5 file: the child, its socket, and the time that it takes. */
-#include "reader_parent.h"
 #include "guard.h"
+#include "reader_parent.h"
 #include "sandbox.h"
 
 #include <errno.h>
@@ -16,14 +16,15 @@
 #include <time.h>
 #include <unistd.h>
 
-/* Of processor time, for looking through the file, and as much again for the list; and of waiting for the next byte, which slow disks
- * need. */
+/* Of processor time, for looking through the file, and as much again for the list; and of waiting
+ * for the next byte, which slow disks need. */
 enum { SECONDS_TO_OPEN = 30, SECONDS_TO_WAIT = 600, POLL_MILLISECONDS = 1000 };
 enum { MESSAGE_BYTES = 1023 };
 
 /* --- the child's end --- */
 
-/* Ends it, if it has not ended; what waitpid says of it, or -1 in a process that is not its parent. */
+/* Ends it, if it has not ended; what waitpid says of it, or -1 in a process that is not its
+ * parent. */
 static int end_child(gemma4_reader *r)
 {
     int status = -1;
@@ -64,27 +65,43 @@ static int fail_dead(gemma4_reader *r, gemma4_error *error)
 {
     int status = status_of_dead(r);
     if (status >= 0 && WIFSIGNALED(status) && WTERMSIG(status) == SIGXCPU)
-        return gemma4_fail(error, "%s: expected a file that can be read, found one on which the HDF5 library does not come to an end",
+        return gemma4_fail(error,
+                           "%s: expected a file that can be read, found one on which the HDF5 "
+                           "library does not come to an end",
                            r->path);
     if (status >= 0 && WIFSIGNALED(status) && WTERMSIG(status) == SIGSYS)
-        return gemma4_fail(error, "%s: expected a file that can be read, found one on which its reader tries what no reader needs, and "
-                           "was stopped by its sandbox", r->path);
+        return gemma4_fail(error,
+                           "%s: expected a file that can be read, found one on which its reader "
+                           "tries what no reader needs, and "
+                           "was stopped by its sandbox",
+                           r->path);
     if (status >= 0 && WIFSIGNALED(status))
-        return gemma4_fail(error, "%s: expected a file that can be read, found one on which its reader dies of signal %d (%s)", r->path,
-                           WTERMSIG(status), strsignal(WTERMSIG(status)));
-    return gemma4_fail(error, "%s: expected a file that can be read, found one on which its reader ends before it has answered", r->path);
+        return gemma4_fail(error,
+                           "%s: expected a file that can be read, found one on which its reader "
+                           "dies of signal %d (%s)",
+                           r->path, WTERMSIG(status), strsignal(WTERMSIG(status)));
+    return gemma4_fail(error,
+                       "%s: expected a file that can be read, found one on which its reader ends "
+                       "before it has answered",
+                       r->path);
 }
 
 int gemma4_reader_nonsense(gemma4_reader *r, const char *what, gemma4_error *error)
 {
     end_child(r);
-    return gemma4_fail(error, "%s: expected a file that can be read, found one on which its reader talks nonsense (%s)", r->path, what);
+    return gemma4_fail(
+        error,
+        "%s: expected a file that can be read, found one on which its reader talks nonsense (%s)",
+        r->path, what);
 }
 
 static int fail_endless(gemma4_reader *r, gemma4_error *error)
 {
     end_child(r);
-    return gemma4_fail(error, "%s: expected a file that can be read, found one on which the HDF5 library does not come to an end", r->path);
+    return gemma4_fail(error,
+                       "%s: expected a file that can be read, found one on which the HDF5 library "
+                       "does not come to an end",
+                       r->path);
 }
 
 /* --- time --- */
@@ -117,7 +134,8 @@ int gemma4_reader_receive(gemma4_reader *r, void *to, size_t size, gemma4_error 
     while (size > 0) {
         struct pollfd ready = {.fd = r->channel, .events = POLLIN};
         int some = poll(&ready, 1, POLL_MILLISECONDS);
-        if (used_by(r) - r->started > r->seconds || (some == 0 && seconds_of(CLOCK_MONOTONIC) - last > SECONDS_TO_WAIT))
+        if (used_by(r) - r->started > r->seconds ||
+            (some == 0 && seconds_of(CLOCK_MONOTONIC) - last > SECONDS_TO_WAIT))
             return fail_endless(r, error);
         if (some == 0 || (some < 0 && errno == EINTR))
             continue;
@@ -133,7 +151,8 @@ int gemma4_reader_receive(gemma4_reader *r, void *to, size_t size, gemma4_error 
     return 0;
 }
 
-int gemma4_reader_ask(gemma4_reader *r, const gemma4_reader_request *what, double seconds, gemma4_error *error)
+int gemma4_reader_ask(gemma4_reader *r, const gemma4_reader_request *what, double seconds,
+                      gemma4_error *error)
 {
     const char *at = (const char *)what;
     size_t size = sizeof *what;
@@ -188,7 +207,8 @@ static void close_reader(void *context)
 }
 
 /* Never returns. */
-static void be_the_child(int file, int channel, const char *path, gemma4_reader_serve serve, void *context)
+static void be_the_child(int file, int channel, const char *path, gemma4_reader_serve serve,
+                         void *context)
 {
     gemma4_guard_reset();
     if (gemma4_hdf5_descriptor_prepare(file))
@@ -211,14 +231,16 @@ static int open_regular(const char *path, gemma4_error *error)
     return gemma4_fail(error, "%s: expected a regular file, found another kind", path);
 }
 
-static int start_child(gemma4_reader *r, gemma4_reader_serve serve, void *context, gemma4_error *error)
+static int start_child(gemma4_reader *r, gemma4_reader_serve serve, void *context,
+                       gemma4_error *error)
 {
     int channel[2], file = open_regular(r->path, error);
     if (file < 0)
         return -1;
     if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, channel)) {
         close(file);
-        return gemma4_fail(error, "%s: cannot start a process to read it: %s", r->path, strerror(errno));
+        return gemma4_fail(error, "%s: cannot start a process to read it: %s", r->path,
+                           strerror(errno));
     }
     r->parent = getpid();
     r->child = fork();
@@ -228,11 +250,13 @@ static int start_child(gemma4_reader *r, gemma4_reader_serve serve, void *contex
     close(file);
     close(channel[1]);
     r->channel = channel[0];
-    return r->child < 0 ? gemma4_fail(error, "%s: cannot start a process to read it: %s", r->path, strerror(reason)) : 0;
+    return r->child < 0 ? gemma4_fail(error, "%s: cannot start a process to read it: %s", r->path,
+                                      strerror(reason))
+                        : 0;
 }
 
-int gemma4_reader_open(const char *path, gemma4_reader_serve serve, void *context, double seconds, gemma4_activation_source *source,
-                       gemma4_error *error)
+int gemma4_reader_open(const char *path, gemma4_reader_serve serve, void *context, double seconds,
+                       gemma4_activation_source *source, gemma4_error *error)
 {
     gemma4_reader *r = calloc(1, sizeof *r);
     if (!r || !(r->path = strdup(path))) {
@@ -245,20 +269,24 @@ int gemma4_reader_open(const char *path, gemma4_reader_serve serve, void *contex
         close_reader(r);
         return -1;
     }
-    *source = (gemma4_activation_source){r, gemma4_reader_attribute, gemma4_reader_list, gemma4_reader_read, close_reader};
+    *source = (gemma4_activation_source){r, gemma4_reader_attribute, gemma4_reader_list,
+                                         gemma4_reader_read, close_reader};
     return 0;
 }
 
-int gemma4_activations_hdf5_open(const char *path, gemma4_activation_source *source, gemma4_error *error)
+int gemma4_activations_hdf5_open(const char *path, gemma4_activation_source *source,
+                                 gemma4_error *error)
 {
     return gemma4_reader_open(path, gemma4_reader_serve_hdf5, NULL, SECONDS_TO_OPEN, source, error);
 }
 
-int gemma4_activations_hdf5_open_group(const char *path, const char *group, bool *missing, gemma4_activation_source *source, gemma4_error *error)
+int gemma4_activations_hdf5_open_group(const char *path, const char *group, bool *missing,
+                                       gemma4_activation_source *source, gemma4_error *error)
 {
     char name[GEMMA4_STORED_NAME_SIZE];
     snprintf(name, sizeof name, "%s", group);
-    int status = gemma4_reader_open(path, gemma4_reader_serve_hdf5, name, SECONDS_TO_OPEN, source, error);
+    int status =
+        gemma4_reader_open(path, gemma4_reader_serve_hdf5, name, SECONDS_TO_OPEN, source, error);
     *missing = status && !strcmp(error->message, GEMMA4_READER_NO_GROUP);
     return status;
 }

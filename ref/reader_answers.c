@@ -1,4 +1,5 @@
-/* What the child answers. It may have been taken over by the file that it reads: every length, tag, name, type and count is checked. */
+/* What the child answers. It may have been taken over by the file that it reads: every length, tag,
+ * name, type and count is checked. */
 #include "reader_parent.h"
 
 #include <stdio.h>
@@ -7,10 +8,10 @@
 
 /* The most that an answer may hold; real files stay far below. */
 enum {
-    NAMES_MOST = 65536,    /* tensors, and unknown names */
-    NAME_BYTES = 65536,    /* of an attribute: HDF5's own limit */
+    NAMES_MOST = 65536,        /* tensors, and unknown names */
+    NAME_BYTES = 65536,        /* of an attribute: HDF5's own limit */
     ROWS_OF_FOREIGN = 1 << 20, /* in one attribute rows, where there is no config */
-    ROWS_MOST = 1 << 28    /* entries of all attributes rows together: 2 GiB */
+    ROWS_MOST = 1 << 28        /* entries of all attributes rows together: 2 GiB */
 };
 enum { SECONDS_TO_READ = 60 }; /* of processor time, for one request */
 
@@ -31,7 +32,8 @@ static int take_attribute(gemma4_reader *r, uint64_t size, gemma4_error *error)
     }
     /* Two strings, the second of which fills the rest. */
     char *end = memchr(bytes, 0, (size_t)size);
-    if (!end || end == bytes + size - 1 || memchr(end + 1, 0, (size_t)size - (size_t)(end + 1 - bytes)) != bytes + size - 1) {
+    if (!end || end == bytes + size - 1 ||
+        memchr(end + 1, 0, (size_t)size - (size_t)(end + 1 - bytes)) != bytes + size - 1) {
         free(bytes);
         return gemma4_reader_nonsense(r, "an attribute without an end", error);
     }
@@ -44,8 +46,9 @@ int gemma4_reader_take_attributes(gemma4_reader *r, gemma4_error *error)
     gemma4_reader_head head;
     int status;
     while ((status = gemma4_reader_next(r, &head, error)) == 0)
-        if (head.tag != GEMMA4_READER_ATTRIBUTE ? gemma4_reader_nonsense(r, "a piece that is no attribute", error)
-                                                : take_attribute(r, head.size, error))
+        if (head.tag != GEMMA4_READER_ATTRIBUTE
+                ? gemma4_reader_nonsense(r, "a piece that is no attribute", error)
+                : take_attribute(r, head.size, error))
             return -1;
     return status < 0 ? -1 : 0;
 }
@@ -72,7 +75,8 @@ typedef struct listing {
 /* Whether a tensor is one that our own reader could have described. NULL, or what is wrong. */
 static const char *check_tensor(const listing *l, gemma4_reader_tensor *t, uint64_t size)
 {
-    if (!memchr(t->name, 0, sizeof t->name) || !memchr(t->problem, 0, sizeof t->problem) || !*t->name)
+    if (!memchr(t->name, 0, sizeof t->name) || !memchr(t->problem, 0, sizeof t->problem) ||
+        !*t->name)
         return "a name without an end";
     for (char *c = t->problem; *c; c++)
         if ((unsigned char)*c < 0x20 || (unsigned char)*c >= 0x7F)
@@ -82,12 +86,15 @@ static const char *check_tensor(const listing *l, gemma4_reader_tensor *t, uint6
     if (t->rank > sizeof t->shape / sizeof *t->shape)
         return "too many axes";
     for (size_t i = 0; i < sizeof t->shape / sizeof *t->shape; i++)
-        if (i < t->rank ? t->shape[i] > SIZE_MAX || (t->shape[i] == 0 && !*t->problem) : t->shape[i] != 0)
+        if (i < t->rank ? t->shape[i] > SIZE_MAX || (t->shape[i] == 0 && !*t->problem)
+                        : t->shape[i] != 0)
             return "an impossible shape";
     size_t most = l->list->takes_all ? ROWS_OF_FOREIGN : l->config->max_position_embeddings;
-    if (t->has_rows > 1 || t->row_count > (t->has_rows ? most : 0) || t->row_count > ROWS_MOST - l->rows)
+    if (t->has_rows > 1 || t->row_count > (t->has_rows ? most : 0) ||
+        t->row_count > ROWS_MOST - l->rows)
         return "too many rows";
-    return size == sizeof *t + t->row_count * sizeof(int64_t) ? NULL : "the length of a tensor's rows";
+    return size == sizeof *t + t->row_count * sizeof(int64_t) ? NULL
+                                                              : "the length of a tensor's rows";
 }
 
 static int take_tensor(listing *l, uint64_t size)
@@ -118,7 +125,8 @@ static int take_tensor(listing *l, uint64_t size)
         return gemma4_fail(l->error, "%s: %s: out of memory", l->r->path, t.name);
     tensor->row_count = (size_t)t.row_count;
     l->rows += tensor->row_count;
-    return gemma4_reader_receive(l->r, tensor->rows, tensor->row_count * sizeof *tensor->rows, l->error);
+    return gemma4_reader_receive(l->r, tensor->rows, tensor->row_count * sizeof *tensor->rows,
+                                 l->error);
 }
 
 static int take_unknown(listing *l, uint64_t size)
@@ -180,14 +188,16 @@ static int check_distinct(const listing *l)
     return twice ? gemma4_reader_nonsense(l->r, "a tensor twice", l->error) : 0;
 }
 
-int gemma4_reader_list(void *context, const gemma4_config *config, gemma4_stored_list *list, gemma4_error *error)
+int gemma4_reader_list(void *context, const gemma4_config *config, gemma4_stored_list *list,
+                       gemma4_error *error)
 {
     gemma4_reader *r = context;
     listing l = {.r = r, .config = config, .list = list, .error = error};
     const gemma4_reader_request what = {.kind = GEMMA4_READER_LIST,
                                         .takes_all = list->takes_all,
                                         .num_hidden_layers = config ? config->num_hidden_layers : 0,
-                                        .max_position_embeddings = config ? config->max_position_embeddings : 0};
+                                        .max_position_embeddings =
+                                            config ? config->max_position_embeddings : 0};
     gemma4_reader_head head;
     int status;
     if (gemma4_reader_ask(r, &what, r->seconds_to_open, error))
@@ -200,8 +210,8 @@ int gemma4_reader_list(void *context, const gemma4_config *config, gemma4_stored
 
 /* --- values --- */
 
-int gemma4_reader_read(void *context, const gemma4_stored_tensor *tensor, const size_t *start, const size_t *extent, void *elements,
-                       gemma4_error *error)
+int gemma4_reader_read(void *context, const gemma4_stored_tensor *tensor, const size_t *start,
+                       const size_t *extent, void *elements, gemma4_error *error)
 {
     gemma4_reader *r = context;
     gemma4_reader_request what = {.kind = GEMMA4_READER_READ};
@@ -216,7 +226,8 @@ int gemma4_reader_read(void *context, const gemma4_stored_tensor *tensor, const 
     snprintf(what.name, sizeof what.name, "%s", tensor->name);
     if (gemma4_reader_ask(r, &what, SECONDS_TO_READ, error))
         return -1;
-    for (char *to = elements; (status = gemma4_reader_next(r, &head, error)) == 0; to += head.size, left -= (size_t)head.size) {
+    for (char *to = elements; (status = gemma4_reader_next(r, &head, error)) == 0;
+         to += head.size, left -= (size_t)head.size) {
         if (head.tag != GEMMA4_READER_VALUES || head.size == 0 || head.size > left)
             return gemma4_reader_nonsense(r, "other values than asked for", error);
         if (gemma4_reader_receive(r, to, (size_t)head.size, error))

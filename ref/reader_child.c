@@ -1,5 +1,5 @@
-/* The reader's child: libhdf5 runs here, behind the sandbox. It ends when the parent closes the socket, and it ends at once where
- * anything is odd: the parent knows how to say that. */
+/* The reader's child: libhdf5 runs here, behind the sandbox. It ends when the parent closes the
+ * socket, and it ends at once where anything is odd: the parent knows how to say that. */
 #include "reader_internal.h"
 
 #include <errno.h>
@@ -8,7 +8,8 @@
 #include <string.h>
 #include <unistd.h>
 
-#define PIECE_BYTES ((size_t)16 << 20) /* values are read and sent in pieces of about that size, of one row at least */
+/* values are read and sent in pieces of about that size, of one row at least */
+#define PIECE_BYTES ((size_t)16 << 20)
 
 /* --- the socket --- */
 
@@ -71,8 +72,12 @@ static void send_attributes(int channel, const gemma4_activation_source *source)
 static void send_tensor(int channel, const gemma4_stored_tensor *tensor)
 {
     const size_t rows = tensor->rows ? tensor->row_count : 0;
-    const gemma4_reader_head head = {GEMMA4_READER_TENSOR, sizeof(gemma4_reader_tensor) + rows * sizeof *tensor->rows};
-    gemma4_reader_tensor t = {.element = tensor->element, .rank = tensor->rank, .has_rows = tensor->has_rows, .row_count = rows};
+    const gemma4_reader_head head = {GEMMA4_READER_TENSOR,
+                                     sizeof(gemma4_reader_tensor) + rows * sizeof *tensor->rows};
+    gemma4_reader_tensor t = {.element = tensor->element,
+                              .rank = tensor->rank,
+                              .has_rows = tensor->has_rows,
+                              .row_count = rows};
     snprintf(t.name, sizeof t.name, "%s", tensor->name);
     snprintf(t.problem, sizeof t.problem, "%s", tensor->problem);
     for (size_t i = 0; i < tensor->rank; i++)
@@ -82,21 +87,25 @@ static void send_tensor(int channel, const gemma4_stored_tensor *tensor)
     send_all(channel, tensor->rows, rows * sizeof *tensor->rows);
 }
 
-static void list(int channel, const gemma4_reader_request *request, gemma4_activation_source *source, gemma4_stored_list *tensors)
+static void list(int channel, const gemma4_reader_request *request,
+                 gemma4_activation_source *source, gemma4_stored_list *tensors)
 {
     const gemma4_config config = {.num_hidden_layers = request->num_hidden_layers,
                                   .max_position_embeddings = request->max_position_embeddings};
     gemma4_error error = {""};
     tensors->takes_all = request->takes_all;
-    if (source->list(source->state, &config, tensors, &error)) { /* the last of them is described in part only */
+    if (source->list(source->state, &config, tensors, &error)) { /* the last of them is described in
+                                                                    part only */
         send_end(channel, -1, &error);
         return;
     }
     for (size_t i = 0; i < tensors->count; i++)
         send_tensor(channel, &tensors->items[i]);
-    size_t kept = tensors->unknown_count < GEMMA4_UNKNOWN_MAX ? tensors->unknown_count : GEMMA4_UNKNOWN_MAX;
+    size_t kept =
+        tensors->unknown_count < GEMMA4_UNKNOWN_MAX ? tensors->unknown_count : GEMMA4_UNKNOWN_MAX;
     for (size_t i = 0; i < kept; i++)
-        send_piece(channel, GEMMA4_READER_UNKNOWN, tensors->unknown[i], strlen(tensors->unknown[i]));
+        send_piece(channel, GEMMA4_READER_UNKNOWN, tensors->unknown[i],
+                   strlen(tensors->unknown[i]));
     const uint64_t more = tensors->unknown_count - kept;
     if (more)
         send_piece(channel, GEMMA4_READER_UNCOUNTED, &more, sizeof more);
@@ -114,8 +123,8 @@ static const gemma4_stored_tensor *find(const gemma4_stored_list *tensors, const
 }
 
 /* The block in pieces along its first axis that is longer than 1: they follow one another in it. */
-static void read_values(int channel, const char *path, const gemma4_reader_request *request, gemma4_activation_source *source,
-                        const gemma4_stored_list *tensors)
+static void read_values(int channel, const char *path, const gemma4_reader_request *request,
+                        gemma4_activation_source *source, const gemma4_stored_list *tensors)
 {
     gemma4_error error = {""};
     const gemma4_stored_tensor *tensor = find(tensors, request->name);
@@ -128,7 +137,8 @@ static void read_values(int channel, const char *path, const gemma4_reader_reque
     }
     while (axis + 1 < tensor->rank && extent[axis] == 1)
         axis++;
-    size_t row_bytes = gemma4_element_describe(tensor->element)->size, rows = tensor->rank ? extent[axis] : 1;
+    size_t row_bytes = gemma4_element_describe(tensor->element)->size,
+           rows = tensor->rank ? extent[axis] : 1;
     for (size_t i = axis + 1; i < tensor->rank; i++)
         row_bytes *= extent[i]; /* fits: the parent has room for more */
     size_t piece = row_bytes < PIECE_BYTES ? PIECE_BYTES / row_bytes : 1;
@@ -156,7 +166,8 @@ void gemma4_reader_serve_hdf5(int file, int channel, const char *path, void *con
     gemma4_reader_request request;
     gemma4_error error = {""};
     gemma4_stored_list *tensors = calloc(1, sizeof *tensors);
-    int status = tensors ? gemma4_activations_hdf5_from(file, path, context, &source, &error) : gemma4_fail(&error, "%s: out of memory", path);
+    int status = tensors ? gemma4_activations_hdf5_from(file, path, context, &source, &error)
+                         : gemma4_fail(&error, "%s: out of memory", path);
     if (status == 0)
         send_attributes(channel, &source);
     send_end(channel, status, &error);
@@ -166,5 +177,6 @@ void gemma4_reader_serve_hdf5(int file, int channel, const char *path, void *con
         else
             read_values(channel, path, &request, &source, tensors);
     }
-    /* Nothing is freed or closed: the process ends, and libhdf5 would unlock the file, which the sandbox refuses. */
+    /* Nothing is freed or closed: the process ends, and libhdf5 would unlock the file, which the
+     * sandbox refuses. */
 }

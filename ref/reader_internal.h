@@ -1,7 +1,9 @@
-/* HDF5 files are read by a child process in a sandbox (spec/robustness.md): libhdf5 is not memory-safe on corrupt files. reader.c and
- * reader_answers.c are the parent's side, which believes nothing that the child says; reader_child.c is the child's.
+/* HDF5 files are read by a child process in a sandbox (spec/robustness.md): libhdf5 is not
+ * memory-safe on corrupt files. reader.c and reader_answers.c are the parent's side, which believes
+ * nothing that the child says; reader_child.c is the child's.
  *
- * A process that was forked while such a file is open shares the child with its parent: the two must not read at the same time. */
+ * A process that was forked while such a file is open shares the child with its parent: the two
+ * must not read at the same time. */
 #ifndef GEMMA4_READER_INTERNAL_H
 #define GEMMA4_READER_INTERNAL_H
 
@@ -20,7 +22,8 @@ typedef struct gemma4_reader_request {
     uint64_t kind;
     uint64_t takes_all;                                  /* LIST: gemma4_stored_list's; */
     uint64_t num_hidden_layers, max_position_embeddings; /* else what it needs of the config */
-    uint64_t start[8], extent[8];                        /* READ: the block, of rank axes of the tensor */
+    uint64_t start[8], extent[8];                        /* READ: the block, of rank axes of the
+                                                            tensor */
     char name[GEMMA4_READER_NAME_SIZE];                  /* READ: which of the tensors listed */
 } gemma4_reader_request;
 
@@ -52,11 +55,12 @@ void gemma4_reader_serve_hdf5(int file, int channel, const char *path, void *con
 
 /* --- the parent --- */
 
-/* Starts a child that enters the sandbox and calls serve, and takes the file's attributes from it; seconds of processor time is the most
- * that this may take, and the list as much again. gemma4_activations_hdf5_open is this with gemma4_reader_serve_hdf5; tests come with
- * worse ones. */
-int gemma4_reader_open(const char *path, gemma4_reader_serve serve, void *context, double seconds, gemma4_activation_source *source,
-                       gemma4_error *error);
+/* Starts a child that enters the sandbox and calls serve, and takes the file's attributes from it;
+ * seconds of processor time is the most that this may take, and the list as much again.
+ * gemma4_activations_hdf5_open is this with gemma4_reader_serve_hdf5; tests come with worse
+ * ones. */
+int gemma4_reader_open(const char *path, gemma4_reader_serve serve, void *context, double seconds,
+                       gemma4_activation_source *source, gemma4_error *error);
 
 /* --- libhdf5, called in the child only --- */
 
@@ -65,11 +69,13 @@ int gemma4_hdf5_descriptor_prepare(int file);
 /* A file access list for it, to be closed; negative on failure. */
 hid_t gemma4_hdf5_descriptor_access(int file);
 /* path is for messages. */
-int gemma4_activations_hdf5_from(int file, const char *path, const char *group, gemma4_activation_source *source, gemma4_error *error);
+int gemma4_activations_hdf5_from(int file, const char *path, const char *group,
+                                 gemma4_activation_source *source, gemma4_error *error);
 /* The whole message where the file has no such group. */
 #define GEMMA4_READER_NO_GROUP "no such group"
 
 /* How many root attributes there are; sets name and text where index is one of them. */
-size_t gemma4_activations_hdf5_attributes(const gemma4_activation_source *source, size_t index, const char **name, const char **text);
+size_t gemma4_activations_hdf5_attributes(const gemma4_activation_source *source, size_t index,
+                                          const char **name, const char **text);
 
 #endif

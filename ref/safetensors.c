@@ -47,14 +47,16 @@ static const struct {
 /* --- one entry of a header --- */
 
 /* Sets dtype and dtype_name; element_size is 0 for a type that this library does not know. */
-static int read_dtype(const gemma4_node *entry, gemma4_tensor *tensor, size_t *element_size, gemma4_error *error)
+static int read_dtype(const gemma4_node *entry, gemma4_tensor *tensor, size_t *element_size,
+                      gemma4_error *error)
 {
     const char *name;
     if (gemma4_get_string(entry, "dtype", &name, error) != 0)
         return -1;
     size_t length = strlen(name);
     if (length == 0 || length >= sizeof tensor->dtype_name)
-        return gemma4_node_fail(gemma4_node_get(entry, "dtype"), "a dtype's name of 1 to 15 bytes", error);
+        return gemma4_node_fail(gemma4_node_get(entry, "dtype"), "a dtype's name of 1 to 15 bytes",
+                                error);
     memcpy(tensor->dtype_name, name, length + 1);
     tensor->dtype = GEMMA4_OTHER;
     *element_size = 0;
@@ -73,8 +75,9 @@ static int read_shape(const gemma4_node *entry, gemma4_tensor *tensor, gemma4_er
     if (gemma4_get_node(entry, "shape", GEMMA4_SEQUENCE, &shape, error) != 0)
         return -1;
     if (shape->count > GEMMA4_MAX_RANK)
-        return gemma4_fail(error, "%s:%zu: %s: expected at most %d axes, found %zu", gemma4_document_name(shape->document),
-                           shape->line, shape->path, GEMMA4_MAX_RANK, shape->count);
+        return gemma4_fail(error, "%s:%zu: %s: expected at most %d axes, found %zu",
+                           gemma4_document_name(shape->document), shape->line, shape->path,
+                           GEMMA4_MAX_RANK, shape->count);
     tensor->rank = shape->count;
     for (size_t i = 0; i < shape->count; i++) {
         int64_t length;
@@ -86,8 +89,8 @@ static int read_shape(const gemma4_node *entry, gemma4_tensor *tensor, gemma4_er
 }
 
 /* Sets data and size from data_offsets, which must lie in the shard's data. */
-static int read_range(const gemma4_node *entry, const shard *file, const unsigned char *data, gemma4_tensor *tensor,
-                      gemma4_error *error)
+static int read_range(const gemma4_node *entry, const shard *file, const unsigned char *data,
+                      gemma4_tensor *tensor, gemma4_error *error)
 {
     const gemma4_node *offsets;
     int64_t begin, end, data_size = file->map + file->size - data;
@@ -103,8 +106,10 @@ static int read_range(const gemma4_node *entry, const shard *file, const unsigne
     return 0;
 }
 
-/* The data's size must be the shape's, and its start a multiple of the element's size (the mapping starts at a page). */
-static int check_size(const gemma4_tensor *tensor, const shard *file, size_t element_size, gemma4_error *error)
+/* The data's size must be the shape's, and its start a multiple of the element's size (the mapping
+ * starts at a page). */
+static int check_size(const gemma4_tensor *tensor, const shard *file, size_t element_size,
+                      gemma4_error *error)
 {
     size_t size = element_size;
     bool overflow = false, empty = false;
@@ -115,26 +120,31 @@ static int check_size(const gemma4_tensor *tensor, const shard *file, size_t ele
     if (empty) /* whatever the other axes are */
         size = 0;
     else if (overflow)
-        return gemma4_fail(error, "%s: %s: expected a shape that fits into memory, found one that overflows", file->path,
-                           tensor->name);
+        return gemma4_fail(
+            error, "%s: %s: expected a shape that fits into memory, found one that overflows",
+            file->path, tensor->name);
     if (size != tensor->size)
-        return gemma4_fail(error, "%s: %s: expected %zu bytes of data for its shape, found %zu", file->path, tensor->name,
-                           size, tensor->size);
+        return gemma4_fail(error, "%s: %s: expected %zu bytes of data for its shape, found %zu",
+                           file->path, tensor->name, size, tensor->size);
     size_t offset = (size_t)((const unsigned char *)tensor->data - file->map);
     if (offset % element_size != 0)
-        return gemma4_fail(error, "%s: %s: expected data at a multiple of %zu bytes in the file, found them misaligned "
-                           "at %zu", file->path, tensor->name, element_size, offset);
+        return gemma4_fail(
+            error,
+            "%s: %s: expected data at a multiple of %zu bytes in the file, found them misaligned "
+            "at %zu",
+            file->path, tensor->name, element_size, offset);
     return 0;
 }
 
-static int read_tensor(const gemma4_node *entry, const char *name, const shard *file, const unsigned char *data,
-                       gemma4_tensor *tensor, gemma4_error *error)
+static int read_tensor(const gemma4_node *entry, const char *name, const shard *file,
+                       const unsigned char *data, gemma4_tensor *tensor, gemma4_error *error)
 {
     static const char *const allowed[] = {"dtype", "shape", "data_offsets", NULL};
     size_t element_size = 0;
     tensor->name = name;
     tensor->file = file->path;
-    if (gemma4_node_only_keys(entry, allowed, error) != 0 || read_dtype(entry, tensor, &element_size, error) != 0 ||
+    if (gemma4_node_only_keys(entry, allowed, error) != 0 ||
+        read_dtype(entry, tensor, &element_size, error) != 0 ||
         read_shape(entry, tensor, error) != 0 || read_range(entry, file, data, tensor, error) != 0)
         return -1;
     return element_size == 0 ? 0 : check_size(tensor, file, element_size, error);
@@ -162,13 +172,14 @@ static int map_file(int fd, shard *file, gemma4_error *error)
     if (!S_ISREG(status.st_mode))
         return gemma4_fail(error, "%s: expected a regular file, found another kind", file->path);
     if (status.st_size < LENGTH_BYTES)
-        return gemma4_fail(error, "%s: expected at least %d bytes, found %jd", file->path, LENGTH_BYTES,
-                           (intmax_t)status.st_size);
+        return gemma4_fail(error, "%s: expected at least %d bytes, found %jd", file->path,
+                           LENGTH_BYTES, (intmax_t)status.st_size);
     void *map = mmap(NULL, (size_t)status.st_size, PROT_READ, MAP_PRIVATE, fd, 0);
     if (map == MAP_FAILED)
         return gemma4_fail(error, "%s: cannot be mapped: %s", file->path, strerror(errno));
 #ifdef MADV_HUGEPAGE
-    (void)madvise(map, (size_t)status.st_size, MADV_HUGEPAGE); /* a wish: weights are read faster then (spec/twins.md, "Memory") */
+    (void)madvise(map, (size_t)status.st_size, MADV_HUGEPAGE); /* a wish: weights are read faster
+                                                                  then (spec/twins.md, "Memory") */
 #endif
     file->map = map;
     file->size = (size_t)status.st_size;
@@ -182,19 +193,23 @@ static int parse_header(shard *file, size_t *header_size, gemma4_error *error)
     for (int i = 0; i < LENGTH_BYTES; i++)
         length |= (uint64_t)file->map[i] << (8 * i);
     if (length > file->size - LENGTH_BYTES)
-        return gemma4_fail(error, "%s: expected a header of at most %zu bytes, found a length of %ju", file->path,
-                           file->size - LENGTH_BYTES, (uintmax_t)length);
+        return gemma4_fail(error,
+                           "%s: expected a header of at most %zu bytes, found a length of %ju",
+                           file->path, file->size - LENGTH_BYTES, (uintmax_t)length);
     *header_size = (size_t)length;
     if (length == 0 || file->map[LENGTH_BYTES] != '{')
-        return gemma4_fail(error, "%s: expected a header that begins with '{', found another one", file->path);
+        return gemma4_fail(error, "%s: expected a header that begins with '{', found another one",
+                           file->path);
     file->header = gemma4_document_parse(file->path, file->map + LENGTH_BYTES, *header_size, error);
     return file->header == NULL ? -1 : 0;
 }
 
-/* Maps file->path and parses its header. Whatever is acquired is released by shard_close, on failure as well. */
+/* Maps file->path and parses its header. Whatever is acquired is released by shard_close, on
+ * failure as well. */
 static int shard_open(shard *file, size_t *header_size, gemma4_error *error)
 {
-    int fd = open(file->path, O_RDONLY | O_CLOEXEC | O_NONBLOCK); /* non-blocking: a FIFO is refused, not waited for */
+    int fd = open(file->path, O_RDONLY | O_CLOEXEC | O_NONBLOCK); /* non-blocking: a FIFO is
+                                                                     refused, not waited for */
     if (fd < 0)
         return gemma4_fail(error, "%s: %s", file->path, strerror(errno));
     int status = map_file(fd, file, error);
@@ -221,9 +236,10 @@ static int compare_data(const void *a, const void *b)
     return x->size < y->size ? -1 : x->size > y->size; /* empty tensors first */
 }
 
-/* The format demands that the tensors fill the data without holes and without overlap. Sorts them by place. */
-static int check_layout(const shard *file, const unsigned char *data, gemma4_tensor *tensors, size_t count,
-                        gemma4_error *error)
+/* The format demands that the tensors fill the data without holes and without overlap. Sorts them
+ * by place. */
+static int check_layout(const shard *file, const unsigned char *data, gemma4_tensor *tensors,
+                        size_t count, gemma4_error *error)
 {
     if (count != 0)
         qsort(tensors, count, sizeof *tensors, compare_data);
@@ -231,23 +247,28 @@ static int check_layout(const shard *file, const unsigned char *data, gemma4_ten
     for (size_t i = 0; i < count; i++) {
         const unsigned char *begin = tensors[i].data;
         if (begin != next)
-            return gemma4_fail(error, "%s: %s: expected data from offset %td, found %td, which makes %s", file->path,
-                               tensors[i].name, next - data, begin - data, begin < next ? "an overlap" : "a hole");
+            return gemma4_fail(error,
+                               "%s: %s: expected data from offset %td, found %td, which makes %s",
+                               file->path, tensors[i].name, next - data, begin - data,
+                               begin < next ? "an overlap" : "a hole");
         next = begin + tensors[i].size;
     }
     if (next != end)
-        return gemma4_fail(error, "%s: expected %td bytes of data, found %td", file->path, next - data, end - data);
+        return gemma4_fail(error, "%s: expected %td bytes of data, found %td", file->path,
+                           next - data, end - data);
     return 0;
 }
 
 /* Appends the shard's tensors. */
-static int add_tensors(gemma4_safetensors *files, const shard *file, size_t header_size, gemma4_error *error)
+static int add_tensors(gemma4_safetensors *files, const shard *file, size_t header_size,
+                       gemma4_error *error)
 {
     const gemma4_node *root = gemma4_document_root(file->header);
     const unsigned char *data = file->map + LENGTH_BYTES + header_size;
     if (root->kind != GEMMA4_MAPPING)
         return gemma4_node_fail(root, "a mapping", error);
-    gemma4_tensor *tensors = realloc(files->tensors, (files->count + root->count + 1) * sizeof *tensors);
+    gemma4_tensor *tensors =
+        realloc(files->tensors, (files->count + root->count + 1) * sizeof *tensors);
     if (tensors == NULL)
         return gemma4_fail(error, "%s: out of memory", file->path);
     files->tensors = tensors;
@@ -281,7 +302,8 @@ static int sort_tensors(gemma4_safetensors *files, gemma4_error *error)
     for (size_t i = 1; i < files->count; i++) {
         const gemma4_tensor *a = &files->tensors[i - 1], *b = &files->tensors[i];
         if (strcmp(a->name, b->name) == 0)
-            return gemma4_fail(error, "%s: %s: expected every tensor once, found it in %s too", a->file, a->name, b->file);
+            return gemma4_fail(error, "%s: %s: expected every tensor once, found it in %s too",
+                               a->file, a->name, b->file);
     }
     return 0;
 }
@@ -354,15 +376,17 @@ static int compare_strings(const void *a, const void *b)
     return strcmp(*(const char *const *)a, *(const char *const *)b);
 }
 
-/* Fills names (weight_map's count of them) with the distinct shard names and sets n_names. A name must stay in the
- * checkpoint's directory. */
-static int shard_names(const gemma4_node *weight_map, const char **names, size_t *n_names, gemma4_error *error)
+/* Fills names (weight_map's count of them) with the distinct shard names and sets n_names. A name
+ * must stay in the checkpoint's directory. */
+static int shard_names(const gemma4_node *weight_map, const char **names, size_t *n_names,
+                       gemma4_error *error)
 {
     for (size_t i = 0; i < weight_map->count; i++) {
         if (gemma4_node_string(&weight_map->items[i], &names[i], error) != 0)
             return -1;
         if (names[i][0] == '\0' || strchr(names[i], '/') != NULL || strstr(names[i], "..") != NULL)
-            return gemma4_node_fail(&weight_map->items[i], "a file name without '/' and '..'", error);
+            return gemma4_node_fail(&weight_map->items[i], "a file name without '/' and '..'",
+                                    error);
     }
     if (weight_map->count != 0)
         qsort(names, weight_map->count, sizeof *names, compare_strings);
@@ -374,28 +398,31 @@ static int shard_names(const gemma4_node *weight_map, const char **names, size_t
 }
 
 /* The index must name every tensor of the shards, in the shard that holds it, and no other. */
-static int check_index(const gemma4_safetensors *files, const gemma4_node *weight_map, gemma4_error *error)
+static int check_index(const gemma4_safetensors *files, const gemma4_node *weight_map,
+                       gemma4_error *error)
 {
     for (size_t i = 0; i < weight_map->count; i++) {
         const char *name = weight_map->keys[i];
         const gemma4_tensor *tensor = gemma4_safetensors_find(files, name);
         if (tensor == NULL)
             return gemma4_fail(error, "%s:%zu: %s: expected the tensor in %s, found none",
-                               gemma4_document_name(weight_map->document), weight_map->items[i].line, name,
-                               weight_map->items[i].text);
+                               gemma4_document_name(weight_map->document),
+                               weight_map->items[i].line, name, weight_map->items[i].text);
         if (strcmp(strrchr(tensor->file, '/') + 1, weight_map->items[i].text) != 0)
             return gemma4_fail(error, "%s:%zu: %s: expected the tensor in %s, found it in %s",
-                               gemma4_document_name(weight_map->document), weight_map->items[i].line, name,
-                               weight_map->items[i].text, tensor->file);
+                               gemma4_document_name(weight_map->document),
+                               weight_map->items[i].line, name, weight_map->items[i].text,
+                               tensor->file);
     }
     for (size_t i = 0; i < files->count; i++)
         if (gemma4_node_get(weight_map, files->tensors[i].name) == NULL)
-            return gemma4_fail(error, "%s: %s: expected the tensor in " INDEX_NAME ", found none", files->tensors[i].file,
-                               files->tensors[i].name);
+            return gemma4_fail(error, "%s: %s: expected the tensor in " INDEX_NAME ", found none",
+                               files->tensors[i].file, files->tensors[i].name);
     return 0;
 }
 
-static int set_shard_paths(gemma4_safetensors *files, const char *directory, const char **names, gemma4_error *error)
+static int set_shard_paths(gemma4_safetensors *files, const char *directory, const char **names,
+                           gemma4_error *error)
 {
     for (size_t i = 0; i < files->n_shards; i++)
         if ((files->shards[i].path = join(directory, names[i], error)) == NULL)
@@ -403,7 +430,8 @@ static int set_shard_paths(gemma4_safetensors *files, const char *directory, con
     return 0;
 }
 
-static gemma4_safetensors *open_weight_map(const gemma4_node *weight_map, const char *directory, gemma4_error *error)
+static gemma4_safetensors *open_weight_map(const gemma4_node *weight_map, const char *directory,
+                                           gemma4_error *error)
 {
     size_t n_names = 0;
     gemma4_safetensors *files = NULL;
@@ -412,8 +440,9 @@ static gemma4_safetensors *open_weight_map(const gemma4_node *weight_map, const 
         gemma4_fail(error, "%s: out of memory", directory);
     else if (shard_names(weight_map, names, &n_names, error) == 0)
         files = files_new(n_names, directory, error);
-    if (files != NULL && (set_shard_paths(files, directory, names, error) != 0 || open_shards(files, error) != 0 ||
-                          check_index(files, weight_map, error) != 0)) {
+    if (files != NULL &&
+        (set_shard_paths(files, directory, names, error) != 0 || open_shards(files, error) != 0 ||
+         check_index(files, weight_map, error) != 0)) {
         gemma4_safetensors_close(files);
         files = NULL;
     }
@@ -428,7 +457,8 @@ static gemma4_safetensors *open_index(const char *path, const char *directory, g
     gemma4_document *index = gemma4_document_read(path, error);
     if (index == NULL)
         return NULL;
-    if (gemma4_get_node(gemma4_document_root(index), "weight_map", GEMMA4_MAPPING, &weight_map, error) == 0)
+    if (gemma4_get_node(gemma4_document_root(index), "weight_map", GEMMA4_MAPPING, &weight_map,
+                        error) == 0)
         files = open_weight_map(weight_map, directory, error);
     gemma4_document_free(index);
     return files;
@@ -439,7 +469,8 @@ gemma4_safetensors *gemma4_safetensors_open_checkpoint(const char *directory, ge
     gemma4_safetensors *files = NULL;
     char *index = join(directory, INDEX_NAME, error);
     char *single = index == NULL ? NULL : join(directory, "model.safetensors", error);
-    /* Only an index that is absent leads to the single file: one that cannot be read is an error. */
+    /* Only an index that is absent leads to the single file: one that cannot be read is an
+     * error. */
     if (single != NULL && access(index, F_OK) != 0 && errno == ENOENT)
         files = gemma4_safetensors_open(single, error);
     else if (single != NULL)
@@ -464,15 +495,17 @@ const gemma4_tensor *gemma4_safetensors_at(const gemma4_safetensors *files, size
 const gemma4_tensor *gemma4_safetensors_find(const gemma4_safetensors *files, const char *name)
 {
     gemma4_tensor key = {.name = name};
-    return files->count == 0 ? NULL
-                             : bsearch(&key, files->tensors, files->count, sizeof *files->tensors, compare_names);
+    return files->count == 0
+               ? NULL
+               : bsearch(&key, files->tensors, files->count, sizeof *files->tensors, compare_names);
 }
 
 const char *gemma4_safetensors_metadata(const gemma4_safetensors *files, const char *key)
 {
     if (files->n_shards != 1)
         return NULL;
-    const gemma4_node *metadata = gemma4_node_get(gemma4_document_root(files->shards[0].header), "__metadata__");
+    const gemma4_node *metadata =
+        gemma4_node_get(gemma4_document_root(files->shards[0].header), "__metadata__");
     const gemma4_node *value = gemma4_node_get(metadata, key);
     return value != NULL ? value->text : NULL;
 }

@@ -1,7 +1,9 @@
-/* Memory-mapped safetensors files: one model.safetensors, or shards named by model.safetensors.index.json.
+/* Memory-mapped safetensors files: one model.safetensors, or shards named by
+ * model.safetensors.index.json.
  *
- * The file is an 8-byte little-endian header length, a JSON header {name: {dtype, shape, data_offsets}}, then the
- * data. All of it is checked before a byte of data is used. Nothing is copied: tensors point into the mapping. */
+ * The file is an 8-byte little-endian header length, a JSON header {name: {dtype, shape,
+ * data_offsets}}, then the data. All of it is checked before a byte of data is used. Nothing is
+ * copied: tensors point into the mapping. */
 #ifndef GEMMA4_SAFETENSORS_H
 #define GEMMA4_SAFETENSORS_H
 
@@ -14,7 +16,14 @@
 
 /* GEMMA4_QUANTISED: of weights from GGUF files (ref/quantised.h). */
 typedef enum gemma4_dtype {
-    GEMMA4_BF16, GEMMA4_F16, GEMMA4_F32, GEMMA4_F64, GEMMA4_I32, GEMMA4_I64, GEMMA4_OTHER, GEMMA4_QUANTISED
+    GEMMA4_BF16,
+    GEMMA4_F16,
+    GEMMA4_F32,
+    GEMMA4_F64,
+    GEMMA4_I32,
+    GEMMA4_I64,
+    GEMMA4_OTHER,
+    GEMMA4_QUANTISED
 } gemma4_dtype;
 
 typedef struct gemma4_tensor {
@@ -23,7 +32,8 @@ typedef struct gemma4_tensor {
     gemma4_dtype dtype;
     char dtype_name[16];
     size_t rank, shape[GEMMA4_MAX_RANK];
-    const void *data; /* size bytes inside the mapping, aligned to the element size; little-endian */
+    const void *data; /* size bytes inside the mapping, aligned to the element size;
+                         little-endian */
     size_t size;
 } gemma4_tensor;
 
@@ -31,9 +41,9 @@ typedef struct gemma4_safetensors gemma4_safetensors;
 
 /* One file. */
 gemma4_safetensors *gemma4_safetensors_open(const char *path, gemma4_error *error);
-/* The checkpoint in a directory: model.safetensors.index.json and its shards where that exists, else
- * model.safetensors. A tensor that the index places elsewhere than where it is, one that it does not name, and one that
- * stands in two shards are errors. */
+/* The checkpoint in a directory: model.safetensors.index.json and its shards where that exists,
+ * else model.safetensors. A tensor that the index places elsewhere than where it is, one that it
+ * does not name, and one that stands in two shards are errors. */
 gemma4_safetensors *gemma4_safetensors_open_checkpoint(const char *directory, gemma4_error *error);
 void gemma4_safetensors_close(gemma4_safetensors *files);
 

@@ -15,8 +15,9 @@
 #include <sys/syscall.h>
 #endif
 
-/* Of memory beyond what the process has: libhdf5 holds a chunk (at most 1 GiB is let in) packed, unpacked and unshuffled. Of processor
- * time in all, beyond which even an orphan ends: the parent counts each request's. */
+/* Of memory beyond what the process has: libhdf5 holds a chunk (at most 1 GiB is let in) packed,
+ * unpacked and unshuffled. Of processor time in all, beyond which even an orphan ends: the parent
+ * counts each request's. */
 #define MEMORY_BYTES ((rlim_t)4 << 30)
 enum { SECONDS = 3600 };
 
@@ -65,7 +66,8 @@ static bool limit_to(int resource, rlim_t most)
     return setrlimit(resource, &limit) == 0;
 }
 
-/* The parent may have a checkpoint mapped that is larger than any limit: what counts is what comes on top. */
+/* The parent may have a checkpoint mapped that is larger than any limit: what counts is what comes
+ * on top. */
 static bool set_limits(rlim_t in_use)
 {
     bool done = true;
@@ -87,12 +89,21 @@ static bool set_limits(rlim_t in_use)
 
 #if defined(__linux__) && defined(SYS_landlock_create_ruleset)
 
-/* As the kernel's header has it in later versions than Debian 12's; a kernel that is older reads the part that it knows. */
+/* As the kernel's header has it in later versions than Debian 12's; a kernel that is older reads
+ * the part that it knows. */
 typedef struct landlock_rights {
     uint64_t files, network, scoped;
 } landlock_rights;
 
-enum { ABI_QUERY = 1, ABI_FILES = 1, ABI_REFER = 2, ABI_TRUNCATE = 3, ABI_NETWORK = 4, ABI_DEVICES = 5, ABI_SCOPED = 6 };
+enum {
+    ABI_QUERY = 1,
+    ABI_FILES = 1,
+    ABI_REFER = 2,
+    ABI_TRUNCATE = 3,
+    ABI_NETWORK = 4,
+    ABI_DEVICES = 5,
+    ABI_SCOPED = 6
+};
 
 /* A ruleset that handles all rights and holds no rule: none is left. */
 static bool restrict_files(void)
@@ -136,7 +147,8 @@ unsigned gemma4_sandbox_enter(int file, int channel)
     rlim_t in_use = memory_in_use();
     close_others(file, channel);
 #ifdef __linux__
-    prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0); /* neither of the two works without it, for anyone but root */
+    prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0); /* neither of the two works without it, for anyone but
+                                               root */
 #endif
     if (restrict_files())
         in_force |= GEMMA4_SANDBOX_LANDLOCK;
@@ -176,7 +188,9 @@ void gemma4_sandbox_describe(char *text, size_t size)
     static const struct {
         unsigned bit;
         const char *name;
-    } parts[] = {{GEMMA4_SANDBOX_SECCOMP, "seccomp"}, {GEMMA4_SANDBOX_LANDLOCK, "landlock"}, {GEMMA4_SANDBOX_LIMITS, "limits"}};
+    } parts[] = {{GEMMA4_SANDBOX_SECCOMP, "seccomp"},
+                 {GEMMA4_SANDBOX_LANDLOCK, "landlock"},
+                 {GEMMA4_SANDBOX_LIMITS, "limits"}};
     unsigned in_force = try_it();
     char there[64] = "", missing[64] = "";
     for (size_t i = 0; i < sizeof parts / sizeof *parts; i++) {
@@ -184,6 +198,7 @@ void gemma4_sandbox_describe(char *text, size_t size)
         size_t used = strlen(list);
         snprintf(list + used, sizeof there - used, "%s%s", used ? ", " : "", parts[i].name);
     }
-    snprintf(text, size, "%s%s%s%s", *there ? there : "none", *missing ? "; not on this system: " : "", missing,
+    snprintf(text, size, "%s%s%s%s", *there ? there : "none",
+             *missing ? "; not on this system: " : "", missing,
              GEMMA4_SANITIZED ? "; loosened for a sanitizer" : "");
 }

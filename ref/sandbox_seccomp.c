@@ -1,8 +1,10 @@
-/* The filter of system calls (seccomp-bpf): x86-64 and AArch64. What a reader needs is let through, for its two descriptors only; what
- * only an attack would try ends the process; everything else fails with EPERM, which libc and libhdf5 survive. */
+/* The filter of system calls (seccomp-bpf): x86-64 and AArch64. What a reader needs is let through,
+ * for its two descriptors only; what only an attack would try ends the process; everything else
+ * fails with EPERM, which libc and libhdf5 survive. */
 #include "sandbox.h"
 
-#if defined(__linux__) && (defined(__x86_64__) || defined(__aarch64__)) && __has_include(<linux/seccomp.h>)
+#if defined(__linux__) && (defined(__x86_64__) || defined(__aarch64__)) && \
+    __has_include(<linux/seccomp.h>)
 
 #include <errno.h>
 #include <linux/audit.h>
@@ -40,7 +42,8 @@ static void load(program *p, size_t offset)
     add(p, BPF_LD | BPF_W | BPF_ABS, (uint32_t)offset, 0, 0);
 }
 
-/* The low half of an argument: both machines are little-endian, and all that are looked at are ints. */
+/* The low half of an argument: both machines are little-endian, and all that are looked at are
+ * ints. */
 static void load_argument(program *p, int index)
 {
     load(p, offsetof(struct seccomp_data, args) + 8 * (size_t)index);
@@ -92,10 +95,37 @@ static void allow_memory(program *p)
 
 /* No reader comes near these, whatever libc it stands on. */
 static const long attacks[] = {
-    SYS_execve, SYS_execveat, SYS_clone, SYS_socket, SYS_socketpair, SYS_connect, SYS_bind, SYS_listen, SYS_accept4, SYS_sendto,
-    SYS_sendmsg, SYS_ptrace, SYS_process_vm_readv, SYS_process_vm_writev, SYS_mount, SYS_setuid, SYS_setresuid, SYS_unlinkat,
-    SYS_mkdirat, SYS_linkat, SYS_symlinkat, SYS_fchmodat, SYS_fchownat, SYS_kexec_load, SYS_init_module, SYS_finit_module, SYS_bpf,
-    SYS_perf_event_open, SYS_userfaultfd, SYS_keyctl, SYS_add_key,
+    SYS_execve,
+    SYS_execveat,
+    SYS_clone,
+    SYS_socket,
+    SYS_socketpair,
+    SYS_connect,
+    SYS_bind,
+    SYS_listen,
+    SYS_accept4,
+    SYS_sendto,
+    SYS_sendmsg,
+    SYS_ptrace,
+    SYS_process_vm_readv,
+    SYS_process_vm_writev,
+    SYS_mount,
+    SYS_setuid,
+    SYS_setresuid,
+    SYS_unlinkat,
+    SYS_mkdirat,
+    SYS_linkat,
+    SYS_symlinkat,
+    SYS_fchmodat,
+    SYS_fchownat,
+    SYS_kexec_load,
+    SYS_init_module,
+    SYS_finit_module,
+    SYS_bpf,
+    SYS_perf_event_open,
+    SYS_userfaultfd,
+    SYS_keyctl,
+    SYS_add_key,
 #ifdef SYS_clone3
     SYS_clone3,
 #endif
@@ -103,13 +133,22 @@ static const long attacks[] = {
     SYS_io_uring_setup,
 #endif
 #ifdef SYS_fork /* not on AArch64 */
-    SYS_fork, SYS_vfork, SYS_unlink, SYS_rename, SYS_mkdir, SYS_chmod, SYS_link, SYS_symlink,
+    SYS_fork,
+    SYS_vfork,
+    SYS_unlink,
+    SYS_rename,
+    SYS_mkdir,
+    SYS_chmod,
+    SYS_link,
+    SYS_symlink,
 #endif
 };
 
 static const long harmless[] = {
-    SYS_brk, SYS_munmap, SYS_mremap, SYS_madvise, SYS_futex, SYS_exit, SYS_exit_group, SYS_close, SYS_getpid, SYS_gettid,
-    SYS_clock_gettime, SYS_gettimeofday, SYS_rt_sigreturn, SYS_rt_sigprocmask, SYS_sched_yield, SYS_restart_syscall,
+    SYS_brk,          SYS_munmap,         SYS_mremap,        SYS_madvise,
+    SYS_futex,        SYS_exit,           SYS_exit_group,    SYS_close,
+    SYS_getpid,       SYS_gettid,         SYS_clock_gettime, SYS_gettimeofday,
+    SYS_rt_sigreturn, SYS_rt_sigprocmask, SYS_sched_yield,   SYS_restart_syscall,
 };
 
 static void write_program(program *p, int file, int channel)

@@ -34,15 +34,30 @@ static size_t max(size_t a, size_t b)
 
 void gemma4_layer_memory_free(activations *a)
 {
-    void *all[] = {a->x,    a->q,  a->k,   a->v,      a->probs,  a->context,      a->attn,
-                   a->gate, a->up, a->mlp, a->router, a->logits, a->router_probs, a->expert_ids,
-                   a->expert_weights, a->expert_act, a->moe, a->scratch};
+    void *all[] = {a->x,
+                   a->q,
+                   a->k,
+                   a->v,
+                   a->probs,
+                   a->context,
+                   a->attn,
+                   a->gate,
+                   a->up,
+                   a->mlp,
+                   a->router,
+                   a->logits,
+                   a->router_probs,
+                   a->expert_ids,
+                   a->expert_weights,
+                   a->expert_act,
+                   a->moe,
+                   a->scratch};
     for (size_t i = 0; i < sizeof all / sizeof *all; i++)
         free(all[i]);
 }
 
 int gemma4_layer_memory_new(activations *a, const gemma4_session *s, size_t layer, size_t T,
-                           gemma4_error *error)
+                            gemma4_error *error)
 {
     const gemma4_config *c = &s->model->config;
     size_t d = c->hidden_size, F = c->intermediate_size;

@@ -25,35 +25,35 @@ struct gemma4_session {
     const gemma4_model *model;
     size_t first_position; /* absolute position of the session's position 0 */
     size_t capacity;
-    size_t length;    /* positions seen before the chunk at hand */
-    kv_cache *caches; /* one a layer */
-    gemma4_ops ops;   /* the scalar ones, or their twins */
+    size_t length;        /* positions seen before the chunk at hand */
+    kv_cache *caches;     /* one a layer */
+    gemma4_ops ops;       /* the scalar ones, or their twins */
     gemma4_tap_hook hook; /* called after every step; NULL: nobody listens */
     void *hook_context;
-    bool hide_probs; /* from the hook */
-    int failed;      /* a tap's hook has failed */
+    bool hide_probs;     /* from the hook */
+    int failed;          /* a tap's hook has failed */
     gemma4_error *error; /* of the call at hand: where a failing hook leaves its message */
 };
 
 /* Everything that a layer needs between its steps, for one chunk of T positions. */
 typedef struct activations {
     /* Residual stream h, (T, d), is not among them: it outlives the layer. */
-    real *x;            /* (T, d) what a branch reads: the residual stream after its norm */
-    real *q;            /* (T, H, D) queries: raw, then normed, then turned, all in place */
-    real *k, *v;        /* (T, G, D) keys and values, likewise */
-    real *probs;        /* (H, session length) scores, then probabilities, of one position */
-    real *context;      /* (T, H, D) */
-    real *attn;         /* (T, d) attention branch */
-    real *gate, *up;    /* (T, F) the dense MLP's two projections; gate then holds their product */
-    real *mlp;          /* (T, d) dense branch */
-    real *router;       /* (T, d) what router.proj reads */
-    real *logits;       /* (T, E) router logits */
-    real *router_probs; /* (T, E) softmax over all experts */
-    int32_t *expert_ids;  /* (T, K) the chosen ones, best first */
+    real *x;             /* (T, d) what a branch reads: the residual stream after its norm */
+    real *q;             /* (T, H, D) queries: raw, then normed, then turned, all in place */
+    real *k, *v;         /* (T, G, D) keys and values, likewise */
+    real *probs;         /* (H, session length) scores, then probabilities, of one position */
+    real *context;       /* (T, H, D) */
+    real *attn;          /* (T, d) attention branch */
+    real *gate, *up;     /* (T, F) the dense MLP's two projections; gate then holds their product */
+    real *mlp;           /* (T, d) dense branch */
+    real *router;        /* (T, d) what router.proj reads */
+    real *logits;        /* (T, E) router logits */
+    real *router_probs;  /* (T, E) softmax over all experts */
+    int32_t *expert_ids; /* (T, K) the chosen ones, best first */
     real *expert_weights; /* (T, K) what each one's output is multiplied by, in the order of ids */
-    real *expert_act;   /* (T, K, M) gelu_tanh(gate) * up of each chosen expert */
-    real *moe;          /* (T, d) expert branch */
-    float *scratch;     /* of the operators: one row of any weight matrix */
+    real *expert_act;     /* (T, K, M) gelu_tanh(gate) * up of each chosen expert */
+    real *moe;            /* (T, d) expert branch */
+    float *scratch;       /* of the operators: one row of any weight matrix */
 } activations;
 
 /* n * width elements of a size, zeroed; *ok becomes 0 where that overflows or memory runs out. */

@@ -26,15 +26,22 @@ static int find_file(request *r, gemma4_error *error)
 {
     size_t length = strlen(r->file);
     struct stat st;
-    bool id = length > 0 && strspn(r->file, "abcdefghijklmnopqrstuvwxyz0123456789-") == length, manifest;
+    bool id = length > 0 && strspn(r->file, "abcdefghijklmnopqrstuvwxyz0123456789-") == length,
+         manifest;
     const char *golden = id ? gemma4_golden_dir() : NULL;
     manifest = length > 5 && strcmp(r->file + length - 5, ".yaml") == 0;
-    if (golden && snprintf(r->path, sizeof r->path, "%s/cases/%s.h5", golden, r->file) < (int)sizeof r->path && stat(r->path, &st) == 0)
+    if (golden &&
+        snprintf(r->path, sizeof r->path, "%s/cases/%s.h5", golden, r->file) <
+            (int)sizeof r->path &&
+        stat(r->path, &st) == 0)
         return 0;
     if (id && stat(r->file, &st) != 0)
-        return gemma4_fail(error, "case '%s': expected the id of a case (gemma4-check list), or an activation file's path", r->file);
-    if (snprintf(r->path, sizeof r->path, "%.*s%s", (int)(manifest ? length - 5 : length), r->file, manifest ? ".h5" : "") >=
-        (int)sizeof r->path)
+        return gemma4_fail(error,
+                           "case '%s': expected the id of a case (gemma4-check list), or an "
+                           "activation file's path",
+                           r->file);
+    if (snprintf(r->path, sizeof r->path, "%.*s%s", (int)(manifest ? length - 5 : length), r->file,
+                 manifest ? ".h5" : "") >= (int)sizeof r->path)
         return gemma4_fail(error, "%.200s...: path too long", r->file);
     return 0;
 }
@@ -43,7 +50,8 @@ static bool is_name(const char *text)
 {
     gemma4_tap tap;
     size_t layer;
-    return strcmp(text, "tokens") == 0 || strcmp(text, "positions") == 0 || gemma4_tap_parse(text, &tap, &layer);
+    return strcmp(text, "tokens") == 0 || strcmp(text, "positions") == 0 ||
+           gemma4_tap_parse(text, &tap, &layer);
 }
 
 static int check_name(const char *text, gemma4_error *error)
@@ -52,8 +60,14 @@ static int check_name(const char *text, gemma4_error *error)
     if (is_name(text))
         return 0;
     if (gemma4_near_name(text, near))
-        return gemma4_fail(error, "command line: expected a tap's name (spec/taps.md), found '%.60s': is '%s' meant?", text, near);
-    return gemma4_fail(error, "command line: expected a tap's name such as layers.0.attn.q (spec/taps.md), found '%.60s'", text);
+        return gemma4_fail(
+            error,
+            "command line: expected a tap's name (spec/taps.md), found '%.60s': is '%s' meant?",
+            text, near);
+    return gemma4_fail(
+        error,
+        "command line: expected a tap's name such as layers.0.attn.q (spec/taps.md), found '%.60s'",
+        text);
 }
 
 /* Where a tensor belongs in dataflow order: tokens and positions first. */
@@ -95,16 +109,18 @@ static void print_list(const gemma4_stored_list *list)
         printf("%s%s\n", t->problem[0] ? "  unreadable: " : "", t->problem);
     }
     if (list->unknown_count)
-        printf("and %zu dataset%s that %s no tap\n", list->unknown_count, list->unknown_count == 1 ? "" : "s",
-               list->unknown_count == 1 ? "is" : "are");
+        printf("and %zu dataset%s that %s no tap\n", list->unknown_count,
+               list->unknown_count == 1 ? "" : "s", list->unknown_count == 1 ? "is" : "are");
 }
 
 /* --- the command --- */
 
-static int show_listed(const request *r, gemma4_activation_source *source, gemma4_stored_list *list, gemma4_error *error)
+static int show_listed(const request *r, gemma4_activation_source *source, gemma4_stored_list *list,
+                       gemma4_error *error)
 {
     if (list->count == 0)
-        return gemma4_fail(error, "%s: expected tensors under taps' names (spec/taps.md), found none", r->path);
+        return gemma4_fail(
+            error, "%s: expected tensors under taps' names (spec/taps.md), found none", r->path);
     qsort(list->items, list->count, sizeof *list->items, by_dataflow);
     if (!r->tap) {
         print_list(list);
@@ -112,24 +128,31 @@ static int show_listed(const request *r, gemma4_activation_source *source, gemma
     }
     const gemma4_stored_tensor *tensor = gemma4_stored_find(list, r->tap);
     if (!tensor)
-        return gemma4_fail(error, "%s: expected the tap %s, found a file without it (gemma4-ref show %s lists what it holds)", r->path,
-                           r->tap, r->file);
+        return gemma4_fail(error,
+                           "%s: expected the tap %s, found a file without it (gemma4-ref show %s "
+                           "lists what it holds)",
+                           r->path, r->tap, r->file);
     const gemma4_shown shown = {r->path, r->position, r->head};
     return gemma4_show_tensor(&shown, source, list, tensor, error);
 }
 
 static int show_file(const request *r, gemma4_error *error)
 {
-    /* No model is at hand: any layer may be there, and as many positions as a model of this family can have. */
-    const gemma4_config any = {.num_hidden_layers = SIZE_MAX, .num_experts = 1, .max_position_embeddings = 1 << 24};
+    /* No model is at hand: any layer may be there, and as many positions as a model of this family
+     * can have. */
+    const gemma4_config any = {
+        .num_hidden_layers = SIZE_MAX, .num_experts = 1, .max_position_embeddings = 1 << 24};
     gemma4_activation_source source = {0};
     gemma4_activations_kind kind;
     if (gemma4_activations_kind_of(r->path, false, &kind, error) ||
-        (kind == GEMMA4_ACTIVATIONS_HDF5 ? gemma4_activations_hdf5_open(r->path, &source, error)
-                                         : gemma4_activations_safetensors_open(r->path, &source, error)))
+        (kind == GEMMA4_ACTIVATIONS_HDF5
+             ? gemma4_activations_hdf5_open(r->path, &source, error)
+             : gemma4_activations_safetensors_open(r->path, &source, error)))
         return -1;
-    gemma4_stored_list *list = calloc(1, sizeof *list); /* holds many names: too much for the stack */
-    int status = list ? source.list(source.state, &any, list, error) : gemma4_fail(error, "%s: out of memory", r->path);
+    gemma4_stored_list *list = calloc(1, sizeof *list); /* holds many names: too much for the
+                                                           stack */
+    int status = list ? source.list(source.state, &any, list, error)
+                      : gemma4_fail(error, "%s: out of memory", r->path);
     if (!status)
         status = show_listed(r, &source, list, error);
     if (list)
@@ -148,13 +171,17 @@ int gemma4_show_command(int argc, char **argv, gemma4_error *error)
     if (gemma4_options_parse(argc, argv, options, words, 2, &count, error))
         return -1;
     if (count == 0)
-        return gemma4_fail(error, "command line: expected CASE or FILE, and a tap (--help says more)");
+        return gemma4_fail(error,
+                           "command line: expected CASE or FILE, and a tap (--help says more)");
     r.file = words[0];
     r.tap = count > 1 ? words[1] : NULL;
     if (!r.tap && (position || head))
-        return gemma4_fail(error, "command line: expected a tap with %s", position ? "--position" : "--head");
-    if ((r.tap && check_name(r.tap, error)) || (position && gemma4_parse_int(position, "--position", 0, INT32_MAX, &r.position, error)) ||
-        (head && gemma4_parse_int(head, "--head", 0, INT32_MAX, &r.head, error)) || find_file(&r, error))
+        return gemma4_fail(error, "command line: expected a tap with %s",
+                           position ? "--position" : "--head");
+    if ((r.tap && check_name(r.tap, error)) ||
+        (position && gemma4_parse_int(position, "--position", 0, INT32_MAX, &r.position, error)) ||
+        (head && gemma4_parse_int(head, "--head", 0, INT32_MAX, &r.head, error)) ||
+        find_file(&r, error))
         return -1;
     int status = show_file(&r, error);
     if (!status && (fflush(stdout) || ferror(stdout)))

@@ -6,12 +6,14 @@
 #include <string.h>
 
 enum {
-    ROW_MOST = 1 << 28, /* values; the largest row of this family, scores over all heads and positions, is far smaller */
+    ROW_MOST = 1 << 28, /* values; the largest row of this family, scores over all heads and
+                           positions, is far smaller */
     EDGE = 3,           /* a long axis is shown as its first 3 and its last 3 entries */
     LINE = 6,           /* values a line, where all are shown */
 };
 
-/* A stored tensor as [rows][heads][lanes]: heads is 1 for a tap without them. A list without rows (tokens) is one row. */
+/* A stored tensor as [rows][heads][lanes]: heads is 1 for a tap without them. A list without rows
+ * (tokens) is one row. */
 typedef struct view {
     const char *path;
     gemma4_activation_source *source;
@@ -47,7 +49,8 @@ static size_t count_positions(const gemma4_stored_list *list)
     return tokens && tokens->rank > 0 ? tokens->shape[tokens->rank - 1] : 0;
 }
 
-/* Finds the axis of positions after leading axes of length 1: that of the tap's own rank, or one less where heads are merged. */
+/* Finds the axis of positions after leading axes of length 1: that of the tap's own rank, or one
+ * less where heads are merged. */
 static bool find_row_axis(view *v, size_t rows, size_t rank)
 {
     const gemma4_stored_tensor *t = v->tensor;
@@ -72,10 +75,13 @@ static int look_at(view *v, const gemma4_stored_list *list, gemma4_error *error)
     if (t->problem[0])
         return gemma4_fail(error, "%s: %s: %s", v->path, t->name, t->problem);
     if (t->has_rows && rows == 0)
-        return gemma4_fail(error, "%s: %s: attribute rows: expected at least one position, found none", v->path, t->name);
+        return gemma4_fail(error,
+                           "%s: %s: attribute rows: expected at least one position, found none",
+                           v->path, t->name);
     if (!find_row_axis(v, rows, rank))
         return gemma4_fail(error,
-                           "%s: %s: expected a first axis of %zu positions and %zu axes in all, found a tensor of %zu axes, the first of "
+                           "%s: %s: expected a first axis of %zu positions and %zu axes in all, "
+                           "found a tensor of %zu axes, the first of "
                            "length %zu",
                            v->path, t->name, rows, rank, t->rank, t->rank ? t->shape[0] : 0);
     bool heads = t->rank - v->row_axis == 3;
@@ -87,13 +93,14 @@ static int look_at(view *v, const gemma4_stored_list *list, gemma4_error *error)
         fits = fits && gemma4_size_product(v->lanes, t->shape[i], &v->lanes);
     fits = fits && gemma4_size_product(v->heads, v->lanes, &elements);
     if (!fits || elements > ROW_MOST || elements == 0 || v->rows == 0)
-        return gemma4_fail(error, "%s: %s: expected 1 to %d values a position, found %s", v->path, t->name, ROW_MOST,
-                           elements == 0 || v->rows == 0 ? "none" : "more");
+        return gemma4_fail(error, "%s: %s: expected 1 to %d values a position, found %s", v->path,
+                           t->name, ROW_MOST, elements == 0 || v->rows == 0 ? "none" : "more");
     v->end_row = v->rows;
     v->end_head = v->heads;
     v->elements = malloc(elements * gemma4_element_describe(t->element)->size);
     v->values = malloc(elements * (sizeof *v->values + sizeof(float)));
-    return v->elements && v->values ? 0 : gemma4_fail(error, "%s: %s: out of memory", v->path, t->name);
+    return v->elements && v->values ? 0
+                                    : gemma4_fail(error, "%s: %s: out of memory", v->path, t->name);
 }
 
 /* The position (an index into the case's tokens) that a stored row is. */
@@ -107,24 +114,34 @@ static int narrow(view *v, const gemma4_shown *r, gemma4_error *error)
 {
     const char *name = v->tensor->name;
     if ((r->position >= 0 || r->head >= 0) && !v->info)
-        return gemma4_fail(error, "command line: %s is shown whole: expected neither --position nor --head", name);
+        return gemma4_fail(
+            error, "command line: %s is shown whole: expected neither --position nor --head", name);
     if (r->position >= 0) {
-        for (v->first_row = 0; v->first_row < v->rows && position_of(v, v->first_row) != r->position;)
+        for (v->first_row = 0;
+             v->first_row < v->rows && position_of(v, v->first_row) != r->position;)
             v->first_row++;
         if (v->first_row == v->rows)
-            return gemma4_fail(error, "--position: expected one of the %zu positions of %s, %lld ... %lld, found %lld", v->rows, name,
-                               (long long)position_of(v, 0), (long long)position_of(v, v->rows - 1), (long long)r->position);
+            return gemma4_fail(
+                error,
+                "--position: expected one of the %zu positions of %s, %lld ... %lld, found %lld",
+                v->rows, name, (long long)position_of(v, 0), (long long)position_of(v, v->rows - 1),
+                (long long)r->position);
         v->end_row = v->first_row + 1;
     }
     if (r->head < 0)
         return 0;
     if (v->info->shape[0] != 'H' && v->info->shape[0] != 'G')
-        return gemma4_fail(error, "--head: expected a tap with heads, such as layers.0.attn.q, found %s", name);
+        return gemma4_fail(
+            error, "--head: expected a tap with heads, such as layers.0.attn.q, found %s", name);
     if (v->tensor->rank - v->row_axis != 3)
-        return gemma4_fail(error, "--head: expected heads on an axis of their own, found %s with %zu values a position", name, v->lanes);
+        return gemma4_fail(
+            error,
+            "--head: expected heads on an axis of their own, found %s with %zu values a position",
+            name, v->lanes);
     if ((size_t)r->head >= v->heads)
-        return gemma4_fail(error, "--head: expected one of the %zu heads of %s, 0 ... %zu, found %lld", v->heads, name, v->heads - 1,
-                           (long long)r->head);
+        return gemma4_fail(error,
+                           "--head: expected one of the %zu heads of %s, 0 ... %zu, found %lld",
+                           v->heads, name, v->heads - 1, (long long)r->head);
     v->first_head = (size_t)r->head;
     v->end_head = v->first_head + 1;
     return 0;
@@ -148,7 +165,8 @@ static int read_row(view *v, size_t row, gemma4_error *error)
     if (real)
         gemma4_element_to_float(v->tensor->element, v->elements, n, narrow_values);
     for (size_t i = 0; i < n; i++)
-        v->values[i] = real ? (double)narrow_values[i] : (double)gemma4_element_to_int(v->tensor->element, v->elements, i);
+        v->values[i] = real ? (double)narrow_values[i]
+                            : (double)gemma4_element_to_int(v->tensor->element, v->elements, i);
     return 0;
 }
 
@@ -184,7 +202,8 @@ static int print_statistics(view *v, gemma4_error *error)
     return 0;
 }
 
-/* The entry that follows i on an axis that ends at end: where the axis is shortened, the middle is left out. */
+/* The entry that follows i on an axis that ends at end: where the axis is shortened, the middle is
+ * left out. */
 static size_t next_shown(size_t i, size_t first, size_t end, bool all)
 {
     if (all || end - first <= 2 * EDGE || i + 1 != first + EDGE)
@@ -231,7 +250,8 @@ static int print_tensor(view *v, bool all, gemma4_error *error)
     printf("%s in %s\nshape   ", t->name, v->path);
     gemma4_show_shape(t);
     if (v->info && t->rank - v->row_axis == 1 + strlen(v->info->shape))
-        printf("  T, %c%s%.1s", v->info->shape[0], v->info->shape[1] ? ", " : "", v->info->shape + 1);
+        printf("  T, %c%s%.1s", v->info->shape[0], v->info->shape[1] ? ", " : "",
+               v->info->shape + 1);
     printf("\ndtype   %s\n", gemma4_element_describe(t->element)->name);
     if (print_statistics(v, error))
         return -1;
@@ -249,8 +269,9 @@ static int print_tensor(view *v, bool all, gemma4_error *error)
     return 0;
 }
 
-int gemma4_show_tensor(const gemma4_shown *shown, gemma4_activation_source *source, const gemma4_stored_list *list,
-                       const gemma4_stored_tensor *tensor, gemma4_error *error)
+int gemma4_show_tensor(const gemma4_shown *shown, gemma4_activation_source *source,
+                       const gemma4_stored_list *list, const gemma4_stored_tensor *tensor,
+                       gemma4_error *error)
 {
     gemma4_tap tap;
     size_t layer;

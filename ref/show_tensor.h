@@ -14,9 +14,11 @@ typedef struct gemma4_shown {
 const gemma4_stored_tensor *gemma4_stored_find(const gemma4_stored_list *list, const char *name);
 /* Prints "[12, 4, 32]" to stdout. */
 void gemma4_show_shape(const gemma4_stored_tensor *tensor);
-/* Prints name, shape, type, statistics and values of a tensor of the list to stdout. A shape that has no axis of positions, and a position
- * or head that is not there, are errors; nothing is printed before they are found. */
-int gemma4_show_tensor(const gemma4_shown *shown, gemma4_activation_source *source, const gemma4_stored_list *list,
-                       const gemma4_stored_tensor *tensor, gemma4_error *error);
+/* Prints name, shape, type, statistics and values of a tensor of the list to stdout. A shape that
+ * has no axis of positions, and a position or head that is not there, are errors; nothing is
+ * printed before they are found. */
+int gemma4_show_tensor(const gemma4_shown *shown, gemma4_activation_source *source,
+                       const gemma4_stored_list *list, const gemma4_stored_tensor *tensor,
+                       gemma4_error *error);
 
 #endif

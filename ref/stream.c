@@ -6,13 +6,18 @@
 #include <sys/resource.h>
 #include <unistd.h>
 
-enum { SHORT_CHUNK = 16 }; /* positions: with 8 of 128 experts each, about two thirds of the experts are active */
+enum {
+    SHORT_CHUNK = 16
+}; /* positions: with 8 of 128 experts each, about two thirds of the experts
+                              are active */
 
-/* Advice about the pages that lie completely within a range: its neighbours may be in use. A failure costs time only. */
+/* Advice about the pages that lie completely within a range: its neighbours may be in use. A
+ * failure costs time only. */
 static void advise_range(const void *data, size_t size, int advice)
 {
     uintptr_t page = (uintptr_t)sysconf(_SC_PAGESIZE);
-    uintptr_t first = ((uintptr_t)data + page - 1) / page * page, end = ((uintptr_t)data + size) / page * page;
+    uintptr_t first = ((uintptr_t)data + page - 1) / page * page,
+              end = ((uintptr_t)data + size) / page * page;
     if (data && end > first)
         (void)madvise((void *)first, end - first, advice);
 }
@@ -28,7 +33,8 @@ static void advise(const gemma4_weight *w, int advice)
 
 static void advise_layer(const gemma4_layer_weights *w, int advice, bool experts)
 {
-    const gemma4_weight *large[] = {&w->q_proj, &w->k_proj, &w->v_proj, &w->o_proj, &w->gate_proj, &w->up_proj, &w->down_proj, &w->router_proj};
+    const gemma4_weight *large[] = {&w->q_proj,    &w->k_proj,  &w->v_proj,    &w->o_proj,
+                                    &w->gate_proj, &w->up_proj, &w->down_proj, &w->router_proj};
     for (size_t i = 0; i < sizeof large / sizeof *large; i++)
         advise(large[i], advice);
     if (experts) {

@@ -1,4 +1,5 @@
-/* Synthetic checkpoints: spec/synth.md is the definition, golden/oracle/synth.py the second implementation. */
+/* Synthetic checkpoints: spec/synth.md is the definition, golden/oracle/synth.py the second
+ * implementation. */
 #include "synth.h"
 
 #include <errno.h>
@@ -50,14 +51,17 @@ static int ends_with(const char *name, const char *end)
 /* The table of spec/synth.md, "Offset and spread". */
 static synth_distribution distribution_of(const gemma4_config *c, const gemma4_tensor_spec *tensor)
 {
-    double d = (double)c->hidden_size, F = (double)c->intermediate_size, M = (double)c->moe_intermediate_size;
+    double d = (double)c->hidden_size, F = (double)c->intermediate_size,
+           M = (double)c->moe_intermediate_size;
     double H = (double)c->num_attention_heads;
     double D = tensor->layer < 0 ? 0 : (double)c->layers[tensor->layer].head_dim;
     const char *name = tensor->name;
 
     if (tensor->layer < 0)
-        return ends_with(name, "embed_tokens.weight") ? (synth_distribution){0, sqrt(3 / d)} : (synth_distribution){8, 4};
-    if (ends_with(name, ".q_proj.weight") || ends_with(name, ".k_proj.weight") || ends_with(name, ".v_proj.weight"))
+        return ends_with(name, "embed_tokens.weight") ? (synth_distribution){0, sqrt(3 / d)}
+                                                      : (synth_distribution){8, 4};
+    if (ends_with(name, ".q_proj.weight") || ends_with(name, ".k_proj.weight") ||
+        ends_with(name, ".v_proj.weight"))
         return (synth_distribution){0, sqrt(3 / d)};
     if (ends_with(name, ".q_norm.weight"))
         return (synth_distribution){2.5, 1};
@@ -65,9 +69,11 @@ static synth_distribution distribution_of(const gemma4_config *c, const gemma4_t
         return (synth_distribution){0.9 / sqrt(D), 0.45 / sqrt(D)};
     if (ends_with(name, ".o_proj.weight"))
         return (synth_distribution){0, 0.2 * sqrt(3 / (H * D))};
-    if (ends_with(name, ".post_attention_layernorm.weight") || ends_with(name, ".post_feedforward_layernorm.weight"))
+    if (ends_with(name, ".post_attention_layernorm.weight") ||
+        ends_with(name, ".post_feedforward_layernorm.weight"))
         return (synth_distribution){0.4, 0.2};
-    if (ends_with(name, ".gate_proj.weight") || ends_with(name, ".up_proj.weight") || ends_with(name, ".experts.gate_up_proj"))
+    if (ends_with(name, ".gate_proj.weight") || ends_with(name, ".up_proj.weight") ||
+        ends_with(name, ".experts.gate_up_proj"))
         return (synth_distribution){0, 1.5 * sqrt(3 / d)};
     if (ends_with(name, ".mlp.down_proj.weight"))
         return (synth_distribution){0, 0.1 * sqrt(3 / F)};
@@ -77,7 +83,8 @@ static synth_distribution distribution_of(const gemma4_config *c, const gemma4_t
         return (synth_distribution){0, 2 * sqrt(3)};
     if (ends_with(name, ".layer_scalar"))
         return (synth_distribution){1.05, 0.35};
-    return (synth_distribution){1, 0.5}; /* the other norms, router.scale, router.per_expert_scale */
+    return (synth_distribution){1, 0.5}; /* the other norms, router.scale,
+                                            router.per_expert_scale */
 }
 
 static size_t tensor_size(const gemma4_tensor_spec *tensor)
@@ -93,7 +100,8 @@ typedef struct checkpoint {
     gemma4_config config;
 } checkpoint;
 
-/* A tensor to be written: its name in the file, "model.language_model." and so on included, and what fills it. */
+/* A tensor to be written: its name in the file, "model.language_model." and so on included, and
+ * what fills it. */
 typedef struct filled_tensor {
     gemma4_tensor_spec spec;
     const char *prefix;
@@ -110,7 +118,9 @@ static size_t tensor_count(const checkpoint *k)
 static filled_tensor tensor_at(const checkpoint *k, size_t index)
 {
     size_t decoder = gemma4_tensor_spec_count(&k->config);
-    filled_tensor tensor = {.prefix = k->preset->layout == MULTIMODAL && index < decoder ? "model.language_model." : "model."};
+    filled_tensor tensor = {.prefix = k->preset->layout == MULTIMODAL && index < decoder
+                                          ? "model.language_model."
+                                          : "model."};
     if (index < decoder) {
         tensor.spec = gemma4_tensor_spec_at(&k->config, index);
         double factor = synth_factor_of(k->preset, &tensor.spec);
@@ -140,7 +150,8 @@ static void write_tensor(FILE *f, const filled_tensor *filled, uint64_t seed)
     for (size_t first = 0; first < count; first += BLOCKS * 8) {
         size_t n = count - first < BLOCKS * 8 ? count - first : BLOCKS * 8;
         for (size_t i = 0; i < n; i += 8) {
-            size_t at = filled->period ? (first + i) % filled->period : first + i; /* a multiple of 8 */
+            /* a multiple of 8 */
+            size_t at = filled->period ? (first + i) % filled->period : first + i;
             uint64_t block = splitmix64(key + (at / 8 + 1) * 0x9E3779B97F4A7C15u);
             for (size_t j = 0; j < 8 && i + j < n; j++)
                 buffer[i + j] = level[(block >> (8 * j)) & 255];
@@ -167,7 +178,8 @@ static int finish_file(output *out, gemma4_error *error)
     return gemma4_output_commit(out, error);
 }
 
-/* Which of the shards a tensor goes to: the layers are dealt out in order; the head and tail go to the first and last. */
+/* Which of the shards a tensor goes to: the layers are dealt out in order; the head and tail go to
+ * the first and last. */
 static size_t shard_of(const gemma4_config *c, const gemma4_tensor_spec *tensor, size_t shards)
 {
     if (tensor->layer < 0)
@@ -192,7 +204,8 @@ static long write_header(FILE *f, const checkpoint *k, size_t shard)
         filled_tensor tensor = tensor_at(k, i);
         if (shard_of(&k->config, &tensor.spec, k->options->shards) != shard)
             continue;
-        length += fprintf(f, ",\"%s%s\":{\"dtype\":\"BF16\",\"shape\":[", tensor.prefix, tensor.spec.name);
+        length += fprintf(f, ",\"%s%s\":{\"dtype\":\"BF16\",\"shape\":[", tensor.prefix,
+                          tensor.spec.name);
         for (size_t axis = 0; axis < tensor.spec.rank; axis++)
             length += fprintf(f, "%s%zu", axis ? "," : "", tensor.spec.shape[axis]);
         size_t end = offset + 2 * tensor_size(&tensor.spec);
@@ -240,8 +253,10 @@ static int write_index(const checkpoint *k, gemma4_error *error)
     for (size_t i = 0; i < count; i++) {
         filled_tensor tensor = tensor_at(k, i);
         char name[64];
-        shard_name(name, shard_of(&k->config, &tensor.spec, k->options->shards), k->options->shards);
-        fprintf(out.f, "    \"%s%s\": \"%s\"%s\n", tensor.prefix, tensor.spec.name, name, i + 1 < count ? "," : "");
+        shard_name(name, shard_of(&k->config, &tensor.spec, k->options->shards),
+                   k->options->shards);
+        fprintf(out.f, "    \"%s%s\": \"%s\"%s\n", tensor.prefix, tensor.spec.name, name,
+                i + 1 < count ? "," : "");
     }
     fprintf(out.f, "  }\n}\n");
     return finish_file(&out, error);
@@ -277,18 +292,26 @@ static int find_preset(const gemma4_synth_options *o, synth_preset *p, gemma4_er
 {
     const synth_preset *found = synth_preset_find(o->preset);
     if (!found)
-        return gemma4_fail(error, "synth: expected a preset among tiny, moe128, wide256, uneven96, deep128, heads512, 26b-a4b (or one of the "
-                           "ladder's: spec/ladder.md), found '%s'", o->preset);
+        return gemma4_fail(error,
+                           "synth: expected a preset among tiny, moe128, wide256, uneven96, "
+                           "deep128, heads512, 26b-a4b (or one of the "
+                           "ladder's: spec/ladder.md), found '%s'",
+                           o->preset);
     *p = *found;
     p->layers = o->layers ? o->layers : p->layers;
     p->vocab = o->vocab ? o->vocab : p->vocab;
     if (p->layers > 1000 || p->vocab > 262144)
-        return gemma4_fail(error, "synth: expected at most 1000 layers and a vocabulary of at most 262144, found %zu and %zu", p->layers,
-                           p->vocab);
+        return gemma4_fail(error,
+                           "synth: expected at most 1000 layers and a vocabulary of at most "
+                           "262144, found %zu and %zu",
+                           p->layers, p->vocab);
     if (o->shards < 1 || o->shards > p->layers)
-        return gemma4_fail(error, "synth: expected 1 to %zu shards, found %zu", p->layers, o->shards);
+        return gemma4_fail(error, "synth: expected 1 to %zu shards, found %zu", p->layers,
+                           o->shards);
     if (o->vision && p->layout != MULTIMODAL)
-        return gemma4_fail(error, "synth: a vision tower: expected a preset of the multimodal layout (tiny, heads512, 26b-a4b), found '%s'",
+        return gemma4_fail(error,
+                           "synth: a vision tower: expected a preset of the multimodal layout "
+                           "(tiny, heads512, 26b-a4b), found '%s'",
                            o->preset);
     return 0;
 }
@@ -300,10 +323,13 @@ int gemma4_synth(const gemma4_synth_options *options, const char *directory, gem
     checkpoint k = {.options = options, .preset = &p, .directory = directory};
     if (find_preset(options, &p, error))
         return -1;
-    if (gemma4_make_directories(directory, error) || start_file(&config_file, directory, "config.json", error))
+    if (gemma4_make_directories(directory, error) ||
+        start_file(&config_file, directory, "config.json", error))
         return -1;
     synth_write_config(config_file.f, &p, options->vision);
-    int status = fflush(config_file.f) ? gemma4_fail(error, "%s: cannot write: %s", config_file.path, strerror(errno)) : 0;
+    int status = fflush(config_file.f)
+                     ? gemma4_fail(error, "%s: cannot write: %s", config_file.path, strerror(errno))
+                     : 0;
     if (!status && !(status = gemma4_config_read(config_file.temporary, &k.config, error))) {
         for (size_t shard = 0; shard < options->shards && !status; shard++)
             status = write_shard(&k, shard, error);

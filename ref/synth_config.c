@@ -12,7 +12,8 @@ static const synth_preset presets[] = {
     {"uneven96", TEXT_ONLY, 4, 2, 96, 6, 2, 1, 32, 64, 24, 160, 96, 12, 3, 384, NULL, 0},
     {"deep128", TEXT_ONLY, 12, 6, 128, 8, 4, 2, 16, 32, 16, 192, 64, 16, 4, 512, NULL, 0},
     {"heads512", MULTIMODAL, 2, 2, 256, 4, 2, 1, 256, 512, 32, 256, 256, 4, 2, 512, NULL, 0},
-    {"26b-a4b", MULTIMODAL, 30, 6, 2816, 16, 8, 2, 256, 512, 1024, 2112, 704, 128, 8, 262144, NULL, 0},
+    {"26b-a4b", MULTIMODAL, 30, 6, 2816, 16, 8, 2, 256, 512, 1024, 2112, 704, 128, 8, 262144, NULL,
+     0},
 };
 enum { PRESET_COUNT = sizeof presets / sizeof *presets };
 
@@ -62,7 +63,8 @@ static void write_text_config(FILE *f, const synth_preset *p, const char *indent
     fprintf(f, "%s\"intermediate_size\": %zu,\n", indent, p->dense_width);
     fprintf(f, "%s\"layer_types\": [\n", indent);
     for (size_t l = 0; l < p->layers; l++)
-        fprintf(f, "%s  \"%s\"%s\n", indent, is_full(p, l) ? "full_attention" : "sliding_attention", l + 1 < p->layers ? "," : "");
+        fprintf(f, "%s  \"%s\"%s\n", indent, is_full(p, l) ? "full_attention" : "sliding_attention",
+                l + 1 < p->layers ? "," : "");
     fprintf(f, "%s],\n", indent);
     fprintf(f, "%s\"max_position_embeddings\": 262144,\n", indent);
     fprintf(f, "%s\"model_type\": \"gemma4_text\",\n", indent);
@@ -74,42 +76,50 @@ static void write_text_config(FILE *f, const synth_preset *p, const char *indent
     fprintf(f, "%s\"num_key_value_heads\": %zu,\n", indent, p->sliding_kv_heads);
     fprintf(f, "%s\"num_kv_shared_layers\": 0,\n", indent);
     fprintf(f, "%s\"pad_token_id\": 0,\n", indent);
-    if (p->layout == TEXT_ONLY_PER_LAYER) { /* transformers reads this and not the global_ keys; others know only those */
+    if (p->layout == TEXT_ONLY_PER_LAYER) { /* transformers reads this and not the global_ keys;
+                                               others know only those */
         const char *separator = "";
         fprintf(f, "%s\"per_layer_config\": {", indent);
         for (size_t l = 0; l < p->layers; l++)
             if (is_full(p, l)) {
-                fprintf(f, "%s\n%s  \"%zu\": {\"head_dim\": %zu, \"num_key_value_heads\": %zu}", separator, indent, l,
-                        p->full_head_dim, p->full_kv_heads);
+                fprintf(f, "%s\n%s  \"%zu\": {\"head_dim\": %zu, \"num_key_value_heads\": %zu}",
+                        separator, indent, l, p->full_head_dim, p->full_kv_heads);
                 separator = ",";
             }
         fprintf(f, "\n%s},\n", indent);
     }
     fprintf(f, "%s\"rms_norm_eps\": 1e-06,\n", indent);
     fprintf(f, "%s\"rope_parameters\": {\n", indent);
-    fprintf(f, "%s  \"full_attention\": {\"partial_rotary_factor\": 0.25, \"rope_theta\": 1000000.0, \"rope_type\": \"proportional\"},\n",
+    fprintf(f,
+            "%s  \"full_attention\": {\"partial_rotary_factor\": 0.25, \"rope_theta\": 1000000.0, "
+            "\"rope_type\": \"proportional\"},\n",
             indent);
-    fprintf(f, "%s  \"sliding_attention\": {\"rope_theta\": 10000.0, \"rope_type\": \"default\"}\n", indent);
+    fprintf(f, "%s  \"sliding_attention\": {\"rope_theta\": 10000.0, \"rope_type\": \"default\"}\n",
+            indent);
     fprintf(f, "%s},\n", indent);
     fprintf(f, "%s\"sliding_window\": %zu,\n", indent, p->window);
     fprintf(f, "%s\"tie_word_embeddings\": true,\n", indent);
     fprintf(f, "%s\"top_k_experts\": %zu,\n", indent, p->top_k);
-    fprintf(f, "%s\"use_bidirectional_attention\": %s,\n", indent, p->layout == MULTIMODAL ? "\"vision\"" : "null");
+    fprintf(f, "%s\"use_bidirectional_attention\": %s,\n", indent,
+            p->layout == MULTIMODAL ? "\"vision\"" : "null");
     fprintf(f, "%s\"vocab_size\": %zu\n", indent, p->vocab);
 }
 
 void synth_write_config(FILE *f, const synth_preset *p, int vision)
 {
     if (p->layout == MULTIMODAL) {
-        fprintf(f, "{\n  \"architectures\": [\"Gemma4ForConditionalGeneration\"],\n  \"dtype\": \"bfloat16\",\n");
+        fprintf(f, "{\n  \"architectures\": [\"Gemma4ForConditionalGeneration\"],\n  \"dtype\": "
+                   "\"bfloat16\",\n");
         fprintf(f, "  \"model_type\": \"gemma4\",\n  \"text_config\": {\n");
         write_text_config(f, p, "    ");
         fprintf(f, "  },\n  \"tie_word_embeddings\": true,\n");
         if (vision)
             synth_write_vision_config(f, p->vocab);
-        fprintf(f, "  \"vocab_size\": %zu\n}\n", p->vocab); /* engines that have no text_config look here */
+        fprintf(f, "  \"vocab_size\": %zu\n}\n", p->vocab); /* engines that have no text_config look
+                                                               here */
     } else {
-        fprintf(f, "{\n  \"architectures\": [\"Gemma4ForCausalLM\"],\n  \"dtype\": \"bfloat16\",\n");
+        fprintf(f,
+                "{\n  \"architectures\": [\"Gemma4ForCausalLM\"],\n  \"dtype\": \"bfloat16\",\n");
         write_text_config(f, p, "  ");
         fprintf(f, "}\n");
     }

@@ -8,7 +8,8 @@
 
 typedef enum synth_layout { MULTIMODAL, TEXT_ONLY, TEXT_ONLY_PER_LAYER } synth_layout;
 
-/* Tensors of a layer (-1: of any, or of none) whose names end so are scaled: 0 silences them. The last fill that matches counts; end is NULL behind it. */
+/* Tensors of a layer (-1: of any, or of none) whose names end so are scaled: 0 silences them. The
+ * last fill that matches counts; end is NULL behind it. */
 typedef struct synth_fill {
     int layer;
     const char *end;
@@ -38,16 +39,19 @@ typedef struct synth_distribution {
     double offset, spread;
 } synth_distribution;
 
-/* Writers of the files beside the weights. Errors are sticky in f: the caller looks. vision: the config describes a vision tower. */
+/* Writers of the files beside the weights. Errors are sticky in f: the caller looks. vision: the
+ * config describes a vision tower. */
 void synth_write_config(FILE *f, const synth_preset *preset, int vision);
 void synth_write_tokenizer(FILE *f, size_t vocab);
 void synth_write_tokenizer_config(FILE *f);
 void synth_write_generation_config(FILE *f);
 
-/* The vision tower and its projection to the decoder's width hidden: tensors that a text decoder skips. The names have no "model.". */
+/* The vision tower and its projection to the decoder's width hidden: tensors that a text decoder
+ * skips. The names have no "model.". */
 size_t synth_vision_count(void);
 gemma4_tensor_spec synth_vision_at(size_t index, size_t hidden, synth_distribution *distribution);
-/* The key "vision_config" and the ids of the image tokens, each line indented by two, with a comma at the end. */
+/* The key "vision_config" and the ids of the image tokens, each line indented by two, with a comma
+ * at the end. */
 void synth_write_vision_config(FILE *f, size_t vocab);
 
 #endif

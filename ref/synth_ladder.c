@@ -1,19 +1,42 @@
-/* The presets of the ladder's rungs (spec/ladder.md): in each of them only a few features of the model can move the logits. */
+/* The presets of the ladder's rungs (spec/ladder.md): in each of them only a few features of the
+ * model can move the logits. */
 #include "synth_internal.h"
 
 #include <string.h>
 
 /* A branch whose last matrix is 0 adds exactly 0, whatever the engine's norms do. */
-#define NO_ATTENTION {-1, "self_attn.o_proj.weight", 0}
-#define NO_DENSE {-1, "mlp.down_proj.weight", 0}
-#define NO_EXPERTS {-1, "experts.down_proj", 0}
-#define SILENT_IN(layer) {layer, "self_attn.o_proj.weight", 0}, {layer, "mlp.down_proj.weight", 0}, {layer, "experts.down_proj", 0}
-#define END {-1, NULL, 0}
+#define NO_ATTENTION                     \
+    {                                    \
+        -1, "self_attn.o_proj.weight", 0 \
+    }
+#define NO_DENSE                      \
+    {                                 \
+        -1, "mlp.down_proj.weight", 0 \
+    }
+#define NO_EXPERTS                 \
+    {                              \
+        -1, "experts.down_proj", 0 \
+    }
+#define SILENT_IN(layer)                                                       \
+    {layer, "self_attn.o_proj.weight", 0}, {layer, "mlp.down_proj.weight", 0}, \
+    {                                                                          \
+        layer, "experts.down_proj", 0                                          \
+    }
+#define END         \
+    {               \
+        -1, NULL, 0 \
+    }
 
 /* Powers of two: what is scaled stays exact in bfloat16. */
-static const synth_fill linear_head[] = {NO_ATTENTION, NO_DENSE, NO_EXPERTS, {-1, "norm.weight", 0x1p-12}, END};
+static const synth_fill linear_head[] = {
+    NO_ATTENTION, NO_DENSE, NO_EXPERTS, {-1, "norm.weight", 0x1p-12}, END};
 static const synth_fill head[] = {NO_ATTENTION, NO_DENSE, NO_EXPERTS, END};
-static const synth_fill small_embedding[] = {NO_ATTENTION, NO_DENSE, NO_EXPERTS, {-1, "embed_tokens.weight", 0x1p-12}, {-1, "norm.weight", 0x1p12}, END};
+static const synth_fill small_embedding[] = {NO_ATTENTION,
+                                             NO_DENSE,
+                                             NO_EXPERTS,
+                                             {-1, "embed_tokens.weight", 0x1p-12},
+                                             {-1, "norm.weight", 0x1p12},
+                                             END};
 static const synth_fill dense[] = {NO_ATTENTION, NO_EXPERTS, END};
 /* Both branches are alive: the norm of their sum would hide a factor of the only one. */
 static const synth_fill small_dense[] = {NO_ATTENTION, {-1, "mlp.down_proj.weight", 0x1p-7}, END};
@@ -21,15 +44,25 @@ static const synth_fill experts[] = {NO_ATTENTION, NO_DENSE, END};
 static const synth_fill small_experts[] = {NO_ATTENTION, {-1, "experts.down_proj", 0x1p-8}, END};
 static const synth_fill branches[] = {NO_ATTENTION, END};
 static const synth_fill attention[] = {NO_DENSE, NO_EXPERTS, END};
-static const synth_fill small_attention[] = {NO_DENSE, NO_EXPERTS, {-1, "self_attn.o_proj.weight", 0x1p-8}, END};
-static const synth_fill first_attention[] = {NO_DENSE, NO_EXPERTS, {1, "self_attn.o_proj.weight", 0}, END};
-static const synth_fill first_small_attention[] = {NO_DENSE, NO_EXPERTS, {1, "self_attn.o_proj.weight", 0}, {0, "self_attn.o_proj.weight", 0x1p-8}, END};
+static const synth_fill small_attention[] = {
+    NO_DENSE, NO_EXPERTS, {-1, "self_attn.o_proj.weight", 0x1p-8}, END};
+static const synth_fill first_attention[] = {
+    NO_DENSE, NO_EXPERTS, {1, "self_attn.o_proj.weight", 0}, END};
+static const synth_fill first_small_attention[] = {NO_DENSE,
+                                                   NO_EXPERTS,
+                                                   {1, "self_attn.o_proj.weight", 0},
+                                                   {0, "self_attn.o_proj.weight", 0x1p-8},
+                                                   END};
 static const synth_fill first_layer[] = {SILENT_IN(1), END};
 static const synth_fill everything[] = {END};
 
-/* Dimensions that no feature hides in: sqrt(96) is not exact in bfloat16, both kinds of layers group their KV heads, and 3 of 8 experts are neither
- * one nor two. */
-#define RUNG(name, layers, full_every, fills, equal) {"ladder-" name, MULTIMODAL, layers, full_every, 96, 8, 4, 2, 16, 32, 8, 64, 32, 8, 3, 256, fills, equal}
+/* Dimensions that no feature hides in: sqrt(96) is not exact in bfloat16, both kinds of layers
+ * group their KV heads, and 3 of 8 experts are neither one nor two. */
+#define RUNG(name, layers, full_every, fills, equal)                                               \
+    {                                                                                              \
+        "ladder-" name, MULTIMODAL, layers, full_every, 96, 8, 4, 2, 16, 32, 8, 64, 32, 8, 3, 256, \
+            fills, equal                                                                           \
+    }
 
 static const synth_preset rungs[] = {
     RUNG("linear-head", 1, 1, linear_head, 0),
@@ -64,7 +97,8 @@ double synth_factor_of(const synth_preset *preset, const gemma4_tensor_spec *ten
     size_t length = strlen(tensor->name);
     for (const synth_fill *f = preset->fills; f && f->end; f++) {
         size_t end = strlen(f->end);
-        bool is = length >= end && !strcmp(tensor->name + length - end, f->end) && (length == end || tensor->name[length - end - 1] == '.');
+        bool is = length >= end && !strcmp(tensor->name + length - end, f->end) &&
+                  (length == end || tensor->name[length - end - 1] == '.');
         if (is && (f->layer < 0 || f->layer == tensor->layer))
             factor = f->factor;
     }

@@ -11,21 +11,23 @@ enum { NEED_REQUIRED, NEED_OPTIONAL, NEED_UNLESS_V_IS_K };
 enum { MODELS_ANY, MODELS_EXPERTS, MODELS_NONE };
 enum { READER_WEIGHTS, READER_OTHER };
 
-#define TAP_INFO(id, name_, shape_, values_, need_, where_, heads_, sum_, each_, shared_, rows_, feeds_)                    \
-    [GEMMA4_TAP_##id] = {.name = name_,                                                                                    \
-                         .shape = shape_,                                                                                  \
-                         .ids = VALUES_##values_ == VALUES_IDS,                                                            \
-                         .optional = NEED_##need_ == NEED_OPTIONAL,                                                        \
-                         .unless_v_is_k = NEED_##need_ == NEED_UNLESS_V_IS_K,                                              \
-                         .of_experts = MODELS_##where_ == MODELS_EXPERTS,                                                  \
-                         .derived = MODELS_##where_ == MODELS_NONE,                                                        \
-                         .heads = heads_,                                                                                  \
-                         .sum = sum_,                                                                                      \
-                         .each_roundings = each_,                                                                          \
-                         .shared_roundings = shared_,                                                                      \
-                         .rows = GEMMA4_ROWS_##rows_,                                                                      \
-                         .feeds_weights = READER_##feeds_ == READER_WEIGHTS,                                               \
-                         .per_layer = GEMMA4_TAP_##id >= GEMMA4_TAP_LAYER_INPUT && GEMMA4_TAP_##id <= GEMMA4_TAP_LAYER_OUTPUT},
+#define TAP_INFO(id, name_, shape_, values_, need_, where_, heads_, sum_, each_, shared_, rows_, \
+                 feeds_)                                                                         \
+    [GEMMA4_TAP_##id] = {.name = name_,                                                          \
+                         .shape = shape_,                                                        \
+                         .ids = VALUES_##values_ == VALUES_IDS,                                  \
+                         .optional = NEED_##need_ == NEED_OPTIONAL,                              \
+                         .unless_v_is_k = NEED_##need_ == NEED_UNLESS_V_IS_K,                    \
+                         .of_experts = MODELS_##where_ == MODELS_EXPERTS,                        \
+                         .derived = MODELS_##where_ == MODELS_NONE,                              \
+                         .heads = heads_,                                                        \
+                         .sum = sum_,                                                            \
+                         .each_roundings = each_,                                                \
+                         .shared_roundings = shared_,                                            \
+                         .rows = GEMMA4_ROWS_##rows_,                                            \
+                         .feeds_weights = READER_##feeds_ == READER_WEIGHTS,                     \
+                         .per_layer = GEMMA4_TAP_##id >= GEMMA4_TAP_LAYER_INPUT &&               \
+                                      GEMMA4_TAP_##id <= GEMMA4_TAP_LAYER_OUTPUT},
 static const gemma4_tap_info taps[GEMMA4_TAP_COUNT] = {GEMMA4_TAPS(TAP_INFO)};
 #undef TAP_INFO
 
@@ -47,8 +49,8 @@ const char *gemma4_tap_name(gemma4_tap tap, size_t layer, char name[GEMMA4_TAP_N
     return name;
 }
 
-/* Reads "N." with N in decimal, without leading zeros, so that a tap has one name only. Returns what follows the dot,
- * NULL where the text is anything else or N does not fit. */
+/* Reads "N." with N in decimal, without leading zeros, so that a tap has one name only. Returns
+ * what follows the dot, NULL where the text is anything else or N does not fit. */
 static const char *parse_layer(const char *text, size_t *layer)
 {
     const char *digit = text;
@@ -106,7 +108,8 @@ static size_t axis_length(const gemma4_config *config, char letter, size_t layer
     return 0;
 }
 
-size_t gemma4_tap_dims(const gemma4_config *config, gemma4_tap tap, size_t layer, size_t positions, size_t dims[2])
+size_t gemma4_tap_dims(const gemma4_config *config, gemma4_tap tap, size_t layer, size_t positions,
+                       size_t dims[2])
 {
     const char *shape = gemma4_tap_describe(tap)->shape;
     size_t rank = strlen(shape);
@@ -120,7 +123,8 @@ size_t gemma4_tap_heads(const gemma4_config *config, gemma4_tap tap, size_t laye
     return axis_length(config, gemma4_tap_describe(tap)->heads, layer, 0);
 }
 
-size_t gemma4_tap_sum_length(const gemma4_config *config, gemma4_tap tap, size_t layer, size_t positions)
+size_t gemma4_tap_sum_length(const gemma4_config *config, gemma4_tap tap, size_t layer,
+                             size_t positions)
 {
     const char *axes = gemma4_tap_describe(tap)->sum;
     size_t length = *axes ? 1 : 0;
@@ -132,11 +136,13 @@ size_t gemma4_tap_sum_length(const gemma4_config *config, gemma4_tap tap, size_t
 bool gemma4_tap_exists(const gemma4_config *config, gemma4_tap tap, size_t layer)
 {
     const gemma4_tap_info *info = gemma4_tap_describe(tap);
-    return !info->derived && (!info->per_layer || layer < config->num_hidden_layers) && (!info->of_experts || config->num_experts > 0);
+    return !info->derived && (!info->per_layer || layer < config->num_hidden_layers) &&
+           (!info->of_experts || config->num_experts > 0);
 }
 
 bool gemma4_tap_required(const gemma4_config *config, gemma4_tap tap, size_t layer)
 {
     const gemma4_tap_info *info = gemma4_tap_describe(tap);
-    return gemma4_tap_exists(config, tap, layer) && !info->optional && !(info->unless_v_is_k && config->layers[layer].v_is_k);
+    return gemma4_tap_exists(config, tap, layer) && !info->optional &&
+           !(info->unless_v_is_k && config->layers[layer].v_is_k);
 }

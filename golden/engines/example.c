@@ -1,7 +1,9 @@
-/* An engine in C that dumps through gemma4_dump.h: layer outputs, the queries of every layer, and logits. The engine here is this repository's own
- * forward pass; in yours, the calls of gemma4_dump_add stand where a layer is done.
+/* An engine in C that dumps through gemma4_dump.h: layer outputs, the queries of every layer, and
+ * logits. The engine here is this repository's own forward pass; in yours, the calls of
+ * gemma4_dump_add stand where a layer is done.
  *
- * Usage: example CHECKPOINT 2,17,5 CHUNK OUT.safetensors        CHUNK: how many tokens are fed at a time */
+ * Usage: example CHECKPOINT 2,17,5 CHUNK OUT.safetensors CHUNK: how many tokens are fed at a
+ * time */
 #include <stdio.h>
 #include <stdlib.h>
 
@@ -16,22 +18,28 @@ static int on_step(void *context, gemma4_tap_event *step, gemma4_error *error)
 {
     gemma4_dump *dump = context;
     char name[GEMMA4_TAP_NAME_SIZE];
-    if (step->tap != GEMMA4_TAP_ATTN_Q_ROPE && step->tap != GEMMA4_TAP_LAYER_OUTPUT && step->tap != GEMMA4_TAP_LOGITS)
+    if (step->tap != GEMMA4_TAP_ATTN_Q_ROPE && step->tap != GEMMA4_TAP_LAYER_OUTPUT &&
+        step->tap != GEMMA4_TAP_LOGITS)
         return 0;
     gemma4_tap_name(step->tap, step->layer, name); /* "layers.3.output" */
-    if (gemma4_dump_add(dump, name, GEMMA4_DUMP_F32, step->rows, step->dims[0] * step->dims[1], step->values))
+    if (gemma4_dump_add(dump, name, GEMMA4_DUMP_F32, step->rows, step->dims[0] * step->dims[1],
+                        step->values))
         return gemma4_fail(error, "%s", gemma4_dump_error(dump));
     return 0;
 }
 
-static int run(const char *checkpoint, const char *token_text, const char *chunk_text, gemma4_dump *dump, gemma4_error *error)
+static int run(const char *checkpoint, const char *token_text, const char *chunk_text,
+               gemma4_dump *dump, gemma4_error *error)
 {
     int32_t *tokens = NULL;
     size_t count = 0;
     int64_t chunk;
     gemma4_model *model = gemma4_model_open(checkpoint, error);
     gemma4_session *session = NULL;
-    int status = model ? gemma4_parse_ints(token_text, "tokens", 0, (int64_t)model->config.vocab_size - 1, &tokens, &count, error) : -1;
+    int status =
+        model ? gemma4_parse_ints(token_text, "tokens", 0, (int64_t)model->config.vocab_size - 1,
+                                  &tokens, &count, error)
+              : -1;
     if (!status)
         status = gemma4_parse_int(chunk_text, "CHUNK", 1, (int64_t)count, &chunk, error);
     if (!status && !(session = gemma4_session_new(model, 0, count, error)))

@@ -1,19 +1,22 @@
-/* Writes an activation file that gemma4-check reads, in safetensors form. One file, C99 and C++, no dependencies: copy it into your engine.
+/* Writes an activation file that gemma4-check reads, in safetensors form. One file, C99 and C++, no
+ * dependencies: copy it into your engine.
  *
  *     #define GEMMA4_DUMP_IMPLEMENTATION   // in one source file, before the include
  *     #include "gemma4_dump.h"
  *
  *     gemma4_dump *dump = gemma4_dump_new("mine.safetensors", "my-engine", "0.1", "float32");
  *     gemma4_dump_add(dump, "tokens", GEMMA4_DUMP_I32, T, 1, tokens);
- *     gemma4_dump_add(dump, "layers.0.output", GEMMA4_DUMP_F32, T, hidden_size, values);     // position after position
- *     gemma4_dump_add(dump, "logits", GEMMA4_DUMP_F32, T, vocabulary, logits);
+ *     gemma4_dump_add(dump, "layers.0.output", GEMMA4_DUMP_F32, T, hidden_size, values); //
+ *     position after position gemma4_dump_add(dump, "logits", GEMMA4_DUMP_F32, T, vocabulary,
+ *     logits);
  *     if (gemma4_dump_write(dump))
  *         fprintf(stderr, "%s\n", gemma4_dump_error(dump));
  *     gemma4_dump_free(dump);
  *
- * Names and values: spec/taps.md. Adding to a name again appends positions, as a prefill in chunks or decoding does. Everything is copied and kept
- * in memory until it is written. After an error every call does nothing, and gemma4_dump_write fails: checking that one is enough. Not for several
- * threads at once; machines that store the lowest byte first. */
+ * Names and values: spec/taps.md. Adding to a name again appends positions, as a prefill in chunks
+ * or decoding does. Everything is copied and kept in memory until it is written. After an error
+ * every call does nothing, and gemma4_dump_write fails: checking that one is enough. Not for
+ * several threads at once; machines that store the lowest byte first. */
 #ifndef GEMMA4_DUMP_H
 #define GEMMA4_DUMP_H
 
@@ -32,20 +35,26 @@ typedef enum gemma4_dump_type {
 
 typedef struct gemma4_dump gemma4_dump;
 
-/* dtype is the type of your arithmetic, which decides how much rounding is expected: "float32", "bfloat16", "float16", "q8_0", "q4_0". NULL when out
- * of memory. */
-gemma4_dump *gemma4_dump_new(const char *path, const char *engine, const char *engine_version, const char *dtype);
+/* dtype is the type of your arithmetic, which decides how much rounding is expected: "float32",
+ * "bfloat16", "float16", "q8_0", "q4_0". NULL when out of memory. */
+gemma4_dump *gemma4_dump_new(const char *path, const char *engine, const char *engine_version,
+                             const char *dtype);
 
-/* Another attribute of spec/activations.md: "case", "schedule", "kv_dtype" ... Returns 0, or -1 on failure. */
+/* Another attribute of spec/activations.md: "case", "schedule", "kv_dtype" ... Returns 0, or -1 on
+ * failure. */
 int gemma4_dump_attribute(gemma4_dump *dump, const char *name, const char *text);
 
-/* Appends rows positions of width values each: all axes behind the position's in one, [H, D] as H * D, head by head. Returns 0, or -1 on failure. */
-int gemma4_dump_add(gemma4_dump *dump, const char *name, gemma4_dump_type type, size_t rows, size_t width, const void *values);
+/* Appends rows positions of width values each: all axes behind the position's in one, [H, D] as H *
+ * D, head by head. Returns 0, or -1 on failure. */
+int gemma4_dump_add(gemma4_dump *dump, const char *name, gemma4_dump_type type, size_t rows,
+                    size_t width, const void *values);
 
-/* Says which positions the rows of a tensor are, where they are not all: count indices into the tokens. Returns 0, or -1 on failure. */
+/* Says which positions the rows of a tensor are, where they are not all: count indices into the
+ * tokens. Returns 0, or -1 on failure. */
 int gemma4_dump_rows(gemma4_dump *dump, const char *name, const int *positions, size_t count);
 
-/* Writes the file, under a temporary name first. Returns 0, or -1 on failure: then there is no such file. */
+/* Writes the file, under a temporary name first. Returns 0, or -1 on failure: then there is no such
+ * file. */
 int gemma4_dump_write(gemma4_dump *dump);
 
 /* What went wrong first; "" for nothing. */
@@ -101,13 +110,16 @@ static char *gemma4_dump_copy(const char *text)
     return copy ? (char *)memcpy(copy, text, size) : NULL;
 }
 
-gemma4_dump *gemma4_dump_new(const char *path, const char *engine, const char *engine_version, const char *dtype)
+gemma4_dump *gemma4_dump_new(const char *path, const char *engine, const char *engine_version,
+                             const char *dtype)
 {
     gemma4_dump *dump = (gemma4_dump *)calloc(1, sizeof *dump);
     if (dump)
         dump->path = gemma4_dump_copy(path);
-    if (!dump || !dump->path || gemma4_dump_attribute(dump, "format", "gemma4-activations") || gemma4_dump_attribute(dump, "format_version", "1") ||
-        gemma4_dump_attribute(dump, "engine", engine) || gemma4_dump_attribute(dump, "engine_version", engine_version) ||
+    if (!dump || !dump->path || gemma4_dump_attribute(dump, "format", "gemma4-activations") ||
+        gemma4_dump_attribute(dump, "format_version", "1") ||
+        gemma4_dump_attribute(dump, "engine", engine) ||
+        gemma4_dump_attribute(dump, "engine_version", engine_version) ||
         gemma4_dump_attribute(dump, "dtype", dtype)) {
         gemma4_dump_free(dump);
         return NULL;
@@ -124,7 +136,8 @@ int gemma4_dump_attribute(gemma4_dump *dump, const char *name, const char *text)
     for (i = 0; i < dump->attribute_count; i++)
         if (!strcmp(dump->attributes[i].name, name))
             return gemma4_dump_fail(dump, name, "this attribute is there already");
-    more = (gemma4_dump_text *)realloc(dump->attributes, (dump->attribute_count + 1) * sizeof *more);
+    more =
+        (gemma4_dump_text *)realloc(dump->attributes, (dump->attribute_count + 1) * sizeof *more);
     if (!more)
         return gemma4_dump_fail(dump, name, "out of memory");
     dump->attributes = more;
@@ -143,9 +156,11 @@ static gemma4_dump_tensor *gemma4_dump_find(gemma4_dump *dump, const char *name)
     return NULL;
 }
 
-static gemma4_dump_tensor *gemma4_dump_begin(gemma4_dump *dump, const char *name, gemma4_dump_type type, size_t width)
+static gemma4_dump_tensor *gemma4_dump_begin(gemma4_dump *dump, const char *name,
+                                             gemma4_dump_type type, size_t width)
 {
-    gemma4_dump_tensor *more = (gemma4_dump_tensor *)realloc(dump->tensors, (dump->tensor_count + 1) * sizeof *more);
+    gemma4_dump_tensor *more =
+        (gemma4_dump_tensor *)realloc(dump->tensors, (dump->tensor_count + 1) * sizeof *more);
     if (!more)
         return NULL;
     dump->tensors = more;
@@ -165,7 +180,8 @@ static size_t gemma4_dump_size(gemma4_dump_type type)
     return type == GEMMA4_DUMP_F32 || type == GEMMA4_DUMP_I32 ? 4 : 2;
 }
 
-int gemma4_dump_add(gemma4_dump *dump, const char *name, gemma4_dump_type type, size_t rows, size_t width, const void *values)
+int gemma4_dump_add(gemma4_dump *dump, const char *name, gemma4_dump_type type, size_t rows,
+                    size_t width, const void *values)
 {
     const size_t most = (size_t)-1 / 4;
     gemma4_dump_tensor *t;
@@ -247,9 +263,11 @@ static void gemma4_dump_header(FILE *f, const gemma4_dump *dump)
         fputc(',', f);
         gemma4_dump_string(f, t->name);
         fprintf(f, ":{\"dtype\":\"%s\",\"shape\":[%lu", types[t->type], (unsigned long)t->rows);
-        if (strcmp(t->name, "tokens") && strcmp(t->name, "positions")) /* these have no second axis */
+        /* these have no second axis */
+        if (strcmp(t->name, "tokens") && strcmp(t->name, "positions"))
             fprintf(f, ",%lu", (unsigned long)t->width);
-        fprintf(f, "],\"data_offsets\":[%lu,%lu]}", (unsigned long)offset, (unsigned long)(offset + t->bytes));
+        fprintf(f, "],\"data_offsets\":[%lu,%lu]}", (unsigned long)offset,
+                (unsigned long)(offset + t->bytes));
         offset += t->bytes;
     }
     fputc('}', f);

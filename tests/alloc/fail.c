@@ -1,8 +1,9 @@
-/* Preloaded into a program (LD_PRELOAD): its Nth allocation fails. Counted are all of a run's processes, in the order of their calls:
- * malloc and its kin, whoever calls it (our code, libhdf5, libyaml, libcrypto, libc), and mmap where our code calls it.
+/* Preloaded into a program (LD_PRELOAD): its Nth allocation fails. Counted are all of a run's
+ * processes, in the order of their calls: malloc and its kin, whoever calls it (our code, libhdf5,
+ * libyaml, libcrypto, libc), and mmap where our code calls it.
  *
- * It also counts leaks: what our own code, not a library, has asked for and not freed when a process ends. The reader's child frees
- * nothing on purpose, and is not asked. glibc only. */
+ * It also counts leaks: what our own code, not a library, has asked for and not freed when a
+ * process ends. The reader's child frees nothing on purpose, and is not asked. glibc only. */
 #include "state.h"
 
 #include <dlfcn.h>
@@ -28,7 +29,7 @@ void __libc_free(void *address);
 
 static alloc_state *state;
 static uintptr_t program_begin, program_end;
-static bool is_reader;            /* this process is a sandboxed reader */
+static bool is_reader;       /* this process is a sandboxed reader */
 static __thread bool inside; /* backtrace() may allocate */
 
 /* --- what our own code holds: open addressing, 0 empty, 1 removed --- */
@@ -217,8 +218,8 @@ int prctl(int option, ...)
 {
     va_list list;
     va_start(list, option);
-    unsigned long a = va_arg(list, unsigned long), b = va_arg(list, unsigned long), c = va_arg(list, unsigned long),
-                  d = va_arg(list, unsigned long);
+    unsigned long a = va_arg(list, unsigned long), b = va_arg(list, unsigned long),
+                  c = va_arg(list, unsigned long), d = va_arg(list, unsigned long);
     va_end(list);
     is_reader = is_reader || option == PR_SET_NO_NEW_PRIVS;
     return (int)syscall(SYS_prctl, option, a, b, c, d);
@@ -256,7 +257,8 @@ __attribute__((constructor)) static void begin(void)
         return;
     backtrace(&frame, 1);
     dl_iterate_phdr(first_object, NULL);
-    void *mapped = (void *)syscall(SYS_mmap, NULL, sizeof *state, PROT_READ | PROT_WRITE, MAP_SHARED, file, 0);
+    void *mapped =
+        (void *)syscall(SYS_mmap, NULL, sizeof *state, PROT_READ | PROT_WRITE, MAP_SHARED, file, 0);
     close(file);
     if (mapped != MAP_FAILED)
         state = mapped;

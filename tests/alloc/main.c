@@ -2,11 +2,12 @@
  *
  *   alloc-check BUILD [NAME]    all commands of the table below, or those whose name contains NAME
  *
- * Whatever fails, the program must end by itself, with status 2 and one line on standard error, without a verdict, without a file that
- * was not finished, and without a leak. Where a library copes (libc's buffers and sorts do), the run must be the same as without the
- * failure, to the byte. A command with at most ALL allocations has every one of them fail; of a longer one a sample does: the first and
- * the last of every place in our own code that allocates, told apart by its three innermost calls. Behind every second one, everything
- * fails. */
+ * Whatever fails, the program must end by itself, with status 2 and one line on standard error,
+ * without a verdict, without a file that was not finished, and without a leak. Where a library
+ * copes (libc's buffers and sorts do), the run must be the same as without the failure, to the
+ * byte. A command with at most ALL allocations has every one of them fail; of a longer one a sample
+ * does: the first and the last of every place in our own code that allocates, told apart by its
+ * three innermost calls. Behind every second one, everything fails. */
 #include "state.h"
 
 #include <errno.h>
@@ -24,38 +25,61 @@
 
 enum { ALL = 250, WORDS = 24, TEXT = 1 << 20, SECONDS = 120, SHOWN = 12 };
 
-/* @ stands for the folder of what the commands before it made, % for the output's folder, which is empty before each run. */
+/* @ stands for the folder of what the commands before it made, % for the output's folder, which is
+ * empty before each run. */
 static const struct command {
     const char *name, *words;
     int status;
 } commands[] = {
     {"prepare", "gemma4-ref dump --model golden/checkpoints/tiny --tokens 2 --out @/one.h5", -1},
-    {"prepare", "gemma4-ref dump --model golden/checkpoints/tiny --tokens 2 --taps layers.*.output --out @/layers.h5", -1},
-    {"prepare", "gemma4-ref dump --model golden/checkpoints/tiny --tokens 2 --taps logits --out @/logits.h5", -1},
-    {"prepare", "gemma4-ref dump --model golden/checkpoints/tiny --tokens 2 --taps logits --logprobs 5 --out @/listed.h5", -1},
+    {"prepare",
+     "gemma4-ref dump --model golden/checkpoints/tiny --tokens 2 --taps layers.*.output --out "
+     "@/layers.h5",
+     -1},
+    {"prepare",
+     "gemma4-ref dump --model golden/checkpoints/tiny --tokens 2 --taps logits --out @/logits.h5",
+     -1},
+    {"prepare",
+     "gemma4-ref dump --model golden/checkpoints/tiny --tokens 2 --taps logits --logprobs 5 --out "
+     "@/listed.h5",
+     -1},
     {"prepare", "gemma4-ref synth --preset tiny --seed 2 --out @/model", -1},
-    {"prepare", "gemma4-ref dump --model @/model --tokens 2 --taps layers.*.output --out @/wrong.h5", -1},
-    {"check", "gemma4-check --model golden/checkpoints/tiny @/one.h5 --json %/r.json --junit %/r.xml --html %/r.html", 0},
+    {"prepare",
+     "gemma4-ref dump --model @/model --tokens 2 --taps layers.*.output --out @/wrong.h5", -1},
+    {"check",
+     "gemma4-check --model golden/checkpoints/tiny @/one.h5 --json %/r.json --junit %/r.xml --html "
+     "%/r.html",
+     0},
     {"check-layers", "gemma4-check --model golden/checkpoints/tiny @/layers.h5 --json %/r.json", 0},
     {"check-logits", "gemma4-check --model golden/checkpoints/tiny @/logits.h5 --json %/r.json", 0},
     {"check-listed", "gemma4-check --model golden/checkpoints/tiny @/listed.h5 --json %/r.json", 0},
     {"check-case", "gemma4-check tiny-one-token @/layers.h5 --search steps --junit %/r.xml", 0},
     {"check-fault", "gemma4-check --model golden/checkpoints/tiny @/wrong.h5 --html %/r.html", 1},
-    {"check-map", "gemma4-check tiny-prompt golden/dumps/tiny-prompt-transformers-debugger.safetensors --map transformers-debugger "
-                  "--dtype float32 --search steps", 0},
-    {"several", "gemma4-check --manifest @/dumps.yaml --search steps --json %/r.json --junit %/r.xml", 1},
-    {"names", "gemma4-check names golden/dumps/tiny-prompt-transformers-debugger.safetensors --case tiny-prompt", 0},
+    {"check-map",
+     "gemma4-check tiny-prompt golden/dumps/tiny-prompt-transformers-debugger.safetensors --map "
+     "transformers-debugger "
+     "--dtype float32 --search steps",
+     0},
+    {"several",
+     "gemma4-check --manifest @/dumps.yaml --search steps --json %/r.json --junit %/r.xml", 1},
+    {"names",
+     "gemma4-check names golden/dumps/tiny-prompt-transformers-debugger.safetensors --case "
+     "tiny-prompt",
+     0},
     {"list", "gemma4-check list", 0},
     {"list-case", "gemma4-check list tiny-prompt", 0},
     {"explain", "gemma4-check explain rope-pairing-contiguous", 0},
     {"facts", "gemma4-ref facts --model golden/checkpoints/tiny", 0},
     {"run", "gemma4-ref run --model golden/checkpoints/tiny --tokens 2,17 --decode 1", 0},
-    {"dump", "gemma4-ref dump --model golden/checkpoints/tiny --tokens 2 --out %/dump.h5 --logprobs 3", 0},
+    {"dump",
+     "gemma4-ref dump --model golden/checkpoints/tiny --tokens 2 --out %/dump.h5 --logprobs 3", 0},
     {"show", "gemma4-ref show @/one.h5 layers.5.attn.q_rope", 0},
-    {"synth", "gemma4-ref synth --preset tiny --layers 2 --vocab 260 --seed 1 --shards 2 --out %/model", 0},
+    {"synth",
+     "gemma4-ref synth --preset tiny --layers 2 --vocab 260 --seed 1 --shards 2 --out %/model", 0},
 };
 
-/* What a run left behind: status, or 256 + the signal; the texts; the output folder's files in one text. */
+/* What a run left behind: status, or 256 + the signal; the texts; the output folder's files in one
+ * text. */
 typedef struct outcome {
     int status;
     char *out, *err, *files;
@@ -103,13 +127,15 @@ static int list_one(const char *path, const struct stat *status, int type, struc
     if (f) {
         char block[65536];
         for (size_t got; (got = fread(block, 1, sizeof block, f)) > 0;) {
-            unusable = unusable || memmem(block, got, "UNUSABLE", 8) || memmem(block, got, "<error", 6);
+            unusable =
+                unusable || memmem(block, got, "UNUSABLE", 8) || memmem(block, got, "<error", 6);
             for (size_t i = 0; i < got; i++)
                 hash = (hash ^ (unsigned char)block[i]) * 1099511628211u;
         }
         fclose(f);
         size_t used = strlen(listing);
-        snprintf(listing + used, TEXT - used, "%s%s %016llx\n", unusable ? "UNUSABLE " : "", path, (unsigned long long)hash);
+        snprintf(listing + used, TEXT - used, "%s%s %016llx\n", unusable ? "UNUSABLE " : "", path,
+                 (unsigned long long)hash);
     }
     return 0;
 }
@@ -129,7 +155,8 @@ static void start(const char *words)
             text[used++] = *words;
     }
     text[used] = '\0';
-    for (char *word = strtok_r(text, " ", &save); word && count < WORDS; word = strtok_r(NULL, " ", &save))
+    for (char *word = strtok_r(text, " ", &save); word && count < WORDS;
+         word = strtok_r(NULL, " ", &save))
         argv[count++] = word;
     argv[count] = NULL;
     snprintf(program, sizeof program, "%s/%s", build, argv[0]);
@@ -150,7 +177,8 @@ static void run(const char *words, outcome *o)
     snprintf(preload, sizeof preload, "%s/alloc-fail.so", build);
     pid_t child = fork();
     if (child == 0) {
-        int o1 = open(out, O_WRONLY | O_CREAT | O_TRUNC, 0600), o2 = open(err, O_WRONLY | O_CREAT | O_TRUNC, 0600);
+        int o1 = open(out, O_WRONLY | O_CREAT | O_TRUNC, 0600),
+            o2 = open(err, O_WRONLY | O_CREAT | O_TRUNC, 0600);
         if (dup2(o1, 1) < 0 || dup2(o2, 2) < 0)
             _exit(126);
         char *real = realpath(preload, NULL);
@@ -199,7 +227,8 @@ static const char *wrong_with(const outcome *o, const outcome *good, uint64_t le
     const char *end = strchr(o->err, '\n');
     if (!files_are_whole(o, good))
         return "a file is left that is not whole";
-    if (o->status == good->status && !strcmp(o->out, good->out) && !strcmp(o->err, good->err) && !strcmp(o->files, good->files))
+    if (o->status == good->status && !strcmp(o->out, good->out) && !strcmp(o->err, good->err) &&
+        !strcmp(o->files, good->files))
         return NULL; /* it coped: nothing else is looked at, what libc itself holds is not ours */
     if (o->status >= 256)
         return "it died of a signal";
@@ -212,17 +241,19 @@ static const char *wrong_with(const outcome *o, const outcome *good, uint64_t le
     return leaks ? "memory leaks" : NULL;
 }
 
-static void say(const struct command *c, uint64_t n, bool for_good, const char *what, const outcome *o)
+static void say(const struct command *c, uint64_t n, bool for_good, const char *what,
+                const outcome *o)
 {
     if (++problems > SHOWN && !getenv("ALLOC_ALL"))
         return;
-    printf("%s: allocation %llu%s: %s (status %d; %.200s)\n", c->name, (unsigned long long)n, for_good ? " and all behind it" : "", what,
-           o->status, o->err);
+    printf("%s: allocation %llu%s: %s (status %d; %.200s)\n", c->name, (unsigned long long)n,
+           for_good ? " and all behind it" : "", what, o->status, o->err);
     for (uint64_t i = 0; i < state->leaks && i < 4; i++)
         printf("    leaked at %#llx\n", (unsigned long long)state->leaked_at[i]);
 }
 
-static void fail_at(const struct command *c, uint64_t n, bool for_good, const outcome *good, uint64_t usual)
+static void fail_at(const struct command *c, uint64_t n, bool for_good, const outcome *good,
+                    uint64_t usual)
 {
     outcome o;
     state->fail_at = n;
@@ -247,7 +278,8 @@ static int by_place(const void *a, const void *b)
 /* The numbers of the allocations that shall fail, to be freed. */
 static uint32_t *choose(size_t count, size_t *chosen)
 {
-    uint32_t *order = malloc((count + 1) * sizeof *order), *list = malloc((count + 1) * sizeof *list);
+    uint32_t *order = malloc((count + 1) * sizeof *order),
+             *list = malloc((count + 1) * sizeof *list);
     if (!order || !list)
         die("memory");
     *chosen = 0;
@@ -277,7 +309,8 @@ static void check(const struct command *c)
     state->fail_at = state->count = state->failed = state->leaks = 0;
     state->logs = 1;
     run(c->words, &good);
-    size_t count = state->count < ALLOC_LOGGED ? state->count : ALLOC_LOGGED, chosen, before = problems;
+    size_t count = state->count < ALLOC_LOGGED ? state->count : ALLOC_LOGGED, chosen,
+           before = problems;
     uint64_t usual = state->leaks;
     if (c->status < 0) { /* a preparation */
         if (good.status)
@@ -286,12 +319,15 @@ static void check(const struct command *c)
         return;
     }
     if (good.status != c->status || usual)
-        say(c, 0, false, usual ? "without any failure, memory leaks" : "without any failure, another status was expected", &good);
+        say(c, 0, false,
+            usual ? "without any failure, memory leaks"
+                  : "without any failure, another status was expected",
+            &good);
     uint32_t *list = choose(count, &chosen);
     for (size_t i = 0; i < chosen; i++)
         fail_at(c, list[i] + 1, i & 1, &good, usual); /* every second one for good */
-    printf("%-13s %8zu allocations, %5zu made to fail%s, %zu problems\n", c->name, count, chosen, chosen < count ? " (sample)" : "",
-           problems - before);
+    printf("%-13s %8zu allocations, %5zu made to fail%s, %zu problems\n", c->name, count, chosen,
+           chosen < count ? " (sample)" : "", problems - before);
     fflush(stdout);
     free(list);
     outcome_free(&good);
@@ -303,8 +339,12 @@ static void write_list(void)
     char path[160];
     snprintf(path, sizeof path, "%s/dumps.yaml", made);
     FILE *f = fopen(path, "w");
-    if (!f || fputs("format: gemma4-dumps\nversion: 1\ndumps:\n  - {file: logits.h5, case: tiny-one-token}\n"
-                    "  - {file: wrong.h5, case: tiny-one-token}\n", f) < 0 || fclose(f))
+    if (!f ||
+        fputs("format: gemma4-dumps\nversion: 1\ndumps:\n  - {file: logits.h5, case: "
+              "tiny-one-token}\n"
+              "  - {file: wrong.h5, case: tiny-one-token}\n",
+              f) < 0 ||
+        fclose(f))
         die(path);
 }
 
@@ -314,7 +354,8 @@ int main(int argc, char **argv)
     if (argc < 2 || argc > 3)
         return fputs("usage: alloc-check BUILD [NAME]\n", stderr), 2;
     build = argv[1];
-    snprintf(root, sizeof root, "%s/gemma4-alloc-XXXXXX", access("/dev/shm", W_OK) == 0 ? "/dev/shm" : "/tmp");
+    snprintf(root, sizeof root, "%s/gemma4-alloc-XXXXXX",
+             access("/dev/shm", W_OK) == 0 ? "/dev/shm" : "/tmp");
     if (!mkdtemp(root))
         die(root);
     snprintf(made, sizeof made, "%s/made", root);

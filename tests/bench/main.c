@@ -1,8 +1,10 @@
-/* gemma4-bench: how fast are the operators and the forward pass on a checkpoint, beside what the machine can do?
+/* gemma4-bench: how fast are the operators and the forward pass on a checkpoint, beside what the
+ * machine can do?
  *
- * Operators are timed where they work, inside the forward pass: every slot of the table of operators is a wrapper that takes the time,
- * counts what the operation needs (floating-point operations; bytes of weights or keys, each once) and, in a run before
- * the timed ones, checks samples of the result. Where one is wrong, no number is printed. */
+ * Operators are timed where they work, inside the forward pass: every slot of the table of
+ * operators is a wrapper that takes the time, counts what the operation needs (floating-point
+ * operations; bytes of weights or keys, each once) and, in a run before the timed ones, checks
+ * samples of the result. Where one is wrong, no number is printed. */
 #include <fcntl.h>
 #include <math.h>
 #include <stdio.h>
@@ -22,13 +24,15 @@
 #include "options.h"
 #include "peak.h"
 
-static const char usage[] =
-    "usage: gemma4-bench --model DIR [--cpu auto|avx2|avx512|neon] [--threads 1,2] [--prefill 32,128,512] [--decode N] [--repeat N]\n"
-    "                    [--reread yes|no] [--csv FILE] [--json FILE]\n"
-    "\n"
-    "--reread yes (the default) reads the checkpoint into the system's cache anew, as large pages where it can be.\n"
-    "\n"
-    "Exit status: 0 done, 1 a twin's result is wrong (nothing is printed then), 2 anything else, with one line on stderr.\n";
+static const char usage[] = "usage: gemma4-bench --model DIR [--cpu auto|avx2|avx512|neon] "
+                            "[--threads 1,2] [--prefill 32,128,512] [--decode N] [--repeat N]\n"
+                            "                    [--reread yes|no] [--csv FILE] [--json FILE]\n"
+                            "\n"
+                            "--reread yes (the default) reads the checkpoint into the system's "
+                            "cache anew, as large pages where it can be.\n"
+                            "\n"
+                            "Exit status: 0 done, 1 a twin's result is wrong (nothing is printed "
+                            "then), 2 anything else, with one line on stderr.\n";
 
 static double now(void)
 {
@@ -122,7 +126,8 @@ static machine measure_machine(const char *memory, unsigned mask, int threads)
     const yardsticks y = yardsticks_for(mask);
     double read[PROBES], fma[PROBES];
     for (size_t i = 0; i < PROBES; i++) {
-        read[i] = fmax(probe_read(&y, memory, threads, false), probe_read(&y, memory, threads, true));
+        read[i] =
+            fmax(probe_read(&y, memory, threads, false), probe_read(&y, memory, threads, true));
         fma[i] = probe_fma(&y, threads);
     }
     return (machine){median(read, PROBES), median(fma, PROBES)};
@@ -130,9 +135,10 @@ static machine measure_machine(const char *memory, unsigned mask, int threads)
 
 /* ----------------------------------------------------------------- memory */
 
-/* Reads a file into the system's cache anew and in order, as large pages where system and file system can (spec/twins.md, "Memory"):
- * what is in the cache already stays as it is, and what is read here and there comes in part as small ones. A failure costs speed
- * only, which the bench then shows. */
+/* Reads a file into the system's cache anew and in order, as large pages where system and file
+ * system can (spec/twins.md, "Memory"): what is in the cache already stays as it is, and what is
+ * read here and there comes in part as small ones. A failure costs speed only, which the bench then
+ * shows. */
 static void cache_in_large_pages(const char *path)
 {
     struct stat status;
@@ -172,7 +178,8 @@ static int cache_checkpoint(const char *directory, gemma4_error *error)
     return files ? 0 : -1;
 }
 
-/* Which part of the mapped files that this process has touched lies in large pages; negative where the system does not tell. */
+/* Which part of the mapped files that this process has touched lies in large pages; negative where
+ * the system does not tell. */
 static double part_in_large_pages(void)
 {
     char text[128];
@@ -226,7 +233,8 @@ static line *find_line(const char *name)
     return l;
 }
 
-static void add_line(const char *name, double seconds, double operations, double bytes, bool product)
+static void add_line(const char *name, double seconds, double operations, double bytes,
+                     bool product)
 {
     line *l = find_line(name);
     l->seconds += seconds;
@@ -240,13 +248,14 @@ static size_t sample(size_t i, size_t n)
     return (i * 2654435761u + 12345u) % n;
 }
 
-/* expected was summed in double, size is the sum of the products' absolute values: spec/twins.md derives n * 2^-24 of it; sums of that
- * length stay far below. */
+/* expected was summed in double, size is the sum of the products' absolute values: spec/twins.md
+ * derives n * 2^-24 of it; sums of that length stay far below. */
 static void check_sample(const char *name, double found, double expected, double size, size_t terms)
 {
     double limit = ((double)terms * size + fabs(expected)) * 0x1p-24;
     if (!bench.wrong[0] && !(fabs(found - expected) <= limit))
-        snprintf(bench.wrong, sizeof bench.wrong, "%s: expected %.9g within %.1e, found %.9g", name, expected, limit, found);
+        snprintf(bench.wrong, sizeof bench.wrong, "%s: expected %.9g within %.1e, found %.9g", name,
+                 expected, limit, found);
 }
 
 static double dot_and_size(const float *x, const gemma4_weight *w, size_t row, double *size)
@@ -267,7 +276,8 @@ static GEMMA4_MATMUL(timed_matmul)
     snprintf(name, sizeof name, "matmul %zux%zu", w->rows, w->cols);
     double start = now();
     bench.ops.matmul(y, x, w, T, scratch);
-    add_line(name, now() - start, 2.0 * (double)(T * w->rows) * (double)w->cols, (double)(w->rows * w->cols) * (double)gemma4_weight_size(w->dtype), true);
+    add_line(name, now() - start, 2.0 * (double)(T * w->rows) * (double)w->cols,
+             (double)(w->rows * w->cols) * (double)gemma4_weight_size(w->dtype), true);
     for (size_t i = 0; i < SAMPLES && bench.check; i++) {
         size_t t = sample(i, T), row = i == 0 ? w->rows - 1 : sample(7 * i, w->rows);
         double size, expected = dot_and_size(x + t * w->cols, w, row, &size);
@@ -293,14 +303,18 @@ static GEMMA4_EXPERTS_ACT(timed_experts_act)
     double start = now();
     bench.ops.experts_act(act, x, gate_up_proj, ids, T, K, M, scratch);
     add_line("experts act", now() - start, 4.0 * (double)(T * K * M) * (double)d,
-             distinct_experts(ids, T * K) * 2 * (double)(M * d) * (double)gemma4_weight_size(gate_up_proj->dtype), true);
+             distinct_experts(ids, T * K) * 2 * (double)(M * d) *
+                 (double)gemma4_weight_size(gate_up_proj->dtype),
+             true);
     for (size_t i = 0; i < SAMPLES && bench.check; i++) {
-        size_t slot = sample(i, T * K), m = i == 0 ? M - 1 : sample(7 * i, M), row = (size_t)ids[slot] * 2 * M + m;
+        size_t slot = sample(i, T * K), m = i == 0 ? M - 1 : sample(7 * i, M),
+               row = (size_t)ids[slot] * 2 * M + m;
         double gate_size, up_size;
         double gate = dot_and_size(x + slot / K * d, gate_up_proj, row, &gate_size);
         double up = dot_and_size(x + slot / K * d, gate_up_proj, row + M, &up_size);
         double gelu = gemma4_gelu_tanh(gate); /* its slope is at most 1.13 */
-        check_sample("experts act", (double)act[slot * M + m], gelu * up, fabs(gelu) * up_size + 1.13 * gate_size * fabs(up), d + 30);
+        check_sample("experts act", (double)act[slot * M + m], gelu * up,
+                     fabs(gelu) * up_size + 1.13 * gate_size * fabs(up), d + 30);
     }
 }
 
@@ -310,13 +324,16 @@ static GEMMA4_EXPERTS_OUT(timed_experts_out)
     double start = now();
     bench.ops.experts_out(y, act, down_proj, ids, weights, T, K, d, scratch);
     add_line("experts out", now() - start, 2.0 * (double)(T * K * M) * (double)d,
-             distinct_experts(ids, T * K) * (double)(M * d) * (double)gemma4_weight_size(down_proj->dtype), true);
+             distinct_experts(ids, T * K) * (double)(M * d) *
+                 (double)gemma4_weight_size(down_proj->dtype),
+             true);
     for (size_t i = 0; i < SAMPLES && bench.check; i++) {
         size_t t = sample(i, T), j = i == 0 ? d - 1 : sample(7 * i, d);
         double expected = 0, size = 0;
         for (size_t r = 0; r < K; r++) {
             double part, weight = (double)weights[t * K + r];
-            expected += weight * dot_and_size(act + (t * K + r) * M, down_proj, (size_t)ids[t * K + r] * d + j, &part);
+            expected += weight * dot_and_size(act + (t * K + r) * M, down_proj,
+                                              (size_t)ids[t * K + r] * d + j, &part);
             size += fabs(weight) * part;
         }
         check_sample("experts out", (double)y[t * d + j], expected, size, M + K);
@@ -334,14 +351,15 @@ static GEMMA4_ATTENTION(timed_attention)
         visible += (double)(seen.end - seen.first);
         longest = fmax(longest, (double)(seen.end - seen.first));
     }
-    add_line(name, seconds, 4 * visible * (double)(H * keys->D), 8 * longest * (double)(keys->G * keys->D), false);
+    add_line(name, seconds, 4 * visible * (double)(H * keys->D),
+             8 * longest * (double)(keys->G * keys->D), false);
 }
 
-#define TIMED(name, call)                                \
-    do {                                                 \
-        double start = now();                            \
-        bench.ops.call;                                  \
-        add_line(name, now() - start, 0, 0, false);      \
+#define TIMED(name, call)                           \
+    do {                                            \
+        double start = now();                       \
+        bench.ops.call;                             \
+        add_line(name, now() - start, 0, 0, false); \
     } while (0)
 
 static GEMMA4_RMSNORM(timed_rmsnorm)
@@ -366,8 +384,11 @@ static GEMMA4_SOFTCAP(timed_softcap)
 
 static gemma4_ops timed(void)
 {
-    return (gemma4_ops){"timed",           bench.ops.scratch,   timed_matmul,  timed_rmsnorm, timed_rope, timed_geglu, timed_experts_act,
-                        timed_experts_out, timed_softcap, bench.ops.attention ? timed_attention : NULL};
+    return (gemma4_ops){"timed",           bench.ops.scratch,
+                        timed_matmul,      timed_rmsnorm,
+                        timed_rope,        timed_geglu,
+                        timed_experts_act, timed_experts_out,
+                        timed_softcap,     bench.ops.attention ? timed_attention : NULL};
 }
 
 /* ------------------------------------------------------------------- runs */
@@ -385,7 +406,8 @@ typedef struct context {
     size_t rows; /* written to json */
 } context;
 
-/* One measured run: prefill of T tokens, or the decoding of `decode` tokens behind a prompt of T, a token at a time. */
+/* One measured run: prefill of T tokens, or the decoding of `decode` tokens behind a prompt of T, a
+ * token at a time. */
 typedef struct run {
     const char *kind; /* "prefill", "decode" */
     size_t T;
@@ -398,8 +420,10 @@ static int32_t token_at(size_t i, size_t V)
     return (int32_t)(sample(i + 1, V));
 }
 
-/* Seconds of the run, or of the median token. The logits of the last position go to last [V], unless that is NULL. */
-static int run_once(const context *c, const run *r, size_t seed, double *seconds, float *last, gemma4_error *error)
+/* Seconds of the run, or of the median token. The logits of the last position go to last [V],
+ * unless that is NULL. */
+static int run_once(const context *c, const run *r, size_t seed, double *seconds, float *last,
+                    gemma4_error *error)
 {
     size_t V = c->model->config.vocab_size, decode = strcmp(r->kind, "decode") ? 0 : c->decode;
     int status = -1;
@@ -436,7 +460,8 @@ static int run_once(const context *c, const run *r, size_t seed, double *seconds
     return status;
 }
 
-/* How many times as many operations a second as the scalar operator's; 0 where that is not known. */
+/* How many times as many operations a second as the scalar operator's; 0 where that is not
+ * known. */
 static double times_scalar(const char *name, double seconds, double operations)
 {
     for (size_t i = 0; i < bench.scalar_count; i++) {
@@ -447,35 +472,42 @@ static double times_scalar(const char *name, double seconds, double operations)
     return 0;
 }
 
-static void write_row(context *c, const run *r, const char *name, double seconds, double operations, double bytes, const machine *m)
+static void write_row(context *c, const run *r, const char *name, double seconds, double operations,
+                      double bytes, const machine *m)
 {
-    double gflops = seconds > 0 ? operations / seconds * 1e-9 : 0, gbs = seconds > 0 ? bytes / seconds * 1e-9 : 0;
+    double gflops = seconds > 0 ? operations / seconds * 1e-9 : 0,
+           gbs = seconds > 0 ? bytes / seconds * 1e-9 : 0;
     double ratio = times_scalar(name, seconds, operations);
     printf("  %-22s %10.3f ms", name, seconds * 1e3);
     if (operations > 0)
-        printf(" %7.1f GFLOP/s = %5.1f %% of FMA peak %6.1f GB/s = %5.1f %% of read", gflops, 100e9 * gflops / m->fma, gbs,
-               100e9 * gbs / m->read);
+        printf(" %7.1f GFLOP/s = %5.1f %% of FMA peak %6.1f GB/s = %5.1f %% of read", gflops,
+               100e9 * gflops / m->fma, gbs, 100e9 * gbs / m->read);
     if (ratio > 0)
         printf(" %6.1f x scalar", ratio);
     printf("\n");
     if (c->csv)
-        fprintf(c->csv, "%s,%zu,%d,\"%s\",%.9f,%.0f,%.0f,%.4g,%.4g,%.4g\n", r->kind, r->T, r->threads, name, seconds, operations, bytes,
-                m->fma * 1e-9, m->read * 1e-9, ratio);
+        fprintf(c->csv, "%s,%zu,%d,\"%s\",%.9f,%.0f,%.0f,%.4g,%.4g,%.4g\n", r->kind, r->T,
+                r->threads, name, seconds, operations, bytes, m->fma * 1e-9, m->read * 1e-9, ratio);
     if (c->json)
         fprintf(c->json,
-                "%s\n  {\"run\": \"%s\", \"positions\": %zu, \"threads\": %d, \"what\": \"%s\", \"seconds\": %.9f, \"flop\": %.0f, "
-                "\"bytes\": %.0f, \"fma_peak_gflops\": %.4g, \"read_gbs\": %.4g, \"times_scalar\": %.4g}",
-                c->rows++ ? "," : "", r->kind, r->T, r->threads, name, seconds, operations, bytes, m->fma * 1e-9, m->read * 1e-9, ratio);
+                "%s\n  {\"run\": \"%s\", \"positions\": %zu, \"threads\": %d, \"what\": \"%s\", "
+                "\"seconds\": %.9f, \"flop\": %.0f, "
+                "\"bytes\": %.0f, \"fma_peak_gflops\": %.4g, \"read_gbs\": %.4g, \"times_scalar\": "
+                "%.4g}",
+                c->rows++ ? "," : "", r->kind, r->T, r->threads, name, seconds, operations, bytes,
+                m->fma * 1e-9, m->read * 1e-9, ratio);
 }
 
 /* The operators of the last run, their sum over matrix products, and the whole. */
 static void write_rows(context *c, const run *r, const machine *m, double last)
 {
-    double tokens = strcmp(r->kind, "decode") ? 1 : (double)c->decode; /* lines are sums over so many passes */
+    /* lines are sums over so many passes */
+    double tokens = strcmp(r->kind, "decode") ? 1 : (double)c->decode;
     double positions = strcmp(r->kind, "decode") ? (double)r->T : 1;
     line products = {.name = "all matrix products"}, all = {0};
-    printf("%s %zu, %d thread%s: %.1f tokens/s   (machine: read %.1f GB/s, FMA %.1f GFLOP/s)\n", r->kind, r->T, r->threads,
-           r->threads > 1 ? "s" : "", positions / r->seconds, m->read * 1e-9, m->fma * 1e-9);
+    printf("%s %zu, %d thread%s: %.1f tokens/s   (machine: read %.1f GB/s, FMA %.1f GFLOP/s)\n",
+           r->kind, r->T, r->threads, r->threads > 1 ? "s" : "", positions / r->seconds,
+           m->read * 1e-9, m->fma * 1e-9);
     for (size_t i = 0; i < bench.count; i++) {
         const line *l = &bench.lines[i];
         write_row(c, r, l->name, l->seconds / tokens, l->operations / tokens, l->bytes / tokens, m);
@@ -499,7 +531,8 @@ static int bench_run(context *c, run r, gemma4_error *error)
     set_threads(r.threads);
     bench.check = true;
     bench.count = 0;
-    int status = times ? run_once(c, &r, 0, &seconds, NULL, error) : gemma4_fail(error, "bench: out of memory");
+    int status = times ? run_once(c, &r, 0, &seconds, NULL, error)
+                       : gemma4_fail(error, "bench: out of memory");
     bench.check = false;
     if (!status && bench.wrong[0]) {
         free(times);
@@ -522,8 +555,8 @@ static int bench_run(context *c, run r, gemma4_error *error)
     return status;
 }
 
-/* The scalar operators on a few positions, for they are slow; then the twin on the same, whose logits must be near: all operators
- * together. Returns 1 where they are not. */
+/* The scalar operators on a few positions, for they are slow; then the twin on the same, whose
+ * logits must be near: all operators together. Returns 1 where they are not. */
 static int bench_scalar(const context *c, gemma4_error *error)
 {
     const run few = {"prefill", 8, 1, 0};
@@ -540,13 +573,18 @@ static int bench_scalar(const context *c, gemma4_error *error)
     if (!status)
         status = run_once(c, &few, 0, &twin_seconds, found, error);
     for (size_t i = 0; i < V && !status; i++) {
-        difference += ((double)found[i] - (double)expected[i]) * ((double)found[i] - (double)expected[i]);
+        difference +=
+            ((double)found[i] - (double)expected[i]) * ((double)found[i] - (double)expected[i]);
         size += (double)expected[i] * (double)expected[i];
     }
     free(expected);
     free(found);
-    if (!status && !(difference <= 2e-5 * 2e-5 * size)) { /* the float32 tolerance of spec/numerics.md */
-        gemma4_fail(error, "wrong result, no numbers: logits differ from the scalar's by a relative RMS of %.1e", sqrt(difference / size));
+    if (!status && !(difference <= 2e-5 * 2e-5 * size)) { /* the float32 tolerance of
+                                                             spec/numerics.md */
+        gemma4_fail(
+            error,
+            "wrong result, no numbers: logits differ from the scalar's by a relative RMS of %.1e",
+            sqrt(difference / size));
         return 1;
     }
     if (!status)
@@ -554,7 +592,8 @@ static int bench_scalar(const context *c, gemma4_error *error)
     return status;
 }
 
-static int parse_size(const char *text, const char *what, size_t standard, size_t *value, gemma4_error *error)
+static int parse_size(const char *text, const char *what, size_t standard, size_t *value,
+                      gemma4_error *error)
 {
     int64_t n;
     *value = standard;
@@ -571,8 +610,10 @@ static int bench_all(context *c, const options *o, gemma4_error *error)
     int32_t *threads = NULL, *prefill = NULL;
     size_t threads_count, prefill_count;
     int status = -1;
-    if (!gemma4_parse_ints(o->threads ? o->threads : "1,2", "--threads", 1, 256, &threads, &threads_count, error) &&
-        !gemma4_parse_ints(o->prefill ? o->prefill : "32,128,512", "--prefill", 1, 100000, &prefill, &prefill_count, error)) {
+    if (!gemma4_parse_ints(o->threads ? o->threads : "1,2", "--threads", 1, 256, &threads,
+                           &threads_count, error) &&
+        !gemma4_parse_ints(o->prefill ? o->prefill : "32,128,512", "--prefill", 1, 100000, &prefill,
+                           &prefill_count, error)) {
         status = 0;
         for (size_t i = 0; i < threads_count && !status; i++) {
             status = bench_run(c, (run){"decode", 32, threads[i], 0}, error);
@@ -590,7 +631,8 @@ static int bench_with(context *c, const options *o, gemma4_error *error)
 {
     if (!o->model_dir)
         return gemma4_fail(error, "command line: option '--model' is required");
-    if (gemma4_cpu_parse(o->cpu ? o->cpu : "auto", "--cpu", &c->mask, error) || parse_size(o->repeat, "--repeat", 5, &c->repeat, error) ||
+    if (gemma4_cpu_parse(o->cpu ? o->cpu : "auto", "--cpu", &c->mask, error) ||
+        parse_size(o->repeat, "--repeat", 5, &c->repeat, error) ||
         parse_size(o->decode, "--decode", 32, &c->decode, error))
         return -1;
     if (c->mask == GEMMA4_CPU_SCALAR && gemma4_cpu_detect() == GEMMA4_CPU_SCALAR)
@@ -602,18 +644,23 @@ static int bench_with(context *c, const options *o, gemma4_error *error)
         return -1;
     c->model = gemma4_model_open(o->model_dir, error);
     if (c->model && gemma4_model_is_quantised(c->model))
-        return gemma4_fail(error, "%s: expected plain weights, found quantised ones (gemma4-ref dequantise writes plain ones)", o->model_dir);
+        return gemma4_fail(error,
+                           "%s: expected plain weights, found quantised ones (gemma4-ref "
+                           "dequantise writes plain ones)",
+                           o->model_dir);
     c->memory = c->model ? aligned_alloc(1 << 21, READ_BYTES) : NULL;
     if (!c->memory)
         return c->model ? gemma4_fail(error, "bench: out of memory") : -1;
-    (void)madvise(c->memory, READ_BYTES, MADV_HUGEPAGE); /* so that the yardstick has what the weights have, or better */
+    (void)madvise(c->memory, READ_BYTES, MADV_HUGEPAGE); /* so that the yardstick has what the
+                                                            weights have, or better */
     memset(c->memory, 0, READ_BYTES);
     if (o->csv && !(c->csv = fopen(o->csv, "w")))
         return gemma4_fail(error, "%s: cannot be written", o->csv);
     if (o->json && !(c->json = fopen(o->json, "w")))
         return gemma4_fail(error, "%s: cannot be written", o->json);
     if (c->csv)
-        fprintf(c->csv, "run,positions,threads,what,seconds,flop,bytes,fma_peak_gflops,read_gbs,times_scalar\n");
+        fprintf(c->csv, "run,positions,threads,what,seconds,flop,bytes,fma_peak_gflops,read_gbs,"
+                        "times_scalar\n");
     if (c->json)
         fprintf(c->json, "[");
     int status = bench_scalar(c, error);
@@ -632,8 +679,10 @@ int main(int argc, char **argv)
     gemma4_error error;
     options o = {0};
     context c = {0};
-    const gemma4_option table[] = {{"--model", &o.model_dir}, {"--cpu", &o.cpu},       {"--threads", &o.threads}, {"--prefill", &o.prefill},
-                                   {"--decode", &o.decode},   {"--repeat", &o.repeat}, {"--reread", &o.reread},   {"--csv", &o.csv},
+    const gemma4_option table[] = {{"--model", &o.model_dir}, {"--cpu", &o.cpu},
+                                   {"--threads", &o.threads}, {"--prefill", &o.prefill},
+                                   {"--decode", &o.decode},   {"--repeat", &o.repeat},
+                                   {"--reread", &o.reread},   {"--csv", &o.csv},
                                    {"--json", &o.json},       {NULL, NULL}};
     size_t words;
     if (argc == 2 && !strcmp(argv[1], "--help"))

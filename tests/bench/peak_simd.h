@@ -15,7 +15,8 @@ BENCH_READ(TWIN(bench_read))
     return vec_sum(vec_add(vec_add(sum[0], sum[1]), vec_add(sum[2], sum[3])));
 }
 
-/* Twelve chains: more than latency times units of any machine known here, fewer than the registers. */
+/* Twelve chains: more than latency times units of any machine known here, fewer than the
+ * registers. */
 BENCH_FMA(TWIN(bench_fma))
 {
     enum { CHAINS = 12 };

@@ -5,7 +5,8 @@
 #include "judge.h"
 
 /* Tap names by their first part; what has no part of its own belongs to the stream or the head. */
-static const char *const groups[] = {"embed", "attn", "mlp", "router", "moe", "ffn", "output", "head"};
+static const char *const groups[] = {"embed", "attn", "mlp",    "router",
+                                     "moe",   "ffn",  "output", "head"};
 enum { GROUPS = sizeof groups / sizeof *groups };
 
 static int group_of(gemma4_tap tap)
@@ -23,7 +24,8 @@ static void print_row(FILE *out, const char *id, const gemma4_report *report)
 {
     double worst[GROUPS] = {0};
     for (size_t i = 0; i < report->tap_count; i++) {
-        double *w = &worst[group_of(report->taps[i].tap)], agreement = report->taps[i].reference_agreement;
+        double *w = &worst[group_of(report->taps[i].tap)],
+               agreement = report->taps[i].reference_agreement;
         *w = agreement > *w ? agreement : *w;
     }
     fprintf(out, "%-24s", id);
@@ -32,14 +34,18 @@ static void print_row(FILE *out, const char *id, const gemma4_report *report)
     fprintf(out, "\n");
 }
 
-/* Judges the golden as if it were an engine's dump: what matters here is what the judge finds out about the reference. */
+/* Judges the golden as if it were an engine's dump: what matters here is what the judge finds out
+ * about the reference. */
 static int agree(FILE *out, const char *id, double *worst, size_t *taps, gemma4_error *error)
 {
     gemma4_judgement j = {.dtype = "float32", .reference_only = true};
     gemma4_report report = {0};
     gemma4_case *c = gemma4_case_open(id, error);
     gemma4_model *model = NULL;
-    int status = c && !gemma4_case_provide_checkpoint(c, error) && (model = gemma4_model_open(c->checkpoint_dir, error)) ? 0 : -1;
+    int status = c && !gemma4_case_provide_checkpoint(c, error) &&
+                         (model = gemma4_model_open(c->checkpoint_dir, error))
+                     ? 0
+                     : -1;
     if (!status) {
         j.the_case = c;
         j.model = model;
@@ -50,7 +56,9 @@ static int agree(FILE *out, const char *id, double *worst, size_t *taps, gemma4_
     if (!status) {
         print_row(out, id, &report);
         for (size_t i = 0; i < report.tap_count; i++)
-            *worst = report.taps[i].reference_agreement > *worst ? report.taps[i].reference_agreement : *worst;
+            *worst = report.taps[i].reference_agreement > *worst
+                         ? report.taps[i].reference_agreement
+                         : *worst;
         *taps += report.golden_taps;
     }
     gemma4_report_free(&report);
@@ -80,8 +88,11 @@ int gemma4_agreement(FILE *out, size_t *failures, gemma4_error *error)
             fprintf(out, "%-24s  FAIL: %s\n", ids[i], reason.message);
         }
     }
-    fprintf(out, "agreement: %zu of %zu cases, %zu taps, largest relative RMS %.1e (limit %.0e), expert sets equal\n", count - *failures,
-            count, taps, worst, GEMMA4_REFERENCE_AGREEMENT);
+    fprintf(out,
+            "agreement: %zu of %zu cases, %zu taps, largest relative RMS %.1e (limit %.0e), expert "
+            "sets equal\n",
+            count - *failures, count, taps, worst, GEMMA4_REFERENCE_AGREEMENT);
     gemma4_case_ids_free(ids, count);
-    return count ? 0 : gemma4_fail(error, "golden/cases: expected at least one manifest, found none");
+    return count ? 0
+                 : gemma4_fail(error, "golden/cases: expected at least one manifest, found none");
 }

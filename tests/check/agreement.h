@@ -6,8 +6,8 @@
 
 #include "error.h"
 
-/* Prints a row a case and a column a group of taps (the largest relative RMS), and a summary line. *failures counts the cases that
- * disagree. Fails only where nothing could be compared. */
+/* Prints a row a case and a column a group of taps (the largest relative RMS), and a summary line.
+ * *failures counts the cases that disagree. Fails only where nothing could be compared. */
 int gemma4_agreement(FILE *out, size_t *failures, gemma4_error *error);
 
 #endif

@@ -16,13 +16,14 @@ struct gemma4_runner {
     const gemma4_subject *subject;
     gemma4_session *session;
     gemma4_ops quick;                /* this machine's fastest operators */
-    real *scratch[GEMMA4_TAP_COUNT]; /* tensors of a run with mistakes that the caller does not want to keep */
+    real *scratch[GEMMA4_TAP_COUNT]; /* tensors of a run with mistakes that the caller does not want
+                                        to keep */
     size_t scratch_size[GEMMA4_TAP_COUNT];
-    real *right;                     /* a tensor without its mistakes */
+    real *right; /* a tensor without its mistakes */
     size_t right_size;
-    real *listed;                    /* [rows, N] log-probabilities */
+    real *listed; /* [rows, N] log-probabilities */
     size_t listed_size;
-    int32_t *ids;                    /* [T, K] */
+    int32_t *ids; /* [T, K] */
 };
 
 /* A run under way. */
@@ -53,15 +54,19 @@ static void perturb(running *r, gemma4_tap_event *e)
     gemma4_noise *noise = r->run->noise;
     size_t width = is_keys_event(e) ? e->dims[0] * e->dims[1] : r->widths[e->tap];
     size_t heads = is_keys_event(e) ? e->dims[0] : gemma4_tap_heads(c, e->tap, r->layer);
-    gemma4_noise_step(noise, e->tap, e->values, e->rows, width, heads, gemma4_tap_sum_length(c, e->tap, r->layer, s->T));
+    gemma4_noise_step(noise, e->tap, e->values, e->rows, width, heads,
+                      gemma4_tap_sum_length(c, e->tap, r->layer, s->T));
     if (e->tap == GEMMA4_TAP_ATTN_Q_ROPE || e->tap == GEMMA4_TAP_ATTN_K_ROPE)
-        gemma4_noise_angle(noise, e->values, e->rows, heads, lc->head_dim, lc->rope_pairs, lc->rope_theta, s->first_position + e->row,
+        gemma4_noise_angle(noise, e->values, e->rows, heads, lc->head_dim, lc->rope_pairs,
+                           lc->rope_theta, s->first_position + e->row,
                            r->run->draw * 1000003 + r->layer);
     if (gemma4_tap_describe(e->tap)->rows == GEMMA4_ROWS_CACHED)
-        gemma4_noise_storage(noise, e->tap, e->values, e->rows * width, 0); /* the cache's own type */
+        /* the cache's own type */
+        gemma4_noise_storage(noise, e->tap, e->values, e->rows * width, 0);
 }
 
-/* Puts the engine's rows in the place of the run's. A perturbed run sees them as they may have been before they were stored. */
+/* Puts the engine's rows in the place of the run's. A perturbed run sees them as they may have been
+ * before they were stored. */
 static void inject(running *r, gemma4_tap_event *e)
 {
     const gemma4_evidence *evidence = r->run->inject;
@@ -75,7 +80,8 @@ static void inject(running *r, gemma4_tap_event *e)
         size_t row = e->row + i;
         if (!t->have[row] || (gemma4_tap_in_id_order(e->tap) && !evidence->have_valid_ids[row]))
             continue;
-        size_t heads = is_keys_event(e) ? e->dims[0] : 1, n = is_keys_event(e) ? e->dims[1] : t->width, stride = is_keys_event(e) ? T : 0;
+        size_t heads = is_keys_event(e) ? e->dims[0] : 1,
+               n = is_keys_event(e) ? e->dims[1] : t->width, stride = is_keys_event(e) ? T : 0;
         real *values = is_keys_event(e) ? e->values : e->values + i * t->width;
         for (size_t h = 0; h < heads; h++)
             for (size_t j = 0; j < n; j++)
@@ -129,7 +135,8 @@ static void toss_near_ties(running *r, int32_t *ids)
         for (size_t i = 0; i < E; i++)
             sum += ((double)own[i] - (double)clean[i]) * ((double)own[i] - (double)clean[i]);
         gemma4_boundary b = gemma4_find_boundary(own, ids + t * K, K, E);
-        if (b.gap <= NEAR_TIE_DEVIATIONS * sqrt(2 * sum / (double)E) && gemma4_noise_toss(r->run->noise))
+        if (b.gap <= NEAR_TIE_DEVIATIONS * sqrt(2 * sum / (double)E) &&
+            gemma4_noise_toss(r->run->noise))
             ids[t * K + b.chosen] = b.other;
     }
 }
@@ -140,7 +147,8 @@ static bool takes_given(const running *r, size_t t)
     const gemma4_block_run *run = r->run;
     if (!run->ids)
         return false;
-    return !run->mistakes || (run->inject && !run->mistakes->changed[GEMMA4_TAP_ROUTER_TOPK_IDS] && gemma4_logits_are_stored(run->inject, t));
+    return !run->mistakes || (run->inject && !run->mistakes->changed[GEMMA4_TAP_ROUTER_TOPK_IDS] &&
+                              gemma4_logits_are_stored(run->inject, t));
 }
 
 /* The run's own choice, or the one that was given, or the engine's. */
@@ -161,11 +169,18 @@ static void choose(running *r, gemma4_tap_event *e)
 
 /* ----------------------------------------------------------------- mistakes */
 
-gemma4_step gemma4_step_of(const gemma4_subject *s, gemma4_block block, size_t positions, const real *const values[GEMMA4_TAP_COUNT], const int32_t *ids)
+gemma4_step gemma4_step_of(const gemma4_subject *s, gemma4_block block, size_t positions,
+                           const real *const values[GEMMA4_TAP_COUNT], const int32_t *ids)
 {
-    gemma4_step step = {.model = s->model, .layer = gemma4_block_is_layer(&s->model->config, block) ? (size_t)block : 0, .T = positions,
-                        .first_position = s->first_position, .chunk_start = s->schedule.chunk_start, .chunk_end = s->schedule.chunk_end,
-                        .tokens = s->tokens, .topk_ids = ids};
+    gemma4_step step = {.model = s->model,
+                        .layer =
+                            gemma4_block_is_layer(&s->model->config, block) ? (size_t)block : 0,
+                        .T = positions,
+                        .first_position = s->first_position,
+                        .chunk_start = s->schedule.chunk_start,
+                        .chunk_end = s->schedule.chunk_end,
+                        .tokens = s->tokens,
+                        .topk_ids = ids};
     for (int tap = 0; tap < GEMMA4_TAP_COUNT; tap++)
         step.values[tap] = values[tap];
     return step;
@@ -183,7 +198,8 @@ static int grow(real **memory, size_t *size, size_t n, gemma4_error *error)
 }
 
 /* Computes an event's tensor with the mistakes, at the positions where they are made. */
-static int mistaken_values(running *r, const gemma4_mistakes *m, gemma4_tap_event *e, gemma4_error *error)
+static int mistaken_values(running *r, const gemma4_mistakes *m, gemma4_tap_event *e,
+                           gemma4_error *error)
 {
     size_t width = r->widths[e->tap], size = e->values ? sizeof *e->values : sizeof *e->ids;
     char *values = e->values ? (char *)e->values : (char *)e->ids, *right;
@@ -191,7 +207,8 @@ static int mistaken_values(running *r, const gemma4_mistakes *m, gemma4_tap_even
         return -1;
     right = (char *)r->runner->right; /* ids are no larger than reals */
     memcpy(right, values, r->positions * width * size);
-    gemma4_step step = gemma4_step_of(r->s, r->run->block, r->positions, (const real *const *)r->values, r->ids);
+    gemma4_step step =
+        gemma4_step_of(r->s, r->run->block, r->positions, (const real *const *)r->values, r->ids);
     int status = gemma4_counter_step(&step, &m->parameters, e->tap, e->values, e->ids, error);
     for (size_t t = 0; t < r->positions; t++)
         if (!gemma4_in_scope(&r->s->schedule, m->scope, t))
@@ -201,13 +218,15 @@ static int mistaken_values(running *r, const gemma4_mistakes *m, gemma4_tap_even
 
 /* --------------------------------------------------------------------- hook */
 
-/* What is compared has been stored: a dataset narrower than the arithmetic has rounded once more. */
+/* What is compared has been stored: a dataset narrower than the arithmetic has rounded once
+ * more. */
 static void perturb_as_stored(const running *r, gemma4_tap_event *e)
 {
     const gemma4_activation *stored = r->run->inject ? r->run->inject->taps[e->tap].stored : NULL;
     const gemma4_tier *type = stored ? gemma4_tier_of(stored->stored_dtype) : NULL;
     if (type && type->unit > r->s->tier->unit)
-        gemma4_noise_storage(r->run->noise, GEMMA4_TAP_COUNT, e->values, e->rows * e->dims[0] * e->dims[1], type->unit);
+        gemma4_noise_storage(r->run->noise, GEMMA4_TAP_COUNT, e->values,
+                             e->rows * e->dims[0] * e->dims[1], type->unit);
 }
 
 /* The log-probabilities of the tokens that the dump lists, from logits as the run leaves them. */
@@ -215,7 +234,11 @@ static int show_listed(running *r, const gemma4_tap_event *logits, gemma4_error 
 {
     const gemma4_block_run *run = r->run;
     size_t N = r->s->listed;
-    gemma4_tap_event e = {.tap = GEMMA4_TAP_LOGPROBS, .row = logits->row, .rows = logits->rows, .rank = 1, .dims = {N, 1}};
+    gemma4_tap_event e = {.tap = GEMMA4_TAP_LOGPROBS,
+                          .row = logits->row,
+                          .rows = logits->rows,
+                          .rank = 1,
+                          .dims = {N, 1}};
     if (grow(&r->runner->listed, &r->runner->listed_size, e.rows * N, error))
         return -1;
     e.values = r->runner->listed;
@@ -237,7 +260,8 @@ static int hook(void *context, gemma4_tap_event *e, gemma4_error *error)
     const gemma4_block_run *run = r->run;
     const gemma4_mistakes *made[] = {r->known, run->mistakes};
     for (size_t i = 0; i < sizeof made / sizeof *made; i++)
-        if (made[i] && made[i]->changed[e->tap] && !is_keys_event(e) && mistaken_values(r, made[i], e, error))
+        if (made[i] && made[i]->changed[e->tap] && !is_keys_event(e) &&
+            mistaken_values(r, made[i], e, error))
             return -1;
     if (e->tap == GEMMA4_TAP_ROUTER_TOPK_IDS) {
         choose(r, e);
@@ -260,7 +284,8 @@ static int hook(void *context, gemma4_tap_event *e, gemma4_error *error)
 
 /* ---------------------------------------------------------------------- run */
 
-/* Where the run's tensors are kept: as the caller wants it; with mistakes, all that a later step may read. */
+/* Where the run's tensors are kept: as the caller wants it; with mistakes, all that a later step
+ * may read. */
 static int find_memory(running *r, const real *h, gemma4_error *error)
 {
     const gemma4_block_run *run = r->run;
@@ -273,9 +298,12 @@ static int find_memory(running *r, const real *h, gemma4_error *error)
             continue;
         gemma4_tap_dims(c, (gemma4_tap)tap, r->layer, r->s->T, dims);
         r->widths[tap] = tap == GEMMA4_TAP_LOGPROBS ? r->s->listed : dims[0] * dims[1];
-        bool needed = run->mistakes || r->known ? tap != GEMMA4_TAP_ROUTER_TOPK_IDS && !gemma4_tap_is_keys((gemma4_tap)tap) : tap == GEMMA4_TAP_ROUTER_LOGITS;
+        bool needed = run->mistakes || r->known ? tap != GEMMA4_TAP_ROUTER_TOPK_IDS &&
+                                                      !gemma4_tap_is_keys((gemma4_tap)tap)
+                                                : tap == GEMMA4_TAP_ROUTER_LOGITS;
         if (needed && !r->values[tap]) {
-            if (grow(&runner->scratch[tap], &runner->scratch_size[tap], r->s->T * r->widths[tap], error))
+            if (grow(&runner->scratch[tap], &runner->scratch_size[tap], r->s->T * r->widths[tap],
+                     error))
                 return -1;
             r->values[tap] = runner->scratch[tap];
         }
@@ -285,24 +313,31 @@ static int find_memory(running *r, const real *h, gemma4_error *error)
     /* The head reads the last layer's output. */
     if ((run->mistakes || r->known) && run->block == (gemma4_block)c->num_hidden_layers) {
         size_t n = r->positions * c->hidden_size;
-        if (grow(&runner->scratch[GEMMA4_TAP_LAYER_OUTPUT], &runner->scratch_size[GEMMA4_TAP_LAYER_OUTPUT], n, error))
+        if (grow(&runner->scratch[GEMMA4_TAP_LAYER_OUTPUT],
+                 &runner->scratch_size[GEMMA4_TAP_LAYER_OUTPUT], n, error))
             return -1;
-        r->values[GEMMA4_TAP_LAYER_OUTPUT] = memcpy(runner->scratch[GEMMA4_TAP_LAYER_OUTPUT], h, n * sizeof *h);
+        r->values[GEMMA4_TAP_LAYER_OUTPUT] =
+            memcpy(runner->scratch[GEMMA4_TAP_LAYER_OUTPUT], h, n * sizeof *h);
     }
     return 0;
 }
 
-/* Does the dump hold scores or probabilities of the block? Else a twin's attention, which never shows them, will do for a quick run. */
+/* Does the dump hold scores or probabilities of the block? Else a twin's attention, which never
+ * shows them, will do for a quick run. */
 static bool holds_keys(const gemma4_evidence *e)
 {
     return e && (e->taps[GEMMA4_TAP_ATTN_SCORES].engine || e->taps[GEMMA4_TAP_ATTN_PROBS].engine);
 }
 
-int gemma4_run_block(gemma4_runner *runner, const gemma4_block_run *run, real *h, gemma4_error *error)
+int gemma4_run_block(gemma4_runner *runner, const gemma4_block_run *run, real *h,
+                     gemma4_error *error)
 {
     const gemma4_config *c = &runner->subject->model->config;
     bool layer = gemma4_block_is_layer(c, run->block);
-    running r = {.runner = runner, .s = runner->subject, .run = run, .layer = layer ? (size_t)run->block : 0,
+    running r = {.runner = runner,
+                 .s = runner->subject,
+                 .run = run,
+                 .layer = layer ? (size_t)run->block : 0,
                  .positions = run->positions ? run->positions : runner->subject->T};
     gemma4_mistakes known;
     if (r.s->known) {
@@ -329,15 +364,18 @@ gemma4_runner *gemma4_runner_new(const gemma4_subject *subject, gemma4_error *er
     gemma4_runner *runner = calloc(1, sizeof *runner);
     if (runner) {
         runner->subject = subject;
-        runner->quick = gemma4_ops_for(gemma4_model_is_quantised(subject->model) ? GEMMA4_CPU_SCALAR : gemma4_cpu_detect());
-        runner->ids = calloc(subject->T * subject->model->config.top_k_experts, sizeof *runner->ids);
+        runner->quick = gemma4_ops_for(
+            gemma4_model_is_quantised(subject->model) ? GEMMA4_CPU_SCALAR : gemma4_cpu_detect());
+        runner->ids =
+            calloc(subject->T * subject->model->config.top_k_experts, sizeof *runner->ids);
     }
     if (!runner || !runner->ids) {
         gemma4_runner_free(runner);
         gemma4_fail(error, "replay of %zu positions: out of memory", subject->T);
         return NULL;
     }
-    runner->session = gemma4_session_new(subject->model, subject->first_position, subject->T, error);
+    runner->session =
+        gemma4_session_new(subject->model, subject->first_position, subject->T, error);
     if (!runner->session) {
         gemma4_runner_free(runner);
         return NULL;

@@ -1,5 +1,6 @@
-/* One run of one block of the reference: exact or perturbed, right or with mistakes in it, with the engine's tensors in the place of its own
- * or without. Everything that the checker computes is made of these runs. */
+/* One run of one block of the reference: exact or perturbed, right or with mistakes in it, with the
+ * engine's tensors in the place of its own or without. Everything that the checker computes is made
+ * of these runs. */
 #ifndef GEMMA4_BLOCK_RUN_H
 #define GEMMA4_BLOCK_RUN_H
 
@@ -22,40 +23,50 @@ typedef struct gemma4_mistakes {
 typedef struct gemma4_block_run {
     gemma4_block block;
     size_t positions;              /* only the first so many of the case; 0: all */
-    bool quick;                    /* by this machine's fastest operators, within their bounds of the scalar ones (spec/twins.md): for what a scalar run
+    bool quick;                    /* by this machine's fastest operators, within their bounds of
+                                      the scalar ones (spec/twins.md): for what a scalar run
                                       confirms */
-    const gemma4_evidence *inject; /* what the dump holds of this block takes the place of the run's own tensors; NULL: nothing does */
+    const gemma4_evidence *inject; /* what the dump holds of this block takes the place of the run's
+                                      own tensors; NULL: nothing does */
     gemma4_noise *noise;           /* perturbs every step; NULL: exact */
-    size_t draw;                   /* which of the perturbed runs this is: q and k of a layer are turned by the same wrong angles */
+    size_t draw;                   /* which of the perturbed runs this is: q and k of a layer are
+                                      turned by the same wrong angles */
     const gemma4_mistakes *mistakes; /* NULL: the right model */
-    /* The choice of experts, [T, K], where the dump holds none; NULL: the run's own. A run with mistakes makes its own, but where the
-     * dump's router logits decide and the mistakes are not in the choosing. */
+    /* The choice of experts, [T, K], where the dump holds none; NULL: the run's own. A run with
+     * mistakes makes its own, but where the dump's router logits decide and the mistakes are not in
+     * the choosing. */
     const int32_t *ids;
-    const gemma4_real *clean_logits; /* [T, E] router logits of the exact run: near-ties are settled by a coin; NULL: by the logits */
+    const gemma4_real *clean_logits; /* [T, E] router logits of the exact run: near-ties are settled
+                                        by a coin; NULL: by the logits */
     /* Called with every tap but topk_ids before injection; may be NULL. */
     void (*see)(void *context, const gemma4_tap_event *event);
     void *context;
-    gemma4_real *values[GEMMA4_TAP_COUNT]; /* [T, width] receives what the next step reads; NULL: not wanted */
-    int32_t *chosen;               /* [T, K] receives the choice of experts; NULL: not wanted */
+    gemma4_real *values[GEMMA4_TAP_COUNT]; /* [T, width] receives what the next step reads; NULL:
+                                              not wanted */
+    int32_t *chosen; /* [T, K] receives the choice of experts; NULL: not wanted */
 } gemma4_block_run;
 
 /* h is the residual stream, [T, d], before the block, and after it when this returns. */
-int gemma4_run_block(gemma4_runner *runner, const gemma4_block_run *run, gemma4_real *h, gemma4_error *error);
+int gemma4_run_block(gemma4_runner *runner, const gemma4_block_run *run, gemma4_real *h,
+                     gemma4_error *error);
 
 /* Copies an event's rows to [T, width], spreading scores and probabilities out to all T keys. */
 void gemma4_keep_event(gemma4_real *to, const gemma4_tap_event *event, size_t width, size_t T);
 
-/* The smallest router logit among the chosen (at ids[chosen]) and the largest of the others (of expert `other`): how far they are apart.
- * logits is (E), ids is (K). Where all experts are chosen the gap is infinite. */
+/* The smallest router logit among the chosen (at ids[chosen]) and the largest of the others (of
+ * expert `other`): how far they are apart. logits is (E), ids is (K). Where all experts are chosen
+ * the gap is infinite. */
 typedef struct gemma4_boundary {
     size_t chosen;
     int32_t other;
     double gap;
 } gemma4_boundary;
-gemma4_boundary gemma4_find_boundary(const gemma4_real *logits, const int32_t *ids, size_t K, size_t E);
+gemma4_boundary gemma4_find_boundary(const gemma4_real *logits, const int32_t *ids, size_t K,
+                                     size_t E);
 
-/* What there is to compute a step of the block from: values are the tensors of a run, or of the evidence. */
-gemma4_step gemma4_step_of(const gemma4_subject *subject, gemma4_block block, size_t positions, const gemma4_real *const values[GEMMA4_TAP_COUNT],
-                           const int32_t *ids);
+/* What there is to compute a step of the block from: values are the tensors of a run, or of the
+ * evidence. */
+gemma4_step gemma4_step_of(const gemma4_subject *subject, gemma4_block block, size_t positions,
+                           const gemma4_real *const values[GEMMA4_TAP_COUNT], const int32_t *ids);
 
 #endif

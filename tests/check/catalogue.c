@@ -44,9 +44,12 @@ static const struct {
     const char *id;
     double unit;
 } permitted[] = {
-    {"embed-scale-bf16-in-fp32-reference", 0x1p-11}, {"kv-cache-f16", 0x1p-11},
-    {"ffn-moe-f16-accumulate", 0x1p-11},             {"router-low-precision", 0x1p-8},
-    {"rmsnorm-low-precision-reduce", 0x1p-8},        {"rmsnorm-downcast-before-weight", 0x1p-8},
+    {"embed-scale-bf16-in-fp32-reference", 0x1p-11},
+    {"kv-cache-f16", 0x1p-11},
+    {"ffn-moe-f16-accumulate", 0x1p-11},
+    {"router-low-precision", 0x1p-8},
+    {"rmsnorm-low-precision-reduce", 0x1p-8},
+    {"rmsnorm-downcast-before-weight", 0x1p-8},
 };
 
 bool gemma4_counter_model_is_permitted(const gemma4_counter_model *counter_model, double unit)
@@ -57,9 +60,10 @@ bool gemma4_counter_model_is_permitted(const gemma4_counter_model *counter_model
     return false;
 }
 
-bool gemma4_counter_model_acts(const gemma4_counter_model *counter_model, const gemma4_config *config, gemma4_tap tap, size_t layer)
+bool gemma4_counter_model_acts(const gemma4_counter_model *counter_model,
+                               const gemma4_config *config, gemma4_tap tap, size_t layer)
 {
-    int kind = !gemma4_tap_describe(tap)->per_layer              ? GEMMA4_ON_HEAD
+    int kind = !gemma4_tap_describe(tap)->per_layer           ? GEMMA4_ON_HEAD
                : config->layers[layer].kind == GEMMA4_SLIDING ? GEMMA4_ON_SLIDING
                                                               : GEMMA4_ON_FULL;
     return (counter_model->where & kind) != 0;

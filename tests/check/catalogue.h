@@ -16,19 +16,32 @@ enum {
 };
 
 /* A function for the member `change` of a row. */
-#define MISTAKE(name, ...) static void name(gemma4_parameters *p) { __VA_ARGS__ }
+#define MISTAKE(name, ...)                 \
+    static void name(gemma4_parameters *p) \
+    {                                      \
+        __VA_ARGS__                        \
+    }
 /* The same change of q's and k's rotation. */
-#define Q_AND_K(assignment) p->q_rope.assignment; p->k_rope.assignment;
+#define Q_AND_K(assignment) \
+    p->q_rope.assignment;   \
+    p->k_rope.assignment;
 
-#define TAPS(...) {__VA_ARGS__, GEMMA4_TAP_COUNT}
+#define TAPS(...)                     \
+    {                                 \
+        __VA_ARGS__, GEMMA4_TAP_COUNT \
+    }
 #define Q_ROPE_K_ROPE TAPS(GEMMA4_TAP_ATTN_Q_ROPE, GEMMA4_TAP_ATTN_K_ROPE)
-#define SCORES_PROBS_CONTEXT TAPS(GEMMA4_TAP_ATTN_SCORES, GEMMA4_TAP_ATTN_PROBS, GEMMA4_TAP_ATTN_CONTEXT)
-#define EVERY_WEIGHTED_NORM                                                                                                          \
-    TAPS(GEMMA4_TAP_ATTN_NORM, GEMMA4_TAP_ATTN_Q_NORM, GEMMA4_TAP_ATTN_K_NORM, GEMMA4_TAP_ATTN_POST_NORM, GEMMA4_TAP_MLP_NORM,       \
-         GEMMA4_TAP_MLP_POST_NORM, GEMMA4_TAP_MOE_NORM, GEMMA4_TAP_MOE_POST_NORM, GEMMA4_TAP_FFN_POST_NORM, GEMMA4_TAP_FINAL_NORM)
-#define EVERY_NORM                                                                                                                   \
-    TAPS(GEMMA4_TAP_ATTN_NORM, GEMMA4_TAP_ATTN_Q_NORM, GEMMA4_TAP_ATTN_K_NORM, GEMMA4_TAP_ATTN_V_NORM, GEMMA4_TAP_ATTN_POST_NORM,    \
-         GEMMA4_TAP_MLP_NORM, GEMMA4_TAP_MLP_POST_NORM, GEMMA4_TAP_ROUTER_NORM, GEMMA4_TAP_MOE_NORM, GEMMA4_TAP_MOE_POST_NORM,       \
-         GEMMA4_TAP_FFN_POST_NORM, GEMMA4_TAP_FINAL_NORM)
+#define SCORES_PROBS_CONTEXT \
+    TAPS(GEMMA4_TAP_ATTN_SCORES, GEMMA4_TAP_ATTN_PROBS, GEMMA4_TAP_ATTN_CONTEXT)
+#define EVERY_WEIGHTED_NORM                                                        \
+    TAPS(GEMMA4_TAP_ATTN_NORM, GEMMA4_TAP_ATTN_Q_NORM, GEMMA4_TAP_ATTN_K_NORM,     \
+         GEMMA4_TAP_ATTN_POST_NORM, GEMMA4_TAP_MLP_NORM, GEMMA4_TAP_MLP_POST_NORM, \
+         GEMMA4_TAP_MOE_NORM, GEMMA4_TAP_MOE_POST_NORM, GEMMA4_TAP_FFN_POST_NORM,  \
+         GEMMA4_TAP_FINAL_NORM)
+#define EVERY_NORM                                                               \
+    TAPS(GEMMA4_TAP_ATTN_NORM, GEMMA4_TAP_ATTN_Q_NORM, GEMMA4_TAP_ATTN_K_NORM,   \
+         GEMMA4_TAP_ATTN_V_NORM, GEMMA4_TAP_ATTN_POST_NORM, GEMMA4_TAP_MLP_NORM, \
+         GEMMA4_TAP_MLP_POST_NORM, GEMMA4_TAP_ROUTER_NORM, GEMMA4_TAP_MOE_NORM,  \
+         GEMMA4_TAP_MOE_POST_NORM, GEMMA4_TAP_FFN_POST_NORM, GEMMA4_TAP_FINAL_NORM)
 
 #endif

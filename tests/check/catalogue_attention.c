@@ -27,13 +27,17 @@ MISTAKE(rope_pairing_contiguous, Q_AND_K(pairing = GEMMA4_PAIR_CONTIGUOUS))
 MISTAKE(rope_pairing_interleaved, Q_AND_K(pairing = GEMMA4_PAIR_INTERLEAVED))
 MISTAKE(rope_exponent_rotary_dim, Q_AND_K(denominator = 0.25))
 MISTAKE(rope_full_rotation_on_global, Q_AND_K(pairs = 4))
-MISTAKE(rope_dim_halved_full_layers, Q_AND_K(pairing = GEMMA4_PAIR_CONTIGUOUS) Q_AND_K(denominator = 0.5) Q_AND_K(pairs = 2))
-MISTAKE(rope_dim_halved_sliding_layers, Q_AND_K(pairing = GEMMA4_PAIR_CONTIGUOUS) Q_AND_K(denominator = 0.5) Q_AND_K(pairs = 0.5))
+MISTAKE(rope_dim_halved_full_layers,
+        Q_AND_K(pairing = GEMMA4_PAIR_CONTIGUOUS) Q_AND_K(denominator = 0.5) Q_AND_K(pairs = 2))
+MISTAKE(rope_dim_halved_sliding_layers,
+        Q_AND_K(pairing = GEMMA4_PAIR_CONTIGUOUS) Q_AND_K(denominator = 0.5) Q_AND_K(pairs = 0.5))
 MISTAKE(rope_freqs_fp16_full_layers, Q_AND_K(half_precision_frequencies = true))
 MISTAKE(rope_freqs_fp16_every_layer, Q_AND_K(half_precision_frequencies = true))
 MISTAKE(rope_angles_bf16, Q_AND_K(bf16_angles = true))
-MISTAKE(rope_global_applied_to_local_sliding_layers_use_the_full_layers_table, Q_AND_K(other_kind = true))
-MISTAKE(rope_global_applied_to_local_full_layers_use_the_sliding_layers_table, Q_AND_K(other_kind = true))
+MISTAKE(rope_global_applied_to_local_sliding_layers_use_the_full_layers_table,
+        Q_AND_K(other_kind = true))
+MISTAKE(rope_global_applied_to_local_full_layers_use_the_sliding_layers_table,
+        Q_AND_K(other_kind = true))
 MISTAKE(rope_global_applied_to_local_theta_only_sliding_layers, Q_AND_K(other_theta = true))
 MISTAKE(rope_global_applied_to_local_theta_only_full_layers, Q_AND_K(other_theta = true))
 MISTAKE(rope_global_applied_to_local_thetas_exchanged, Q_AND_K(other_theta = true))
@@ -57,12 +61,16 @@ MISTAKE(qk_norm_rope_fused_partial_lanes, Q_AND_K(first_head_only = true))
 /* -------------------------------------------------------------------- masks */
 
 MISTAKE(window_off_by_one_wide, p->attention.window_change = 1;)
-MISTAKE(window_off_by_one_wide_decode_only, p->attention.window_change = 1; p->attention.decode_only = true;)
+MISTAKE(window_off_by_one_wide_decode_only, p->attention.window_change = 1;
+        p->attention.decode_only = true;)
 MISTAKE(window_off_by_one_other, p->attention.window_change = -1;)
-MISTAKE(window_off_by_one_other_decode_only, p->attention.window_change = -1; p->attention.decode_only = true;)
+MISTAKE(window_off_by_one_other_decode_only, p->attention.window_change = -1;
+        p->attention.decode_only = true;)
 MISTAKE(window_not_passed, p->attention.no_window = true;)
-MISTAKE(window_not_passed_decode_only, p->attention.no_window = true; p->attention.decode_only = true;)
-MISTAKE(window_not_passed_after_the_first_chunk, p->attention.no_window = true; p->attention.chunked_only = true;)
+MISTAKE(window_not_passed_decode_only, p->attention.no_window = true;
+        p->attention.decode_only = true;)
+MISTAKE(window_not_passed_after_the_first_chunk, p->attention.no_window = true;
+        p->attention.chunked_only = true;)
 MISTAKE(window_on_global_too, p->attention.window_on_full = true;)
 MISTAKE(attention_not_causal, p->attention.not_causal = true;)
 MISTAKE(own_position_masked, p->attention.excludes_self = true;)
@@ -72,11 +80,10 @@ MISTAKE(prefill_mask_capped, p->attention.cache = GEMMA4_CACHE_WINDOW_OF_CHUNK_E
 
 MISTAKE(chunked_prefill_no_past, p->attention.cache = GEMMA4_CACHE_NO_PAST;)
 MISTAKE(chunked_prefill_ring_overflow, p->attention.cache = GEMMA4_CACHE_RING_OVERFLOW;)
-MISTAKE(chunked_prefill_mask_discarded_no_mask,
-        p->attention.cache = GEMMA4_CACHE_CHUNK_NOT_CAUSAL;
-        p->attention.no_window = true;
-        p->attention.chunked_only = true;)
-MISTAKE(chunked_prefill_mask_discarded_offset_0, p->attention.cache = GEMMA4_CACHE_MASK_OFFSET_ZERO;)
+MISTAKE(chunked_prefill_mask_discarded_no_mask, p->attention.cache = GEMMA4_CACHE_CHUNK_NOT_CAUSAL;
+        p->attention.no_window = true; p->attention.chunked_only = true;)
+MISTAKE(chunked_prefill_mask_discarded_offset_0,
+        p->attention.cache = GEMMA4_CACHE_MASK_OFFSET_ZERO;)
 MISTAKE(chunk_not_causal, p->attention.cache = GEMMA4_CACHE_CHUNK_NOT_CAUSAL;)
 MISTAKE(ring_slot_as_position_mask, p->attention.cache = GEMMA4_CACHE_SLOT_AS_POSITION;)
 MISTAKE(ring_slot_as_position_rope, Q_AND_K(position = GEMMA4_POSITION_RING_SLOT))
@@ -84,18 +91,23 @@ MISTAKE(swa_mask_matcher_missed, p->attention.cache = GEMMA4_CACHE_FIRST_CHUNK_L
 MISTAKE(prefill_kv_never_uploaded, p->attention.cache = GEMMA4_CACHE_FIRST_CHUNK_ZERO;)
 MISTAKE(cache_written_after_read, p->attention.cache = GEMMA4_CACHE_STALE;)
 MISTAKE(kv_cache_f16, p->attention.f16_cache = true;)
-MISTAKE(qk_norm_per_layer_kv_geometry_decode, p->attention.grouping = GEMMA4_GROUP_OTHER_KIND; p->attention.decode_only = true;)
+MISTAKE(qk_norm_per_layer_kv_geometry_decode, p->attention.grouping = GEMMA4_GROUP_OTHER_KIND;
+        p->attention.decode_only = true;)
 
 /* ------------------------------------------------------------------ the rows */
 
+/* clang-format off */
 const gemma4_counter_model catalogue_attention[] = {
-    {"keqv-v-after-knorm-rope", "after k_norm and RoPE", "attention", FULL, TAPS(GEMMA4_TAP_ATTN_V_NORM),
+    {"keqv-v-after-knorm-rope", "after k_norm and RoPE", "attention", FULL,
+     TAPS(GEMMA4_TAP_ATTN_V_NORM),
      keqv_v_after_knorm_rope_after_k_norm_and_rope,
      "V = unit RMSNorm of K after k_norm and RoPE",
      "V = unit RMSNorm of the k_proj output, before k_norm and RoPE",
      "never",
-     "https://github.com/ml-explore/mlx-swift-lm/issues/231 https://github.com/ml-explore/mlx-swift-lm/pull/250 "
-     "https://github.com/ml-explore/mlx-swift-lm/pull/245 https://github.com/pegainfer-project/pegainfer/pull/877"},
+     "https://github.com/ml-explore/mlx-swift-lm/issues/231 "
+     "https://github.com/ml-explore/mlx-swift-lm/pull/250 "
+     "https://github.com/ml-explore/mlx-swift-lm/pull/245 "
+     "https://github.com/pegainfer-project/pegainfer/pull/877"},
     {"keqv-v-after-knorm-rope", "after k_norm", "attention", FULL, TAPS(GEMMA4_TAP_ATTN_V_NORM),
      keqv_v_after_knorm_rope_after_k_norm,
      "V = unit RMSNorm of K after k_norm",
@@ -151,13 +163,15 @@ const gemma4_counter_model catalogue_attention[] = {
      "scores = q . k: the scale is 1",
      "never",
      "https://potatodog.cc/quantumaikr/quant.cpp/commit/1037f705fc2bd2534c9c69ff61aa2022eca255b1 "
-     "https://github.com/zzhhjjj/gemma-triton-flash-attn/issues/6 https://github.com/mlc-ai/mlc-llm/pull/3485"},
+     "https://github.com/zzhhjjj/gemma-triton-flash-attn/issues/6 "
+     "https://github.com/mlc-ai/mlc-llm/pull/3485"},
     {"attn-scale-27b-exception", "", "attention", LAYERS, SCORES_PROBS_CONTEXT,
      attn_scale_27b_exception,
      "scores = q . k / sqrt(hidden_size / H), as in the 27B models of Gemma 2 and 3",
      "scores = q . k: the scale is 1",
      "never; it cannot be told from attn-scale-inv-sqrt-d where head_dim is hidden_size / H",
-     "https://github.com/ggml-org/llama.cpp/pull/13951 https://github.com/antonellof/ferrox/pull/65"},
+     "https://github.com/ggml-org/llama.cpp/pull/13951 "
+     "https://github.com/antonellof/ferrox/pull/65"},
     {"attn-softcap-50-inherited", "", "attention", LAYERS, SCORES_PROBS_CONTEXT,
      attn_softcap_50_inherited,
      "scores are soft-capped at 50, as in Gemma 2",
@@ -165,7 +179,8 @@ const gemma4_counter_model catalogue_attention[] = {
      "where scores are far below 50: the cap takes s^3 / 7500 away",
      "https://github.com/ggml-org/llama.cpp/pull/21613 "
      "https://potatodog.cc/quantumaikr/quant.cpp/commit/1037f705fc2bd2534c9c69ff61aa2022eca255b1"},
-    {"softmax-off-by-one", "", "attention", LAYERS, TAPS(GEMMA4_TAP_ATTN_PROBS, GEMMA4_TAP_ATTN_CONTEXT),
+    {"softmax-off-by-one", "", "attention", LAYERS, TAPS(GEMMA4_TAP_ATTN_PROBS,
+     GEMMA4_TAP_ATTN_CONTEXT),
      softmax_off_by_one,
      "exp(s) / (1 + sum of exp(s)): a sink of score 0 beside the keys",
      "exp(s) / sum of exp(s)",
@@ -176,7 +191,8 @@ const gemma4_counter_model catalogue_attention[] = {
      "the fused kernel does not serve head_dim 512 and leaves zeros",
      "context = sum of p v",
      "where head_dim is one that the kernel serves",
-     "https://r.arson.gg/r/LocalLLaMA/comments/1sebwz2/got_gemma_4_running_locally_on_cuda_both_float"},
+     "https://r.arson.gg/r/LocalLLaMA/comments/1sebwz2/"
+     "got_gemma_4_running_locally_on_cuda_both_float"},
     {"o-proj-heads-interleaved", "", "attention", LAYERS, TAPS(GEMMA4_TAP_ATTN_OUT),
      o_proj_heads_interleaved,
      "the context is not transposed back: o_proj reads it as [D, H]",
@@ -185,17 +201,21 @@ const gemma4_counter_model catalogue_attention[] = {
      ""},
     {"qk-weights-permuted", "", "attention", LAYERS, TAPS(GEMMA4_TAP_ATTN_Q, GEMMA4_TAP_ATTN_K),
      qk_weights_permuted,
-     "the converter reorders the rows of q_proj and k_proj, per head, for RoPE on neighbouring lanes",
+     "the converter reorders the rows of q_proj and k_proj, per head, for RoPE on neighbouring "
+     "lanes",
      "rows stay as stored: RoPE pairs lanes j and j + D/2",
-     "where q_norm's and k_norm's weights are permuted too and RoPE is interleaved: then all is right again at the scores",
+     "where q_norm's and k_norm's weights are permuted too and RoPE is interleaved: then all is "
+     "right again at the scores",
      ""},
     {"rope-pairing-contiguous", "", "rope", FULL, Q_ROPE_K_ROPE,
      rope_pairing_contiguous,
      "the first 2 * pairs lanes rotate among themselves: pairs (j, j + 64)",
      "lane j is paired with j + head_dim/2: (j, j + 256)",
      "at position 0",
-     "https://github.com/NVIDIA-NeMo/Megatron-Bridge/issues/4195 https://github.com/NVIDIA-NeMo/Megatron-Bridge/pull/4196 "
-     "https://github.com/NVIDIA-NeMo/Megatron-Bridge/pull/4916 https://github.com/apple/coreai-models/issues/66 "
+     "https://github.com/NVIDIA-NeMo/Megatron-Bridge/issues/4195 "
+     "https://github.com/NVIDIA-NeMo/Megatron-Bridge/pull/4196 "
+     "https://github.com/NVIDIA-NeMo/Megatron-Bridge/pull/4916 "
+     "https://github.com/apple/coreai-models/issues/66 "
      "https://github.com/zml/zml/pull/660 https://github.com/pegainfer-project/pegainfer/pull/877"},
     {"rope-pairing-interleaved", "", "rope", LAYERS, Q_ROPE_K_ROPE,
      rope_pairing_interleaved,
@@ -221,7 +241,8 @@ const gemma4_counter_model catalogue_attention[] = {
      "width head_dim: 64 pairs (j, j + 256), exponent over 512",
      "at position 0",
      "https://potatodog.cc/quantumaikr/quant.cpp/commit/1037f705fc2bd2534c9c69ff61aa2022eca255b1 "
-     "https://github.com/kekzl/imp/pull/9 https://github.com/kekzl/imp/pull/10 https://github.com/kekzl/imp/pull/20"},
+     "https://github.com/kekzl/imp/pull/9 https://github.com/kekzl/imp/pull/10 "
+     "https://github.com/kekzl/imp/pull/20"},
     {"rope-dim-halved", "sliding layers", "rope", SLIDING, Q_ROPE_K_ROPE,
      rope_dim_halved_sliding_layers,
      "rotary width head_dim/2 on sliding layers: pairs (j, j + 64), exponent over 128",
@@ -246,42 +267,53 @@ const gemma4_counter_model catalogue_attention[] = {
      "float32",
      "at position 0; small below position 257, where positions are exact in bf16",
      ""},
-    {"rope-global-applied-to-local", "sliding layers use the full layers' table", "rope", SLIDING, Q_ROPE_K_ROPE,
+    {"rope-global-applied-to-local", "sliding layers use the full layers' table", "rope", SLIDING,
+     Q_ROPE_K_ROPE,
      rope_global_applied_to_local_sliding_layers_use_the_full_layers_table,
      "sliding layers rotate with the full layers' theta, pairs and exponent",
-     "theta 10,000 and all pairs on sliding layers; theta 1,000,000 and a quarter of the pairs on full layers",
+     "theta 10,000 and all pairs on sliding layers; theta 1,000,000 and a quarter of the pairs on "
+     "full layers",
      "at position 0",
-     "https://github.com/NVIDIA/kvpress/issues/274 https://github.com/quic/efficient-transformers/pull/1296"},
-    {"rope-global-applied-to-local", "full layers use the sliding layers' table", "rope", FULL, Q_ROPE_K_ROPE,
+     "https://github.com/NVIDIA/kvpress/issues/274 "
+     "https://github.com/quic/efficient-transformers/pull/1296"},
+    {"rope-global-applied-to-local", "full layers use the sliding layers' table", "rope", FULL,
+     Q_ROPE_K_ROPE,
      rope_global_applied_to_local_full_layers_use_the_sliding_layers_table,
      "full layers rotate with the sliding layers' theta, pairs and exponent",
-     "theta 10,000 and all pairs on sliding layers; theta 1,000,000 and a quarter of the pairs on full layers",
+     "theta 10,000 and all pairs on sliding layers; theta 1,000,000 and a quarter of the pairs on "
+     "full layers",
      "at position 0",
-     "https://github.com/NVIDIA/kvpress/issues/274 https://github.com/quic/efficient-transformers/pull/1296"},
+     "https://github.com/NVIDIA/kvpress/issues/274 "
+     "https://github.com/quic/efficient-transformers/pull/1296"},
     {"rope-global-applied-to-local", "theta only, sliding layers", "rope", SLIDING, Q_ROPE_K_ROPE,
      rope_global_applied_to_local_theta_only_sliding_layers,
      "sliding layers rotate with theta 1,000,000",
-     "theta 10,000 and all pairs on sliding layers; theta 1,000,000 and a quarter of the pairs on full layers",
+     "theta 10,000 and all pairs on sliding layers; theta 1,000,000 and a quarter of the pairs on "
+     "full layers",
      "at position 0",
      ""},
     {"rope-global-applied-to-local", "theta only, full layers", "rope", FULL, Q_ROPE_K_ROPE,
      rope_global_applied_to_local_theta_only_full_layers,
      "full layers rotate with theta 10,000",
-     "theta 10,000 and all pairs on sliding layers; theta 1,000,000 and a quarter of the pairs on full layers",
+     "theta 10,000 and all pairs on sliding layers; theta 1,000,000 and a quarter of the pairs on "
+     "full layers",
      "at position 0",
      ""},
     {"rope-global-applied-to-local", "thetas exchanged", "rope", LAYERS, Q_ROPE_K_ROPE,
      rope_global_applied_to_local_thetas_exchanged,
      "the thetas of both kinds of layers are exchanged",
-     "theta 10,000 and all pairs on sliding layers; theta 1,000,000 and a quarter of the pairs on full layers",
+     "theta 10,000 and all pairs on sliding layers; theta 1,000,000 and a quarter of the pairs on "
+     "full layers",
      "at position 0",
      ""},
     {"rope-scaling-wrong-layer-kind", "sliding layers", "rope", SLIDING, Q_ROPE_K_ROPE,
      rope_scaling_wrong_layer_kind_sliding_layers,
-     "positions are divided by 8 on sliding layers: Gemma 3's linear scaling, of the wrong kind of layer",
+     "positions are divided by 8 on sliding layers: Gemma 3's linear scaling, of the wrong kind "
+     "of layer",
      "positions as they are: Gemma 4 has no linear scaling",
      "at position 0",
-     "https://github.com/ggml-org/llama.cpp/issues/14367 https://github.com/antonellof/ferrox/issues/39 "
+     "https://github.com/ggml-org/llama.cpp/issues/14367 "
+     "https://github.com/antonellof/ferrox/issues/39 "
      "https://github.com/lablup/mlxcel/issues/1340 https://github.com/Blaizzy/mlx-vlm/pull/1709"},
     {"rope-scaling-wrong-layer-kind", "full layers", "rope", FULL, Q_ROPE_K_ROPE,
      rope_scaling_wrong_layer_kind_full_layers,
@@ -323,7 +355,8 @@ const gemma4_counter_model catalogue_attention[] = {
      rope_first_position_ignored,
      "positions start at 0 whatever position the first token has",
      "the token at absolute position p rotates by p",
-     "where the first token is at position 0; at the scores: they depend on differences of positions only",
+     "where the first token is at position 0; at the scores: they depend on differences of "
+     "positions only",
      ""},
     {"rope-missing", "every layer", "rope", LAYERS, Q_ROPE_K_ROPE,
      rope_missing_every_layer,
@@ -372,13 +405,15 @@ const gemma4_counter_model catalogue_attention[] = {
      "a fused kernel of norm and partial RoPE serves the first head; here the others stand still",
      "every head is rotated",
      "at position 0; in K where there is one KV head",
-     "https://github.com/vllm-project/vllm/issues/51049 https://github.com/vllm-project/vllm/pull/50903"},
+     "https://github.com/vllm-project/vllm/issues/51049 "
+     "https://github.com/vllm-project/vllm/pull/50903"},
     {"window-off-by-one-wide", "", "masks", SLIDING, SCORES_PROBS_CONTEXT,
      window_off_by_one_wide,
      "a query sees one key more than the window",
      "a query of a sliding layer sees sliding_window keys, its own included",
      "where the prompt is not longer than the window",
-     "https://github.com/sgl-project/sglang/pull/26147 https://github.com/pegainfer-project/pegainfer/issues/818 "
+     "https://github.com/sgl-project/sglang/pull/26147 "
+     "https://github.com/pegainfer-project/pegainfer/issues/818 "
      "https://github.com/microsoft/onnxruntime/pull/25927"},
     {"window-off-by-one-wide", "decode only", "masks", SLIDING, SCORES_PROBS_CONTEXT,
      window_off_by_one_wide_decode_only,
@@ -391,7 +426,8 @@ const gemma4_counter_model catalogue_attention[] = {
      "a query sees one key less than the window",
      "a query of a sliding layer sees sliding_window keys, its own included",
      "where the prompt is not longer than the window",
-     "https://github.com/quic/efficient-transformers/pull/1250 https://github.com/NVIDIA-NeMo/Megatron-Bridge/pull/4683"},
+     "https://github.com/quic/efficient-transformers/pull/1250 "
+     "https://github.com/NVIDIA-NeMo/Megatron-Bridge/pull/4683"},
     {"window-off-by-one-other", "decode only", "masks", SLIDING, SCORES_PROBS_CONTEXT,
      window_off_by_one_other_decode_only,
      "in decode, a query sees one key less than the window",
@@ -403,9 +439,12 @@ const gemma4_counter_model catalogue_attention[] = {
      "sliding layers see every position before the query",
      "a query of a sliding layer sees sliding_window keys, its own included",
      "where the prompt is not longer than the window",
-     "https://github.com/EricLBuehler/mistral.rs/issues/2094 https://github.com/labscommunity/cascadia/pull/151 "
-     "https://github.com/NVIDIA-NeMo/Megatron-Bridge/pull/4668 https://github.com/sgl-project/sglang/pull/4823 "
-     "https://github.com/quic/efficient-transformers/pull/1176 https://github.com/tenstorrent/tt-metal/issues/51080"},
+     "https://github.com/EricLBuehler/mistral.rs/issues/2094 "
+     "https://github.com/labscommunity/cascadia/pull/151 "
+     "https://github.com/NVIDIA-NeMo/Megatron-Bridge/pull/4668 "
+     "https://github.com/sgl-project/sglang/pull/4823 "
+     "https://github.com/quic/efficient-transformers/pull/1176 "
+     "https://github.com/tenstorrent/tt-metal/issues/51080"},
     {"window-not-passed", "decode only", "masks", SLIDING, SCORES_PROBS_CONTEXT,
      window_not_passed_decode_only,
      "in decode, sliding layers see every position before the query",
@@ -438,7 +477,8 @@ const gemma4_counter_model catalogue_attention[] = {
      ""},
     {"prefill-mask-capped", "", "masks", SLIDING, SCORES_PROBS_CONTEXT,
      prefill_mask_capped,
-     "every query of a chunk sees only the last sliding_window keys before the chunk's end; early ones see none",
+     "every query of a chunk sees only the last sliding_window keys before the chunk's end; early "
+     "ones see none",
      "a query of a sliding layer sees sliding_window keys, its own included",
      "where the prompt is not longer than the window; in decode",
      "https://github.com/lablup/mlxcel/issues/401 https://github.com/lablup/mlxcel/pull/405"},
@@ -450,8 +490,10 @@ const gemma4_counter_model catalogue_attention[] = {
      "https://github.com/kekzl/imp/pull/117"},
     {"chunked-prefill-ring-overflow", "", "cache", SLIDING, SCORES_PROBS_CONTEXT,
      chunked_prefill_ring_overflow,
-     "a chunk is written into the ring of sliding_window slots before its queries read the past from it",
-     "overwritten keys are still visible to the chunk's first queries and must be kept until the chunk is done",
+     "a chunk is written into the ring of sliding_window slots before its queries read the past "
+     "from it",
+     "overwritten keys are still visible to the chunk's first queries and must be kept until the "
+     "chunk is done",
      "in a whole prefill; where the prompt is not longer than the window",
      "https://github.com/pytorch/executorch/pull/20346"},
     {"chunked-prefill-mask-discarded", "no mask", "cache", LAYERS, SCORES_PROBS_CONTEXT,
@@ -463,7 +505,8 @@ const gemma4_counter_model catalogue_attention[] = {
      "https://github.com/lablup/mlxcel/pull/891"},
     {"chunked-prefill-mask-discarded", "offset 0", "cache", LAYERS, SCORES_PROBS_CONTEXT,
      chunked_prefill_mask_discarded_offset_0,
-     "the mask of a later chunk is built as if the chunk began at position 0: its query t sees the first t + 1 keys",
+     "the mask of a later chunk is built as if the chunk began at position 0: its query t sees "
+     "the first t + 1 keys",
      "mask by absolute positions",
      "in a whole prefill",
      "https://github.com/lablup/mlxcel/issues/678 https://github.com/lablup/mlxcel/issues/885 "
@@ -476,7 +519,8 @@ const gemma4_counter_model catalogue_attention[] = {
      ""},
     {"ring-slot-as-position", "mask", "cache", SLIDING, SCORES_PROBS_CONTEXT,
      ring_slot_as_position_mask,
-     "causality is judged by ring slots: after rollover, keys in slots above the query's own are hidden",
+     "causality is judged by ring slots: after rollover, keys in slots above the query's own are "
+     "hidden",
      "by absolute positions",
      "where the prompt is not longer than the window",
      "https://github.com/ROCm/hip-ep/pull/852 https://github.com/warpfront/hipfire/pull/667 "
@@ -501,7 +545,8 @@ const gemma4_counter_model catalogue_attention[] = {
      "https://jeffasante.github.io/cellm/gemma4-metal-bug.md"},
     {"cache-written-after-read", "", "cache", LAYERS, SCORES_PROBS_CONTEXT,
      cache_written_after_read,
-     "later chunks read the cache before their own keys are in it: a query sees the past and itself",
+     "later chunks read the cache before their own keys are in it: a query sees the past and "
+     "itself",
      "a query sees its chunk up to itself, too",
      "in a whole prefill; in decode",
      ""},
@@ -510,7 +555,8 @@ const gemma4_counter_model catalogue_attention[] = {
      "keys and values are rounded to float16 when they are cached",
      "kept as computed: bf16 or float32",
      "in f16 engines",
-     "https://r.arson.gg/r/LocalLLaMA/comments/1sebwz2/got_gemma_4_running_locally_on_cuda_both_float"},
+     "https://r.arson.gg/r/LocalLLaMA/comments/1sebwz2/"
+     "got_gemma_4_running_locally_on_cuda_both_float"},
     {"qk-norm-per-layer-kv-geometry-decode", "", "cache", LAYERS, SCORES_PROBS_CONTEXT,
      qk_norm_per_layer_kv_geometry_decode,
      "cached decode groups the heads of all layers by the other kind's number of KV heads",
@@ -518,4 +564,5 @@ const gemma4_counter_model catalogue_attention[] = {
      "in prefill",
      "https://github.com/chrishayuk/larql/issues/177"},
 };
+/* clang-format on */
 const size_t catalogue_attention_count = sizeof catalogue_attention / sizeof *catalogue_attention;

@@ -27,7 +27,8 @@ MISTAKE(branch_reads_layer_input_router, p->router.input = GEMMA4_FROM_LAYER_INP
 
 /* ------------------------------------------------------------------ experts */
 
-MISTAKE(branches_sequential_experts_read_mlp_post_norm, p->expert.input = GEMMA4_FROM_MLP_POST_NORM;)
+MISTAKE(branches_sequential_experts_read_mlp_post_norm,
+        p->expert.input = GEMMA4_FROM_MLP_POST_NORM;)
 MISTAKE(branches_sequential_experts_read_mlp_out, p->expert.input = GEMMA4_FROM_MLP_OUT;)
 MISTAKE(branches_sequential_router_and_experts_read_mlp_post_norm,
         p->router.input = GEMMA4_FROM_MLP_POST_NORM;
@@ -43,7 +44,8 @@ MISTAKE(gate_up_swapped_interleaved, p->expert.interleaved = true;)
 MISTAKE(fused_split_missing_on_host, p->expert.up_missing = true;)
 MISTAKE(expert_transpose_down_proj, p->expert.down_transposed = true;)
 MISTAKE(expert_transpose_gate_up_proj, p->expert.gate_up_transposed = true;)
-MISTAKE(expert_transpose_both, p->expert.down_transposed = true; p->expert.gate_up_transposed = true;)
+MISTAKE(expert_transpose_both, p->expert.down_transposed = true;
+        p->expert.gate_up_transposed = true;)
 MISTAKE(expert_keys_dropped, p->expert.all_zero = true;)
 MISTAKE(experts_off_by_one, p->expert.ids_shifted = true;)
 MISTAKE(routing_weights_ignored, p->expert.weights_ignored = true;)
@@ -67,13 +69,15 @@ MISTAKE(mlp_gate_up_swapped_weights_exchanged, p->mlp.projections_swapped = true
 
 /* ------------------------------------------------------------------ the rows */
 
+/* clang-format off */
 const gemma4_counter_model catalogue_ffn[] = {
     {"router-double-norm", "", "router", LAYERS, TAPS(GEMMA4_TAP_ROUTER_NORM),
      router_double_norm,
      "the router norms pre_feedforward_layernorm_2(r), which is already normed",
      "router.norm = unit RMSNorm(r) * router.scale * d^-0.5, of the residual r itself",
      "where that norm's weight is 1",
-     "https://github.com/NVIDIA-NeMo/Automodel/issues/1852 https://github.com/NVIDIA-NeMo/Automodel/pull/1895"},
+     "https://github.com/NVIDIA-NeMo/Automodel/issues/1852 "
+     "https://github.com/NVIDIA-NeMo/Automodel/pull/1895"},
     {"router-norm-or-root-scale-missing", "d^-0.5", "router", LAYERS, TAPS(GEMMA4_TAP_ROUTER_NORM),
      router_norm_or_root_scale_missing_d,
      "no factor d^-0.5",
@@ -95,7 +99,8 @@ const gemma4_counter_model catalogue_ffn[] = {
     {"router-root-size-bf16", "", "router", LAYERS, TAPS(GEMMA4_TAP_ROUTER_NORM),
      router_root_size_bf16,
      "d^-0.5 is held in bf16: 0.018799 for 0.018844",
-     "router.norm = unit RMSNorm(r) * router.scale * d^-0.5, of the residual r itself, exact in float32",
+     "router.norm = unit RMSNorm(r) * router.scale * d^-0.5, of the residual r itself, exact in "
+     "float32",
      "where the root is a bf16 number (hidden_size 64, 256)",
      "https://github.com/NVIDIA-NeMo/Automodel/pull/3456"},
     {"router-root-twice", "", "router", LAYERS, TAPS(GEMMA4_TAP_ROUTER_NORM),
@@ -111,12 +116,14 @@ const gemma4_counter_model catalogue_ffn[] = {
      "in bf16 engines, where this is within the rounding",
      "https://github.com/kekzl/imp/pull/10 https://github.com/sgl-project/sglang/pull/26588 "
      "https://github.com/huggingface/transformers/pull/48801"},
-    {"router-logits-are-probs", "", "router", LAYERS, TAPS(GEMMA4_TAP_ROUTER_LOGITS, GEMMA4_TAP_ROUTER_PROBS),
+    {"router-logits-are-probs", "", "router", LAYERS, TAPS(GEMMA4_TAP_ROUTER_LOGITS,
+     GEMMA4_TAP_ROUTER_PROBS),
      router_logits_are_probs,
      "what is shown as router logits has gone through softmax already",
      "router.logits = router.proj router.norm; router.probs their softmax",
      "in the choice of experts and their weights",
-     "https://github.com/huggingface/transformers/pull/46642 https://github.com/decoderesearch/interp-engine/pull/3"},
+     "https://github.com/huggingface/transformers/pull/46642 "
+     "https://github.com/decoderesearch/interp-engine/pull/3"},
     {"router-sigmoid", "", "router", LAYERS, TAPS(GEMMA4_TAP_ROUTER_PROBS),
      router_sigmoid,
      "router.probs = sigmoid of each logit",
@@ -128,11 +135,13 @@ const gemma4_counter_model catalogue_ffn[] = {
      "the chosen experts keep their probabilities: they do not add up to 1",
      "topk_norm = P[e] / sum of P[e] over the chosen experts",
      "where the chosen experts hold nearly all probability",
-     "https://github.com/sawfwair/mere-run/pull/136 https://github.com/sgl-project/sglang/pull/35160"},
+     "https://github.com/sawfwair/mere-run/pull/136 "
+     "https://github.com/sgl-project/sglang/pull/35160"},
     {"topk-softmax-twice", "", "router", LAYERS, TAPS(GEMMA4_TAP_ROUTER_TOPK_NORM),
      topk_softmax_twice,
      "softmax over the chosen experts' probabilities, which are softmax's output",
-     "topk_norm = P[e] / sum of P[e] over the chosen experts; a softmax over their logits is the same",
+     "topk_norm = P[e] / sum of P[e] over the chosen experts; a softmax over their logits is the "
+     "same",
      "in the choice of experts",
      ""},
     {"topk-one-fewer", "", "router", LAYERS, TAPS(GEMMA4_TAP_ROUTER_TOPK_NORM),
@@ -153,7 +162,8 @@ const gemma4_counter_model catalogue_ffn[] = {
      "the K largest",
      "never",
      ""},
-    {"topk-ids-off-by-one", "", "router", LAYERS, TAPS(GEMMA4_TAP_ROUTER_TOPK_IDS, GEMMA4_TAP_ROUTER_TOPK_NORM),
+    {"topk-ids-off-by-one", "", "router", LAYERS, TAPS(GEMMA4_TAP_ROUTER_TOPK_IDS,
+     GEMMA4_TAP_ROUTER_TOPK_NORM),
      topk_ids_off_by_one,
      "expert ids are one too high; their weights are those of the right ones",
      "ids count from 0",
@@ -164,19 +174,23 @@ const gemma4_counter_model catalogue_ffn[] = {
      "topk_weights = topk_norm",
      "topk_weights = topk_norm * per_expert_scale[id]",
      "where per_expert_scale is 1, as in randomly initialised checkpoints",
-     "https://github.com/onnxruntime/mobius/pull/546 https://github.com/NVIDIA/TensorRT-LLM/pull/12710 "
+     "https://github.com/onnxruntime/mobius/pull/546 "
+     "https://github.com/NVIDIA/TensorRT-LLM/pull/12710 "
      "https://github.com/kekzl/imp/pull/65"},
     {"per-expert-scale-twice", "", "router", LAYERS, TAPS(GEMMA4_TAP_ROUTER_TOPK_WEIGHTS),
      per_expert_scale_twice,
      "per_expert_scale is in down_proj and in the weight: squared",
      "topk_weights = topk_norm * per_expert_scale[id]",
      "where per_expert_scale is 1, as in randomly initialised checkpoints",
-     "https://github.com/onnxruntime/mobius/pull/546 https://github.com/charlie12345/ROCmFPX/issues/85"},
-    {"per-expert-scale-before-normalising", "", "router", LAYERS, TAPS(GEMMA4_TAP_ROUTER_TOPK_NORM, GEMMA4_TAP_ROUTER_TOPK_WEIGHTS),
+     "https://github.com/onnxruntime/mobius/pull/546 "
+     "https://github.com/charlie12345/ROCmFPX/issues/85"},
+    {"per-expert-scale-before-normalising", "", "router", LAYERS, TAPS(GEMMA4_TAP_ROUTER_TOPK_NORM,
+     GEMMA4_TAP_ROUTER_TOPK_WEIGHTS),
      per_expert_scale_before_normalising,
      "weights are scaled per expert first and then divided by their sum",
      "divided by their sum first, then scaled",
-     "where per_expert_scale is 1, as in randomly initialised checkpoints, or the same for all chosen experts",
+     "where per_expert_scale is 1, as in randomly initialised checkpoints, or the same for all "
+     "chosen experts",
      ""},
     {"per-expert-scale-by-rank", "", "router", LAYERS, TAPS(GEMMA4_TAP_ROUTER_TOPK_WEIGHTS),
      per_expert_scale_by_rank,
@@ -190,7 +204,8 @@ const gemma4_counter_model catalogue_ffn[] = {
      "it reads r, the stream after attention",
      "never",
      ""},
-    {"branches-sequential", "experts read mlp.post_norm", "experts", LAYERS, TAPS(GEMMA4_TAP_MOE_NORM),
+    {"branches-sequential", "experts read mlp.post_norm", "experts", LAYERS,
+     TAPS(GEMMA4_TAP_MOE_NORM),
      branches_sequential_experts_read_mlp_post_norm,
      "the experts' norm reads the dense branch's output after its norm",
      "it reads the residual r, as the dense MLP does",
@@ -202,7 +217,8 @@ const gemma4_counter_model catalogue_ffn[] = {
      "it reads the residual r, as the dense MLP does",
      "never",
      ""},
-    {"branches-sequential", "router and experts read mlp.post_norm", "experts", LAYERS, TAPS(GEMMA4_TAP_ROUTER_NORM, GEMMA4_TAP_MOE_NORM),
+    {"branches-sequential", "router and experts read mlp.post_norm", "experts", LAYERS,
+     TAPS(GEMMA4_TAP_ROUTER_NORM, GEMMA4_TAP_MOE_NORM),
      branches_sequential_router_and_experts_read_mlp_post_norm,
      "router and experts read the dense branch's output after its norm",
      "both read the residual r",
@@ -221,8 +237,10 @@ const gemma4_counter_model catalogue_ffn[] = {
      "never",
      "https://github.com/kekzl/imp/pull/9 "
      "https://potatodog.cc/quantumaikr/quant.cpp/commit/1037f705fc2bd2534c9c69ff61aa2022eca255b1 "
-     "https://github.com/vllm-project/vllm-ascend/pull/11609 https://github.com/sgl-project/sglang/pull/22928 "
-     "https://github.com/onnxruntime/mobius/pull/326 https://github.com/onnxruntime/mobius/pull/546 "
+     "https://github.com/vllm-project/vllm-ascend/pull/11609 "
+     "https://github.com/sgl-project/sglang/pull/22928 "
+     "https://github.com/onnxruntime/mobius/pull/326 "
+     "https://github.com/onnxruntime/mobius/pull/546 "
      "https://github.com/vllm-project/vllm/pull/43227 https://github.com/THUDM/slime/pull/1825 "
      "https://github.com/NVIDIA/TensorRT-Model-Connect/pull/720"},
     {"experts-gelu-erf", "", "experts", LAYERS, TAPS(GEMMA4_TAP_MOE_ACT),
@@ -230,8 +248,10 @@ const gemma4_counter_model catalogue_ffn[] = {
      "GELU by erf, times up",
      "gelu_tanh(gate) * up",
      "in bf16 almost: the two differ by 5e-4 at most",
-     "https://github.com/vllm-project/vllm/pull/41574 https://github.com/tenstorrent/tt-metal/issues/48291 "
-     "https://github.com/lablup/mlxcel/pull/43 https://github.com/NVIDIA-NeMo/Megatron-Bridge/pull/4927"},
+     "https://github.com/vllm-project/vllm/pull/41574 "
+     "https://github.com/tenstorrent/tt-metal/issues/48291 "
+     "https://github.com/lablup/mlxcel/pull/43 "
+     "https://github.com/NVIDIA-NeMo/Megatron-Bridge/pull/4927"},
     {"experts-quick-gelu", "", "experts", LAYERS, TAPS(GEMMA4_TAP_MOE_ACT),
      experts_quick_gelu,
      "gate * sigmoid(1.702 gate) * up",
@@ -243,7 +263,8 @@ const gemma4_counter_model catalogue_ffn[] = {
      "the kernel's built-in gate * sigmoid(1.702 gate) * (up + 1), clamped at 7",
      "gelu_tanh(gate) * up",
      "never",
-     "https://github.com/microsoft/onnxruntime-genai/issues/2062 https://github.com/onnxruntime/mobius/pull/326"},
+     "https://github.com/microsoft/onnxruntime-genai/issues/2062 "
+     "https://github.com/onnxruntime/mobius/pull/326"},
     {"experts-act-missing", "", "experts", LAYERS, TAPS(GEMMA4_TAP_MOE_ACT),
      experts_act_missing,
      "gate * up",
@@ -261,7 +282,8 @@ const gemma4_counter_model catalogue_ffn[] = {
      "gate and up rows are taken to alternate",
      "of gate_up_proj's 2M rows, the first M are the gate's",
      "never",
-     "https://github.com/onnxruntime/mobius/pull/326 https://github.com/microsoft/onnxruntime-genai/issues/2062"},
+     "https://github.com/onnxruntime/mobius/pull/326 "
+     "https://github.com/microsoft/onnxruntime-genai/issues/2062"},
     {"fused-split-missing-on-host", "", "experts", LAYERS, TAPS(GEMMA4_TAP_MOE_ACT),
      fused_split_missing_on_host,
      "gate_up_proj is not split and there is no up: gelu_tanh(gate)",
@@ -273,31 +295,38 @@ const gemma4_counter_model catalogue_ffn[] = {
      "an expert's down_proj, [d, M] in memory, is read as [M, d]",
      "read as [d, M]",
      "by shape checks where the matrix is square",
-     "https://github.com/NVIDIA-NeMo/Automodel/issues/1761 https://github.com/huggingface/transformers/issues/47031 "
-     "https://github.com/vllm-project/tpu-inference/pull/2683 https://github.com/chrishayuk/larql/pull/24 "
+     "https://github.com/NVIDIA-NeMo/Automodel/issues/1761 "
+     "https://github.com/huggingface/transformers/issues/47031 "
+     "https://github.com/vllm-project/tpu-inference/pull/2683 "
+     "https://github.com/chrishayuk/larql/pull/24 "
      "https://github.com/chrishayuk/larql/pull/178"},
     {"expert-transpose", "gate_up_proj", "experts", LAYERS, TAPS(GEMMA4_TAP_MOE_ACT),
      expert_transpose_gate_up_proj,
      "an expert's gate_up_proj, [2M, d] in memory, is read as [d, 2M]",
      "read as [2M, d]",
      "by shape checks where the matrix is square",
-     "https://github.com/NVIDIA-NeMo/Automodel/issues/1761 https://github.com/huggingface/transformers/issues/47031 "
-     "https://github.com/vllm-project/tpu-inference/pull/2683 https://github.com/chrishayuk/larql/pull/24 "
+     "https://github.com/NVIDIA-NeMo/Automodel/issues/1761 "
+     "https://github.com/huggingface/transformers/issues/47031 "
+     "https://github.com/vllm-project/tpu-inference/pull/2683 "
+     "https://github.com/chrishayuk/larql/pull/24 "
      "https://github.com/chrishayuk/larql/pull/178"},
     {"expert-transpose", "both", "experts", LAYERS, TAPS(GEMMA4_TAP_MOE_ACT, GEMMA4_TAP_MOE_OUT),
      expert_transpose_both,
      "both matrices of an expert are read transposed",
      "[2M, d] and [d, M], as stored",
      "by shape checks where the matrices are square",
-     "https://github.com/NVIDIA-NeMo/Automodel/issues/1761 https://github.com/huggingface/transformers/issues/47031 "
-     "https://github.com/vllm-project/tpu-inference/pull/2683 https://github.com/chrishayuk/larql/pull/24 "
+     "https://github.com/NVIDIA-NeMo/Automodel/issues/1761 "
+     "https://github.com/huggingface/transformers/issues/47031 "
+     "https://github.com/vllm-project/tpu-inference/pull/2683 "
+     "https://github.com/chrishayuk/larql/pull/24 "
      "https://github.com/chrishayuk/larql/pull/178"},
     {"expert-keys-dropped", "", "experts", LAYERS, TAPS(GEMMA4_TAP_MOE_ACT, GEMMA4_TAP_MOE_OUT),
      expert_keys_dropped,
      "the loader drops the experts' tensors and they keep their initial zeros",
      "every tensor of the checkpoint is loaded or refused",
      "never",
-     "https://github.com/jjang-ai/vmlx/pull/55 https://github.com/z-lab/paroquant/pull/53 https://github.com/kekzl/imp/pull/1192"},
+     "https://github.com/jjang-ai/vmlx/pull/55 https://github.com/z-lab/paroquant/pull/53 "
+     "https://github.com/kekzl/imp/pull/1192"},
     {"experts-off-by-one", "", "experts", LAYERS, TAPS(GEMMA4_TAP_MOE_ACT, GEMMA4_TAP_MOE_OUT),
      experts_off_by_one,
      "expert id + 1 computes what the router gave to id",
@@ -342,10 +371,12 @@ const gemma4_counter_model catalogue_ffn[] = {
      "https://github.com/tenstorrent/tt-metal/issues/48291"},
     {"expert-quant-tail", "", "experts", LAYERS, TAPS(GEMMA4_TAP_MOE_OUT),
      expert_quant_tail,
-     "moe_intermediate_size is divided by a group of 128 and rounded down: the last 64 of 704 inputs of down_proj are missing",
+     "moe_intermediate_size is divided by a group of 128 and rounded down: the last 64 of 704 "
+     "inputs of down_proj are missing",
      "all inputs are read",
      "where M is a multiple of 128",
-     "https://github.com/warpfront/hipfire/pull/667 https://github.com/vllm-project/vllm/pull/43227"},
+     "https://github.com/warpfront/hipfire/pull/667 "
+     "https://github.com/vllm-project/vllm/pull/43227"},
     {"ffn-moe-f16-accumulate", "", "experts", LAYERS, TAPS(GEMMA4_TAP_MOE_ACT, GEMMA4_TAP_MOE_OUT),
      ffn_moe_f16_accumulate,
      "the experts' sums are accumulated in float16",
@@ -388,11 +419,13 @@ const gemma4_counter_model catalogue_ffn[] = {
      "gelu_tanh(gate) * up",
      "never",
      ""},
-    {"mlp-gate-up-swapped", "weights exchanged", "dense", LAYERS, TAPS(GEMMA4_TAP_MLP_GATE, GEMMA4_TAP_MLP_UP),
+    {"mlp-gate-up-swapped", "weights exchanged", "dense", LAYERS, TAPS(GEMMA4_TAP_MLP_GATE,
+     GEMMA4_TAP_MLP_UP),
      mlp_gate_up_swapped_weights_exchanged,
      "gate_proj and up_proj are loaded into each other's place",
      "each into its own",
      "never",
      ""},
 };
+/* clang-format on */
 const size_t catalogue_ffn_count = sizeof catalogue_ffn / sizeof *catalogue_ffn;

@@ -1,5 +1,5 @@
-/* The catalogue (spec/causes.md): counter-models of the embedding, the norms, the residual stream and the head.
- * Every mistake is a change of parameters, and a row that says what it is. */
+/* The catalogue (spec/causes.md): counter-models of the embedding, the norms, the residual stream
+ * and the head. Every mistake is a change of parameters, and a row that says what it is. */
 #include "catalogue.h"
 
 /* ---------------------------------------------------------------- embedding */
@@ -10,51 +10,61 @@ MISTAKE(embed_scale_bf16_in_fp32_reference, p->stream.embed_scale_bf16 = true;)
 
 /* -------------------------------------------------------------------- norms */
 
-MISTAKE(rmsnorm_one_plus_w_every_norm, for (int norm = 0; norm < GEMMA4_NORM_COUNT; norm++) p->norm[norm].one_plus = true;)
-MISTAKE(rmsnorm_one_plus_w_q_norm_and_k_norm, p->norm[GEMMA4_NORM_Q].one_plus = true; p->norm[GEMMA4_NORM_K].one_plus = true;)
-MISTAKE(rmsnorm_low_precision_reduce_every_norm, for (int norm = 0; norm < GEMMA4_NORM_COUNT; norm++) p->norm[norm].bf16_sum = true;)
+MISTAKE(rmsnorm_one_plus_w_every_norm,
+        for (int norm = 0; norm < GEMMA4_NORM_COUNT; norm++) p->norm[norm].one_plus = true;)
+MISTAKE(rmsnorm_one_plus_w_q_norm_and_k_norm, p->norm[GEMMA4_NORM_Q].one_plus = true;
+        p->norm[GEMMA4_NORM_K].one_plus = true;)
+MISTAKE(rmsnorm_low_precision_reduce_every_norm,
+        for (int norm = 0; norm < GEMMA4_NORM_COUNT; norm++) p->norm[norm].bf16_sum = true;)
 MISTAKE(rmsnorm_low_precision_reduce_q_norm_k_norm_and_v_norm,
         p->norm[GEMMA4_NORM_Q].bf16_sum = true;
-        p->norm[GEMMA4_NORM_K].bf16_sum = true;
-        p->norm[GEMMA4_NORM_V].bf16_sum = true;)
+        p->norm[GEMMA4_NORM_K].bf16_sum = true; p->norm[GEMMA4_NORM_V].bf16_sum = true;)
 MISTAKE(rmsnorm_low_precision_reduce_softmax_of_attention, p->attention.bf16_probs_sum = true;)
-MISTAKE(rmsnorm_downcast_before_weight, for (int norm = 0; norm < GEMMA4_NORM_COUNT; norm++) p->norm[norm].bf16_unit = true;)
-MISTAKE(rmsnorm_as_layernorm, for (int norm = 0; norm < GEMMA4_NORM_COUNT; norm++) p->norm[norm].mean_subtracted = true;)
-MISTAKE(rmsnorm_eps_wrong_1e_5, for (int norm = 0; norm < GEMMA4_NORM_COUNT; norm++) p->norm[norm].eps = 1e-5;)
-MISTAKE(rmsnorm_eps_wrong_outside_the_root, for (int norm = 0; norm < GEMMA4_NORM_COUNT; norm++) p->norm[norm].eps_outside = true;)
-MISTAKE(rmsnorm_weight_missing, for (int norm = 0; norm < GEMMA4_NORM_COUNT; norm++) p->norm[norm].no_weight = true;)
+MISTAKE(rmsnorm_downcast_before_weight,
+        for (int norm = 0; norm < GEMMA4_NORM_COUNT; norm++) p->norm[norm].bf16_unit = true;)
+MISTAKE(rmsnorm_as_layernorm,
+        for (int norm = 0; norm < GEMMA4_NORM_COUNT; norm++) p->norm[norm].mean_subtracted = true;)
+MISTAKE(rmsnorm_eps_wrong_1e_5,
+        for (int norm = 0; norm < GEMMA4_NORM_COUNT; norm++) p->norm[norm].eps = 1e-5;)
+MISTAKE(rmsnorm_eps_wrong_outside_the_root,
+        for (int norm = 0; norm < GEMMA4_NORM_COUNT; norm++) p->norm[norm].eps_outside = true;)
+MISTAKE(rmsnorm_weight_missing,
+        for (int norm = 0; norm < GEMMA4_NORM_COUNT; norm++) p->norm[norm].no_weight = true;)
 MISTAKE(input_norm_missing, p->norm[GEMMA4_NORM_INPUT].dropped = true;)
-MISTAKE(qk_norm_missing_q_norm_and_k_norm, p->norm[GEMMA4_NORM_Q].dropped = true; p->norm[GEMMA4_NORM_K].dropped = true;)
+MISTAKE(qk_norm_missing_q_norm_and_k_norm, p->norm[GEMMA4_NORM_Q].dropped = true;
+        p->norm[GEMMA4_NORM_K].dropped = true;)
 MISTAKE(qk_norm_missing_q_norm, p->norm[GEMMA4_NORM_Q].dropped = true;)
 MISTAKE(qk_norm_missing_k_norm, p->norm[GEMMA4_NORM_K].dropped = true;)
-MISTAKE(qk_norm_swapped, p->norm[GEMMA4_NORM_Q].weight_of = GEMMA4_NORM_K; p->norm[GEMMA4_NORM_K].weight_of = GEMMA4_NORM_Q;)
-MISTAKE(qk_norm_over_all_heads, p->norm[GEMMA4_NORM_Q].over_all_heads = true; p->norm[GEMMA4_NORM_K].over_all_heads = true;)
+MISTAKE(qk_norm_swapped, p->norm[GEMMA4_NORM_Q].weight_of = GEMMA4_NORM_K;
+        p->norm[GEMMA4_NORM_K].weight_of = GEMMA4_NORM_Q;)
+MISTAKE(qk_norm_over_all_heads, p->norm[GEMMA4_NORM_Q].over_all_heads = true;
+        p->norm[GEMMA4_NORM_K].over_all_heads = true;)
 MISTAKE(v_norm_missing, p->norm[GEMMA4_NORM_V].dropped = true;)
 MISTAKE(v_norm_has_weight, p->norm[GEMMA4_NORM_V].weight_of = GEMMA4_NORM_K;)
 MISTAKE(post_attention_norm_missing, p->norm[GEMMA4_NORM_POST_ATTENTION].dropped = true;)
-MISTAKE(rmsnorm_base_ffn_norms_dropped_both,
-        p->norm[GEMMA4_NORM_PRE_FFN].dropped = true;
+MISTAKE(rmsnorm_base_ffn_norms_dropped_both, p->norm[GEMMA4_NORM_PRE_FFN].dropped = true;
         p->norm[GEMMA4_NORM_POST_FFN].dropped = true;)
-MISTAKE(rmsnorm_base_ffn_norms_dropped_post_feedforward_layernorm, p->norm[GEMMA4_NORM_POST_FFN].dropped = true;)
-MISTAKE(pre_ffn_norm_is_post_attn_norm, p->norm[GEMMA4_NORM_PRE_FFN].weight_of = GEMMA4_NORM_POST_ATTENTION;)
+MISTAKE(rmsnorm_base_ffn_norms_dropped_post_feedforward_layernorm,
+        p->norm[GEMMA4_NORM_POST_FFN].dropped = true;)
+MISTAKE(pre_ffn_norm_is_post_attn_norm,
+        p->norm[GEMMA4_NORM_PRE_FFN].weight_of = GEMMA4_NORM_POST_ATTENTION;)
 MISTAKE(post_attn_and_post_ffn_norms_swapped,
         p->norm[GEMMA4_NORM_POST_ATTENTION].weight_of = GEMMA4_NORM_POST_FFN;
         p->norm[GEMMA4_NORM_POST_FFN].weight_of = GEMMA4_NORM_POST_ATTENTION;)
-MISTAKE(branch_pre_norms_swapped,
-        p->norm[GEMMA4_NORM_PRE_FFN].weight_of = GEMMA4_NORM_PRE_FFN_2;
+MISTAKE(branch_pre_norms_swapped, p->norm[GEMMA4_NORM_PRE_FFN].weight_of = GEMMA4_NORM_PRE_FFN_2;
         p->norm[GEMMA4_NORM_PRE_FFN_2].weight_of = GEMMA4_NORM_PRE_FFN;)
 MISTAKE(branch_post_norms_swapped,
         p->norm[GEMMA4_NORM_POST_FFN_1].weight_of = GEMMA4_NORM_POST_FFN_2;
         p->norm[GEMMA4_NORM_POST_FFN_2].weight_of = GEMMA4_NORM_POST_FFN_1;)
-MISTAKE(branch_post_norms_missing_both_branches,
-        p->norm[GEMMA4_NORM_POST_FFN_1].dropped = true;
+MISTAKE(branch_post_norms_missing_both_branches, p->norm[GEMMA4_NORM_POST_FFN_1].dropped = true;
         p->norm[GEMMA4_NORM_POST_FFN_2].dropped = true;)
 MISTAKE(branch_post_norms_missing_dense_mlp, p->norm[GEMMA4_NORM_POST_FFN_1].dropped = true;)
 MISTAKE(branch_post_norms_missing_experts, p->norm[GEMMA4_NORM_POST_FFN_2].dropped = true;)
-MISTAKE(branch_input_norm_fused_experts_read_mlp_norm, p->norm[GEMMA4_NORM_PRE_FFN_2].weight_of = GEMMA4_NORM_PRE_FFN;)
-MISTAKE(branch_input_norm_fused_dense_mlp_reads_moe_norm, p->norm[GEMMA4_NORM_PRE_FFN].weight_of = GEMMA4_NORM_PRE_FFN_2;)
-MISTAKE(branch_input_norm_fused_router_reads_mlp_norm,
-        p->router.input = GEMMA4_FROM_MLP_NORM;
+MISTAKE(branch_input_norm_fused_experts_read_mlp_norm,
+        p->norm[GEMMA4_NORM_PRE_FFN_2].weight_of = GEMMA4_NORM_PRE_FFN;)
+MISTAKE(branch_input_norm_fused_dense_mlp_reads_moe_norm,
+        p->norm[GEMMA4_NORM_PRE_FFN].weight_of = GEMMA4_NORM_PRE_FFN_2;)
+MISTAKE(branch_input_norm_fused_router_reads_mlp_norm, p->router.input = GEMMA4_FROM_MLP_NORM;
         p->norm[GEMMA4_NORM_ROUTER].dropped = true;)
 
 /* ------------------------------------------------------------------- stream */
@@ -87,6 +97,7 @@ MISTAKE(softcap_50, p->stream.softcap = 50;)
 
 /* ------------------------------------------------------------------ the rows */
 
+/* clang-format off */
 const gemma4_counter_model catalogue_stream[] = {
     {"embed-scale-missing", "", "embedding", HEAD, TAPS(GEMMA4_TAP_EMBED),
      embed_scale_missing,
@@ -104,17 +115,22 @@ const gemma4_counter_model catalogue_stream[] = {
      embed_scale_bf16_in_fp32_reference,
      "sqrt(hidden_size) rounded to bf16 in a float32 engine: 53.0 for 53.066",
      "embed = embed_tokens[token] * sqrt(hidden_size), exact in float32",
-     "in bf16 and f16 engines, where the rounded scale is the right one; where the root is a bf16 number (hidden_size 64, 256)",
-     "https://github.com/huggingface/transformers/issues/38702 https://github.com/tenstorrent/tt-metal/issues/48291 "
+     "in bf16 and f16 engines, where the rounded scale is the right one; where the root is a bf16 "
+     "number (hidden_size 64, 256)",
+     "https://github.com/huggingface/transformers/issues/38702 "
+     "https://github.com/tenstorrent/tt-metal/issues/48291 "
      "https://github.com/huggingface/transformers/pull/37109"},
     {"rmsnorm-one-plus-w", "every norm", "norms", EVERYWHERE, EVERY_WEIGHTED_NORM,
      rmsnorm_one_plus_w_every_norm,
      "y = x / rms(x) * (1 + w), as in Gemma 1 to 3",
      "y = x / sqrt(mean(x^2) + eps) * w: w as it is stored",
      "never",
-     "https://github.com/pytorch/executorch/pull/19901 https://github.com/linkedin/Liger-Kernel/issues/74 "
-     "https://github.com/ml-explore/mlx-lm/pull/1095 https://github.com/AI-Hypercomputer/maxtext/pull/3904"},
-    {"rmsnorm-one-plus-w", "q_norm and k_norm", "norms", LAYERS, TAPS(GEMMA4_TAP_ATTN_Q_NORM, GEMMA4_TAP_ATTN_K_NORM),
+     "https://github.com/pytorch/executorch/pull/19901 "
+     "https://github.com/linkedin/Liger-Kernel/issues/74 "
+     "https://github.com/ml-explore/mlx-lm/pull/1095 "
+     "https://github.com/AI-Hypercomputer/maxtext/pull/3904"},
+    {"rmsnorm-one-plus-w", "q_norm and k_norm", "norms", LAYERS, TAPS(GEMMA4_TAP_ATTN_Q_NORM,
+     GEMMA4_TAP_ATTN_K_NORM),
      rmsnorm_one_plus_w_q_norm_and_k_norm,
      "q_norm and k_norm multiply by 1 + w, the other norms by w",
      "y = x / sqrt(mean(x^2) + eps) * w: w as it is stored",
@@ -125,15 +141,18 @@ const gemma4_counter_model catalogue_stream[] = {
      "the sum of squares is accumulated in bf16",
      "accumulated in float32 at least",
      "hardly on narrow tensors: the error grows with the width",
-     "https://github.com/tenstorrent/tt-metal/issues/48746 https://github.com/tenstorrent/tt-metal/pull/48748"},
+     "https://github.com/tenstorrent/tt-metal/issues/48746 "
+     "https://github.com/tenstorrent/tt-metal/pull/48748"},
     {"rmsnorm-low-precision-reduce", "q_norm, k_norm and v_norm", "norms", LAYERS,
      TAPS(GEMMA4_TAP_ATTN_Q_NORM, GEMMA4_TAP_ATTN_K_NORM, GEMMA4_TAP_ATTN_V_NORM),
      rmsnorm_low_precision_reduce_q_norm_k_norm_and_v_norm,
      "the sum of squares of a head is accumulated in bf16",
      "accumulated in float32 at least",
      "hardly where head_dim is small",
-     "https://github.com/tenstorrent/tt-metal/pull/56466 https://github.com/tenstorrent/tt-metal/pull/41426"},
-    {"rmsnorm-low-precision-reduce", "softmax of attention", "norms", LAYERS, TAPS(GEMMA4_TAP_ATTN_PROBS, GEMMA4_TAP_ATTN_CONTEXT),
+     "https://github.com/tenstorrent/tt-metal/pull/56466 "
+     "https://github.com/tenstorrent/tt-metal/pull/41426"},
+    {"rmsnorm-low-precision-reduce", "softmax of attention", "norms", LAYERS,
+     TAPS(GEMMA4_TAP_ATTN_PROBS, GEMMA4_TAP_ATTN_CONTEXT),
      rmsnorm_low_precision_reduce_softmax_of_attention,
      "the softmax's denominator is accumulated in bf16",
      "accumulated in float32 at least",
@@ -144,7 +163,8 @@ const gemma4_counter_model catalogue_stream[] = {
      "bf16(x / rms(x)) * w: rounded before the weight multiplies",
      "x / rms(x) * w in float32, rounded once",
      "in bf16 engines mostly within their rounding",
-     "https://github.com/vllm-project/vllm/pull/3653 https://github.com/google/gemma_pytorch/pull/67 "
+     "https://github.com/vllm-project/vllm/pull/3653 "
+     "https://github.com/google/gemma_pytorch/pull/67 "
      "https://github.com/vllm-project/vllm/pull/53115"},
     {"rmsnorm-as-layernorm", "", "norms", EVERYWHERE, EVERY_NORM,
      rmsnorm_as_layernorm,
@@ -176,7 +196,8 @@ const gemma4_counter_model catalogue_stream[] = {
      "attention reads RMSNorm(h; input_layernorm)",
      "never",
      ""},
-    {"qk-norm-missing", "q_norm and k_norm", "norms", LAYERS, TAPS(GEMMA4_TAP_ATTN_Q_NORM, GEMMA4_TAP_ATTN_K_NORM),
+    {"qk-norm-missing", "q_norm and k_norm", "norms", LAYERS, TAPS(GEMMA4_TAP_ATTN_Q_NORM,
+     GEMMA4_TAP_ATTN_K_NORM),
      qk_norm_missing_q_norm_and_k_norm,
      "q and k are not normed",
      "q and k are RMSNormed per head",
@@ -200,7 +221,8 @@ const gemma4_counter_model catalogue_stream[] = {
      "each with its own",
      "at the scores almost: without RoPE they depend on the product of both weights only",
      ""},
-    {"qk-norm-over-all-heads", "", "norms", LAYERS, TAPS(GEMMA4_TAP_ATTN_Q_NORM, GEMMA4_TAP_ATTN_K_NORM),
+    {"qk-norm-over-all-heads", "", "norms", LAYERS, TAPS(GEMMA4_TAP_ATTN_Q_NORM,
+     GEMMA4_TAP_ATTN_K_NORM),
      qk_norm_over_all_heads,
      "one root mean square over all heads of a position",
      "one per head",
@@ -225,13 +247,16 @@ const gemma4_counter_model catalogue_stream[] = {
      "RMSNorm(o_proj c; post_attention_layernorm) is added",
      "never",
      ""},
-    {"rmsnorm-base-ffn-norms-dropped", "both", "norms", LAYERS, TAPS(GEMMA4_TAP_MLP_NORM, GEMMA4_TAP_FFN_POST_NORM),
+    {"rmsnorm-base-ffn-norms-dropped", "both", "norms", LAYERS, TAPS(GEMMA4_TAP_MLP_NORM,
+     GEMMA4_TAP_FFN_POST_NORM),
      rmsnorm_base_ffn_norms_dropped_both,
-     "pre_feedforward_layernorm and post_feedforward_layernorm are not mapped: only the norms named _1 and _2 run",
+     "pre_feedforward_layernorm and post_feedforward_layernorm are not mapped: only the norms "
+     "named _1 and _2 run",
      "all five norms of the feed-forward half run",
      "never",
      "https://github.com/kekzl/imp/pull/65"},
-    {"rmsnorm-base-ffn-norms-dropped", "post_feedforward_layernorm", "norms", LAYERS, TAPS(GEMMA4_TAP_FFN_POST_NORM),
+    {"rmsnorm-base-ffn-norms-dropped", "post_feedforward_layernorm", "norms", LAYERS,
+     TAPS(GEMMA4_TAP_FFN_POST_NORM),
      rmsnorm_base_ffn_norms_dropped_post_feedforward_layernorm,
      "the sum of both branches is not normed",
      "RMSNorm(m + o; post_feedforward_layernorm)",
@@ -242,26 +267,31 @@ const gemma4_counter_model catalogue_stream[] = {
      "the dense MLP's norm is loaded from post_attention_layernorm",
      "from pre_feedforward_layernorm",
      "where both weights are equal, as in randomly initialised checkpoints",
-     "https://github.com/NVIDIA-NeMo/Megatron-Bridge/issues/4200 https://github.com/NVIDIA-NeMo/Megatron-Bridge/pull/4201"},
-    {"post-attn-and-post-ffn-norms-swapped", "", "norms", LAYERS, TAPS(GEMMA4_TAP_ATTN_POST_NORM, GEMMA4_TAP_FFN_POST_NORM),
+     "https://github.com/NVIDIA-NeMo/Megatron-Bridge/issues/4200 "
+     "https://github.com/NVIDIA-NeMo/Megatron-Bridge/pull/4201"},
+    {"post-attn-and-post-ffn-norms-swapped", "", "norms", LAYERS, TAPS(GEMMA4_TAP_ATTN_POST_NORM,
+     GEMMA4_TAP_FFN_POST_NORM),
      post_attn_and_post_ffn_norms_swapped,
      "the weights of post_attention_layernorm and post_feedforward_layernorm are exchanged",
      "each norm has its own weight",
      "where both weights are equal",
      ""},
-    {"branch-pre-norms-swapped", "", "norms", LAYERS, TAPS(GEMMA4_TAP_MLP_NORM, GEMMA4_TAP_MOE_NORM),
+    {"branch-pre-norms-swapped", "", "norms", LAYERS, TAPS(GEMMA4_TAP_MLP_NORM,
+     GEMMA4_TAP_MOE_NORM),
      branch_pre_norms_swapped,
      "the weights of pre_feedforward_layernorm and pre_feedforward_layernorm_2 are exchanged",
      "the first one is the dense MLP's, _2 the experts'",
      "where both weights are equal",
      ""},
-    {"branch-post-norms-swapped", "", "norms", LAYERS, TAPS(GEMMA4_TAP_MLP_POST_NORM, GEMMA4_TAP_MOE_POST_NORM),
+    {"branch-post-norms-swapped", "", "norms", LAYERS, TAPS(GEMMA4_TAP_MLP_POST_NORM,
+     GEMMA4_TAP_MOE_POST_NORM),
      branch_post_norms_swapped,
      "the weights of post_feedforward_layernorm_1 and _2 are exchanged",
      "_1 is the dense MLP's, _2 the experts'",
      "where both weights are equal",
      ""},
-    {"branch-post-norms-missing", "both branches", "norms", LAYERS, TAPS(GEMMA4_TAP_MLP_POST_NORM, GEMMA4_TAP_MOE_POST_NORM),
+    {"branch-post-norms-missing", "both branches", "norms", LAYERS, TAPS(GEMMA4_TAP_MLP_POST_NORM,
+     GEMMA4_TAP_MOE_POST_NORM),
      branch_post_norms_missing_both_branches,
      "post_feedforward_layernorm_1 and _2 are left out",
      "each branch is normed before the sum",
@@ -285,13 +315,15 @@ const gemma4_counter_model catalogue_stream[] = {
      "they read RMSNorm(r; pre_feedforward_layernorm_2)",
      "where both weights are equal",
      "https://github.com/NVIDIA-NeMo/Megatron-Bridge/pull/4683"},
-    {"branch-input-norm-fused", "dense MLP reads moe.norm", "norms", LAYERS, TAPS(GEMMA4_TAP_MLP_NORM),
+    {"branch-input-norm-fused", "dense MLP reads moe.norm", "norms", LAYERS,
+     TAPS(GEMMA4_TAP_MLP_NORM),
      branch_input_norm_fused_dense_mlp_reads_moe_norm,
      "the dense MLP reads RMSNorm(r; pre_feedforward_layernorm_2), as the experts do",
      "it reads RMSNorm(r; pre_feedforward_layernorm)",
      "where both weights are equal",
      "https://github.com/NVIDIA-NeMo/Megatron-Bridge/pull/4683"},
-    {"branch-input-norm-fused", "router reads mlp.norm", "norms", LAYERS, TAPS(GEMMA4_TAP_ROUTER_NORM),
+    {"branch-input-norm-fused", "router reads mlp.norm", "norms", LAYERS,
+     TAPS(GEMMA4_TAP_ROUTER_NORM),
      branch_input_norm_fused_router_reads_mlp_norm,
      "the router reads mlp.norm * router.scale * d^-0.5, without a norm of its own",
      "it reads unit RMSNorm(r) * router.scale * d^-0.5",
@@ -303,7 +335,8 @@ const gemma4_counter_model catalogue_stream[] = {
      "the norm overwrites the residual in place: r = attn.norm + a",
      "r = h + a, with the h that the norm read",
      "never",
-     "https://github.com/sgl-project/sglang/pull/28005 https://github.com/sgl-project/sglang/pull/27540"},
+     "https://github.com/sgl-project/sglang/pull/28005 "
+     "https://github.com/sgl-project/sglang/pull/27540"},
     {"residual-inplace-alias", "feed-forward", "stream", LAYERS, TAPS(GEMMA4_TAP_FFN_RESIDUAL),
      residual_inplace_alias_feed_forward,
      "the norm overwrites the residual in place: h = mlp.norm + y",
@@ -397,12 +430,14 @@ const gemma4_counter_model catalogue_stream[] = {
      "logits_raw = embed_tokens RMSNorm(h; norm)",
      "never",
      ""},
-    {"hidden-pre-vs-post-final-norm", "", "head", GEMMA4_ON_FULL | GEMMA4_ON_HEAD, TAPS(GEMMA4_TAP_LAYER_OUTPUT, GEMMA4_TAP_FINAL_NORM),
+    {"hidden-pre-vs-post-final-norm", "", "head", GEMMA4_ON_FULL | GEMMA4_ON_HEAD,
+     TAPS(GEMMA4_TAP_LAYER_OUTPUT, GEMMA4_TAP_FINAL_NORM),
      hidden_pre_vs_post_final_norm,
      "what is shown as the last layer's output is already normed by the final norm",
      "the last layer's output is the stream before the final norm",
      "on every layer but the last",
-     "https://github.com/ikawrakow/ik_llama.cpp/pull/2324 https://github.com/onnxruntime/mobius/pull/546 "
+     "https://github.com/ikawrakow/ik_llama.cpp/pull/2324 "
+     "https://github.com/onnxruntime/mobius/pull/546 "
      "https://github.com/pegainfer-project/pegainfer/issues/831"},
     {"embed-scale-on-tied-head", "", "head", HEAD, TAPS(GEMMA4_TAP_LOGITS_RAW),
      embed_scale_on_tied_head,
@@ -415,8 +450,10 @@ const gemma4_counter_model catalogue_stream[] = {
      "logits = logits_raw",
      "logits = 30 tanh(logits_raw / 30), once",
      "in greedy text: the order of the logits stays",
-     "https://github.com/NVIDIA-NeMo/Megatron-Bridge/pull/4645 https://github.com/NVIDIA-NeMo/Megatron-Bridge/pull/4668 "
-     "https://github.com/vllm-project/vllm/pull/52173 https://github.com/keras-team/keras-hub/pull/1712 "
+     "https://github.com/NVIDIA-NeMo/Megatron-Bridge/pull/4645 "
+     "https://github.com/NVIDIA-NeMo/Megatron-Bridge/pull/4668 "
+     "https://github.com/vllm-project/vllm/pull/52173 "
+     "https://github.com/keras-team/keras-hub/pull/1712 "
      "https://github.com/apple/ml-cross-entropy/issues/48"},
     {"softcap-twice", "", "head", HEAD, TAPS(GEMMA4_TAP_LOGITS),
      softcap_twice,
@@ -437,4 +474,5 @@ const gemma4_counter_model catalogue_stream[] = {
      "in greedy text: the order of the logits stays",
      ""},
 };
+/* clang-format on */
 const size_t catalogue_stream_count = sizeof catalogue_stream / sizeof *catalogue_stream;

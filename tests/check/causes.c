@@ -16,8 +16,8 @@ typedef struct sorting {
     size_t count;
     const gemma4_filtered *filtered;
     size_t models;
-    bool *done;      /* [count] belongs to a cause */
-    bool *in_layer;  /* [layers] of the cause at hand */
+    bool *done;       /* [count] belongs to a cause */
+    bool *in_layer;   /* [layers] of the cause at hand */
     bool *dealt_with; /* [models] filters that belong to a cause */
     gemma4_causes *causes;
     gemma4_error *error;
@@ -56,8 +56,9 @@ static void list_layers(char *text, size_t size, const bool *layers, size_t coun
         if (end == l)
             continue;
         size_t n = strlen(text);
-        int length = end - l == 1 ? snprintf(range, sizeof range, "%s%zu", n ? ", " : "", l)
-                                  : snprintf(range, sizeof range, "%s%zu-%zu", n ? ", " : "", l, end - 1);
+        int length = end - l == 1
+                         ? snprintf(range, sizeof range, "%s%zu", n ? ", " : "", l)
+                         : snprintf(range, sizeof range, "%s%zu-%zu", n ? ", " : "", l, end - 1);
         if (n + (size_t)length + sizeof more > size) {
             snprintf(text + n, size - n, "%s", more);
             return;
@@ -70,7 +71,8 @@ bool gemma4_layer_is_listed(const char *layers, size_t layer)
 {
     for (const char *text = layers; *text;) {
         char *end;
-        size_t first = strtoul(text, &end, 10), last = *end == '-' ? strtoul(end + 1, &end, 10) : first;
+        size_t first = strtoul(text, &end, 10),
+               last = *end == '-' ? strtoul(end + 1, &end, 10) : first;
         if (end == text)
             return false;
         if (layer >= first && layer <= last)
@@ -97,8 +99,8 @@ static const gemma4_fit *fit_of(const gemma4_finding *f, size_t model)
     return NULL;
 }
 
-/* How many of the findings that are left a model explains, and how well: of all of them, or of those that another model explains as
- * well. */
+/* How many of the findings that are left a model explains, and how well: of all of them, or of
+ * those that another model explains as well. */
 static size_t explains(const sorting *s, size_t model, size_t as_well, double *residual)
 {
     size_t count = 0;
@@ -122,13 +124,15 @@ static bool lists(const gemma4_cause *cause, size_t model)
     return false;
 }
 
-/* Models that explain the same findings about as well: the evidence does not tell them apart. Returns how many found no place. */
+/* Models that explain the same findings about as well: the evidence does not tell them apart.
+ * Returns how many found no place. */
 static size_t find_equivalents(const sorting *s, gemma4_cause *cause)
 {
     size_t too_many = 0;
     for (size_t model = 0; model < s->models; model++) {
         double residual;
-        if (same_id(model, cause->model) || explains(s, model, cause->model, &residual) < cause->taps || lists(cause, model) ||
+        if (same_id(model, cause->model) ||
+            explains(s, model, cause->model, &residual) < cause->taps || lists(cause, model) ||
             !(residual <= EQUIVALENT_FACTOR * cause->residual + EQUIVALENT_OFFSET))
             continue;
         if (cause->equivalent_count < GEMMA4_MAX_EQUIVALENT)
@@ -139,12 +143,13 @@ static size_t find_equivalents(const sorting *s, gemma4_cause *cause)
     return too_many;
 }
 
-/* Does a mistake that explains other findings hold most of this one, which nothing explains? Flipped experts and amplified rounding may leave more
- * than noise. */
+/* Does a mistake that explains other findings hold most of this one, which nothing explains?
+ * Flipped experts and amplified rounding may leave more than noise. */
 static bool holds_most(const gemma4_finding *f, size_t model)
 {
     const gemma4_fit *part = f->fit_count == 0 && f->partial ? &f->partial[model] : NULL;
-    return part && part->model == model && fabs(part->coefficient - 1) <= FILTER_COEFFICIENT && part->share >= ATTRIBUTED_SHARE;
+    return part && part->model == model && fabs(part->coefficient - 1) <= FILTER_COEFFICIENT &&
+           part->share >= ATTRIBUTED_SHARE;
 }
 
 /* Gives the cause everything that its model explains, or nearly explains. */
@@ -187,27 +192,34 @@ static const gemma4_point_fit *point_of(const gemma4_finding *f, const gemma4_po
     return NULL;
 }
 
-static void say_with_places(const sorting *s, const gemma4_point *point, size_t layer, gemma4_tap seen, uint64_t *places, char *text, size_t size);
+static void say_with_places(const sorting *s, const gemma4_point *point, size_t layer,
+                            gemma4_tap seen, uint64_t *places, char *text, size_t size);
 
-/* Points that explain all findings that the cause's model does: a number near that of the catalogue. */
+/* Points that explain all findings that the cause's model does: a number near that of the
+ * catalogue. */
 static void find_points_beside(const sorting *s, gemma4_cause *cause)
 {
     for (size_t i = 0; i < s->count && cause->equivalent_point_count == 0; i++)
-        for (size_t k = 0; !s->done[i] && fit_of(&s->findings[i], cause->model) && k < s->findings[i].point_count; k++) {
+        for (size_t k = 0;
+             !s->done[i] && fit_of(&s->findings[i], cause->model) && k < s->findings[i].point_count;
+             k++) {
             const gemma4_point *point = s->findings[i].points[k].point;
             bool everywhere = cause->equivalent_point_count < GEMMA4_MAX_EQUIVALENT_POINTS;
             for (size_t n = 0; n < s->count; n++)
-                everywhere = everywhere && (s->done[n] || !fit_of(&s->findings[n], cause->model) || point_of(&s->findings[n], point));
+                everywhere = everywhere && (s->done[n] || !fit_of(&s->findings[n], cause->model) ||
+                                            point_of(&s->findings[n], point));
             if (!everywhere)
                 continue;
             uint64_t places[GEMMA4_POINT_SETTINGS];
             size_t n = cause->equivalent_point_count++;
             cause->equivalent_points[n] = point;
-            say_with_places(s, point, s->findings[i].layer, GEMMA4_TAP_COUNT, places, cause->equivalent_said[n], sizeof cause->equivalent_said[n]);
+            say_with_places(s, point, s->findings[i].layer, GEMMA4_TAP_COUNT, places,
+                            cause->equivalent_said[n], sizeof cause->equivalent_said[n]);
         }
 }
 
-/* The model that explains most of what is left: how many findings, and how well; NO_MODEL where none explains anything. */
+/* The model that explains most of what is left: how many findings, and how well; NO_MODEL where
+ * none explains anything. */
 static size_t best_model(const sorting *s, size_t *most, double *best_residual)
 {
     size_t best = NO_MODEL;
@@ -225,7 +237,8 @@ static size_t best_model(const sorting *s, size_t *most, double *best_residual)
     return best;
 }
 
-/* The model that explains most of what is left becomes a cause; *taken is false where none explains anything. */
+/* The model that explains most of what is left becomes a cause; *taken is false where none explains
+ * anything. */
 static int take_cause(sorting *s, bool *taken)
 {
     size_t most;
@@ -237,7 +250,12 @@ static int take_cause(sorting *s, bool *taken)
     gemma4_cause *cause = new_cause(s);
     if (!cause)
         return -1;
-    *cause = (gemma4_cause){.explained = true, .model = best, .second = NO_MODEL, .tap = GEMMA4_TAP_COUNT, .taps = most, .residual = best_residual};
+    *cause = (gemma4_cause){.explained = true,
+                            .model = best,
+                            .second = NO_MODEL,
+                            .tap = GEMMA4_TAP_COUNT,
+                            .taps = most,
+                            .residual = best_residual};
     size_t too_many = find_equivalents(s, cause);
     find_points_beside(s, cause);
     memset(s->in_layer, 0, s->config->num_hidden_layers * sizeof *s->in_layer);
@@ -246,7 +264,8 @@ static int take_cause(sorting *s, bool *taken)
     if (too_many) { /* more names than a person can check are no name */
         cause->explained = cause->has_near = false;
         cause->second = NO_MODEL;
-        snprintf(cause->description, sizeof cause->description, "more than %d known mistakes fit this evidence, %s among them; dump more taps",
+        snprintf(cause->description, sizeof cause->description,
+                 "more than %d known mistakes fit this evidence, %s among them; dump more taps",
                  GEMMA4_MAX_EQUIVALENT, id_of(best));
     }
     *taken = true;
@@ -266,7 +285,9 @@ static int take_cause(sorting *s, bool *taken)
 
 const gemma4_counter_model *gemma4_cause_model(const gemma4_cause *cause)
 {
-    return !cause->explained ? NULL : cause->point ? &cause->point->model : gemma4_counter_model_at(cause->model);
+    return !cause->explained ? NULL
+           : cause->point    ? &cause->point->model
+                             : gemma4_counter_model_at(cause->model);
 }
 
 /* How many of the findings that are left the point explains, and how well. */
@@ -283,15 +304,21 @@ static size_t point_explains(const sorting *s, const gemma4_point *point, double
     return count;
 }
 
-/* How far-fetched a parameter is, beside others that fit as well: those that a config or a switch sets, those of weights, of inputs, of results. */
+/* How far-fetched a parameter is, beside others that fit as well: those that a config or a switch
+ * sets, those of weights, of inputs, of results. */
 static size_t rank_of(gemma4_parameter p)
 {
-    if (p == GEMMA4_PARAMETER_WEIGHT_FACTOR) /* of gate and up together: what they read may have it */
+    if (p == GEMMA4_PARAMETER_WEIGHT_FACTOR) /* of gate and up together: what they read may have
+                                                it */
         return 4;
-    return p >= GEMMA4_PARAMETER_ROPE_THETA || p <= GEMMA4_PARAMETER_NORM_WEIGHT_OF ? 0 : p <= GEMMA4_PARAMETER_WEIGHT_FACTORS ? 1 : p <= GEMMA4_PARAMETER_INPUT_ROUNDED ? 2 : 3;
+    return p >= GEMMA4_PARAMETER_ROPE_THETA || p <= GEMMA4_PARAMETER_NORM_WEIGHT_OF ? 0
+           : p <= GEMMA4_PARAMETER_WEIGHT_FACTORS                                   ? 1
+           : p <= GEMMA4_PARAMETER_INPUT_ROUNDED                                    ? 2
+                                                                                    : 3;
 }
 
-/* What a setting leaves free beyond its words: the digits of a number, the numbers of a list that was solved for, the ranks that are missing. */
+/* What a setting leaves free beyond its words: the digits of a number, the numbers of a list that
+ * was solved for, the ranks that are missing. */
 static size_t freedom_of_setting(const gemma4_setting *s, bool is_expression)
 {
     size_t ranks = 0;
@@ -305,9 +332,14 @@ static size_t freedom_of_setting(const gemma4_setting *s, bool is_expression)
         return ranks;
     case GEMMA4_PARAMETER_KV_HEAD_OF: return 1; /* K's or V's alone where that does */
     case GEMMA4_PARAMETER_WEIGHTS_ORDER:
-    case GEMMA4_PARAMETER_RESULT_ORDER: /* the same is plainer of heads, experts and halves than of lanes, and where no number is in it */
+    case GEMMA4_PARAMETER_RESULT_ORDER: /* the same is plainer of heads, experts and halves than of
+                                           lanes, and where no number is in it */
         return (s->unit != GEMMA4_GROUPS && s->unit != GEMMA4_HALVES) + (s->word == GEMMA4_ROLLED);
-    default: return gemma4_parameter_describe(s->parameter)->domain == GEMMA4_DOMAIN_REAL && !is_expression ? 10 * gemma4_digits_of(s->number) : 0;
+    default:
+        return gemma4_parameter_describe(s->parameter)->domain == GEMMA4_DOMAIN_REAL &&
+                       !is_expression
+                   ? 10 * gemma4_digits_of(s->number)
+                   : 0;
     }
 }
 
@@ -316,7 +348,8 @@ static size_t freedom_of(const gemma4_point *p)
 {
     size_t freedom = 1000 * p->count;
     for (size_t i = 0; i < p->count; i++)
-        freedom += rank_of(p->settings[i].parameter) + freedom_of_setting(&p->settings[i], p->expression[i][0] != '\0');
+        freedom += rank_of(p->settings[i].parameter) +
+                   freedom_of_setting(&p->settings[i], p->expression[i][0] != '\0');
     return freedom;
 }
 
@@ -350,7 +383,8 @@ static contender best_point(const sorting *s)
 }
 
 /* What a point says, with the steps of all findings that are left and that it explains. */
-static void say_with_places(const sorting *s, const gemma4_point *point, size_t layer, gemma4_tap seen, uint64_t *places, char *text, size_t size)
+static void say_with_places(const sorting *s, const gemma4_point *point, size_t layer,
+                            gemma4_tap seen, uint64_t *places, char *text, size_t size)
 {
     memset(places, 0, GEMMA4_POINT_SETTINGS * sizeof *places);
     for (size_t i = 0; i < s->count; i++) {
@@ -371,7 +405,8 @@ static gemma4_point *own_point(const sorting *s, const gemma4_point *point)
     return NULL;
 }
 
-/* An expression that is not the same in all findings is chance: head_dim is another number in full layers. */
+/* An expression that is not the same in all findings is chance: head_dim is another number in full
+ * layers. */
 static void drop_chance_expressions(const sorting *s, gemma4_point *point)
 {
     bool chance[GEMMA4_POINT_SETTINGS] = {false};
@@ -424,12 +459,15 @@ static void find_equivalent_points(const sorting *s, const contender *best, gemm
             bool listed = gemma4_points_agree(c.point, best->point);
             for (size_t n = 0; n < cause->equivalent_point_count; n++)
                 listed = listed || gemma4_points_agree(c.point, cause->equivalent_points[n]);
-            if (listed || c.point->count > best->point->count || !explains_all_of(s, c.point, best->point) || cause->equivalent_point_count == GEMMA4_MAX_EQUIVALENT_POINTS)
+            if (listed || c.point->count > best->point->count ||
+                !explains_all_of(s, c.point, best->point) ||
+                cause->equivalent_point_count == GEMMA4_MAX_EQUIVALENT_POINTS)
                 continue;
             uint64_t places[GEMMA4_POINT_SETTINGS];
             size_t n = cause->equivalent_point_count++;
             cause->equivalent_points[n] = c.point;
-            say_with_places(s, c.point, s->findings[i].layer, GEMMA4_TAP_COUNT, places, cause->equivalent_said[n], sizeof cause->equivalent_said[n]);
+            say_with_places(s, c.point, s->findings[i].layer, GEMMA4_TAP_COUNT, places,
+                            cause->equivalent_said[n], sizeof cause->equivalent_said[n]);
         }
 }
 
@@ -440,12 +478,16 @@ static void mark_point(sorting *s, const gemma4_finding *f, const gemma4_point_f
         s->in_layer[fit->only_layer] = true;
     else
         mark_layer(s, f);
-    for (size_t l = 0; fit->only_layer < 0 && !gemma4_tap_describe(f->tap)->per_layer && l < s->config->num_hidden_layers; l++)
-        if (fit->point->model.where & (s->config->layers[l].kind == GEMMA4_FULL ? GEMMA4_ON_FULL : GEMMA4_ON_SLIDING))
+    for (size_t l = 0; fit->only_layer < 0 && !gemma4_tap_describe(f->tap)->per_layer &&
+                       l < s->config->num_hidden_layers;
+         l++)
+        if (fit->point->model.where &
+            (s->config->layers[l].kind == GEMMA4_FULL ? GEMMA4_ON_FULL : GEMMA4_ON_SLIDING))
             s->in_layer[l] = true;
 }
 
-/* Does a point explain all that the best catalogued mistake does, and more? Then that fits by chance: a factor is one layer's scalar. */
+/* Does a point explain all that the best catalogued mistake does, and more? Then that fits by
+ * chance: a factor is one layer's scalar. */
 static bool point_explains_more(const sorting *s)
 {
     size_t most;
@@ -473,12 +515,18 @@ static int take_identified(sorting *s, bool *taken)
     gemma4_cause *cause = new_cause(s);
     if (!cause)
         return -1;
-    *cause = (gemma4_cause){.explained = true, .model = NO_MODEL, .second = NO_MODEL, .point = best.point, .tap = GEMMA4_TAP_COUNT, .taps = best.explains,
+    *cause = (gemma4_cause){.explained = true,
+                            .model = NO_MODEL,
+                            .second = NO_MODEL,
+                            .point = best.point,
+                            .tap = GEMMA4_TAP_COUNT,
+                            .taps = best.explains,
                             .residual = best.residual};
     find_equivalent_points(s, &best, cause);
     const gemma4_finding *first = first_of(s, best.point);
     drop_chance_expressions(s, own);
-    say_with_places(s, best.point, first->layer, first->tap, cause->places, cause->said, sizeof cause->said);
+    say_with_places(s, best.point, first->layer, first->tap, cause->places, cause->said,
+                    sizeof cause->said);
     memset(s->in_layer, 0, s->config->num_hidden_layers * sizeof *s->in_layer);
     for (size_t i = 0; i < s->count; i++) {
         const gemma4_finding *f = &s->findings[i];
@@ -504,7 +552,8 @@ static int take_identified(sorting *s, bool *taken)
 static bool belong_together(const gemma4_finding *a, const gemma4_finding *b)
 {
     bool of_dump = a->mistake.kind || b->mistake.kind;
-    return of_dump ? a->mistake.kind == b->mistake.kind && a->mistake.shift == b->mistake.shift : a->tap == b->tap;
+    return of_dump ? a->mistake.kind == b->mistake.kind && a->mistake.shift == b->mistake.shift
+                   : a->tap == b->tap;
 }
 
 /* What nothing explains: one entry a kind of tap. */
@@ -517,7 +566,11 @@ static int take_unexplained(sorting *s)
         gemma4_cause *cause = new_cause(s);
         if (!cause)
             return -1;
-        *cause = (gemma4_cause){.second = NO_MODEL, .tap = first->tap, .first_layer = first->layer, .has_near = first->has_near, .near = first->near};
+        *cause = (gemma4_cause){.second = NO_MODEL,
+                                .tap = first->tap,
+                                .first_layer = first->layer,
+                                .has_near = first->has_near,
+                                .near = first->near};
         cause->of_dump = first->mistake.kind != GEMMA4_DUMP_AS_DUE;
         snprintf(cause->description, sizeof cause->description, "%s", first->description);
         snprintf(cause->nearest, sizeof cause->nearest, "%s", first->nearest);
@@ -546,7 +599,8 @@ static bool is_named(const sorting *s, size_t model)
 {
     for (size_t i = 0; i < s->causes->count; i++) {
         const gemma4_cause *cause = &s->causes->list[i];
-        if (cause->explained && !cause->point && (same_id(cause->model, model) || lists(cause, model)))
+        if (cause->explained && !cause->point &&
+            (same_id(cause->model, model) || lists(cause, model)))
             return true;
     }
     return false;
@@ -556,32 +610,37 @@ static bool is_named(const sorting *s, size_t model)
 static bool is_named_at(const sorting *s, gemma4_tap tap)
 {
     for (size_t model = 0; model < s->models; model++)
-        if (s->filtered[model].tap == tap && gemma4_significant_filter(&s->filtered[model]) && is_named(s, model))
+        if (s->filtered[model].tap == tap && gemma4_significant_filter(&s->filtered[model]) &&
+            is_named(s, model))
             return true;
     return false;
 }
 
-/* The significant filters that enter at a tap belong to one cause, whose equivalents they are. NULL: it has been named. */
+/* The significant filters that enter at a tap belong to one cause, whose equivalents they are.
+ * NULL: it has been named. */
 static void deal_with(sorting *s, gemma4_tap tap, gemma4_cause *cause)
 {
     for (size_t model = 0; model < s->models; model++) {
-        if (s->dealt_with[model] || s->filtered[model].tap != tap || !gemma4_significant_filter(&s->filtered[model]))
+        if (s->dealt_with[model] || s->filtered[model].tap != tap ||
+            !gemma4_significant_filter(&s->filtered[model]))
             continue;
         s->dealt_with[model] = true;
-        if (cause && !same_id(model, cause->model) && !lists(cause, model) && cause->equivalent_count < GEMMA4_MAX_EQUIVALENT)
+        if (cause && !same_id(model, cause->model) && !lists(cause, model) &&
+            cause->equivalent_count < GEMMA4_MAX_EQUIVALENT)
             cause->equivalent[cause->equivalent_count++] = model;
     }
 }
 
-/* A mistake that no tap shows but all layers together do, or one layer by itself. Of those that enter at one tap the most significant
- * one is the cause, the others are equivalent to it. */
+/* A mistake that no tap shows but all layers together do, or one layer by itself. Of those that
+ * enter at one tap the most significant one is the cause, the others are equivalent to it. */
 static int take_below_bound(sorting *s, bool *taken)
 {
     const gemma4_filtered *best = NULL;
     *taken = false;
     for (size_t model = 0; model < s->models; model++) {
         const gemma4_filtered *state = &s->filtered[model];
-        const gemma4_filter *f = s->dealt_with[model] || is_named(s, model) ? NULL : gemma4_significant_filter(state);
+        const gemma4_filter *f =
+            s->dealt_with[model] || is_named(s, model) ? NULL : gemma4_significant_filter(state);
         if (f && (!best || significance(f) > significance(gemma4_significant_filter(best))))
             best = state;
     }
@@ -597,9 +656,14 @@ static int take_below_bound(sorting *s, bool *taken)
     gemma4_cause *cause = new_cause(s);
     if (!cause)
         return -1;
-    *cause = (gemma4_cause){.explained = true, .model = (size_t)(best - s->filtered), .second = NO_MODEL, .below_bound = true,
-                            .tap = everywhere ? best->tap : best->best_tap, .first_layer = everywhere ? best->first_layer : best->best_layer,
-                            .coefficient = gemma4_filter_coefficient(f), .residual = gemma4_filter_spread(f)};
+    *cause = (gemma4_cause){.explained = true,
+                            .model = (size_t)(best - s->filtered),
+                            .second = NO_MODEL,
+                            .below_bound = true,
+                            .tap = everywhere ? best->tap : best->best_tap,
+                            .first_layer = everywhere ? best->first_layer : best->best_layer,
+                            .coefficient = gemma4_filter_coefficient(f),
+                            .residual = gemma4_filter_spread(f)};
     if (!everywhere)
         snprintf(cause->layers, sizeof cause->layers, "%zu", best->best_layer);
     deal_with(s, best->tap, cause);
@@ -617,11 +681,13 @@ static size_t place_of(const sorting *s, const gemma4_cause *cause)
     return layer * GEMMA4_TAP_COUNT + cause->tap;
 }
 
-/* The same mistake, here by itself and there beside another one; or two that the evidence does not tell apart where either is seen. */
+/* The same mistake, here by itself and there beside another one; or two that the evidence does not
+ * tell apart where either is seen. */
 static bool are_one(const gemma4_cause *a, const gemma4_cause *b)
 {
     bool alone = a->second == NO_MODEL && b->second == NO_MODEL;
-    return a->explained && b->explained && !a->point && !b->point && a->below_bound == b->below_bound &&
+    return a->explained && b->explained && !a->point && !b->point &&
+           a->below_bound == b->below_bound &&
            (a->model == b->model || (alone && lists(a, b->model) && lists(b, a->model)));
 }
 
@@ -636,10 +702,13 @@ static void merge(sorting *s, gemma4_cause *a, const gemma4_cause *b)
     if (a->below_bound) /* of all layers, by the filter that says most */
         return;
     for (size_t l = 0; l < s->config->num_hidden_layers; l++)
-        s->in_layer[l] = gemma4_layer_is_listed(a->layers, l) || gemma4_layer_is_listed(b->layers, l);
+        s->in_layer[l] =
+            gemma4_layer_is_listed(a->layers, l) || gemma4_layer_is_listed(b->layers, l);
     list_layers(a->layers, sizeof a->layers, s->in_layer, s->config->num_hidden_layers);
     a->coefficient = ((double)a->taps * a->coefficient + (double)b->taps * b->coefficient) / taps;
-    a->residual = sqrt(((double)a->taps * a->residual * a->residual + (double)b->taps * b->residual * b->residual) / taps);
+    a->residual = sqrt(((double)a->taps * a->residual * a->residual +
+                        (double)b->taps * b->residual * b->residual) /
+                       taps);
     a->taps += b->taps;
     if (a->second == NO_MODEL)
         a->second = b->second;
@@ -661,15 +730,21 @@ static void merge_causes(sorting *s)
 
 /* ------------------------------------------------------------------------ all */
 
-int gemma4_find_causes(const gemma4_config *config, const gemma4_finding *findings, size_t count, const gemma4_filtered *filtered,
-                       gemma4_causes *causes, gemma4_error *error)
+int gemma4_find_causes(const gemma4_config *config, const gemma4_finding *findings, size_t count,
+                       const gemma4_filtered *filtered, gemma4_causes *causes, gemma4_error *error)
 {
-    sorting s = {.config = config, .findings = findings, .count = count, .filtered = filtered, .models = gemma4_counter_model_count(), .causes = causes,
+    sorting s = {.config = config,
+                 .findings = findings,
+                 .count = count,
+                 .filtered = filtered,
+                 .models = gemma4_counter_model_count(),
+                 .causes = causes,
                  .error = error};
     s.done = calloc(count + 1, sizeof *s.done);
     s.in_layer = calloc(config->num_hidden_layers + 1, sizeof *s.in_layer);
     s.dealt_with = calloc(s.models, sizeof *s.dealt_with);
-    int status = s.done && s.in_layer && s.dealt_with ? 0 : gemma4_fail(error, "diagnosis: out of memory");
+    int status =
+        s.done && s.in_layer && s.dealt_with ? 0 : gemma4_fail(error, "diagnosis: out of memory");
     bool taken = true;
     while (!status && taken)
         status = point_explains_more(&s) ? take_identified(&s, &taken) : take_cause(&s, &taken);

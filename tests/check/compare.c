@@ -41,7 +41,8 @@ void gemma4_comparison_free(gemma4_comparison *c)
     *c = (gemma4_comparison){0};
 }
 
-void gemma4_comparison_add(gemma4_comparison *c, size_t t, size_t first_index, const float *engine, const float *expected, size_t n)
+void gemma4_comparison_add(gemma4_comparison *c, size_t t, size_t first_index, const float *engine,
+                           const float *expected, size_t n)
 {
     c->seen[t] = true;
     for (size_t i = 0; i < n; i++) {
@@ -88,13 +89,16 @@ gemma4_metrics gemma4_comparison_metrics(const gemma4_comparison *c)
     m.position_rms = -1;
     for (size_t t = 0; t < c->positions; t++) {
         /* A position much smaller than the average one is judged in units of the average one. */
-        double error = c->seen[t] ? ratio(c->diff_t[t], fmax(c->expected_t[t], expected / (double)positions)) : -1;
+        double error =
+            c->seen[t] ? ratio(c->diff_t[t], fmax(c->expected_t[t], expected / (double)positions))
+                       : -1;
         if (!(error <= m.position_rms)) {
             m.position_rms = error;
             m.position = t;
         }
     }
-    m.cosine = expected > 0 && c->engine > 0 ? c->product / sqrt(expected) / sqrt(c->engine) : expected == c->engine;
+    m.cosine = expected > 0 && c->engine > 0 ? c->product / sqrt(expected) / sqrt(c->engine)
+                                             : expected == c->engine;
     m.norm_ratio = expected > 0 ? sqrt(c->engine / expected) : c->engine > 0 ? INFINITY : 1;
     return m;
 }

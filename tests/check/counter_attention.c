@@ -15,8 +15,9 @@ static bool is_right(const parameters *a)
 {
     bool numbers = a->scale == 1 && a->softcap == 0 && a->window_change == 0;
     bool kinds = a->grouping == GEMMA4_GROUP_NEIGHBOURS && a->cache == GEMMA4_CACHE_RIGHT;
-    bool flags = a->scale_inv_sqrt_d || a->scale_inv_sqrt_hidden || a->no_window || a->window_on_full || a->not_causal ||
-                 a->excludes_self || a->sink || a->bf16_probs_sum || a->f16_cache || a->v_head_rolled || a->context_zero;
+    bool flags = a->scale_inv_sqrt_d || a->scale_inv_sqrt_hidden || a->no_window ||
+                 a->window_on_full || a->not_causal || a->excludes_self || a->sink ||
+                 a->bf16_probs_sum || a->f16_cache || a->v_head_rolled || a->context_zero;
     return numbers && kinds && !flags;
 }
 
@@ -63,11 +64,13 @@ static size_t window_of(const counter *m, const parameters *a)
     return changed > 0 ? (size_t)changed : 0;
 }
 
-/* The keys that the mask leaves to query t: those of gemma4_visible_keys where it is the right one. */
+/* The keys that the mask leaves to query t: those of gemma4_visible_keys where it is the right
+ * one. */
 static gemma4_visible unmasked(const counter *m, const parameters *a, size_t t)
 {
     counter_chunk chunk = counter_chunk_of(m, t);
-    size_t window = window_of(m, a), query = a->cache == GEMMA4_CACHE_MASK_OFFSET_ZERO ? t - chunk.start : t;
+    size_t window = window_of(m, a),
+           query = a->cache == GEMMA4_CACHE_MASK_OFFSET_ZERO ? t - chunk.start : t;
     gemma4_visible keys = gemma4_visible_through(window, query);
     if (a->not_causal) /* as far ahead as back */
         keys.end = window > SIZE_MAX - query ? SIZE_MAX : query + window;
@@ -90,13 +93,15 @@ static bool seen_through(const gemma4_setting *mask, gemma4_visible keys, size_t
     }
 }
 
-bool gemma4_mask_leaves(const gemma4_config *c, size_t layer, const gemma4_setting *mask, size_t chunk_end, size_t t, size_t j)
+bool gemma4_mask_leaves(const gemma4_config *c, size_t layer, const gemma4_setting *mask,
+                        size_t chunk_end, size_t t, size_t j)
 {
     size_t window = gemma4_layer_window(c, layer);
     if (mask->parameter == GEMMA4_PARAMETER_WINDOW)
         window = isfinite(mask->number) ? (size_t)mask->number : SIZE_MAX;
     gemma4_visible keys = gemma4_visible_through(window, t);
-    bool seen = mask->parameter == GEMMA4_PARAMETER_WINDOW ? keys.first <= j && j < keys.end : seen_through(mask, keys, t, j);
+    bool seen = mask->parameter == GEMMA4_PARAMETER_WINDOW ? keys.first <= j && j < keys.end
+                                                           : seen_through(mask, keys, t, j);
     return seen && j < chunk_end;
 }
 
@@ -106,17 +111,21 @@ static bool visible(const counter *m, const parameters *a, size_t t, size_t j)
     gemma4_visible keys = unmasked(m, a, t);
     const gemma4_setting *mask = counter_setting(m, GEMMA4_PARAMETER_MASK);
     if (mask)
-        return j < counter_chunk_of(m, t).end && seen_through(mask, keys, t, j); /* later keys are not computed yet */
-    return keys.first <= j && j < keys.end && !(a->excludes_self && j == t) && cached(m, a->cache, t, j);
+        /* later keys are not computed yet */
+        return j < counter_chunk_of(m, t).end && seen_through(mask, keys, t, j);
+    return keys.first <= j && j < keys.end && !(a->excludes_self && j == t) &&
+           cached(m, a->cache, t, j);
 }
 
 /* ------------------------------------------------------- one query, one head */
 
 /* The KV head that query head h reads. */
-static size_t kv_head(const counter *m, gemma4_grouping grouping, size_t h, gemma4_parameter of_tensor)
+static size_t kv_head(const counter *m, gemma4_grouping grouping, size_t h,
+                      gemma4_parameter of_tensor)
 {
     size_t H = m->c->num_attention_heads, G = m->lc->num_key_value_heads;
-    const gemma4_setting *both = counter_setting(m, GEMMA4_PARAMETER_KV_HEAD_OF), *one = counter_setting(m, of_tensor);
+    const gemma4_setting *both = counter_setting(m, GEMMA4_PARAMETER_KV_HEAD_OF),
+                         *one = counter_setting(m, of_tensor);
     const gemma4_setting *map = one ? one : both;
     if (map && h < map->count)
         return (size_t)map->list[h] % G;
@@ -131,15 +140,18 @@ static size_t kv_head(const counter *m, gemma4_grouping grouping, size_t h, gemm
 /* Whether key j reads as 0 for query t. */
 static bool is_zero(const counter *m, const parameters *a, size_t t, size_t j)
 {
-    return a->cache == GEMMA4_CACHE_FIRST_CHUNK_ZERO && counter_chunk_of(m, t).start > 0 && j < counter_chunk_of(m, 0).end;
+    return a->cache == GEMMA4_CACHE_FIRST_CHUNK_ZERO && counter_chunk_of(m, t).start > 0 &&
+           j < counter_chunk_of(m, 0).end;
 }
 
 /* q . k, scaled and soft-capped as the parameters say: q and k are (D). */
 static real score_of(const counter *m, const parameters *a, const real *q, const real *k)
 {
     size_t D = m->lc->head_dim;
-    const gemma4_setting *other_scale = counter_setting(m, GEMMA4_PARAMETER_ATTN_SCALE), *cap = counter_setting(m, GEMMA4_PARAMETER_ATTN_SOFTCAP);
-    double score = 0, scale = other_scale ? other_scale->number : a->scale, softcap = cap ? cap->number : a->softcap;
+    const gemma4_setting *other_scale = counter_setting(m, GEMMA4_PARAMETER_ATTN_SCALE),
+                         *cap = counter_setting(m, GEMMA4_PARAMETER_ATTN_SOFTCAP);
+    double score = 0, scale = other_scale ? other_scale->number : a->scale,
+           softcap = cap ? cap->number : a->softcap;
     for (size_t i = 0; i < D; i++)
         score += (double)q[i] * (a->f16_cache ? counter_f16((double)k[i]) : (double)k[i]);
     if (a->scale_inv_sqrt_d)
@@ -151,9 +163,11 @@ static real score_of(const counter *m, const parameters *a, const real *q, const
 }
 
 /* row is (T): the score of every visible key, 0 elsewhere. */
-static void score_row(const counter *m, const parameters *a, const real *q, const real *k, size_t t, size_t h, real *row)
+static void score_row(const counter *m, const parameters *a, const real *q, const real *k, size_t t,
+                      size_t h, real *row)
 {
-    size_t H = m->c->num_attention_heads, G = m->lc->num_key_value_heads, D = m->lc->head_dim, g = kv_head(m, a->grouping, h, GEMMA4_PARAMETER_K_HEAD_OF);
+    size_t H = m->c->num_attention_heads, G = m->lc->num_key_value_heads, D = m->lc->head_dim,
+           g = kv_head(m, a->grouping, h, GEMMA4_PARAMETER_K_HEAD_OF);
     for (size_t j = 0; j < m->T; j++) {
         bool read = visible(m, a, t, j) && !is_zero(m, a, t, j);
         row[j] = read ? score_of(m, a, q + (t * H + h) * D, k + (j * G + g) * D) : 0;
@@ -167,7 +181,8 @@ static void softmax(real *x, size_t n, const parameters *a)
     for (size_t i = 0; i < n; i++)
         largest = fmax(largest, (double)x[i]);
     for (size_t i = 0; i < n; i++)
-        sum = a->bf16_probs_sum ? counter_bf16(sum + exp((double)x[i] - largest)) : sum + exp((double)x[i] - largest);
+        sum = a->bf16_probs_sum ? counter_bf16(sum + exp((double)x[i] - largest))
+                                : sum + exp((double)x[i] - largest);
     if (a->sink)
         sum += exp(-largest);
     for (size_t i = 0; i < n; i++)
@@ -187,17 +202,19 @@ static void prob_row(const counter *m, const parameters *a, size_t t, real *row)
 }
 
 /* context is (D): the sum over keys of probability times value; sums is scratch for D doubles. */
-static void context_row(const counter *m, const parameters *a, const real *v, size_t t, size_t h, const real *probs, double *sums,
-                        real *context)
+static void context_row(const counter *m, const parameters *a, const real *v, size_t t, size_t h,
+                        const real *probs, double *sums, real *context)
 {
     size_t G = m->lc->num_key_value_heads, D = m->lc->head_dim;
-    size_t g = (kv_head(m, a->grouping, h, GEMMA4_PARAMETER_V_HEAD_OF) + (a->v_head_rolled ? 1 : 0)) % G;
+    size_t g =
+        (kv_head(m, a->grouping, h, GEMMA4_PARAMETER_V_HEAD_OF) + (a->v_head_rolled ? 1 : 0)) % G;
     memset(sums, 0, D * sizeof *sums);
     for (size_t j = 0; j < m->T; j++) {
         bool read = (visible(m, a, t, j) || probs[j] != 0) && !is_zero(m, a, t, j);
         const real *v_j = v + (j * G + g) * D;
         for (size_t i = 0; read && i < D; i++)
-            sums[i] += (double)probs[j] * (a->f16_cache ? counter_f16((double)v_j[i]) : (double)v_j[i]);
+            sums[i] +=
+                (double)probs[j] * (a->f16_cache ? counter_f16((double)v_j[i]) : (double)v_j[i]);
     }
     for (size_t i = 0; i < D; i++)
         context[i] = a->context_zero ? 0 : (real)sums[i];
@@ -205,9 +222,10 @@ static void context_row(const counter *m, const parameters *a, const real *v, si
 
 /* ------------------------------------------------------------------- steps */
 
-/* What attention reads. Scores and probabilities that the step holds are used where the parameters are the right ones. */
+/* What attention reads. Scores and probabilities that the step holds are used where the parameters
+ * are the right ones. */
 typedef struct inputs {
-    const real *q, *k, *v; /* (T, H, D), (T, G, D), (T, G, D); NULL where not needed */
+    const real *q, *k, *v;      /* (T, H, D), (T, G, D), (T, G, D); NULL where not needed */
     const real *scores, *probs; /* (T, H, T) or NULL */
 } inputs;
 
@@ -217,7 +235,9 @@ static int find_inputs(const counter *m, inputs *in)
     memset(in, 0, sizeof *in);
     if (right && !changed && m->tap > GEMMA4_TAP_ATTN_SCORES)
         in->scores = m->step->values[GEMMA4_TAP_ATTN_SCORES];
-    bool masked = counter_setting(m, GEMMA4_PARAMETER_MASK) || counter_setting(m, GEMMA4_PARAMETER_WINDOW); /* what is held has the right keys only */
+    /* what is held has the right keys only */
+    bool masked =
+        counter_setting(m, GEMMA4_PARAMETER_MASK) || counter_setting(m, GEMMA4_PARAMETER_WINDOW);
     if (right && !masked && m->tap > GEMMA4_TAP_ATTN_PROBS)
         in->probs = m->step->values[GEMMA4_TAP_ATTN_PROBS];
     bool context = m->tap == GEMMA4_TAP_ATTN_CONTEXT, from_q = !in->scores && !in->probs;
@@ -228,7 +248,8 @@ static int find_inputs(const counter *m, inputs *in)
 }
 
 /* The tap's row of one query and one head; keys is scratch for T reals. */
-static void attention_row(const counter *m, const parameters *a, const inputs *in, size_t t, size_t h, real *keys, double *sums, real *out)
+static void attention_row(const counter *m, const parameters *a, const inputs *in, size_t t,
+                          size_t h, real *keys, double *sums, real *out)
 {
     size_t T = m->T, H = m->c->num_attention_heads, D = m->lc->head_dim, row = t * H + h;
     const real *given = in->probs ? in->probs : in->scores;

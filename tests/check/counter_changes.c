@@ -1,5 +1,5 @@
-/* Counter-models: changes that any step may have, whatever it computes: its weights, its inputs or its result in another order, of another
- * type, from elsewhere. */
+/* Counter-models: changes that any step may have, whatever it computes: its weights, its inputs or
+ * its result in another order, of another type, from elsewhere. */
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
@@ -40,10 +40,12 @@ static size_t block_read(const gemma4_setting *s, size_t count, size_t block)
     long long shifted = (long long)block + (long long)s->number;
     switch ((gemma4_order)s->word) {
     case GEMMA4_REVERSED: return count - 1 - block;
-    case GEMMA4_ROLLED: return (size_t)(((shifted % (long long)count) + (long long)count) % (long long)count);
+    case GEMMA4_ROLLED:
+        return (size_t)(((shifted % (long long)count) + (long long)count) % (long long)count);
     case GEMMA4_EXCHANGED: return (block ^ 1) < count ? block ^ 1 : block;
     case GEMMA4_WOVEN: return count % 2 ? block : block % 2 * (count / 2) + block / 2;
-    case GEMMA4_UNWOVEN: return count % 2 ? block : block < count / 2 ? 2 * block : 2 * (block - count / 2) + 1;
+    case GEMMA4_UNWOVEN:
+        return count % 2 ? block : block < count / 2 ? 2 * block : 2 * (block - count / 2) + 1;
     case GEMMA4_REPEATED: return 0;
     case GEMMA4_PERMUTED:
         for (size_t i = 0; i + 1 < s->count; i += 2)
@@ -79,7 +81,8 @@ static bool is_left_out(const gemma4_setting *s, gemma4_axis axis, size_t i)
 /* x in the type; largest: of the row's absolute values, which the integers are scaled by. */
 static double in_type(double x, gemma4_number_type type, double largest)
 {
-    float step = (float)largest / (type == GEMMA4_TYPE_INT8 ? 127 : 7); /* engines divide in float32, which decides ties */
+    /* engines divide in float32, which decides ties */
+    float step = (float)largest / (type == GEMMA4_TYPE_INT8 ? 127 : 7);
     float cut;
     uint32_t bits;
     switch (type) {
@@ -128,8 +131,11 @@ static void change_row(const gemma4_setting *s, gemma4_axis axis, const real *x,
             y[i] = (real)((double)x[i] * s->number);
         return;
     case GEMMA4_PARAMETER_RESULT_FACTORS:
-        for (size_t i = 0; i < width; i++) /* of a layer of the other kind there may be more factors than values */
-            y[i] = (real)((double)x[i] * (s->count && width % s->count == 0 ? s->list[i / (width / s->count)] : 1));
+        for (size_t i = 0; i < width; i++) /* of a layer of the other kind there may be more factors
+                                              than values */
+            y[i] =
+                (real)((double)x[i] *
+                       (s->count && width % s->count == 0 ? s->list[i / (width / s->count)] : 1));
         return;
     case GEMMA4_PARAMETER_RESULT_CLAMPED:
         for (size_t i = 0; i < width; i++)
@@ -139,18 +145,20 @@ static void change_row(const gemma4_setting *s, gemma4_axis axis, const real *x,
         for (size_t i = 0; i < width; i++)
             y[i] = is_left_out(s, axis, i) ? 0 : x[i];
         return;
-    default:
-        memcpy(y, x, width * sizeof *y);
+    default: memcpy(y, x, width * sizeof *y);
     }
 }
 
 /* A new tensor, to be freed. */
-static real *changed_values(const counter *m, const gemma4_setting *s, gemma4_tap tap, const real *x)
+static real *changed_values(const counter *m, const gemma4_setting *s, gemma4_tap tap,
+                            const real *x)
 {
     gemma4_axis axis = gemma4_axis_of_values(m->c, tap, m->step->layer, m->T);
     real *y = counter_memory(m, m->T, axis.values, sizeof *y);
     for (size_t t = 0; y && t < m->T; t++) {
-        long long from = (long long)t + (s->parameter == GEMMA4_PARAMETER_INPUT_POSITIONS ? (long long)s->number : 0);
+        long long from =
+            (long long)t +
+            (s->parameter == GEMMA4_PARAMETER_INPUT_POSITIONS ? (long long)s->number : 0);
         size_t row = from < 0 ? 0 : from >= (long long)m->T ? m->T - 1 : (size_t)from;
         change_row(s, axis, x + row * axis.values, y + t * axis.values);
     }
@@ -201,17 +209,20 @@ const gemma4_weight *gemma4_weight_field(const gemma4_layer_weights *layer, size
     return (const gemma4_weight *)((const char *)layer + offset);
 }
 
-gemma4_axis gemma4_axis_of_weight(const gemma4_config *c, size_t layer, size_t offset, const gemma4_weight *w, bool columns)
+gemma4_axis gemma4_axis_of_weight(const gemma4_config *c, size_t layer, size_t offset,
+                                  const gemma4_weight *w, bool columns)
 {
     const gemma4_layer_config *lc = &c->layers[layer];
     size_t groups = 1;
     if (!columns && offset == offsetof(gemma4_layer_weights, q_proj))
         groups = c->num_attention_heads;
-    else if (!columns && (offset == offsetof(gemma4_layer_weights, k_proj) || offset == offsetof(gemma4_layer_weights, v_proj)))
+    else if (!columns && (offset == offsetof(gemma4_layer_weights, k_proj) ||
+                          offset == offsetof(gemma4_layer_weights, v_proj)))
         groups = lc->num_key_value_heads;
     else if (columns && offset == offsetof(gemma4_layer_weights, o_proj))
         groups = c->num_attention_heads;
-    else if (!columns && (offset == offsetof(gemma4_layer_weights, experts_gate_up_proj) || offset == offsetof(gemma4_layer_weights, experts_down_proj)))
+    else if (!columns && (offset == offsetof(gemma4_layer_weights, experts_gate_up_proj) ||
+                          offset == offsetof(gemma4_layer_weights, experts_down_proj)))
         groups = c->num_experts;
     else if (columns && offset == offsetof(gemma4_layer_weights, router_per_expert_scale))
         groups = c->num_experts;
@@ -229,14 +240,17 @@ static double in_form(double w, gemma4_weight_form form)
     }
 }
 
-/* The weight that is read in the place of the step's own; its own where there is none of the same shape. */
-static gemma4_weight source_of(const counter *m, const gemma4_setting *s, size_t offset, const gemma4_weight *own)
+/* The weight that is read in the place of the step's own; its own where there is none of the same
+ * shape. */
+static gemma4_weight source_of(const counter *m, const gemma4_setting *s, size_t offset,
+                               const gemma4_weight *own)
 {
     const gemma4_layer_weights *layers = m->step->model->layers;
     long long layer = (long long)m->step->layer;
     if (s->parameter == GEMMA4_PARAMETER_WEIGHT_LAYER)
         layer = s->absolute ? (long long)s->number : layer + (long long)s->number;
-    else if (s->parameter == GEMMA4_PARAMETER_WEIGHT_TENSOR || s->parameter == GEMMA4_PARAMETER_NORM_WEIGHT_OF)
+    else if (s->parameter == GEMMA4_PARAMETER_WEIGHT_TENSOR ||
+             s->parameter == GEMMA4_PARAMETER_NORM_WEIGHT_OF)
         offset = s->weight;
     if (offset == SIZE_MAX || layer < 0 || layer >= (long long)m->c->num_hidden_layers)
         return *own;
@@ -261,21 +275,25 @@ static void transposed_row(float *out, const gemma4_weight *w, size_t groups, si
         out[i] = gemma4_weight_at(w, block * rows * w->cols + i * rows + row % rows);
 }
 
-/* Of an expert that the dump never shows, the factor is not known (NaN), and makes no difference there. */
+/* Of an expert that the dump never shows, the factor is not known (NaN), and makes no difference
+ * there. */
 static double known_factor(double factor)
 {
     return isnan(factor) ? 1 : factor;
 }
 
-/* Row `row` of the weight as it is read; matrices: how many lie in it, one an expert; from: where each column is read from, NULL for its own; scratch holds a row. */
-static void changed_row(const gemma4_setting *s, const gemma4_weight *w, gemma4_axis axis, size_t matrices, size_t row, const size_t *from, float *scratch, float *out)
+/* Row `row` of the weight as it is read; matrices: how many lie in it, one an expert; from: where
+ * each column is read from, NULL for its own; scratch holds a row. */
+static void changed_row(const gemma4_setting *s, const gemma4_weight *w, gemma4_axis axis,
+                        size_t matrices, size_t row, const size_t *from, float *scratch, float *out)
 {
     bool ordered = s->parameter == GEMMA4_PARAMETER_WEIGHTS_ORDER;
     if (ordered && s->word == GEMMA4_TRANSPOSED) {
         transposed_row(out, w, matrices, row);
         return;
     }
-    gemma4_weight_row(from ? scratch : out, w, ordered && !s->columns ? gemma4_order_read(s, axis, row) : row);
+    gemma4_weight_row(from ? scratch : out, w,
+                      ordered && !s->columns ? gemma4_order_read(s, axis, row) : row);
     for (size_t i = 0; from && i < w->cols; i++)
         out[i] = scratch[from[i]];
     for (size_t i = 0; s->parameter == GEMMA4_PARAMETER_WEIGHT_ZERO && i < w->cols; i++)
@@ -284,7 +302,9 @@ static void changed_row(const gemma4_setting *s, const gemma4_weight *w, gemma4_
     for (size_t i = 0; s->parameter == GEMMA4_PARAMETER_WEIGHT_FORM && i < w->cols; i++)
         out[i] = (float)in_form((double)out[i], (gemma4_weight_form)s->word);
     for (size_t i = 0; s->parameter == GEMMA4_PARAMETER_WEIGHT_FACTORS && i < w->cols; i++)
-        out[i] = (float)((double)out[i] * known_factor(s->list[w->rows == 1 ? i * s->count / w->cols : row / (w->rows / s->count)]));
+        out[i] = (float)((double)out[i] *
+                         known_factor(s->list[w->rows == 1 ? i * s->count / w->cols
+                                                           : row / (w->rows / s->count)]));
     for (size_t i = 0; s->parameter == GEMMA4_PARAMETER_WEIGHT_FACTOR && i < w->cols; i++)
         out[i] = (float)((double)out[i] * s->number);
     if (s->parameter != GEMMA4_PARAMETER_WEIGHT_ROUNDED)
@@ -299,16 +319,19 @@ static void changed_row(const gemma4_setting *s, const gemma4_weight *w, gemma4_
 /* The weight is read as it lies elsewhere; nothing is copied. */
 static bool is_elsewhere(const gemma4_setting *s)
 {
-    return s->parameter == GEMMA4_PARAMETER_WEIGHT_LAYER || s->parameter == GEMMA4_PARAMETER_WEIGHT_TENSOR ||
+    return s->parameter == GEMMA4_PARAMETER_WEIGHT_LAYER ||
+           s->parameter == GEMMA4_PARAMETER_WEIGHT_TENSOR ||
            (s->parameter == GEMMA4_PARAMETER_NORM_WEIGHT_OF && s->weight != SIZE_MAX);
 }
 
 /* *w becomes what the step reads; *data is its memory, to be freed. */
-static int change_weight(const counter *m, const gemma4_setting *s, size_t offset, gemma4_weight *w, float **data)
+static int change_weight(const counter *m, const gemma4_setting *s, size_t offset, gemma4_weight *w,
+                         float **data)
 {
     const gemma4_weight source = source_of(m, s, offset, w);
     gemma4_axis axis = gemma4_axis_of_weight(m->c, m->step->layer, offset, w, s->columns);
-    bool ones = s->parameter == GEMMA4_PARAMETER_NORM_WEIGHT_OF, by_column = s->parameter == GEMMA4_PARAMETER_WEIGHTS_ORDER && s->columns;
+    bool ones = s->parameter == GEMMA4_PARAMETER_NORM_WEIGHT_OF,
+         by_column = s->parameter == GEMMA4_PARAMETER_WEIGHTS_ORDER && s->columns;
     if (is_elsewhere(s)) {
         *w = source;
         return 0;
@@ -330,7 +353,8 @@ static int change_weight(const counter *m, const gemma4_setting *s, size_t offse
         for (size_t i = 0; ones && i < w->cols; i++)
             out[i] = 1;
         if (!ones)
-            changed_row(s, &source, axis, w->rows / per_expert, row, by_column ? from : NULL, scratch, out);
+            changed_row(s, &source, axis, w->rows / per_expert, row, by_column ? from : NULL,
+                        scratch, out);
     }
     free(from);
     free(scratch);
@@ -344,7 +368,8 @@ static int change_weight(const counter *m, const gemma4_setting *s, size_t offse
 
 static bool changes_weight(gemma4_parameter p)
 {
-    return p == GEMMA4_PARAMETER_NORM_WEIGHT_OF || (p >= GEMMA4_PARAMETER_WEIGHT_FORM && p <= GEMMA4_PARAMETER_WEIGHT_FACTORS);
+    return p == GEMMA4_PARAMETER_NORM_WEIGHT_OF ||
+           (p >= GEMMA4_PARAMETER_WEIGHT_FORM && p <= GEMMA4_PARAMETER_WEIGHT_FACTORS);
 }
 
 static bool changes_input(gemma4_parameter p)
@@ -368,30 +393,37 @@ bool counter_has_changes(const counter *m)
 const gemma4_setting *counter_setting(const counter *m, gemma4_parameter parameter)
 {
     for (size_t i = 0; i < m->p->setting_count; i++)
-        if (m->p->settings[i]->parameter == parameter && m->p->settings[i]->steps & GEMMA4_STEP(m->tap))
+        if (m->p->settings[i]->parameter == parameter &&
+            m->p->settings[i]->steps & GEMMA4_STEP(m->tap))
             return m->p->settings[i];
     return NULL;
 }
 
-static int change_one_weight(const counter *m, const gemma4_setting *s, gemma4_model *model, gemma4_layer_weights *weights, float **data)
+static int change_one_weight(const counter *m, const gemma4_setting *s, gemma4_model *model,
+                             gemma4_layer_weights *weights, float **data)
 {
     size_t offset = gemma4_step_weight(m->tap);
-    gemma4_weight *w = offset != SIZE_MAX                                                ? (gemma4_weight *)((char *)weights + offset)
-                       : m->tap == GEMMA4_TAP_FINAL_NORM                                 ? &model->norm
-                       : m->tap == GEMMA4_TAP_EMBED || m->tap == GEMMA4_TAP_LOGITS_RAW ? &model->embed_tokens
-                                                                                         : NULL;
-    if (!w || !w->data || (offset == SIZE_MAX && s->parameter != GEMMA4_PARAMETER_WEIGHT_FORM && s->parameter != GEMMA4_PARAMETER_WEIGHT_ROUNDED &&
-                           s->parameter != GEMMA4_PARAMETER_NORM_WEIGHT_OF))
+    gemma4_weight *w = offset != SIZE_MAX ? (gemma4_weight *)((char *)weights + offset)
+                       : m->tap == GEMMA4_TAP_FINAL_NORM ? &model->norm
+                       : m->tap == GEMMA4_TAP_EMBED || m->tap == GEMMA4_TAP_LOGITS_RAW
+                           ? &model->embed_tokens
+                           : NULL;
+    if (!w || !w->data ||
+        (offset == SIZE_MAX && s->parameter != GEMMA4_PARAMETER_WEIGHT_FORM &&
+         s->parameter != GEMMA4_PARAMETER_WEIGHT_ROUNDED &&
+         s->parameter != GEMMA4_PARAMETER_NORM_WEIGHT_OF))
         return 0;
     return change_weight(m, s, offset, w, data);
 }
 
-static int change_one_input(const counter *m, const gemma4_setting *s, gemma4_step *step, real **made)
+static int change_one_input(const counter *m, const gemma4_setting *s, gemma4_step *step,
+                            real **made)
 {
     gemma4_tap read = s->parameter == GEMMA4_PARAMETER_STEP_INPUT ? s->tensor : s->input;
     const real *x = step->values[read];
     if (!x)
-        return gemma4_fail(m->error, "%s: cannot read %s", gemma4_tap_describe(m->tap)->name, gemma4_tap_describe(read)->name);
+        return gemma4_fail(m->error, "%s: cannot read %s", gemma4_tap_describe(m->tap)->name,
+                           gemma4_tap_describe(read)->name);
     if (s->parameter != GEMMA4_PARAMETER_STEP_INPUT && !(*made = changed_values(m, s, read, x)))
         return -1;
     step->values[s->input] = *made ? *made : x;

@@ -32,8 +32,10 @@ double gemma4_function_at(const gemma4_setting *function, double x)
     case GEMMA4_FUNCTION_MISH: return x * tanh(x > 30 ? x : log1p(exp(x)));
     case GEMMA4_FUNCTION_LEAKY_RELU: return x > 0 ? x : function->number * x;
     case GEMMA4_FUNCTION_SIGMOID_GELU: return x / (1 + exp(-function->number * x));
-    case GEMMA4_FUNCTION_GELU_CUBIC: return 0.5 * x * (1 + tanh(0.79788456080286535588 * (x + function->number * x * x * x)));
-    case GEMMA4_FUNCTION_CLAMPED: return fmax(-function->number, fmin(function->number, gemma4_gelu_tanh(x)));
+    case GEMMA4_FUNCTION_GELU_CUBIC:
+        return 0.5 * x * (1 + tanh(0.79788456080286535588 * (x + function->number * x * x * x)));
+    case GEMMA4_FUNCTION_CLAMPED:
+        return fmax(-function->number, fmin(function->number, gemma4_gelu_tanh(x)));
     default: return gemma4_gelu_tanh(fmax(-function->number, fmin(function->number, x)));
     }
 }
@@ -41,7 +43,8 @@ double gemma4_function_at(const gemma4_setting *function, double x)
 /* The activation of gate, times up. */
 static real activated(const counter *m, gemma4_activation_function act, real gate, real up)
 {
-    const gemma4_setting *other = counter_setting(m, GEMMA4_PARAMETER_ACTIVATION), *operands = counter_setting(m, GEMMA4_PARAMETER_GATE_AND_UP);
+    const gemma4_setting *other = counter_setting(m, GEMMA4_PARAMETER_ACTIVATION),
+                         *operands = counter_setting(m, GEMMA4_PARAMETER_GATE_AND_UP);
     double x = (double)gate, y = (double)up;
     if (operands && operands->word == GEMMA4_UP_PLUS_ONE)
         y += 1;
@@ -66,7 +69,8 @@ static const real *earlier(const counter *m, gemma4_tap tap)
 {
     if (tap < m->tap)
         return counter_value(m, tap);
-    gemma4_fail(m->error, "%s: cannot read %s, which comes later", gemma4_tap_describe(m->tap)->name, gemma4_tap_describe(tap)->name);
+    gemma4_fail(m->error, "%s: cannot read %s, which comes later",
+                gemma4_tap_describe(m->tap)->name, gemma4_tap_describe(tap)->name);
     return NULL;
 }
 
@@ -74,16 +78,22 @@ static const real *earlier(const counter *m, gemma4_tap tap)
 static int branch_norm(const counter *m, gemma4_branch_input input, gemma4_norm norm, real *out)
 {
     static const gemma4_tap taps[] = {
-        [GEMMA4_FROM_RESIDUAL] = GEMMA4_TAP_ATTN_RESIDUAL, [GEMMA4_FROM_MLP_NORM] = GEMMA4_TAP_MLP_NORM,
-        [GEMMA4_FROM_MOE_NORM] = GEMMA4_TAP_ATTN_RESIDUAL, [GEMMA4_FROM_MLP_OUT] = GEMMA4_TAP_MLP_OUT,
-        [GEMMA4_FROM_MLP_POST_NORM] = GEMMA4_TAP_MLP_POST_NORM, [GEMMA4_FROM_LAYER_INPUT] = GEMMA4_TAP_LAYER_INPUT,
+        [GEMMA4_FROM_RESIDUAL] = GEMMA4_TAP_ATTN_RESIDUAL,
+        [GEMMA4_FROM_MLP_NORM] = GEMMA4_TAP_MLP_NORM,
+        [GEMMA4_FROM_MOE_NORM] = GEMMA4_TAP_ATTN_RESIDUAL,
+        [GEMMA4_FROM_MLP_OUT] = GEMMA4_TAP_MLP_OUT,
+        [GEMMA4_FROM_MLP_POST_NORM] = GEMMA4_TAP_MLP_POST_NORM,
+        [GEMMA4_FROM_LAYER_INPUT] = GEMMA4_TAP_LAYER_INPUT,
     };
     const real *x = earlier(m, taps[input]);
     if (!x)
         return -1;
     if (input != GEMMA4_FROM_MOE_NORM)
         return counter_norm(m, norm, x, 1, m->d, out);
-    return counter_norm(m, GEMMA4_NORM_PRE_FFN_2, x, 1, m->d, out) || counter_norm(m, norm, out, 1, m->d, out) ? -1 : 0;
+    return counter_norm(m, GEMMA4_NORM_PRE_FFN_2, x, 1, m->d, out) ||
+                   counter_norm(m, norm, out, 1, m->d, out)
+               ? -1
+               : 0;
 }
 
 /* --------------------------------------------------------------- dense MLP */
@@ -105,7 +115,8 @@ static int mlp_act(const counter *m, real *out)
 /* mlp.norm and mlp.act. */
 int counter_mlp(const counter *m, real *out)
 {
-    return m->tap == GEMMA4_TAP_MLP_NORM ? branch_norm(m, m->p->mlp.input, GEMMA4_NORM_PRE_FFN, out) : mlp_act(m, out);
+    return m->tap == GEMMA4_TAP_MLP_NORM ? branch_norm(m, m->p->mlp.input, GEMMA4_NORM_PRE_FFN, out)
+                                         : mlp_act(m, out);
 }
 
 /* ------------------------------------------------------------------ router */
@@ -115,11 +126,15 @@ static int router_norm(const counter *m, real *out)
 {
     const gemma4_router_parameters *p = &m->p->router;
     double root = sqrt((double)m->d);
-    double divisor = p->no_root ? 1 : p->root_twice ? root * root : p->root_bf16 ? 1 / counter_bf16(1 / root) : root;
+    double divisor = p->no_root      ? 1
+                     : p->root_twice ? root * root
+                     : p->root_bf16  ? 1 / counter_bf16(1 / root)
+                                     : root;
     if (branch_norm(m, p->input, GEMMA4_NORM_ROUTER, out))
         return -1;
     for (size_t i = 0; i < m->T * m->d; i++) {
-        double scale = p->no_scale_tensor ? 1 : (double)gemma4_weight_at(&m->w->router_scale, i % m->d);
+        double scale =
+            p->no_scale_tensor ? 1 : (double)gemma4_weight_at(&m->w->router_scale, i % m->d);
         out[i] = (real)((double)out[i] * scale / divisor);
     }
     return 0;
@@ -182,15 +197,20 @@ static void choose_by(const counter *m, const gemma4_setting *other, const real 
         return;
     gemma4_softmax(row, row, E);
     for (size_t e = 0; e < E; e++)
-        row[e] = (real)((double)row[e] * (double)gemma4_weight_at(&m->w->router_per_expert_scale, e));
+        row[e] =
+            (real)((double)row[e] * (double)gemma4_weight_at(&m->w->router_per_expert_scale, e));
 }
 
 /* One position's choice: ids is (K), more is scratch for K + 1. */
-static void choose(const counter *m, const gemma4_setting *other, const real *row, int32_t *more, int32_t *ids)
+static void choose(const counter *m, const gemma4_setting *other, const real *row, int32_t *more,
+                   int32_t *ids)
 {
-    size_t E = m->c->num_experts, K = m->c->top_k_experts, groups = other && other->word == GEMMA4_CHOICE_GROUPS ? (size_t)other->number : 1;
+    size_t E = m->c->num_experts, K = m->c->top_k_experts,
+           groups = other && other->word == GEMMA4_CHOICE_GROUPS ? (size_t)other->number : 1;
     size_t skipped = other && other->word == GEMMA4_CHOICE_SKIPPED ? (size_t)other->number : K;
-    long long shift = other && other->word == GEMMA4_CHOICE_SHIFTED ? (long long)other->number : m->p->router.ids_shifted ? 1 : 0;
+    long long shift = other && other->word == GEMMA4_CHOICE_SHIFTED ? (long long)other->number
+                      : m->p->router.ids_shifted                    ? 1
+                                                                    : 0;
     if (groups > 1 && K % groups == 0 && E % groups == 0) {
         top_k_of_groups(ids, K, row, E, groups);
     } else {
@@ -199,7 +219,8 @@ static void choose(const counter *m, const gemma4_setting *other, const real *ro
             ids[r] = more[r >= skipped && K + 1 < E ? r + 1 : r];
     }
     for (size_t r = 0; r < K; r++)
-        ids[r] = (int32_t)((((long long)ids[r] + shift) % (long long)E + (long long)E) % (long long)E);
+        ids[r] =
+            (int32_t)((((long long)ids[r] + shift) % (long long)E + (long long)E) % (long long)E);
 }
 
 /* router.topk_ids: the K experts with the largest logits, largest first. */
@@ -225,12 +246,14 @@ static const int32_t *chosen(const counter *m)
 {
     const int32_t *ids = m->step->topk_ids;
     if (!ids) {
-        gemma4_fail(m->error, "%s: cannot be computed without router.topk_ids", gemma4_tap_describe(m->tap)->name);
+        gemma4_fail(m->error, "%s: cannot be computed without router.topk_ids",
+                    gemma4_tap_describe(m->tap)->name);
         return NULL;
     }
     for (size_t i = 0; i < m->T * m->c->top_k_experts; i++)
         if (ids[i] < 0 || (size_t)ids[i] >= m->c->num_experts) {
-            gemma4_fail(m->error, "router.topk_ids: expected experts below %zu, found %d", m->c->num_experts, ids[i]);
+            gemma4_fail(m->error, "router.topk_ids: expected experts below %zu, found %d",
+                        m->c->num_experts, ids[i]);
             return NULL;
         }
     return ids;
@@ -245,29 +268,37 @@ static double expert_scale(const counter *m, size_t expert)
 static bool is_scaled_first(const counter *m)
 {
     const gemma4_setting *other = counter_setting(m, GEMMA4_PARAMETER_ROUTER_WEIGHTS);
-    return m->p->router.expert_scale_before_normalising || (other && other->word == GEMMA4_WEIGHTS_SCALED_FIRST);
+    return m->p->router.expert_scale_before_normalising ||
+           (other && other->word == GEMMA4_WEIGHTS_SCALED_FIRST);
 }
 
-/* A chosen expert's probability, as the normalisation reads it: it came with the choice, before ids were shifted. */
+/* A chosen expert's probability, as the normalisation reads it: it came with the choice, before ids
+ * were shifted. */
 static double chosen_prob(const counter *m, const real *probs, int32_t id)
 {
     const gemma4_setting *choice = counter_setting(m, GEMMA4_PARAMETER_CHOICE);
     long long E = (long long)m->c->num_experts;
-    long long shift = m->p->router.ids_shifted ? 1 : choice && choice->word == GEMMA4_CHOICE_SHIFTED ? (long long)choice->number : 0;
+    long long shift = m->p->router.ids_shifted                          ? 1
+                      : choice && choice->word == GEMMA4_CHOICE_SHIFTED ? (long long)choice->number
+                                                                        : 0;
     size_t came_with = (size_t)((((long long)id - shift) % E + E) % E);
     const gemma4_setting *power = counter_setting(m, GEMMA4_PARAMETER_ROUTER_POWER);
     double prob = (double)probs[came_with] * (is_scaled_first(m) ? expert_scale(m, (size_t)id) : 1);
     return power ? pow(prob, power->number) : prob;
 }
 
-/* One position's probabilities of the chosen experts, divided by their sum: n and ids are (K), probs is (E). */
+/* One position's probabilities of the chosen experts, divided by their sum: n and ids are (K),
+ * probs is (E). */
 static void normalise(const counter *m, const real *probs, const int32_t *ids, real *n)
 {
     const gemma4_router_parameters *p = &m->p->router;
-    const gemma4_setting *other = counter_setting(m, GEMMA4_PARAMETER_ROUTER_WEIGHTS), *fewer = counter_setting(m, GEMMA4_PARAMETER_TOP_K);
+    const gemma4_setting *other = counter_setting(m, GEMMA4_PARAMETER_ROUTER_WEIGHTS),
+                         *fewer = counter_setting(m, GEMMA4_PARAMETER_TOP_K);
     bool softmax = p->softmax_of_probs || (other && other->word == GEMMA4_WEIGHTS_SOFTMAX_P);
     bool uniform = p->weights_uniform || (other && other->word == GEMMA4_WEIGHTS_UNIFORM);
-    bool raw = softmax || p->topk_not_renormalised || (other && (other->word == GEMMA4_WEIGHTS_P || other->word == GEMMA4_WEIGHTS_SIGMOID_RAW));
+    bool raw =
+        softmax || p->topk_not_renormalised ||
+        (other && (other->word == GEMMA4_WEIGHTS_P || other->word == GEMMA4_WEIGHTS_SIGMOID_RAW));
     size_t K = m->c->top_k_experts, kept = 0; /* the first `kept` get a weight */
     long long last = fewer ? (long long)fewer->number : (long long)K + p->k_change;
     double sum = 0;
@@ -289,7 +320,8 @@ static int topk_norm(const counter *m, real *out)
     if (!ids || !probs)
         return -1;
     const gemma4_setting *other = counter_setting(m, GEMMA4_PARAMETER_ROUTER_WEIGHTS);
-    bool sigmoid = other && (other->word == GEMMA4_WEIGHTS_SIGMOID || other->word == GEMMA4_WEIGHTS_SIGMOID_RAW);
+    bool sigmoid = other && (other->word == GEMMA4_WEIGHTS_SIGMOID ||
+                             other->word == GEMMA4_WEIGHTS_SIGMOID_RAW);
     const real *logits = sigmoid ? counter_value(m, GEMMA4_TAP_ROUTER_LOGITS) : NULL;
     real *row = counter_memory(m, E, 1, sizeof *row);
     bool ok = row && (!sigmoid || logits);
@@ -318,7 +350,8 @@ static int topk_weights(const counter *m, real *out)
     return 0;
 }
 
-/* router.norm, router.logits (out then holds router.proj's output), router.probs, router.topk_norm and router.topk_weights. */
+/* router.norm, router.logits (out then holds router.proj's output), router.probs, router.topk_norm
+ * and router.topk_weights. */
 int counter_router(const counter *m, real *out)
 {
     switch (m->tap) {
@@ -332,9 +365,10 @@ int counter_router(const counter *m, real *out)
 
 /* ----------------------------------------------------------------- experts */
 
-/* Row `row` of one expert's matrix, as floats. Transposed: the expert's block, which lies in memory as [rows, cols], is read as
- * [cols, rows]. */
-static void expert_row(float *out, const gemma4_weight *stack, size_t expert, size_t rows, size_t row, bool transposed)
+/* Row `row` of one expert's matrix, as floats. Transposed: the expert's block, which lies in memory
+ * as [rows, cols], is read as [cols, rows]. */
+static void expert_row(float *out, const gemma4_weight *stack, size_t expert, size_t rows,
+                       size_t row, bool transposed)
 {
     if (!transposed) {
         gemma4_weight_row(out, stack, expert * rows + row);
@@ -350,20 +384,25 @@ static size_t expert_of(const counter *m, int32_t id)
     return ((size_t)id + (m->p->expert.ids_shifted ? 1 : 0)) % m->c->num_experts;
 }
 
-/* One expert on one position: act is (M), x is (d); gate_up is scratch for 2M, w_row for d values. */
-static void expert_act(const counter *m, int32_t id, const real *x, real *gate_up, float *w_row, real *act)
+/* One expert on one position: act is (M), x is (d); gate_up is scratch for 2M, w_row for d
+ * values. */
+static void expert_act(const counter *m, int32_t id, const real *x, real *gate_up, float *w_row,
+                       real *act)
 {
     const gemma4_expert_parameters *p = &m->p->expert;
     const gemma4_setting *operands = counter_setting(m, GEMMA4_PARAMETER_GATE_AND_UP);
     bool swapped = p->swapped || (operands && operands->word == GEMMA4_GATE_AND_UP_EXCHANGED);
-    bool interleaved = p->interleaved || (operands && operands->word == GEMMA4_GATE_AND_UP_INTERLEAVED);
+    bool interleaved =
+        p->interleaved || (operands && operands->word == GEMMA4_GATE_AND_UP_INTERLEAVED);
     size_t M = m->c->moe_intermediate_size;
     for (size_t o = 0; o < 2 * M; o++) {
-        expert_row(w_row, &m->w->experts_gate_up_proj, expert_of(m, id), 2 * M, o, p->gate_up_transposed);
+        expert_row(w_row, &m->w->experts_gate_up_proj, expert_of(m, id), 2 * M, o,
+                   p->gate_up_transposed);
         gate_up[o] = (real)counter_dot(m, x, w_row, m->d);
     }
     for (size_t i = 0; i < M; i++) {
-        real first = gate_up[interleaved ? 2 * i : i], second = gate_up[interleaved ? 2 * i + 1 : M + i];
+        real first = gate_up[interleaved ? 2 * i : i],
+             second = gate_up[interleaved ? 2 * i + 1 : M + i];
         real gate = swapped ? second : first, up = swapped ? first : second;
         act[i] = p->all_zero ? 0 : activated(m, p->act, gate, p->up_missing ? 1 : up);
     }
@@ -410,14 +449,16 @@ static size_t inputs_read(const gemma4_expert_parameters *p, size_t M)
     return !p->tail_dropped ? M : M < group ? M - M / 4 : M - M % group;
 }
 
-/* weights, (T, K), after all that drops an expert: capacity counts the positions that an expert has taken in a chunk. */
+/* weights, (T, K), after all that drops an expert: capacity counts the positions that an expert has
+ * taken in a chunk. */
 static void weigh(const counter *m, const int32_t *ids, size_t *taken, double *weights)
 {
     const gemma4_expert_parameters *p = &m->p->expert;
     size_t E = m->c->num_experts, K = m->c->top_k_experts;
     for (size_t i = 0; i < m->T * K; i++) {
         counter_chunk chunk = counter_chunk_of(m, i / K);
-        double capacity = ceil(p->capacity_factor * (double)(chunk.end - chunk.start) * (double)K / (double)E);
+        double capacity =
+            ceil(p->capacity_factor * (double)(chunk.end - chunk.start) * (double)K / (double)E);
         if (i / K == chunk.start && i % K == 0)
             memset(taken, 0, E * sizeof *taken);
         bool full = p->capacity_factor > 0 && (double)taken[ids[i]]++ >= capacity;
@@ -426,17 +467,20 @@ static void weigh(const counter *m, const int32_t *ids, size_t *taken, double *w
 }
 
 /* One position's moe.out: sum over the chosen experts of weight * down_proj[e] act. */
-static void sum_experts(const counter *m, const int32_t *ids, const double *weights, const real *act, float *w_row, real *out)
+static void sum_experts(const counter *m, const int32_t *ids, const double *weights,
+                        const real *act, float *w_row, real *out)
 {
     const gemma4_expert_parameters *p = &m->p->expert;
     const gemma4_setting *missing = counter_setting(m, GEMMA4_PARAMETER_EXPERTS_MISSING);
-    size_t d = m->d, K = m->c->top_k_experts, M = m->c->moe_intermediate_size, n = inputs_read(p, M);
+    size_t d = m->d, K = m->c->top_k_experts, M = m->c->moe_intermediate_size,
+           n = inputs_read(p, M);
     for (size_t i = 0; i < d; i++) {
         double sum = 0;
         for (size_t r = 0; r < K; r++) {
             if (missing && ((uint64_t)missing->number >> r & 1))
                 continue;
-            expert_row(w_row, &m->w->experts_down_proj, expert_of(m, ids[r]), d, i, p->down_transposed);
+            expert_row(w_row, &m->w->experts_down_proj, expert_of(m, ids[r]), d, i,
+                       p->down_transposed);
             sum += weights[r] * counter_dot(m, act + r * M, w_row, n);
             sum = p->f16_accumulate ? counter_f16(sum) : sum;
         }
@@ -448,7 +492,8 @@ static int moe_out(const counter *m, real *out)
 {
     size_t K = m->c->top_k_experts, M = m->c->moe_intermediate_size;
     const int32_t *ids = chosen(m);
-    const real *act = counter_value(m, GEMMA4_TAP_MOE_ACT), *given = counter_value(m, GEMMA4_TAP_ROUTER_TOPK_WEIGHTS);
+    const real *act = counter_value(m, GEMMA4_TAP_MOE_ACT),
+               *given = counter_value(m, GEMMA4_TAP_ROUTER_TOPK_WEIGHTS);
     if (!ids || !act || !given)
         return -1;
     double *weights = counter_memory(m, m->T, K, sizeof *weights);

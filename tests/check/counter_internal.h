@@ -1,5 +1,6 @@
-/* What the files that compute a counter-model's steps share: counter_model.c (the dispatch, the residual stream, the head),
- * counter_norms.c (norms, RoPE, V), counter_attention.c and counter_experts.c (dense MLP, router, experts). */
+/* What the files that compute a counter-model's steps share: counter_model.c (the dispatch, the
+ * residual stream, the head), counter_norms.c (norms, RoPE, V), counter_attention.c and
+ * counter_experts.c (dense MLP, router, experts). */
 #ifndef GEMMA4_COUNTER_INTERNAL_H
 #define GEMMA4_COUNTER_INTERNAL_H
 
@@ -19,7 +20,8 @@ typedef struct counter {
 
 /* A tensor that the step reads; NULL with the error's message filled where it is missing. */
 const gemma4_real *counter_value(const counter *m, gemma4_tap tap);
-/* n * width zeroed elements, to be freed; NULL with the error's message filled where memory runs out. */
+/* n * width zeroed elements, to be freed; NULL with the error's message filled where memory runs
+ * out. */
 void *counter_memory(const counter *m, size_t n, size_t width, size_t size);
 
 /* The chunk that position t was fed in: positions [start, end) of the case. */
@@ -35,7 +37,8 @@ const gemma4_layer_config *counter_other_kind(const counter *m);
 const gemma4_setting *counter_setting(const counter *m, gemma4_parameter parameter);
 /* Does any setting hold at this step? */
 bool counter_has_changes(const counter *m);
-/* The step with its weights, inputs and result changed as the settings say; and without such changes. */
+/* The step with its weights, inputs and result changed as the settings say; and without such
+ * changes. */
 int counter_changed_step(counter *m, int32_t *ids, gemma4_real *out);
 int counter_plain_step(const counter *m, int32_t *ids, gemma4_real *out);
 
@@ -49,7 +52,9 @@ double counter_f16(double x);
 double counter_dot(const counter *m, const gemma4_real *x, const float *w, size_t n);
 
 /* The steps. out is the tap's tensor; each returns 0, or -1 with the error's message filled. */
-int counter_norm(const counter *m, gemma4_norm norm, const gemma4_real *x, size_t heads, size_t n, gemma4_real *out); /* x may be out */
+/* x may be out */
+int counter_norm(const counter *m, gemma4_norm norm, const gemma4_real *x, size_t heads, size_t n,
+                 gemma4_real *out);
 int counter_v_norm(const counter *m, gemma4_real *out);
 int counter_rope(const counter *m, gemma4_real *out);
 int counter_attention(const counter *m, gemma4_real *out);

@@ -1,5 +1,6 @@
-/* Counter-models (tests/check/counter_model.h): which step computes which tap, and the steps on the residual stream. Beside
- * ref/forward.c this reads as the same model with a switch at every place where a port can go wrong. */
+/* Counter-models (tests/check/counter_model.h): which step computes which tap, and the steps on the
+ * residual stream. Beside ref/forward.c this reads as the same model with a switch at every place
+ * where a port can go wrong. */
 #include "counter_model.h"
 
 #include <math.h>
@@ -30,7 +31,8 @@ const real *counter_value(const counter *m, gemma4_tap tap)
 {
     char wanted[GEMMA4_TAP_NAME_SIZE], missing[GEMMA4_TAP_NAME_SIZE];
     if (!m->step->values[tap])
-        gemma4_fail(m->error, "%s: cannot be computed without %s", gemma4_tap_name(m->tap, m->step->layer, wanted),
+        gemma4_fail(m->error, "%s: cannot be computed without %s",
+                    gemma4_tap_name(m->tap, m->step->layer, wanted),
                     gemma4_tap_name(tap, m->step->layer, missing));
     return m->step->values[tap];
 }
@@ -48,7 +50,8 @@ void *counter_memory(const counter *m, size_t n, size_t width, size_t size)
 
 counter_chunk counter_chunk_of(const counter *m, size_t t)
 {
-    counter_chunk chunk = {m->step->chunk_start ? m->step->chunk_start[t] : 0, m->step->chunk_end ? m->step->chunk_end[t] : m->T};
+    counter_chunk chunk = {m->step->chunk_start ? m->step->chunk_start[t] : 0,
+                           m->step->chunk_end ? m->step->chunk_end[t] : m->T};
     return chunk;
 }
 
@@ -76,7 +79,8 @@ static double rounded(double x, int bits, int smallest, double largest)
     return fabs(y) > largest ? copysign(INFINITY, x) : y;
 }
 
-/* The same, fast, for what is a normal number of the type: half a unit is added to the significand, then the rest is cut off. */
+/* The same, fast, for what is a normal number of the type: half a unit is added to the significand,
+ * then the rest is cut off. */
 static inline double rounded_normal(double x, int bits)
 {
     const int cut = 53 - bits;
@@ -90,12 +94,14 @@ static inline double rounded_normal(double x, int bits)
 
 double counter_bf16(double x)
 {
-    return fabs(x) >= 0x1p-125 && fabs(x) <= 0x1.fep127 ? rounded_normal(x, 8) : rounded(x, 8, -133, 0x1.fep127);
+    return fabs(x) >= 0x1p-125 && fabs(x) <= 0x1.fep127 ? rounded_normal(x, 8)
+                                                        : rounded(x, 8, -133, 0x1.fep127);
 }
 
 double counter_f16(double x)
 {
-    return fabs(x) >= 0x1p-13 && fabs(x) <= 65504 ? rounded_normal(x, 11) : rounded(x, 11, -24, 65504);
+    return fabs(x) >= 0x1p-13 && fabs(x) <= 65504 ? rounded_normal(x, 11)
+                                                  : rounded(x, 11, -24, 65504);
 }
 
 /* --------------------------------------------- projections of attention */
@@ -213,9 +219,13 @@ static int embed(const counter *m, real *out)
     for (size_t t = 0; t < m->T; t++) {
         int32_t token = m->step->tokens[t];
         if (token < 0 || (size_t)token >= m->c->vocab_size)
-            return gemma4_fail(m->error, "token %zu: expected an id below the vocabulary's %zu, found %d", t, m->c->vocab_size, token);
+            return gemma4_fail(m->error,
+                               "token %zu: expected an id below the vocabulary's %zu, found %d", t,
+                               m->c->vocab_size, token);
         for (size_t i = 0; i < d; i++)
-            out[t * d + i] = (real)((double)gemma4_weight_at(&m->step->model->embed_tokens, (size_t)token * d + i) * scale);
+            out[t * d + i] = (real)((double)gemma4_weight_at(&m->step->model->embed_tokens,
+                                                             (size_t)token * d + i) *
+                                    scale);
     }
     return 0;
 }
@@ -229,11 +239,12 @@ static int add(const counter *m, bool with_a, gemma4_tap a, bool with_b, gemma4_
     if ((with_a && !x) || (with_b && !y))
         return -1;
     for (size_t i = 0; i < m->T * m->d; i++)
-        out[i] = factors && x && y ? (real)(factors->list[0] * (double)x[i] + factors->list[1] * (double)y[i])
-                 : x && y          ? x[i] + y[i]
-                 : x               ? x[i]
-                 : y               ? y[i]
-                                   : 0;
+        out[i] = factors && x && y
+                     ? (real)(factors->list[0] * (double)x[i] + factors->list[1] * (double)y[i])
+                 : x && y ? x[i] + y[i]
+                 : x      ? x[i]
+                 : y      ? y[i]
+                          : 0;
     return 0;
 }
 
@@ -280,8 +291,12 @@ static int layer_output(const counter *m, real *out)
     const gemma4_stream_parameters *p = &m->p->stream;
     real scalar = layer_scalar(m);
     bool partly = p->layer_scalar_on_delta || p->layer_scalar_on_branch;
-    const real *h = counter_value(m, p->layer_scalar_on_branch ? GEMMA4_TAP_FFN_POST_NORM : GEMMA4_TAP_FFN_RESIDUAL);
-    const real *base = !partly ? h : counter_value(m, p->layer_scalar_on_branch ? GEMMA4_TAP_ATTN_RESIDUAL : GEMMA4_TAP_LAYER_INPUT);
+    const real *h = counter_value(m, p->layer_scalar_on_branch ? GEMMA4_TAP_FFN_POST_NORM
+                                                               : GEMMA4_TAP_FFN_RESIDUAL);
+    const real *base = !partly
+                           ? h
+                           : counter_value(m, p->layer_scalar_on_branch ? GEMMA4_TAP_ATTN_RESIDUAL
+                                                                        : GEMMA4_TAP_LAYER_INPUT);
     if (!h || !base)
         return -1;
     for (size_t i = 0; i < m->T * m->d; i++)
@@ -322,7 +337,9 @@ static int logits(const counter *m, real *out)
 {
     const gemma4_stream_parameters *p = &m->p->stream;
     const gemma4_setting *other = counter_setting(m, GEMMA4_PARAMETER_FINAL_SOFTCAP);
-    double cap = other ? other->number : p->softcap > 0 ? p->softcap : m->c->final_logit_softcapping;
+    double cap = other            ? other->number
+                 : p->softcap > 0 ? p->softcap
+                                  : m->c->final_logit_softcapping;
     size_t n = m->T * m->c->vocab_size;
     const real *raw = counter_value(m, GEMMA4_TAP_LOGITS_RAW);
     if (!raw)
@@ -341,7 +358,8 @@ static int logits(const counter *m, real *out)
 /* ------------------------------------------------------------- which step */
 
 /* A norm of T rows of heads * n values. */
-static int norm_of(const counter *m, gemma4_norm norm, gemma4_tap input, size_t heads, size_t n, real *out)
+static int norm_of(const counter *m, gemma4_norm norm, gemma4_tap input, size_t heads, size_t n,
+                   real *out)
 {
     const real *x = counter_value(m, input);
     return x ? counter_norm(m, norm, x, heads, n, out) : -1;
@@ -359,7 +377,8 @@ static int stream_step(const counter *m, real *out)
     case GEMMA4_TAP_FINAL_NORM: return final_norm(m, out);
     case GEMMA4_TAP_LOGITS_RAW: return logits_raw(m, out);
     case GEMMA4_TAP_LOGITS: return logits(m, out);
-    default: return gemma4_fail(m->error, "%s: no step computes it", gemma4_tap_describe(m->tap)->name);
+    default:
+        return gemma4_fail(m->error, "%s: no step computes it", gemma4_tap_describe(m->tap)->name);
     }
 }
 
@@ -367,7 +386,8 @@ static int layer_step(const counter *m, real *out)
 {
     size_t H = m->c->num_attention_heads, G = m->lc->num_key_value_heads, D = m->lc->head_dim;
     switch (m->tap) {
-    case GEMMA4_TAP_ATTN_NORM: return norm_of(m, GEMMA4_NORM_INPUT, GEMMA4_TAP_LAYER_INPUT, 1, m->d, out);
+    case GEMMA4_TAP_ATTN_NORM:
+        return norm_of(m, GEMMA4_NORM_INPUT, GEMMA4_TAP_LAYER_INPUT, 1, m->d, out);
     case GEMMA4_TAP_ATTN_Q: return project_q_or_k(m, &m->w->q_proj, H, out);
     case GEMMA4_TAP_ATTN_K: return project_q_or_k(m, &m->w->k_proj, G, out);
     case GEMMA4_TAP_ATTN_V: return project_v(m, out);
@@ -380,16 +400,22 @@ static int layer_step(const counter *m, real *out)
     case GEMMA4_TAP_ATTN_PROBS:
     case GEMMA4_TAP_ATTN_CONTEXT: return counter_attention(m, out);
     case GEMMA4_TAP_ATTN_OUT: return project_o(m, out);
-    case GEMMA4_TAP_ATTN_POST_NORM: return norm_of(m, GEMMA4_NORM_POST_ATTENTION, GEMMA4_TAP_ATTN_OUT, 1, m->d, out);
+    case GEMMA4_TAP_ATTN_POST_NORM:
+        return norm_of(m, GEMMA4_NORM_POST_ATTENTION, GEMMA4_TAP_ATTN_OUT, 1, m->d, out);
     case GEMMA4_TAP_MLP_NORM:
     case GEMMA4_TAP_MLP_ACT: return counter_mlp(m, out);
     case GEMMA4_TAP_MLP_GATE:
-        return project(m, GEMMA4_TAP_MLP_NORM, m->p->mlp.projections_swapped ? &m->w->up_proj : &m->w->gate_proj, out);
+        return project(m, GEMMA4_TAP_MLP_NORM,
+                       m->p->mlp.projections_swapped ? &m->w->up_proj : &m->w->gate_proj, out);
     case GEMMA4_TAP_MLP_UP:
-        return project(m, GEMMA4_TAP_MLP_NORM, m->p->mlp.projections_swapped ? &m->w->gate_proj : &m->w->up_proj, out);
+        return project(m, GEMMA4_TAP_MLP_NORM,
+                       m->p->mlp.projections_swapped ? &m->w->gate_proj : &m->w->up_proj, out);
     case GEMMA4_TAP_MLP_OUT: return project(m, GEMMA4_TAP_MLP_ACT, &m->w->down_proj, out);
-    case GEMMA4_TAP_MLP_POST_NORM: return norm_of(m, GEMMA4_NORM_POST_FFN_1, GEMMA4_TAP_MLP_OUT, 1, m->d, out);
-    case GEMMA4_TAP_ROUTER_LOGITS: return project(m, GEMMA4_TAP_ROUTER_NORM, &m->w->router_proj, out) ? -1 : counter_router(m, out);
+    case GEMMA4_TAP_MLP_POST_NORM:
+        return norm_of(m, GEMMA4_NORM_POST_FFN_1, GEMMA4_TAP_MLP_OUT, 1, m->d, out);
+    case GEMMA4_TAP_ROUTER_LOGITS:
+        return project(m, GEMMA4_TAP_ROUTER_NORM, &m->w->router_proj, out) ? -1
+                                                                           : counter_router(m, out);
     case GEMMA4_TAP_ROUTER_NORM:
     case GEMMA4_TAP_ROUTER_PROBS:
     case GEMMA4_TAP_ROUTER_TOPK_NORM:
@@ -397,8 +423,10 @@ static int layer_step(const counter *m, real *out)
     case GEMMA4_TAP_MOE_NORM:
     case GEMMA4_TAP_MOE_ACT:
     case GEMMA4_TAP_MOE_OUT: return counter_experts(m, out);
-    case GEMMA4_TAP_MOE_POST_NORM: return norm_of(m, GEMMA4_NORM_POST_FFN_2, GEMMA4_TAP_MOE_OUT, 1, m->d, out);
-    case GEMMA4_TAP_FFN_POST_NORM: return norm_of(m, GEMMA4_NORM_POST_FFN, GEMMA4_TAP_FFN_SUM, 1, m->d, out);
+    case GEMMA4_TAP_MOE_POST_NORM:
+        return norm_of(m, GEMMA4_NORM_POST_FFN_2, GEMMA4_TAP_MOE_OUT, 1, m->d, out);
+    case GEMMA4_TAP_FFN_POST_NORM:
+        return norm_of(m, GEMMA4_NORM_POST_FFN, GEMMA4_TAP_FFN_SUM, 1, m->d, out);
     default: return stream_step(m, out);
     }
 }
@@ -410,16 +438,24 @@ int counter_plain_step(const counter *m, int32_t *ids, real *out)
     return m->tap == GEMMA4_TAP_ROUTER_TOPK_IDS ? counter_top_k(m, ids) : layer_step(m, out);
 }
 
-int gemma4_counter_step(const gemma4_step *step, const gemma4_parameters *parameters, gemma4_tap tap, real *out, int32_t *ids,
-                        gemma4_error *error)
+int gemma4_counter_step(const gemma4_step *step, const gemma4_parameters *parameters,
+                        gemma4_tap tap, real *out, int32_t *ids, gemma4_error *error)
 {
     const gemma4_config *c = &step->model->config;
-    counter m = {.step = step, .p = parameters, .c = c, .tap = tap, .T = step->T, .d = c->hidden_size, .error = error};
+    counter m = {.step = step,
+                 .p = parameters,
+                 .c = c,
+                 .tap = tap,
+                 .T = step->T,
+                 .d = c->hidden_size,
+                 .error = error};
     if (gemma4_tap_describe(tap)->per_layer) {
         if (step->layer >= c->num_hidden_layers)
-            return gemma4_fail(error, "layer %zu: expected one below %zu", step->layer, c->num_hidden_layers);
+            return gemma4_fail(error, "layer %zu: expected one below %zu", step->layer,
+                               c->num_hidden_layers);
         m.lc = &c->layers[step->layer];
         m.w = &step->model->layers[step->layer];
     }
-    return counter_has_changes(&m) ? counter_changed_step(&m, ids, out) : counter_plain_step(&m, ids, out);
+    return counter_has_changes(&m) ? counter_changed_step(&m, ids, out)
+                                   : counter_plain_step(&m, ids, out);
 }

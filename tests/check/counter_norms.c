@@ -11,7 +11,8 @@ typedef gemma4_real real;
 
 /* ------------------------------------------------------------------ norms */
 
-/* A norm's own weight; NULL for the unit norms: v_norm and the router's (router.scale is a step of its own). */
+/* A norm's own weight; NULL for the unit norms: v_norm and the router's (router.scale is a step of
+ * its own). */
 static const gemma4_weight *own_weight(const counter *m, gemma4_norm norm)
 {
     if (norm == GEMMA4_NORM_FINAL)
@@ -37,7 +38,9 @@ static const gemma4_weight *weight_of(const counter *m, gemma4_norm norm, size_t
     const gemma4_norm_parameters *p = &m->p->norm[norm];
     bool other = p->weight_of >= 0 && p->weight_of < GEMMA4_NORM_COUNT;
     const gemma4_weight *w = other ? own_weight(m, (gemma4_norm)p->weight_of) : NULL;
-    const gemma4_setting *given = norm == GEMMA4_NORM_V ? counter_setting(m, GEMMA4_PARAMETER_NORM_WEIGHT_OF) : NULL; /* others are changed in place */
+    /* others are changed in place */
+    const gemma4_setting *given =
+        norm == GEMMA4_NORM_V ? counter_setting(m, GEMMA4_PARAMETER_NORM_WEIGHT_OF) : NULL;
     if (given)
         w = gemma4_weight_field(m->w, given->weight);
     if (!w || w->cols != n)
@@ -63,8 +66,10 @@ static double mean_of(const real *x, size_t count)
     return sum / (double)count;
 }
 
-/* y = x / sqrt(mean(x^2) + eps) * w over count values that share one mean; w has n values and repeats. y may be x. */
-static void norm_row(real *y, const real *x, size_t count, const gemma4_weight *w, size_t n, const gemma4_norm_parameters *p, double eps)
+/* y = x / sqrt(mean(x^2) + eps) * w over count values that share one mean; w has n values and
+ * repeats. y may be x. */
+static void norm_row(real *y, const real *x, size_t count, const gemma4_weight *w, size_t n,
+                     const gemma4_norm_parameters *p, double eps)
 {
     double mean = p->mean_subtracted ? mean_of(x, count) : 0;
     double mean_square = sum_of_squares(x, count, mean, p->bf16_sum) / (double)count;
@@ -72,11 +77,13 @@ static void norm_row(real *y, const real *x, size_t count, const gemma4_weight *
     for (size_t i = 0; i < count; i++) {
         double unit = ((double)x[i] - mean) * scale;
         double weight = w ? (double)gemma4_weight_at(w, i % n) : 1.0;
-        y[i] = (real)((w && p->bf16_unit ? counter_bf16(unit) : unit) * (w && p->one_plus ? 1 + weight : weight));
+        y[i] = (real)((w && p->bf16_unit ? counter_bf16(unit) : unit) *
+                      (w && p->one_plus ? 1 + weight : weight));
     }
 }
 
-int counter_norm(const counter *m, gemma4_norm norm, const real *x, size_t heads, size_t n, real *out)
+int counter_norm(const counter *m, gemma4_norm norm, const real *x, size_t heads, size_t n,
+                 real *out)
 {
     gemma4_norm_parameters p = m->p->norm[norm];
     const gemma4_setting *other_eps = counter_setting(m, GEMMA4_PARAMETER_EPS);
@@ -104,11 +111,15 @@ typedef struct rotation {
 static rotation rotation_of(const counter *m, const gemma4_rope_parameters *p)
 {
     const gemma4_layer_config *other = counter_other_kind(m);
-    const gemma4_setting *factor = counter_setting(m, GEMMA4_PARAMETER_ROPE_PAIRS), *theta = counter_setting(m, GEMMA4_PARAMETER_ROPE_THETA);
+    const gemma4_setting *factor = counter_setting(m, GEMMA4_PARAMETER_ROPE_PAIRS),
+                         *theta = counter_setting(m, GEMMA4_PARAMETER_ROPE_THETA);
     const gemma4_setting *denominator = counter_setting(m, GEMMA4_PARAMETER_ROPE_DENOMINATOR);
-    const gemma4_layer_config *table = p->other_kind || counter_setting(m, GEMMA4_PARAMETER_ROPE_TABLE) ? other : m->lc;
-    rotation r = {.D = m->lc->head_dim, .theta = p->other_theta ? other->rope_theta : table->rope_theta};
-    double pairs = factor ? floor(factor->number * (double)r.D / 2 + 0.5) : round((double)table->rope_pairs * p->pairs);
+    const gemma4_layer_config *table =
+        p->other_kind || counter_setting(m, GEMMA4_PARAMETER_ROPE_TABLE) ? other : m->lc;
+    rotation r = {.D = m->lc->head_dim,
+                  .theta = p->other_theta ? other->rope_theta : table->rope_theta};
+    double pairs = factor ? floor(factor->number * (double)r.D / 2 + 0.5)
+                          : round((double)table->rope_pairs * p->pairs);
     r.pairs = pairs >= (double)(r.D / 2) ? r.D / 2 : pairs > 0 ? (size_t)pairs : 0;
     r.denominator = (float)((double)table->head_dim * p->denominator);
     if (denominator)
@@ -127,12 +138,15 @@ static double position_of(const counter *m, const gemma4_rope_parameters *p, siz
         position = t % m->c->sliding_window;
     else if (p->position == GEMMA4_POSITION_RELATIVE)
         position = t;
-    const gemma4_setting *offset = counter_setting(m, GEMMA4_PARAMETER_ROPE_OFFSET), *scale = counter_setting(m, GEMMA4_PARAMETER_ROPE_SCALE);
-    return ((double)position + (offset ? offset->number : p->offset)) * (scale ? scale->number : p->position_scale);
+    const gemma4_setting *offset = counter_setting(m, GEMMA4_PARAMETER_ROPE_OFFSET),
+                         *scale = counter_setting(m, GEMMA4_PARAMETER_ROPE_SCALE);
+    return ((double)position + (offset ? offset->number : p->offset)) *
+           (scale ? scale->number : p->position_scale);
 }
 
 /* Every step rounded to float, as the definition says. */
-static float angle_of(const counter *m, const gemma4_rope_parameters *p, const rotation *r, size_t j, size_t t)
+static float angle_of(const counter *m, const gemma4_rope_parameters *p, const rotation *r,
+                      size_t j, size_t t)
 {
     float exponent = (float)(2 * j) / r->denominator;
     float frequency = 1.0f / (float)pow(r->theta, (double)exponent);
@@ -148,14 +162,17 @@ static float angle_of(const counter *m, const gemma4_rope_parameters *p, const r
 static void lanes_of(gemma4_pairing pairing, const rotation *r, size_t j, size_t *a, size_t *b)
 {
     *a = pairing == GEMMA4_PAIR_INTERLEAVED ? 2 * j : j;
-    *b = pairing == GEMMA4_PAIR_INTERLEAVED ? 2 * j + 1 : j + (pairing == GEMMA4_PAIR_CONTIGUOUS ? r->pairs : r->D / 2);
+    *b = pairing == GEMMA4_PAIR_INTERLEAVED
+             ? 2 * j + 1
+             : j + (pairing == GEMMA4_PAIR_CONTIGUOUS ? r->pairs : r->D / 2);
 }
 
 /* Rotates x, (T, heads, D), in place. */
 static void rotate(const counter *m, const gemma4_rope_parameters *p, real *x, size_t heads)
 {
     rotation r = rotation_of(m, p);
-    const gemma4_setting *pairing = counter_setting(m, GEMMA4_PARAMETER_ROPE_PAIRING), *type = counter_setting(m, GEMMA4_PARAMETER_ROPE_ROUNDED);
+    const gemma4_setting *pairing = counter_setting(m, GEMMA4_PARAMETER_ROPE_PAIRING),
+                         *type = counter_setting(m, GEMMA4_PARAMETER_ROPE_ROUNDED);
     bool reversed = p->reversed || counter_setting(m, GEMMA4_PARAMETER_ROPE_DIRECTION);
     for (size_t j = 0; !p->skipped && j < r.pairs; j++) {
         size_t a, b;
@@ -183,14 +200,16 @@ int counter_rope(const counter *m, real *out)
     bool q = m->tap == GEMMA4_TAP_ATTN_Q_ROPE;
     const gemma4_rope_parameters *p = q ? &m->p->q_rope : &m->p->k_rope;
     gemma4_tap input = q ? p->before_norm ? GEMMA4_TAP_ATTN_Q : GEMMA4_TAP_ATTN_Q_NORM
-                         : p->before_norm ? GEMMA4_TAP_ATTN_K : GEMMA4_TAP_ATTN_K_NORM;
+                       : p->before_norm ? GEMMA4_TAP_ATTN_K
+                                        : GEMMA4_TAP_ATTN_K_NORM;
     size_t heads = q ? m->c->num_attention_heads : m->lc->num_key_value_heads, D = m->lc->head_dim;
     const real *x = counter_value(m, input);
     if (!x)
         return -1;
     memcpy(out, x, m->T * heads * D * sizeof *out);
     rotate(m, p, out, heads);
-    return p->before_norm ? counter_norm(m, q ? GEMMA4_NORM_Q : GEMMA4_NORM_K, out, heads, D, out) : 0;
+    return p->before_norm ? counter_norm(m, q ? GEMMA4_NORM_Q : GEMMA4_NORM_K, out, heads, D, out)
+                          : 0;
 }
 
 /* attn.v_norm: the unit norm of V, never rotated. */

@@ -24,7 +24,9 @@ static double expected_at(const error_view *v, size_t row, size_t i)
 /* What is masked may hold anything: it counts as right. */
 static double engine_at(const error_view *v, size_t row, size_t i)
 {
-    return gemma4_evidence_masked(v->evidence, v->id, row, i) ? expected_at(v, row, i) : (double)v->tap->engine[row * v->tap->width + i];
+    return gemma4_evidence_masked(v->evidence, v->id, row, i)
+               ? expected_at(v, row, i)
+               : (double)v->tap->engine[row * v->tap->width + i];
 }
 
 static double error_at(const error_view *v, size_t row, size_t i)
@@ -61,7 +63,8 @@ static void describe_ratio(const error_view *v, char *text, size_t size)
     }
 }
 
-/* Marks the items that hold nearly all of the error, the largest first; returns how many, 0 where it takes more than a third of them. */
+/* Marks the items that hold nearly all of the error, the largest first; returns how many, 0 where
+ * it takes more than a third of them. */
 static size_t find_few(const double *energy, size_t count, double total, bool *used)
 {
     size_t listed = 0;
@@ -75,11 +78,16 @@ static size_t find_few(const double *energy, size_t count, double total, bool *u
         covered += energy[largest];
         listed++;
     }
-    return covered >= (1 - DESCRIBED_LEFT) * total && listed * DESCRIBED_FEW <= count && listed < count ? listed : 0;
+    return covered >= (1 - DESCRIBED_LEFT) * total && listed * DESCRIBED_FEW <= count &&
+                   listed < count
+               ? listed
+               : 0;
 }
 
-/* Names the few items (positions, heads, lanes) that hold nearly all of the error; nothing where it is spread. */
-static int describe_share(const double *energy, size_t count, double total, const char *what, char *text, size_t size, gemma4_error *error)
+/* Names the few items (positions, heads, lanes) that hold nearly all of the error; nothing where it
+ * is spread. */
+static int describe_share(const double *energy, size_t count, double total, const char *what,
+                          char *text, size_t size, gemma4_error *error)
 {
     char sentence[120];
     bool *used = calloc(count, sizeof *used);
@@ -89,7 +97,8 @@ static int describe_share(const double *energy, size_t count, double total, cons
     int n = snprintf(sentence, sizeof sentence, "only in %s", what);
     for (size_t i = 0, said = 0; i < count && said < DESCRIBED_ITEMS; i++)
         if (used[i])
-            n += snprintf(sentence + n, sizeof sentence - (size_t)n, "%s%zu", said++ ? ", " : " ", i);
+            n += snprintf(sentence + n, sizeof sentence - (size_t)n, "%s%zu", said++ ? ", " : " ",
+                          i);
     if (listed > DESCRIBED_ITEMS)
         snprintf(sentence + n, sizeof sentence - (size_t)n, " ... (%zu of %zu)", listed, count);
     if (listed)
@@ -100,7 +109,8 @@ static int describe_share(const double *energy, size_t count, double total, cons
 
 static int describe_places(const error_view *v, char *text, size_t size, gemma4_error *error)
 {
-    double *positions = calloc(v->T, sizeof *positions), *heads = calloc(v->heads, sizeof *heads), *lanes = calloc(v->width, sizeof *lanes);
+    double *positions = calloc(v->T, sizeof *positions), *heads = calloc(v->heads, sizeof *heads),
+           *lanes = calloc(v->width, sizeof *lanes);
     int status = positions && heads && lanes ? 0 : gemma4_fail(error, "description: out of memory");
     for (size_t row = 0; row < v->T && !status; row++)
         for (size_t i = 0; v->tap->have[row] && i < v->tap->width; i++) {
@@ -111,21 +121,26 @@ static int describe_places(const error_view *v, char *text, size_t size, gemma4_
         }
     if (!status)
         status = describe_share(positions, v->T, v->total, "positions", text, size, error) ||
-                 (v->heads > 1 && describe_share(heads, v->heads, v->total, "heads", text, size, error)) ||
-                 describe_share(lanes, v->width, v->total, "lanes", text, size, error) ? -1 : 0;
+                         (v->heads > 1 &&
+                          describe_share(heads, v->heads, v->total, "heads", text, size, error)) ||
+                         describe_share(lanes, v->width, v->total, "lanes", text, size, error)
+                     ? -1
+                     : 0;
     free(positions);
     free(heads);
     free(lanes);
     return status;
 }
 
-/* Error of the engine's head `to` against the expected head `from`, over all rows, lanes shifted by `shift`. */
+/* Error of the engine's head `to` against the expected head `from`, over all rows, lanes shifted by
+ * `shift`. */
 static double head_distance(const error_view *v, size_t to, size_t from, size_t shift)
 {
     double sum = 0;
     for (size_t row = 0; row < v->T; row++)
         for (size_t i = 0; v->tap->have[row] && i < v->width; i++) {
-            double e = engine_at(v, row, to * v->width + i) - expected_at(v, row, from * v->width + (i + shift) % v->width);
+            double e = engine_at(v, row, to * v->width + i) -
+                       expected_at(v, row, from * v->width + (i + shift) % v->width);
             sum += e * e;
         }
     return sum;
@@ -169,13 +184,15 @@ static void describe_shift(const error_view *v, char *text, size_t size)
     }
 }
 
-int gemma4_describe_error(const gemma4_evidence *e, gemma4_tap tap, char *text, size_t size, gemma4_error *error)
+int gemma4_describe_error(const gemma4_evidence *e, gemma4_tap tap, char *text, size_t size,
+                          gemma4_error *error)
 {
     error_view v = {.evidence = e, .id = tap, .tap = &e->taps[tap], .T = e->subject->T};
     size_t dims[2] = {1, 1};
     double expected = 0, engine = 0;
     int status = 0;
-    v.heads = gemma4_tap_dims(&e->subject->model->config, tap, e->layer, v.T, dims) == 2 ? dims[0] : 1;
+    v.heads =
+        gemma4_tap_dims(&e->subject->model->config, tap, e->layer, v.T, dims) == 2 ? dims[0] : 1;
     v.width = v.tap->width / v.heads;
     for (size_t row = 0; row < v.T; row++)
         for (size_t i = 0; v.tap->have[row] && i < v.tap->width; i++) {
@@ -193,6 +210,8 @@ int gemma4_describe_error(const gemma4_evidence *e, gemma4_tap tap, char *text, 
         describe_shift(&v, text, size);
     }
     if (text[0] == '\0')
-        snprintf(text, size, "spread over all positions and lanes; norm of yours / norm of the expected = %.6f", expected > 0 ? sqrt(engine / expected) : 0);
+        snprintf(text, size,
+                 "spread over all positions and lanes; norm of yours / norm of the expected = %.6f",
+                 expected > 0 ? sqrt(engine / expected) : 0);
     return status;
 }

@@ -49,33 +49,39 @@ static bool has_rows(const gemma4_evidence *e, gemma4_tap tap)
     return tap == GEMMA4_TAP_ROUTER_TOPK_IDS;
 }
 
-static int add_finding(gemma4_diagnosis *d, const gemma4_evidence *e, gemma4_runner *runner, gemma4_tap tap, gemma4_error *error)
+static int add_finding(gemma4_diagnosis *d, const gemma4_evidence *e, gemma4_runner *runner,
+                       gemma4_tap tap, gemma4_error *error)
 {
     gemma4_finding *more = realloc(d->findings, (d->count + 1) * sizeof *more);
     if (!more)
         return gemma4_fail(error, "diagnosis: out of memory");
     d->findings = more;
-    int status = gemma4_find_fits(e, runner, tap, d->findings, d->count, &d->findings[d->count], error);
+    int status =
+        gemma4_find_fits(e, runner, tap, d->findings, d->count, &d->findings[d->count], error);
     d->count++;
     return status;
 }
 
-int gemma4_diagnose_block(gemma4_diagnosis *d, const gemma4_evidence *e, gemma4_runner *runner, const bool failed[GEMMA4_TAP_COUNT], gemma4_error *error)
+int gemma4_diagnose_block(gemma4_diagnosis *d, const gemma4_evidence *e, gemma4_runner *runner,
+                          const bool failed[GEMMA4_TAP_COUNT], gemma4_error *error)
 {
     for (int tap = 0; tap < GEMMA4_TAP_COUNT; tap++)
-        if (failed[tap] && has_rows(e, (gemma4_tap)tap) && add_finding(d, e, runner, (gemma4_tap)tap, error))
+        if (failed[tap] && has_rows(e, (gemma4_tap)tap) &&
+            add_finding(d, e, runner, (gemma4_tap)tap, error))
             return -1;
     return gemma4_filter_block(d->filtered, e, runner, failed, error);
 }
 
-static void describe_dump(gemma4_finding *finding, const gemma4_dump_mistake *mistake, const char *text)
+static void describe_dump(gemma4_finding *finding, const gemma4_dump_mistake *mistake,
+                          const char *text)
 {
     finding->mistake = *mistake;
     finding->has_near = false;
     snprintf(finding->description, sizeof finding->description, "%s", text);
 }
 
-void gemma4_diagnose_unexplained(gemma4_diagnosis *d, const gemma4_dump_mistake *mistake, const char *text)
+void gemma4_diagnose_unexplained(gemma4_diagnosis *d, const gemma4_dump_mistake *mistake,
+                                 const char *text)
 {
     for (size_t i = 0; i < d->count; i++)
         if (d->findings[i].fit_count)
@@ -84,8 +90,8 @@ void gemma4_diagnose_unexplained(gemma4_diagnosis *d, const gemma4_dump_mistake 
         describe_dump(&d->findings[i], mistake, text);
 }
 
-int gemma4_diagnose_dump(gemma4_diagnosis *d, gemma4_tap tap, size_t layer, const gemma4_dump_mistake *mistake, const char *text,
-                         gemma4_error *error)
+int gemma4_diagnose_dump(gemma4_diagnosis *d, gemma4_tap tap, size_t layer,
+                         const gemma4_dump_mistake *mistake, const char *text, gemma4_error *error)
 {
     gemma4_finding *more = realloc(d->of_dump, (d->of_dump_count + 1) * sizeof *more);
     if (!more)

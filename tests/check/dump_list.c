@@ -25,9 +25,11 @@ static bool is_dump_name(const char *name)
     return false;
 }
 
-static int grow(gemma4_dump_list *list, gemma4_listed_dump **dump, const char *path, gemma4_error *error)
+static int grow(gemma4_dump_list *list, gemma4_listed_dump **dump, const char *path,
+                gemma4_error *error)
 {
-    gemma4_listed_dump *dumps = list->count < MOST_DUMPS ? realloc(list->dumps, (list->count + 1) * sizeof *dumps) : NULL;
+    gemma4_listed_dump *dumps =
+        list->count < MOST_DUMPS ? realloc(list->dumps, (list->count + 1) * sizeof *dumps) : NULL;
     if (list->count == MOST_DUMPS)
         return gemma4_fail(error, "%s: expected at most %d dumps", path, MOST_DUMPS);
     list->dumps = dumps ? dumps : list->dumps;
@@ -39,11 +41,13 @@ static int grow(gemma4_dump_list *list, gemma4_listed_dump **dump, const char *p
     return 0;
 }
 
-/* A path in the list is relative to where the list lies. The result is malloc'd; NULL when out of memory. */
+/* A path in the list is relative to where the list lies. The result is malloc'd; NULL when out of
+ * memory. */
 static char *beside(const char *list, const char *path)
 {
     const char *slash = strrchr(list, '/');
-    size_t directory = path[0] == '/' || !slash ? 0 : (size_t)(slash + 1 - list), length = directory + strlen(path) + 1;
+    size_t directory = path[0] == '/' || !slash ? 0 : (size_t)(slash + 1 - list),
+           length = directory + strlen(path) + 1;
     char *joined = malloc(length);
     if (joined)
         snprintf(joined, length, "%.*s%s", (int)directory, list, path);
@@ -60,11 +64,13 @@ static bool is_taken(const gemma4_dump_list *list, size_t count, const char *lab
     return false;
 }
 
-/* The file's name without folders and ending; dots would nest in a classname. Of two alike the second gets a number. */
+/* The file's name without folders and ending; dots would nest in a classname. Of two alike the
+ * second gets a number. */
 static int label_dumps(gemma4_dump_list *list, gemma4_error *error)
 {
     for (size_t i = 0; i < list->count; i++) {
-        const char *path = list->dumps[i].path, *slash = strrchr(path, '/'), *name = slash ? slash + 1 : path;
+        const char *path = list->dumps[i].path, *slash = strrchr(path, '/'),
+                   *name = slash ? slash + 1 : path;
         char stem[LABEL_SIZE], label[LABEL_SIZE + 24];
         snprintf(stem, sizeof stem, "%.*s", (int)(ending(name) - name), name);
         for (char *c = stem; *c; c++)
@@ -104,32 +110,38 @@ static int read_folder(const char *folder, gemma4_dump_list *list, gemma4_error 
         if (!status && !(dump->path = malloc(length)))
             status = gemma4_fail(error, "%s: out of memory", folder);
         if (!status)
-            snprintf(dump->path, length, "%s%s%s", folder, folder[strlen(folder) - 1] == '/' ? "" : "/", entries[i]->d_name);
+            snprintf(dump->path, length, "%s%s%s", folder,
+                     folder[strlen(folder) - 1] == '/' ? "" : "/", entries[i]->d_name);
         free(entries[i]);
     }
     free(entries);
     if (!status && count == 0)
-        return gemma4_fail(error, "%s: expected dumps (*.h5, *.hdf5, *.safetensors), found none", folder);
+        return gemma4_fail(error, "%s: expected dumps (*.h5, *.hdf5, *.safetensors), found none",
+                           folder);
     return status;
 }
 
 /* ---------------------------------------------------------------------- list */
 
-static int get_optional(const gemma4_node *dump, const char *key, const char **value, gemma4_error *error)
+static int get_optional(const gemma4_node *dump, const char *key, const char **value,
+                        gemma4_error *error)
 {
     const gemma4_node *node = gemma4_node_get(dump, key);
     *value = NULL;
     return node ? gemma4_node_string(node, value, error) : 0;
 }
 
-static int read_dump(const gemma4_node *node, const char *path, gemma4_dump_list *list, gemma4_error *error)
+static int read_dump(const gemma4_node *node, const char *path, gemma4_dump_list *list,
+                     gemma4_error *error)
 {
     static const char *const keys[] = {"file", "case", "model", "dtype", "require", NULL};
     gemma4_listed_dump *dump = NULL;
     const char *file, *model;
-    if (gemma4_node_only_keys(node, keys, error) || gemma4_get_string(node, "file", &file, error) || grow(list, &dump, path, error) ||
-        get_optional(node, "case", &dump->case_name, error) || get_optional(node, "model", &model, error) ||
-        get_optional(node, "dtype", &dump->dtype, error) || get_optional(node, "require", &dump->require, error))
+    if (gemma4_node_only_keys(node, keys, error) || gemma4_get_string(node, "file", &file, error) ||
+        grow(list, &dump, path, error) || get_optional(node, "case", &dump->case_name, error) ||
+        get_optional(node, "model", &model, error) ||
+        get_optional(node, "dtype", &dump->dtype, error) ||
+        get_optional(node, "require", &dump->require, error))
         return -1;
     if (dump->case_name && model)
         return gemma4_node_fail(node, "a case or a model, not both", error);
@@ -159,7 +171,8 @@ static int read_list(const char *path, gemma4_dump_list *list, gemma4_error *err
         return -1;
     if (strcmp(name, "gemma4-dumps"))
         return gemma4_node_fail(format, "gemma4-dumps", error);
-    if (gemma4_get_int(root, "version", 1, 1, &version, error) || gemma4_get_node(root, "dumps", GEMMA4_SEQUENCE, &dumps, error))
+    if (gemma4_get_int(root, "version", 1, 1, &version, error) ||
+        gemma4_get_node(root, "dumps", GEMMA4_SEQUENCE, &dumps, error))
         return -1;
     if (dumps->count == 0)
         return gemma4_node_fail(dumps, "at least one dump", error);
@@ -174,7 +187,8 @@ int gemma4_dump_list_open(const char *path, gemma4_dump_list *list, gemma4_error
     struct stat s;
     *list = (gemma4_dump_list){0};
     bool folder = stat(path, &s) == 0 && S_ISDIR(s.st_mode);
-    if ((folder ? read_folder(path, list, error) : read_list(path, list, error)) || label_dumps(list, error)) {
+    if ((folder ? read_folder(path, list, error) : read_list(path, list, error)) ||
+        label_dumps(list, error)) {
         gemma4_dump_list_free(list);
         return -1;
     }

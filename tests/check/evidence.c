@@ -19,7 +19,8 @@ bool gemma4_tap_is_in(const gemma4_config *config, gemma4_tap tap, gemma4_block 
 
 bool gemma4_evidence_masked(const gemma4_evidence *e, gemma4_tap tap, size_t row, size_t index)
 {
-    return gemma4_tap_describe(tap)->rows == GEMMA4_ROWS_SCORES && gemma4_key_is_masked(&e->subject->model->config, e->layer, e->subject->T, row, index);
+    return gemma4_tap_describe(tap)->rows == GEMMA4_ROWS_SCORES &&
+           gemma4_key_is_masked(&e->subject->model->config, e->layer, e->subject->T, row, index);
 }
 
 bool gemma4_logits_are_stored(const gemma4_evidence *e, size_t row)
@@ -59,12 +60,15 @@ void gemma4_spread_of_draws(const gemma4_evidence *e, gemma4_tap tap, double *si
     for (size_t row = 0; row < T; row++)
         draws += energy_of_draws(t, row);
     double relative = size > 0 ? sqrt(draws / size) : 0;
-    /* Over several bridged layers all of the typical row's: an engine's flips need not be in the rows where those of the draws are. */
+    /* Over several bridged layers all of the typical row's: an engine's flips need not be in the
+     * rows where those of the draws are. */
     double least = e->known_block < e->block - 1 ? 1 : LEAST_OF_TYPICAL;
     for (size_t row = 0; row < T; row++) {
         double own = sqrt(energy_of_draws(t, row) / (double)t->width);
-        double rms = sqrt(sum_of_squares(t->expected + row * t->width, t->width) / (double)t->width);
-        sigma[row] = fmax(fmax(own, least * relative * rms), fmax(LEAST_OF_ROUNDING * e->subject->tier->unit * rms, LEAST_SPREAD));
+        double rms =
+            sqrt(sum_of_squares(t->expected + row * t->width, t->width) / (double)t->width);
+        sigma[row] = fmax(fmax(own, least * relative * rms),
+                          fmax(LEAST_OF_ROUNDING * e->subject->tier->unit * rms, LEAST_SPREAD));
     }
 }
 

@@ -11,9 +11,17 @@
 static const struct {
     const char *name, *title;
 } sections[] = {
-    {"embedding", "Embedding"}, {"norms", "RMSNorms"},   {"attention", "Attention"}, {"rope", "RoPE"},
-    {"masks", "Masks"},         {"cache", "Caches"},     {"dense", "Dense MLP"},     {"router", "Router"},
-    {"experts", "Experts"},     {"stream", "Residual stream"}, {"head", "Final norm and head"},
+    {"embedding", "Embedding"},
+    {"norms", "RMSNorms"},
+    {"attention", "Attention"},
+    {"rope", "RoPE"},
+    {"masks", "Masks"},
+    {"cache", "Caches"},
+    {"dense", "Dense MLP"},
+    {"router", "Router"},
+    {"experts", "Experts"},
+    {"stream", "Residual stream"},
+    {"head", "Final norm and head"},
 };
 enum { SECTIONS = sizeof sections / sizeof *sections };
 
@@ -48,11 +56,13 @@ static const char *where_text(int where)
 static void print_taps(FILE *out, const gemma4_counter_model *entry, const char *mark)
 {
     for (size_t i = 0; entry->taps[i] != GEMMA4_TAP_COUNT; i++)
-        fprintf(out, "%s%s%s%s", i ? ", " : "", mark, gemma4_tap_describe(entry->taps[i])->name, mark);
+        fprintf(out, "%s%s%s%s", i ? ", " : "", mark, gemma4_tap_describe(entry->taps[i])->name,
+                mark);
 }
 
 /* Each URL of `seen` between before and after; separator stands between two. */
-static void print_urls(FILE *out, const char *seen, const char *before, const char *after, const char *separator)
+static void print_urls(FILE *out, const char *seen, const char *before, const char *after,
+                       const char *separator)
 {
     for (const char *url = seen; *url != '\0';) {
         size_t length = strcspn(url, " ");
@@ -68,9 +78,11 @@ static void print_entry(FILE *out, const gemma4_counter_model *entry)
     fputc('\n', out);
     if (entry->variant[0] != '\0')
         fprintf(out, "  variant    %s\n", entry->variant);
-    fprintf(out, "  section    %s\n  where      %s\n  taps       ", entry->section, where_text(entry->where));
+    fprintf(out, "  section    %s\n  where      %s\n  taps       ", entry->section,
+            where_text(entry->where));
     print_taps(out, entry, "");
-    fprintf(out, "\n  wrong      %s\n  right      %s\n  invisible  %s\n", entry->wrong, entry->right, entry->invisible);
+    fprintf(out, "\n  wrong      %s\n  right      %s\n  invisible  %s\n", entry->wrong,
+            entry->right, entry->invisible);
     if (entry->seen[0] != '\0') {
         fprintf(out, "  seen       ");
         print_urls(out, entry->seen, "", "", "\n             ");
@@ -117,7 +129,8 @@ void gemma4_explain_list(FILE *out)
 {
     for (size_t i = 0; i < gemma4_counter_model_count(); i++)
         if (is_first(i))
-            fprintf(out, "%-36s %-22s %s\n", at(i)->id, gemma4_tap_describe(at(i)->taps[0])->name, at(i)->wrong);
+            fprintf(out, "%-36s %-22s %s\n", at(i)->id, gemma4_tap_describe(at(i)->taps[0])->name,
+                    at(i)->wrong);
 }
 
 /* ------------------------------------------------------------- spec/causes.md */
@@ -129,23 +142,35 @@ static void print_introduction(FILE *out)
         ids += is_first(i);
     fprintf(out,
             "# Causes\n\n"
-            "<!-- Generated: `gemma4-check explain --all`. The source is tests/check/catalogue_*.c. -->\n\n"
-            "A counter-model is the model with one known mistake in it: the parameters of the steps in which it differs from\n"
-            "[model.md](model.md). Here are %zu of them under %zu ids. An id stands for an arithmetic, whoever's code it is in\n"
+            "<!-- Generated: `gemma4-check explain --all`. The source is "
+            "tests/check/catalogue_*.c. -->\n\n"
+            "A counter-model is the model with one known mistake in it: the parameters of the "
+            "steps in which it differs from\n"
+            "[model.md](model.md). Here are %zu of them under %zu ids. An id stands for an "
+            "arithmetic, whoever's code it is in\n"
             "and however it came there; variants of an id are forms of the same mistake.\n\n",
             gemma4_counter_model_count(), ids);
-    fputs("`gemma4-check` computes a step that fails once more with every counter-model that acts there, from the engine's own\n"
-          "inputs. Where one gives the engine's output, the result names its id. The unit tests hold each entry to what it says:\n"
-          "with the right inputs it changes the taps that it lists, on the layers that it names, and leaves every other tap as it\n"
+    fputs("`gemma4-check` computes a step that fails once more with every counter-model that acts "
+          "there, from the engine's own\n"
+          "inputs. Where one gives the engine's output, the result names its id. The unit tests "
+          "hold each entry to what it says:\n"
+          "with the right inputs it changes the taps that it lists, on the layers that it names, "
+          "and leaves every other tap as it\n"
           "is, bit for bit.\n\n"
-          "*Enters at* is the first tap that is computed otherwise. *Invisible* says where the mistake does not show: what a case\n"
-          "must not be if it is to find it. Links lead to public reports; an entry without one is a mistake that the step invites.\n"
+          "*Enters at* is the first tap that is computed otherwise. *Invisible* says where the "
+          "mistake does not show: what a case\n"
+          "must not be if it is to find it. Links lead to public reports; an entry without one is "
+          "a mistake that the step invites.\n"
           "Numbers in formulas are those of the published dimensions.\n\n",
           out);
-    fputs("What is not here, because it is no mistake: softmax before or after the choice of experts, as long as the weights are\n"
-          "renormalised; per_expert_scale on the weight or on the expert's output; any order of experts with equal logits;\n"
-          "rounding to the engine's own type where model.md does not ask for more. What is not here, because it is no arithmetic\n"
-          "of its own: races, uninitialised memory, stale graphs, and errors of one quantised format.\n\n",
+    fputs("What is not here, because it is no mistake: softmax before or after the choice of "
+          "experts, as long as the weights are\n"
+          "renormalised; per_expert_scale on the weight or on the expert's output; any order of "
+          "experts with equal logits;\n"
+          "rounding to the engine's own type where model.md does not ask for more. What is not "
+          "here, because it is no arithmetic\n"
+          "of its own: races, uninitialised memory, stale graphs, and errors of one quantised "
+          "format.\n\n",
           out);
 }
 
@@ -154,7 +179,8 @@ static void print_table(FILE *out, const char *section)
     fputs("| id | variant | where | enters at | wrong |\n|---|---|---|---|---|\n", out);
     for (size_t i = 0; i < gemma4_counter_model_count(); i++)
         if (!strcmp(at(i)->section, section))
-            fprintf(out, "| [%s](#%s) | %s | %s | `%s` | %s |\n", at(i)->id, at(i)->id, at(i)->variant, where_text(at(i)->where),
+            fprintf(out, "| [%s](#%s) | %s | %s | `%s` | %s |\n", at(i)->id, at(i)->id,
+                    at(i)->variant, where_text(at(i)->where),
                     gemma4_tap_describe(at(i)->taps[0])->name, at(i)->wrong);
     fputc('\n', out);
 }
@@ -165,7 +191,8 @@ static void print_variant(FILE *out, const gemma4_counter_model *entry)
         fprintf(out, "Variant: %s.\n\n", entry->variant);
     fprintf(out, "- where: %s; taps: ", where_text(entry->where));
     print_taps(out, entry, "`");
-    fprintf(out, "\n- wrong: %s\n- right: %s\n- invisible: %s\n", entry->wrong, entry->right, entry->invisible);
+    fprintf(out, "\n- wrong: %s\n- right: %s\n- invisible: %s\n", entry->wrong, entry->right,
+            entry->invisible);
     if (entry->seen[0] != '\0') {
         fputs("- seen: ", out);
         print_urls(out, entry->seen, "<", ">", ", ");

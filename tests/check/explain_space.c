@@ -17,6 +17,7 @@ void gemma4_explain_space(FILE *out)
     fputs("| parameter | is | at | values | how found |\n|---|---|---|---|---|\n", out);
     for (int i = 0; i < GEMMA4_PARAMETER_COUNT; i++) {
         const gemma4_parameter_info *info = gemma4_parameter_describe((gemma4_parameter)i);
-        fprintf(out, "| `%s` | %s | %s | %s | %s |\n", info->name, domain_text(info->domain), info->steps, info->values, info->found);
+        fprintf(out, "| `%s` | %s | %s | %s | %s |\n", info->name, domain_text(info->domain),
+                info->steps, info->values, info->found);
     }
 }

@@ -16,14 +16,18 @@ double gemma4_noise_variance(const gemma4_tap_evidence *t, size_t row, size_t i)
     return sum / GEMMA4_DRAWS + FILTER_ROW_PART * t->sigma[row] * t->sigma[row];
 }
 
-gemma4_filter gemma4_project(const gemma4_evidence *e, gemma4_tap tap, const real *prediction, const gemma4_against *rows)
+gemma4_filter gemma4_project(const gemma4_evidence *e, gemma4_tap tap, const real *prediction,
+                             const gemma4_against *rows)
 {
     const gemma4_tap_evidence *t = &e->taps[tap];
     gemma4_filter f = {0};
     for (size_t row = 0; row < e->subject->T; row++)
-        for (size_t i = row * t->width; gemma4_row_counts(e, tap, rows, row) && i < (row + 1) * t->width; i++) {
-            double difference = (double)prediction[i] - (double)t->expected[i], error = (double)t->engine[i] - (double)t->expected[i];
-            if ((difference == 0 && error == 0) || !isfinite(difference) || gemma4_evidence_masked(e, tap, row, i - row * t->width))
+        for (size_t i = row * t->width;
+             gemma4_row_counts(e, tap, rows, row) && i < (row + 1) * t->width; i++) {
+            double difference = (double)prediction[i] - (double)t->expected[i],
+                   error = (double)t->engine[i] - (double)t->expected[i];
+            if ((difference == 0 && error == 0) || !isfinite(difference) ||
+                gemma4_evidence_masked(e, tap, row, i - row * t->width))
                 continue;
             double weight = 1 / gemma4_noise_variance(t, row, i), weighed = difference * weight;
             f.total += error * error * weight;
@@ -78,8 +82,10 @@ const gemma4_filter *gemma4_significant_filter(const gemma4_filtered *f)
 
 /* ------------------------------------------------------------------ one block */
 
-/* The taps of this block at which a model is evaluated: those of its own that the dump holds, else the first one behind it. */
-static size_t taps_of(const gemma4_evidence *e, const gemma4_planted *planted, gemma4_tap taps[GEMMA4_TAP_COUNT])
+/* The taps of this block at which a model is evaluated: those of its own that the dump holds, else
+ * the first one behind it. */
+static size_t taps_of(const gemma4_evidence *e, const gemma4_planted *planted,
+                      gemma4_tap taps[GEMMA4_TAP_COUNT])
 {
     const gemma4_counter_model *m = planted->models[0];
     size_t count = 0;
@@ -88,19 +94,22 @@ static size_t taps_of(const gemma4_evidence *e, const gemma4_planted *planted, g
         if (e->taps[*t].engine)
             taps[count++] = *t;
     for (int tap = 0; count == 0 && tap < GEMMA4_TAP_COUNT; tap++)
-        if (e->taps[tap].engine && (tap > (int)m->taps[0] || e->known_block < e->block) && gemma4_can_show(e, planted, (gemma4_tap)tap))
+        if (e->taps[tap].engine && (tap > (int)m->taps[0] || e->known_block < e->block) &&
+            gemma4_can_show(e, planted, (gemma4_tap)tap))
             taps[count++] = (gemma4_tap)tap;
     return count;
 }
 
-/* How much of a predicted difference, in units of noise, changes where the step's inputs are perturbed: wrong and right are what the perturbed
- * step gives. */
-static bool stays(const gemma4_evidence *e, gemma4_tap tap, const real *prediction, const real *wrong, const real *right)
+/* How much of a predicted difference, in units of noise, changes where the step's inputs are
+ * perturbed: wrong and right are what the perturbed step gives. */
+static bool stays(const gemma4_evidence *e, gemma4_tap tap, const real *prediction,
+                  const real *wrong, const real *right)
 {
     const gemma4_tap_evidence *t = &e->taps[tap];
     double moved = 0, size = 0;
     for (size_t i = 0; i < e->subject->T * t->width; i++) {
-        double difference = (double)prediction[i] - (double)t->expected[i], again = (double)wrong[i] - (double)right[i];
+        double difference = (double)prediction[i] - (double)t->expected[i],
+               again = (double)wrong[i] - (double)right[i];
         if (!t->have[i / t->width] || !isfinite(difference) || !isfinite(again))
             continue;
         double variance = gemma4_noise_variance(t, i / t->width, i);
@@ -110,10 +119,12 @@ static bool stays(const gemma4_evidence *e, gemma4_tap tap, const real *predicti
     return moved <= FILTER_MOVED_PART * size;
 }
 
-/* Is the predicted difference more than the rounding of what the step read? A model that reads another tensor, right up to rounding, in the
- * place of the step's own, or what was not rounded in between, predicts that rounding: an engine that makes it has no mistake. The
- * difference between wrong and right must be about the same where the inputs are perturbed within their storage. */
-static int outlasts_rounding(const gemma4_evidence *e, const gemma4_counter_model *m, gemma4_tap tap, const real *prediction, bool *outlasts,
+/* Is the predicted difference more than the rounding of what the step read? A model that reads
+ * another tensor, right up to rounding, in the place of the step's own, or what was not rounded in
+ * between, predicts that rounding: an engine that makes it has no mistake. The difference between
+ * wrong and right must be about the same where the inputs are perturbed within their storage. */
+static int outlasts_rounding(const gemma4_evidence *e, const gemma4_counter_model *m,
+                             gemma4_tap tap, const real *prediction, bool *outlasts,
                              gemma4_error *error)
 {
     size_t n = e->subject->T * e->taps[tap].width;
@@ -125,7 +136,10 @@ static int outlasts_rounding(const gemma4_evidence *e, const gemma4_counter_mode
     if (!status && !values)
         status = gemma4_fail(error, "diagnosis: out of memory");
     if (!status)
-        status = gemma4_counter_step(&step, &wrong, tap, values, NULL, error) || gemma4_counter_step(&step, &right, tap, values + n, NULL, error) ? -1 : 0;
+        status = gemma4_counter_step(&step, &wrong, tap, values, NULL, error) ||
+                         gemma4_counter_step(&step, &right, tap, values + n, NULL, error)
+                     ? -1
+                     : 0;
     if (!status)
         *outlasts = stays(e, tap, prediction, values, values + n);
     gemma4_step_free(&step);
@@ -133,16 +147,19 @@ static int outlasts_rounding(const gemma4_evidence *e, const gemma4_counter_mode
     return status;
 }
 
-/* The coefficient that an engine would have which stores the right values, rounded to nearest. Nearly always none; but where the right
- * value is next to one that the step read as it was stored, like a soft-cap's of small logits, rounding takes all of them back to it. */
-static double coefficient_of_rounding(const gemma4_evidence *e, gemma4_tap tap, const real *prediction)
+/* The coefficient that an engine would have which stores the right values, rounded to nearest.
+ * Nearly always none; but where the right value is next to one that the step read as it was stored,
+ * like a soft-cap's of small logits, rounding takes all of them back to it. */
+static double coefficient_of_rounding(const gemma4_evidence *e, gemma4_tap tap,
+                                      const real *prediction)
 {
     const gemma4_tap_evidence *t = &e->taps[tap];
     double unit = gemma4_storage_unit(e->subject, t->stored), product = 0, size = 0;
     for (size_t i = 0; i < e->subject->T * t->width; i++) {
         size_t row = i / t->width;
         double right = (double)t->expected[i], difference = (double)prediction[i] - right;
-        if (!t->have[row] || !isfinite(difference) || gemma4_evidence_masked(e, tap, row, i % t->width))
+        if (!t->have[row] || !isfinite(difference) ||
+            gemma4_evidence_masked(e, tap, row, i % t->width))
             continue;
         double variance = gemma4_noise_variance(t, row, i);
         product += difference * (gemma4_rounded(right, unit) - right) / variance;
@@ -152,12 +169,13 @@ static double coefficient_of_rounding(const gemma4_evidence *e, gemma4_tap tap, 
 }
 
 /* One model at one tap. */
-static int filter_tap(gemma4_filter *sums, const gemma4_evidence *e, gemma4_runner *runner, const gemma4_planted *planted, gemma4_tap tap,
-                      gemma4_error *error)
+static int filter_tap(gemma4_filter *sums, const gemma4_evidence *e, gemma4_runner *runner,
+                      const gemma4_planted *planted, gemma4_tap tap, gemma4_error *error)
 {
     const gemma4_against all = {0};
     real *prediction = malloc(e->subject->T * e->taps[tap].width * sizeof *prediction);
-    int status = prediction ? gemma4_predict(e, runner, planted, tap, 0, prediction, NULL, error) : gemma4_fail(error, "diagnosis: out of memory");
+    int status = prediction ? gemma4_predict(e, runner, planted, tap, 0, prediction, NULL, error)
+                            : gemma4_fail(error, "diagnosis: out of memory");
     if (!status) {
         gemma4_filter f = gemma4_project(e, tap, prediction, &all);
         /* Only what could become a cause is worth a second computation. */
@@ -179,16 +197,18 @@ static double significance(const gemma4_filter *f)
     return gemma4_filter_coefficient(f) / gemma4_filter_spread(f);
 }
 
-static int filter_model(gemma4_filtered *state, const gemma4_evidence *e, gemma4_runner *runner, size_t model, const bool failed[GEMMA4_TAP_COUNT],
-                        gemma4_error *error)
+static int filter_model(gemma4_filtered *state, const gemma4_evidence *e, gemma4_runner *runner,
+                        size_t model, const bool failed[GEMMA4_TAP_COUNT], gemma4_error *error)
 {
-    gemma4_planted planted = {.models = {gemma4_counter_model_at(model)}, .only_layer = {-1}, .count = 1};
+    gemma4_planted planted = {
+        .models = {gemma4_counter_model_at(model)}, .only_layer = {-1}, .count = 1};
     gemma4_tap taps[GEMMA4_TAP_COUNT];
     size_t count = taps_of(e, &planted, taps);
     gemma4_tap first = GEMMA4_TAP_COUNT; /* that added anything */
     gemma4_filter block = {0};
     for (size_t i = 0; i < count; i++) {
-        if (!failed[taps[i]] && gemma4_can_show(e, &planted, taps[i]) && filter_tap(&block, e, runner, &planted, taps[i], error))
+        if (!failed[taps[i]] && gemma4_can_show(e, &planted, taps[i]) &&
+            filter_tap(&block, e, runner, &planted, taps[i], error))
             return -1;
         first = block.size > 0 && first == GEMMA4_TAP_COUNT ? taps[i] : first;
     }
@@ -207,11 +227,14 @@ static int filter_model(gemma4_filtered *state, const gemma4_evidence *e, gemma4
     return 0;
 }
 
-int gemma4_filter_block(gemma4_filtered *filtered, const gemma4_evidence *e, gemma4_runner *runner, const bool failed[GEMMA4_TAP_COUNT], gemma4_error *error)
+int gemma4_filter_block(gemma4_filtered *filtered, const gemma4_evidence *e, gemma4_runner *runner,
+                        const bool failed[GEMMA4_TAP_COUNT], gemma4_error *error)
 {
-    /* A float32 engine's noise is as small as the reference's own rounding, which its error and every prediction share: a filter would find
-     * that. Over several bridged layers, noise leaves no room for one that would be worth its time. */
-    bool worthwhile = e->subject->tier->unit > UNIT_FLOAT32 && e->block - e->known_block <= FILTER_BRIDGED;
+    /* A float32 engine's noise is as small as the reference's own rounding, which its error and
+     * every prediction share: a filter would find that. Over several bridged layers, noise leaves
+     * no room for one that would be worth its time. */
+    bool worthwhile =
+        e->subject->tier->unit > UNIT_FLOAT32 && e->block - e->known_block <= FILTER_BRIDGED;
     for (size_t model = 0; model < gemma4_counter_model_count() && worthwhile; model++)
         if (filter_model(&filtered[model], e, runner, model, failed, error))
             return -1;

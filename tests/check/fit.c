@@ -38,8 +38,9 @@ static void fit_keep(gemma4_finding *f, const gemma4_fit *fit)
     qsort(f->fits, f->fit_count, sizeof *f->fits, by_residual);
 }
 
-/* The best of those that do not fit: the one that leaves the least part of the error. Where the error is within rounding, at the few
- * positions that were looked at, what is left of it says nothing; and of a pair, one alone would be named. */
+/* The best of those that do not fit: the one that leaves the least part of the error. Where the
+ * error is within rounding, at the few positions that were looked at, what is left of it says
+ * nothing; and of a pair, one alone would be named. */
 static void keep_near(gemma4_finding *f, const gemma4_fit *fit)
 {
     if (!(fit->error > LIMIT_SCORE) || fit->second != NO_MODEL)
@@ -64,14 +65,21 @@ static void keep_difference(fit_search *s, size_t model, size_t positions)
 /* Tries what is planted, and keeps how it fits. */
 int fit_try(fit_search *s, const gemma4_planted *planted, size_t model, size_t second)
 {
-    gemma4_fit fit = {.model = model, .second = second, .only_layer = planted->only_layer[0], .scope = planted->scope};
+    gemma4_fit fit = {.model = model,
+                      .second = second,
+                      .only_layer = planted->only_layer[0],
+                      .scope = planted->scope};
     if (planted->count == 1 && !gemma4_can_show(s->e, planted, s->tap))
         return 0;
-    bool everywhere = planted->count == 1 && planted->only_layer[0] < 0 && planted->scope == GEMMA4_EVERYWHERE;
+    bool everywhere =
+        planted->count == 1 && planted->only_layer[0] < 0 && planted->scope == GEMMA4_EVERYWHERE;
     size_t positions = fit_first_positions(s, planted);
-    /* Of these there are many. Within a layer of a 16-bit engine, where experts flip, a first look says little. */
-    bool whole_layers = !gemma4_is_one_step(s->e, planted->models[0], s->tap) && (fit_is_bridged(s->e) || s->e->subject->tier->unit <= UNIT_FLOAT32);
-    bool many = whole_layers && (planted->only_layer[0] >= 0 || planted->scope != GEMMA4_EVERYWHERE || planted->count > 1);
+    /* Of these there are many. Within a layer of a 16-bit engine, where experts flip, a first look
+     * says little. */
+    bool whole_layers = !gemma4_is_one_step(s->e, planted->models[0], s->tap) &&
+                        (fit_is_bridged(s->e) || s->e->subject->tier->unit <= UNIT_FLOAT32);
+    bool many = whole_layers && (planted->only_layer[0] >= 0 ||
+                                 planted->scope != GEMMA4_EVERYWHERE || planted->count > 1);
     fit_trial result = many ? fit_screen(s, planted, positions) : FIT_FITS;
     if (positions && result == FIT_FITS)
         result = fit_try_positions(s, planted, positions, &fit);
@@ -102,13 +110,18 @@ bool fit_has_effect(const fit_search *s, size_t model)
 static int try_scope(fit_search *s, gemma4_scope scope, bool single_steps_only)
 {
     for (size_t model = 0; model < gemma4_counter_model_count(); model++) {
-        gemma4_planted planted = {.models = {gemma4_counter_model_at(model)}, .only_layer = {-1}, .count = 1, .scope = scope};
+        gemma4_planted planted = {.models = {gemma4_counter_model_at(model)},
+                                  .only_layer = {-1},
+                                  .count = 1,
+                                  .scope = scope};
         if (scope != GEMMA4_EVERYWHERE && !fit_has_effect(s, model))
             continue;
         /* The first positions are the same as everywhere, where the first chunk holds them. */
-        if (scope == GEMMA4_FIRST_CHUNK_ONLY && s->missed_early[model] && s->e->subject->schedule.chunk_end[0] >= PREFIX_POSITIONS)
+        if (scope == GEMMA4_FIRST_CHUNK_ONLY && s->missed_early[model] &&
+            s->e->subject->schedule.chunk_end[0] >= PREFIX_POSITIONS)
             continue;
-        if ((!single_steps_only || gemma4_is_one_step(s->e, planted.models[0], s->tap)) && fit_try(s, &planted, model, NO_MODEL))
+        if ((!single_steps_only || gemma4_is_one_step(s->e, planted.models[0], s->tap)) &&
+            fit_try(s, &planted, model, NO_MODEL))
             return -1;
     }
     return 0;
@@ -139,17 +152,19 @@ bool fit_may_be_in_scope(const fit_search *s, gemma4_scope scope)
     return score.score <= LIMIT_SCORE && score.worst <= LIMIT_WORST;
 }
 
-/* Engines have other code for a prompt, for its later chunks and for single tokens. A mistake that is made at some positions only is looked for
- * where none fits all. */
+/* Engines have other code for a prompt, for its later chunks and for single tokens. A mistake that
+ * is made at some positions only is looked for where none fits all. */
 static int try_scopes(fit_search *s)
 {
-    for (int scope = GEMMA4_EVERYWHERE + 1; scope < GEMMA4_SCOPES && s->finding->fit_count == 0; scope++)
+    for (int scope = GEMMA4_EVERYWHERE + 1; scope < GEMMA4_SCOPES && s->finding->fit_count == 0;
+         scope++)
         if (fit_may_be_in_scope(s, (gemma4_scope)scope) && try_scope(s, (gemma4_scope)scope, false))
             return -1;
     return 0;
 }
 
-/* Models by the part of the error that they explain when planted everywhere: the `most` largest, in order. Returns how many there are. */
+/* Models by the part of the error that they explain when planted everywhere: the `most` largest, in
+ * order. Returns how many there are. */
 size_t fit_by_share(const fit_search *s, size_t *models, size_t most)
 {
     size_t count = 0;
@@ -172,8 +187,10 @@ static int try_one_layer(fit_search *s)
 {
     gemma4_block last = (gemma4_block)s->e->subject->model->config.num_hidden_layers - 1;
     for (size_t model = 0; model < gemma4_counter_model_count(); model++)
-        for (gemma4_block layer = s->e->known_block < 0 ? 0 : s->e->known_block; fit_has_effect(s, model) && layer <= last && layer <= s->e->block; layer++) {
-            gemma4_planted planted = {.models = {gemma4_counter_model_at(model)}, .only_layer = {layer}, .count = 1};
+        for (gemma4_block layer = s->e->known_block < 0 ? 0 : s->e->known_block;
+             fit_has_effect(s, model) && layer <= last && layer <= s->e->block; layer++) {
+            gemma4_planted planted = {
+                .models = {gemma4_counter_model_at(model)}, .only_layer = {layer}, .count = 1};
             if (fit_try(s, &planted, model, NO_MODEL))
                 return -1;
         }
@@ -192,9 +209,11 @@ int fit_choose(const fit_search *s, const gemma4_counter_model *m, gemma4_scope 
     if (!otherwise)
         return gemma4_fail(s->error, "diagnosis: out of memory");
     gemma4_counter_apply(m, &parameters);
-    int status = gemma4_counter_step(&step, &parameters, GEMMA4_TAP_ROUTER_TOPK_IDS, NULL, ids, s->error);
+    int status =
+        gemma4_counter_step(&step, &parameters, GEMMA4_TAP_ROUTER_TOPK_IDS, NULL, ids, s->error);
     if (!status && scope != GEMMA4_EVERYWHERE)
-        status = gemma4_counter_step(&step, &right, GEMMA4_TAP_ROUTER_TOPK_IDS, NULL, otherwise, s->error);
+        status = gemma4_counter_step(&step, &right, GEMMA4_TAP_ROUTER_TOPK_IDS, NULL, otherwise,
+                                     s->error);
     for (size_t t = 0; t < T && !status; t++)
         if (!gemma4_in_scope(&e->subject->schedule, scope, t))
             memcpy(ids + t * K, otherwise + t * K, K * sizeof *ids);
@@ -208,11 +227,14 @@ static int fit_ids(fit_search *s, size_t model, gemma4_scope scope)
     const gemma4_evidence *e = s->e;
     const gemma4_counter_model *m = gemma4_counter_model_at(model);
     gemma4_planted planted = {.models = {m}, .only_layer = {-1}, .count = 1};
-    size_t T = e->subject->T, K = e->subject->model->config.top_k_experts, decisions = 0, others = 0;
-    if (!contains(m->taps, GEMMA4_TAP_ROUTER_TOPK_IDS) || !gemma4_planted_in(&e->subject->model->config, &planted, 0, e->block))
+    size_t T = e->subject->T, K = e->subject->model->config.top_k_experts, decisions = 0,
+           others = 0;
+    if (!contains(m->taps, GEMMA4_TAP_ROUTER_TOPK_IDS) ||
+        !gemma4_planted_in(&e->subject->model->config, &planted, 0, e->block))
         return 0;
     int32_t *ids = calloc(T * K, sizeof *ids);
-    int status = ids ? fit_choose(s, m, scope, ids) : gemma4_fail(s->error, "diagnosis: out of memory");
+    int status =
+        ids ? fit_choose(s, m, scope, ids) : gemma4_fail(s->error, "diagnosis: out of memory");
     for (size_t t = 0; t < T && !status; t++)
         for (size_t i = 0; i < K && e->have_ids[t]; i++) {
             bool found = false;
@@ -233,8 +255,10 @@ static int fit_ids(fit_search *s, size_t model, gemma4_scope scope)
 static int find_fits_of_ids(fit_search *s)
 {
     const gemma4_finding *f = s->finding;
-    for (int scope = GEMMA4_EVERYWHERE; scope < GEMMA4_SCOPES && f->fit_count == 0 && f->point_count == 0; scope++) {
-        if (scope != GEMMA4_EVERYWHERE && first_in_scope(s, (gemma4_scope)scope) == s->e->subject->T)
+    for (int scope = GEMMA4_EVERYWHERE;
+         scope < GEMMA4_SCOPES && f->fit_count == 0 && f->point_count == 0; scope++) {
+        if (scope != GEMMA4_EVERYWHERE &&
+            first_in_scope(s, (gemma4_scope)scope) == s->e->subject->T)
             continue;
         for (size_t model = 0; model < gemma4_counter_model_count(); model++)
             if (fit_ids(s, model, (gemma4_scope)scope))
@@ -242,7 +266,8 @@ static int find_fits_of_ids(fit_search *s)
         if (f->fit_count == 0 && fit_identify_ids(s, (gemma4_scope)scope))
             return -1;
     }
-    snprintf(s->finding->description, sizeof s->finding->description, "the chosen experts are not those with the largest router logits");
+    snprintf(s->finding->description, sizeof s->finding->description,
+             "the chosen experts are not those with the largest router logits");
     return 0;
 }
 
@@ -250,7 +275,8 @@ static int find_fits_of_ids(fit_search *s)
 
 static bool same_kind(const gemma4_config *c, const gemma4_finding *f, const gemma4_evidence *e)
 {
-    return !gemma4_tap_describe(f->tap)->per_layer || c->layers[f->layer].kind == c->layers[e->layer].kind;
+    return !gemma4_tap_describe(f->tap)->per_layer ||
+           c->layers[f->layer].kind == c->layers[e->layer].kind;
 }
 
 /* What explained the same tap in the last layers is likely to do so here. */
@@ -263,7 +289,10 @@ static int try_earlier(fit_search *s, const gemma4_finding *earlier, size_t coun
         tried++;
         for (size_t k = 0; k < earlier[i].fit_count; k++) {
             const gemma4_fit *fit = &earlier[i].fits[k];
-            gemma4_planted planted = {.models = {gemma4_counter_model_at(fit->model)}, .only_layer = {-1}, .count = 1, .scope = fit->scope};
+            gemma4_planted planted = {.models = {gemma4_counter_model_at(fit->model)},
+                                      .only_layer = {-1},
+                                      .count = 1,
+                                      .scope = fit->scope};
             if (fit->second == NO_MODEL && fit_try(s, &planted, fit->model, NO_MODEL))
                 return -1;
         }
@@ -276,18 +305,24 @@ static size_t searches_in_vain(const fit_search *s, const gemma4_finding *earlie
 {
     size_t unexplained = 0;
     for (size_t i = 0; i < count; i++)
-        unexplained += earlier[i].tap == s->tap && earlier[i].fit_count == 0 && earlier[i].point_count == 0 && same_kind(&s->e->subject->model->config, &earlier[i], s->e);
+        unexplained += earlier[i].tap == s->tap && earlier[i].fit_count == 0 &&
+                       earlier[i].point_count == 0 &&
+                       same_kind(&s->e->subject->model->config, &earlier[i], s->e);
     return unexplained;
 }
 
-/* Does the model predict a failure, at another tap of the same block, that the dump does not have? */
-static int contradicts(fit_search *s, const gemma4_counter_model *m, gemma4_scope scope, bool *contradiction)
+/* Does the model predict a failure, at another tap of the same block, that the dump does not
+ * have? */
+static int contradicts(fit_search *s, const gemma4_counter_model *m, gemma4_scope scope,
+                       bool *contradiction)
 {
     const gemma4_evidence *e = s->e;
     const gemma4_planted planted = {.models = {m}, .only_layer = {-1}, .count = 1, .scope = scope};
     *contradiction = false;
     for (const gemma4_tap *t = m->taps; *t != GEMMA4_TAP_COUNT && !*contradiction; t++) {
-        if (*t == s->tap || *t == GEMMA4_TAP_ROUTER_TOPK_IDS || *t == GEMMA4_TAP_ATTN_SCORES /* what is masked may hold anything */ || !gemma4_tap_is_in(&e->subject->model->config, *t, e->block) || !e->taps[*t].engine ||
+        if (*t == s->tap || *t == GEMMA4_TAP_ROUTER_TOPK_IDS ||
+            *t == GEMMA4_TAP_ATTN_SCORES /* what is masked may hold anything */ ||
+            !gemma4_tap_is_in(&e->subject->model->config, *t, e->block) || !e->taps[*t].engine ||
             !gemma4_is_one_step(e, m, *t) || !gemma4_within_limits(e, *t))
             continue;
         real *predicted = malloc(e->subject->T * e->taps[*t].width * sizeof *predicted);
@@ -304,15 +339,18 @@ static int contradicts(fit_search *s, const gemma4_counter_model *m, gemma4_scop
     return 0;
 }
 
-/* Leaves out what predicts failures that are not there: of two exchanged weights one was exchanged only, for instance. */
+/* Leaves out what predicts failures that are not there: of two exchanged weights one was exchanged
+ * only, for instance. */
 static int drop_contradictions(fit_search *s)
 {
     gemma4_finding *f = s->finding;
     size_t kept = 0;
     for (size_t i = 0; i < f->fit_count; i++) {
         bool contradiction = false;
-        bool whole = f->fits[i].only_layer < 0 && f->fits[i].second == NO_MODEL && !fit_is_bridged(s->e);
-        if (whole && contradicts(s, gemma4_counter_model_at(f->fits[i].model), f->fits[i].scope, &contradiction))
+        bool whole =
+            f->fits[i].only_layer < 0 && f->fits[i].second == NO_MODEL && !fit_is_bridged(s->e);
+        if (whole && contradicts(s, gemma4_counter_model_at(f->fits[i].model), f->fits[i].scope,
+                                 &contradiction))
             return -1;
         if (!contradiction)
             f->fits[kept++] = f->fits[i];
@@ -327,7 +365,8 @@ static bool is_of_pairs(const fit_search *s)
     for (size_t i = 0; i < s->finding->fit_count; i++) {
         gemma4_parameters p = gemma4_right_parameters();
         gemma4_counter_apply(gemma4_counter_model_at(s->finding->fits[i].model), &p);
-        if ((s->tap == GEMMA4_TAP_ATTN_Q_ROPE && p.q_rope.pairs != 1) || (s->tap == GEMMA4_TAP_ATTN_K_ROPE && p.k_rope.pairs != 1))
+        if ((s->tap == GEMMA4_TAP_ATTN_Q_ROPE && p.q_rope.pairs != 1) ||
+            (s->tap == GEMMA4_TAP_ATTN_K_ROPE && p.k_rope.pairs != 1))
             return !fit_is_bridged(s->e);
     }
     return false;
@@ -343,8 +382,10 @@ static bool is_coarse_activation(const fit_search *s)
 /* A mask at some positions only: there are few, at which many masks are one. */
 static bool is_mask_somewhere(const fit_search *s)
 {
-    bool of_mask = s->tap == GEMMA4_TAP_ATTN_SCORES || s->tap == GEMMA4_TAP_ATTN_PROBS || s->tap == GEMMA4_TAP_ATTN_CONTEXT;
-    return of_mask && s->finding->fit_count && s->finding->fits[0].scope != GEMMA4_EVERYWHERE && !fit_is_bridged(s->e);
+    bool of_mask = s->tap == GEMMA4_TAP_ATTN_SCORES || s->tap == GEMMA4_TAP_ATTN_PROBS ||
+                   s->tap == GEMMA4_TAP_ATTN_CONTEXT;
+    return of_mask && s->finding->fit_count && s->finding->fits[0].scope != GEMMA4_EVERYWHERE &&
+           !fit_is_bridged(s->e);
 }
 
 /* Leaves out the mistakes that explain the error much worse than a point does. */
@@ -360,16 +401,18 @@ static void drop_worse_than_points(gemma4_finding *f)
     f->fit_count = kept;
 }
 
-/* Points that fit beside a catalogued mistake: neighbours of its number, or functions near its own; and what explained the tap in a layer before, where the mistake may fit this
- * one by chance. */
+/* Points that fit beside a catalogued mistake: neighbours of its number, or functions near its own;
+ * and what explained the tap in a layer before, where the mistake may fit this one by chance. */
 static int look_beside(fit_search *s, const gemma4_finding *earlier, size_t count)
 {
     bool points = false;
     for (size_t i = 0; i < count; i++)
-        points = points || (earlier[i].tap == s->tap && earlier[i].fit_count == 0 && earlier[i].point_count);
+        points = points ||
+                 (earlier[i].tap == s->tap && earlier[i].fit_count == 0 && earlier[i].point_count);
     if (points && fit_identify_as_before(s, earlier, count))
         return -1;
-    if ((is_of_pairs(s) || is_coarse_activation(s) || is_mask_somewhere(s)) && fit_identify_beside(s))
+    if ((is_of_pairs(s) || is_coarse_activation(s) || is_mask_somewhere(s)) &&
+        fit_identify_beside(s))
         return -1;
     drop_worse_than_points(s->finding);
     return 0;
@@ -386,30 +429,40 @@ static int find_fits(fit_search *s, const gemma4_finding *earlier, size_t count)
         return look_beside(s, earlier, count);
     size_t in_vain = searches_in_vain(s, earlier, count);
     bool hopeless = in_vain >= SEARCHES_IN_VAIN;
-    if (try_scope(s, GEMMA4_EVERYWHERE, hopeless) || drop_contradictions(s) || (f->fit_count == 0 && in_vain == 0 && (try_scopes(s) || drop_contradictions(s))))
+    if (try_scope(s, GEMMA4_EVERYWHERE, hopeless) || drop_contradictions(s) ||
+        (f->fit_count == 0 && in_vain == 0 && (try_scopes(s) || drop_contradictions(s))))
         return -1;
-    if (fit_is_bridged(s->e) && !hopeless && ((f->fit_count == 0 && try_one_layer(s)) || (f->fit_count == 0 && fit_try_pairs(s))))
+    if (fit_is_bridged(s->e) && !hopeless &&
+        ((f->fit_count == 0 && try_one_layer(s)) || (f->fit_count == 0 && fit_try_pairs(s))))
         return -1;
-    if (f->fit_count == 0 && !hopeless && (s->e->subject->search_layers || !fit_is_whole_layer(s->e)) && fit_identify(s, earlier, count))
+    if (f->fit_count == 0 && !hopeless &&
+        (s->e->subject->search_layers || !fit_is_whole_layer(s->e)) &&
+        fit_identify(s, earlier, count))
         return -1;
     if (f->fit_count && look_beside(s, earlier, count))
         return -1;
-    return f->fit_count || f->point_count ? 0 : gemma4_describe_error(s->e, s->tap, f->description, sizeof f->description, s->error);
+    return f->fit_count || f->point_count ? 0
+                                          : gemma4_describe_error(s->e, s->tap, f->description,
+                                                                  sizeof f->description, s->error);
 }
 
-int gemma4_find_fits(const gemma4_evidence *e, gemma4_runner *runner, gemma4_tap tap, const gemma4_finding *earlier, size_t earlier_count,
-                     gemma4_finding *finding, gemma4_error *error)
+int gemma4_find_fits(const gemma4_evidence *e, gemma4_runner *runner, gemma4_tap tap,
+                     const gemma4_finding *earlier, size_t earlier_count, gemma4_finding *finding,
+                     gemma4_error *error)
 {
     const gemma4_against every = {0};
     size_t models = gemma4_counter_model_count(), n = e->subject->T * e->taps[tap].width;
-    *finding = (gemma4_finding){.tap = tap, .layer = e->layer, .error = gemma4_score_tap(e, tap, &every).score};
+    *finding = (gemma4_finding){
+        .tap = tap, .layer = e->layer, .error = gemma4_score_tap(e, tap, &every).score};
     fit_search s = {.e = e, .runner = runner, .tap = tap, .finding = finding, .error = error};
     s.prediction = malloc((n ? n : 1) * sizeof *s.prediction);
     s.open = calloc(e->subject->T, sizeof *s.open);
     s.partial = finding->partial = malloc(models * sizeof *s.partial);
     s.missed_early = calloc(models, sizeof *s.missed_early);
     s.differences = calloc(models, sizeof *s.differences);
-    int status = s.prediction && s.open && s.partial && s.missed_early && s.differences ? 0 : gemma4_fail(error, "diagnosis: out of memory");
+    int status = s.prediction && s.open && s.partial && s.missed_early && s.differences
+                     ? 0
+                     : gemma4_fail(error, "diagnosis: out of memory");
     for (size_t model = 0; s.partial && model < models; model++)
         s.partial[model] = (gemma4_fit){.model = NO_MODEL};
     if (!status)

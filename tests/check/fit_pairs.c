@@ -16,12 +16,15 @@ typedef struct pair {
     double share;
 } pair;
 
-/* In units of each value's noise, so that a plain sum of products weighs them; rows that cannot be compared are 0. */
+/* In units of each value's noise, so that a plain sum of products weighs them; rows that cannot be
+ * compared are 0. */
 static void weigh(const fit_search *s, float *x, size_t positions)
 {
     const gemma4_tap_evidence *t = &s->e->taps[s->tap];
     for (size_t i = 0; i < positions * t->width; i++)
-        x[i] = t->have[i / t->width] ? (float)((double)x[i] / sqrt(gemma4_noise_variance(t, i / t->width, i))) : 0;
+        x[i] = t->have[i / t->width]
+                   ? (float)((double)x[i] / sqrt(gemma4_noise_variance(t, i / t->width, i)))
+                   : 0;
 }
 
 static double product(const float *x, const float *y, size_t n)
@@ -52,13 +55,16 @@ typedef struct effect {
     double size, error;
 } effect;
 
-/* The part of the error that both effects explain together, each times what suits best: for effects that are small enough to add up. */
+/* The part of the error that both effects explain together, each times what suits best: for effects
+ * that are small enough to add up. */
 static pair pair_of(const effect *x, const effect *y, size_t n, double total)
 {
     double xy = product(x->difference, y->difference, n), determinant = x->size * y->size - xy * xy;
     pair p = {x->model, y->model, 0};
     if (determinant > PAIR_ALIKE * x->size * y->size)
-        p.share = (x->error * x->error * y->size - 2 * x->error * y->error * xy + y->error * y->error * x->size) / determinant / total;
+        p.share = (x->error * x->error * y->size - 2 * x->error * y->error * xy +
+                   y->error * y->error * x->size) /
+                  determinant / total;
     return p;
 }
 
@@ -71,13 +77,15 @@ static int by_pair_share(const void *a, const void *b)
 /* Of the models that explain most, the effects. */
 static size_t find_effects(fit_search *s, const float *error, size_t positions, effect *effects)
 {
-    size_t models[PAIR_MODELS], count = fit_by_share(s, models, PAIR_MODELS), found = 0, n = positions * s->e->taps[s->tap].width;
+    size_t models[PAIR_MODELS], count = fit_by_share(s, models, PAIR_MODELS), found = 0,
+                                n = positions * s->e->taps[s->tap].width;
     for (size_t i = 0; i < count; i++) {
         float *difference = s->differences[models[i]];
         if (!difference)
             continue;
         weigh(s, difference, positions);
-        effects[found++] = (effect){models[i], difference, product(difference, difference, n), product(difference, error, n)};
+        effects[found++] = (effect){models[i], difference, product(difference, difference, n),
+                                    product(difference, error, n)};
     }
     return found;
 }
@@ -86,7 +94,10 @@ static int try_pair(fit_search *s, const pair *p)
 {
     bool a_first = s->partial[p->a].residual <= s->partial[p->b].residual;
     size_t first = a_first ? p->a : p->b, second = a_first ? p->b : p->a;
-    gemma4_planted planted = {.models = {gemma4_counter_model_at(first), gemma4_counter_model_at(second)}, .only_layer = {-1, -1}, .count = 2};
+    gemma4_planted planted = {
+        .models = {gemma4_counter_model_at(first), gemma4_counter_model_at(second)},
+        .only_layer = {-1, -1},
+        .count = 2};
     return fit_try(s, &planted, first, second);
 }
 
@@ -94,7 +105,8 @@ static int try_pair(fit_search *s, const pair *p)
 int fit_try_pairs(fit_search *s)
 {
     effect effects[PAIR_MODELS];
-    size_t positions = PREFIX_POSITIONS < s->e->subject->T ? PREFIX_POSITIONS : 0, n = positions * s->e->taps[s->tap].width, pairs = 0;
+    size_t positions = PREFIX_POSITIONS < s->e->subject->T ? PREFIX_POSITIONS : 0,
+           n = positions * s->e->taps[s->tap].width, pairs = 0;
     float *error = weighed_error(s, positions);
     pair *ranked = calloc((size_t)PAIR_MODELS * PAIR_MODELS, sizeof *ranked);
     int status = error && ranked ? 0 : gemma4_fail(s->error, "diagnosis: out of memory");

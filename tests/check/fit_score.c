@@ -49,7 +49,8 @@ bool gemma4_is_one_step(const gemma4_evidence *e, const gemma4_counter_model *m,
 
 static bool is_permitted(const gemma4_subject *s, const gemma4_counter_model *m)
 {
-    return gemma4_counter_model_is_permitted(m, s->tier->unit) || (s->kv_unit > 0 && !strcmp(m->id, "kv-cache-f16"));
+    return gemma4_counter_model_is_permitted(m, s->tier->unit) ||
+           (s->kv_unit > 0 && !strcmp(m->id, "kv-cache-f16"));
 }
 
 bool gemma4_can_show(const gemma4_evidence *e, const gemma4_planted *planted, gemma4_tap tap)
@@ -72,7 +73,8 @@ bool gemma4_can_show(const gemma4_evidence *e, const gemma4_planted *planted, ge
 }
 
 /* From the one step that is wrong. */
-static int predict_step(const gemma4_evidence *e, const gemma4_planted *planted, gemma4_tap tap, real *values, gemma4_error *error)
+static int predict_step(const gemma4_evidence *e, const gemma4_planted *planted, gemma4_tap tap,
+                        real *values, gemma4_error *error)
 {
     const gemma4_tap_evidence *t = &e->taps[tap];
     gemma4_parameters parameters = gemma4_known_parameters(e->subject, e->block);
@@ -83,7 +85,8 @@ static int predict_step(const gemma4_evidence *e, const gemma4_planted *planted,
         return -1;
     for (size_t row = 0; row < e->subject->T; row++)
         if (!gemma4_in_scope(&e->subject->schedule, planted->scope, row))
-            memcpy(values + row * t->width, t->expected + row * t->width, t->width * sizeof *values);
+            memcpy(values + row * t->width, t->expected + row * t->width,
+                   t->width * sizeof *values);
     return 0;
 }
 
@@ -95,15 +98,16 @@ static bool are_one_step(const gemma4_evidence *e, const gemma4_planted *planted
     return planted->count > 0;
 }
 
-int gemma4_predict(const gemma4_evidence *e, gemma4_runner *runner, const gemma4_planted *planted, gemma4_tap tap, size_t positions, real *values,
-                   bool *open, gemma4_error *error)
+int gemma4_predict(const gemma4_evidence *e, gemma4_runner *runner, const gemma4_planted *planted,
+                   gemma4_tap tap, size_t positions, real *values, bool *open, gemma4_error *error)
 {
     if (open)
         memset(open, 0, e->subject->T * sizeof *open);
     memcpy(values, e->taps[tap].expected, e->subject->T * e->taps[tap].width * sizeof *values);
     if (are_one_step(e, planted, tap))
         return predict_step(e, planted, tap, values, error);
-    gemma4_counter_run run = {.planted = planted, .positions = positions, .stop = tap, .out = values, .open = open};
+    gemma4_counter_run run = {
+        .planted = planted, .positions = positions, .stop = tap, .out = values, .open = open};
     return gemma4_run_counter(e, runner, &run, error);
 }
 
@@ -114,11 +118,12 @@ bool fit_is_bridged(const gemma4_evidence *e)
     return e->known_block < e->block;
 }
 
-/* Can positions differ from a prediction because rounding chose other experts? Where the dump settles neither choice nor logits, in a
- * precision in which near-ties are common. */
+/* Can positions differ from a prediction because rounding chose other experts? Where the dump
+ * settles neither choice nor logits, in a precision in which near-ties are common. */
 static bool flips_are_possible(const gemma4_evidence *e, gemma4_tap tap)
 {
-    return e->subject->tier->unit > UNIT_FLOAT32 && tap >= GEMMA4_TAP_MOE_OUT && !e->taps[GEMMA4_TAP_ROUTER_LOGITS].engine &&
+    return e->subject->tier->unit > UNIT_FLOAT32 && tap >= GEMMA4_TAP_MOE_OUT &&
+           !e->taps[GEMMA4_TAP_ROUTER_LOGITS].engine &&
            !(e->have_valid_ids && e->have_valid_ids[0]);
 }
 
@@ -166,25 +171,32 @@ static int skip_flips(const fit_search *s, size_t positions, bool *skip)
 }
 
 /* What the prediction leaves of the error at the rows given. */
-static fit_trial score_rows(const fit_search *s, const gemma4_against *rows, double limit_part, gemma4_fit *fit)
+static fit_trial score_rows(const fit_search *s, const gemma4_against *rows, double limit_part,
+                            gemma4_fit *fit)
 {
     gemma4_against expected = *rows, every = {.positions = rows->positions};
     expected.values = NULL;
     gemma4_filter projection = gemma4_project(s->e, s->tap, rows->values, rows);
     if (projection.size == 0)
         return FIT_NO_EFFECT;
-    gemma4_score left = gemma4_score_tap(s->e, s->tap, rows), all = gemma4_score_tap(s->e, s->tap, &expected);
-    /* Positions whose choice of experts is open were left out: enough of them must have been judged. */
-    bool judged = left.rows > 0 && (double)left.rows >= JUDGED_PART * (double)gemma4_score_tap(s->e, s->tap, &every).rows;
+    gemma4_score left = gemma4_score_tap(s->e, s->tap, rows),
+                 all = gemma4_score_tap(s->e, s->tap, &expected);
+    /* Positions whose choice of experts is open were left out: enough of them must have been
+     * judged. */
+    bool judged =
+        left.rows > 0 &&
+        (double)left.rows >= JUDGED_PART * (double)gemma4_score_tap(s->e, s->tap, &every).rows;
     fit->coefficient = gemma4_filter_coefficient(&projection);
     fit->share = gemma4_filter_share(&projection);
     fit->residual = judged ? left.score : INFINITY;
     fit->worst = left.worst;
     fit->error = all.score;
     double limit = left.rows == 1 ? LIMIT_WORST : LIMIT_SCORE; /* one row is no average */
-    bool fits = judged && left.score <= limit_part * limit && left.worst <= limit_part * LIMIT_WORST &&
+    bool fits = judged && left.score <= limit_part * limit &&
+                left.worst <= limit_part * LIMIT_WORST &&
                 fabs(fit->coefficient - 1) <= FIT_COEFFICIENT;
-    /* Of rows that were chosen because they fit, more is asked: without the mistake they must not fit. */
+    /* Of rows that were chosen because they fit, more is asked: without the mistake they must not
+     * fit. */
     if (limit_part < 1)
         fits = fits && all.score >= FLIP_IMPROVEMENT * left.score;
     return fits ? FIT_FITS : FIT_MISS;
@@ -194,7 +206,8 @@ static fit_trial score_prediction(const fit_search *s, size_t positions, gemma4_
 {
     gemma4_against rows = {.values = s->prediction, .skip = s->open, .positions = positions};
     fit_trial result = score_rows(s, &rows, 1, fit);
-    if (result == FIT_NO_EFFECT && positions == 0) { /* but where the choice is open: it may have been this one */
+    if (result == FIT_NO_EFFECT && positions == 0) { /* but where the choice is open: it may have
+                                                        been this one */
         rows.skip = NULL;
         result = score_rows(s, &rows, 1, fit);
     }
@@ -217,15 +230,17 @@ static fit_trial score_prediction(const fit_search *s, size_t positions, gemma4_
     return result;
 }
 
-/* The spread that honest rounding has in the model with the mistake: a wrong model may amplify noise more than the right one. The wider
- * of both, for each row. NULL when out of memory or where a run fails. */
+/* The spread that honest rounding has in the model with the mistake: a wrong model may amplify
+ * noise more than the right one. The wider of both, for each row. NULL when out of memory or where
+ * a run fails. */
 static double *planted_spread(const fit_search *s, const gemma4_planted *planted, size_t positions)
 {
     const gemma4_tap_evidence *t = &s->e->taps[s->tap];
     size_t T = s->e->subject->T, rows = positions ? positions : T;
     double *sigma = calloc(T, sizeof *sigma);
     real *perturbed = malloc(T * t->width * sizeof *perturbed);
-    gemma4_counter_run run = {.planted = planted, .positions = positions, .stop = s->tap, .out = perturbed};
+    gemma4_counter_run run = {
+        .planted = planted, .positions = positions, .stop = s->tap, .out = perturbed};
     int status = sigma && perturbed ? 0 : gemma4_fail(s->error, "diagnosis: out of memory");
     for (run.draw = 1; run.draw <= PLANTED_DRAWS && !status; run.draw++) {
         status = gemma4_run_counter(s->e, s->runner, &run, s->error);
@@ -244,8 +259,10 @@ static double *planted_spread(const fit_search *s, const gemma4_planted *planted
     return sigma;
 }
 
-/* A prediction that leaves next to nothing of the error, but more than the right model's noise, is measured against its own noise. */
-static fit_trial retry_with_spread(const fit_search *s, const gemma4_planted *planted, size_t positions, gemma4_fit *fit)
+/* A prediction that leaves next to nothing of the error, but more than the right model's noise, is
+ * measured against its own noise. */
+static fit_trial retry_with_spread(const fit_search *s, const gemma4_planted *planted,
+                                   size_t positions, gemma4_fit *fit)
 {
     const gemma4_against every = {.positions = positions};
     double effect = gemma4_score_tap(s->e, s->tap, &every).score;
@@ -254,16 +271,19 @@ static fit_trial retry_with_spread(const fit_search *s, const gemma4_planted *pl
     double *wider = planted_spread(s, planted, positions);
     if (!wider)
         return FIT_ERROR;
-    const gemma4_against rows = {.values = s->prediction, .sigma = wider, .skip = s->open, .positions = positions};
+    const gemma4_against rows = {
+        .values = s->prediction, .sigma = wider, .skip = s->open, .positions = positions};
     fit_trial result = score_rows(s, &rows, 1, fit);
     free(wider);
     return result;
 }
 
 /* What planted mistakes leave of the error, at the first so many positions or (0) at all. */
-fit_trial fit_try_positions(fit_search *s, const gemma4_planted *planted, size_t positions, gemma4_fit *fit)
+fit_trial fit_try_positions(fit_search *s, const gemma4_planted *planted, size_t positions,
+                            gemma4_fit *fit)
 {
-    if (gemma4_predict(s->e, s->runner, planted, s->tap, positions, s->prediction, s->open, s->error))
+    if (gemma4_predict(s->e, s->runner, planted, s->tap, positions, s->prediction, s->open,
+                       s->error))
         return FIT_ERROR;
     fit_trial result = score_prediction(s, positions, fit);
     return result == FIT_MISS ? retry_with_spread(s, planted, positions, fit) : result;
@@ -272,7 +292,9 @@ fit_trial fit_try_positions(fit_search *s, const gemma4_planted *planted, size_t
 /* Does the setting make a position see later ones? */
 static bool looks_ahead(const gemma4_setting *s)
 {
-    bool mask = s->parameter == GEMMA4_PARAMETER_MASK && (s->word == GEMMA4_MASK_NOT_CAUSAL || (s->word == GEMMA4_MASK_OFFSET && s->number > 0));
+    bool mask =
+        s->parameter == GEMMA4_PARAMETER_MASK &&
+        (s->word == GEMMA4_MASK_NOT_CAUSAL || (s->word == GEMMA4_MASK_OFFSET && s->number > 0));
     return mask || (s->parameter == GEMMA4_PARAMETER_INPUT_POSITIONS && s->number > 0);
 }
 
@@ -288,42 +310,54 @@ bool fit_sees_later(const gemma4_planted *planted)
            p.attention.cache == GEMMA4_CACHE_WINDOW_OF_CHUNK_END;
 }
 
-/* How many positions decide at first whether a mistake can fit; 0: all of them are needed. A wrong mask may let the first positions see later
- * ones; a single step is computed faster than it could be cut; and where experts flip, few rows say little. */
+/* How many positions decide at first whether a mistake can fit; 0: all of them are needed. A wrong
+ * mask may let the first positions see later ones; a single step is computed faster than it could
+ * be cut; and where experts flip, few rows say little. */
 size_t fit_first_positions(const fit_search *s, const gemma4_planted *planted)
 {
     const gemma4_subject *subject = s->e->subject;
     size_t first = 0; /* position at which the mistake is made */
     if (fit_sees_later(planted) || (subject->known && fit_sees_later(subject->known)))
         return 0;
-    if (!fit_is_bridged(s->e) && (subject->tier->unit > UNIT_FLOAT32 || gemma4_is_one_step(s->e, planted->models[0], s->tap)))
+    if (!fit_is_bridged(s->e) && (subject->tier->unit > UNIT_FLOAT32 ||
+                                  gemma4_is_one_step(s->e, planted->models[0], s->tap)))
         return 0;
     while (first < subject->T && !gemma4_in_scope(&subject->schedule, planted->scope, first))
         first++;
     return first + PREFIX_POSITIONS < subject->T ? first + PREFIX_POSITIONS : 0;
 }
 
-/* A first look at so many positions (0: all), by the machine's fastest operators: may it be the one? What rounding they add is allowed for, and
- * whatever passes is computed again. A predicted difference that their rounding may be is no effect. */
+/* A first look at so many positions (0: all), by the machine's fastest operators: may it be the
+ * one? What rounding they add is allowed for, and whatever passes is computed again. A predicted
+ * difference that their rounding may be is no effect. */
 static fit_trial screen_positions(fit_search *s, const gemma4_planted *planted, size_t positions)
 {
     const gemma4_against rows = {.values = s->prediction, .skip = s->open, .positions = positions};
-    const gemma4_counter_run run = {.planted = planted, .positions = positions, .quick = true, .stop = s->tap, .out = s->prediction, .open = s->open};
+    const gemma4_counter_run run = {.planted = planted,
+                                    .positions = positions,
+                                    .quick = true,
+                                    .stop = s->tap,
+                                    .out = s->prediction,
+                                    .open = s->open};
     if (gemma4_run_counter(s->e, s->runner, &run, s->error))
         return FIT_ERROR;
     gemma4_filter projection = gemma4_project(s->e, s->tap, s->prediction, &rows);
     gemma4_score left = gemma4_score_tap(s->e, s->tap, &rows);
-    double effect = left.rows ? sqrt(projection.size / (double)(left.rows * s->e->taps[s->tap].width)) : 0;
+    double effect =
+        left.rows ? sqrt(projection.size / (double)(left.rows * s->e->taps[s->tap].width)) : 0;
     if (!(effect > (positions ? SCREEN_EFFECT : LIMIT_SCORE / 2)))
         return FIT_NO_EFFECT;
-    bool near = fabs(gemma4_filter_coefficient(&projection) - 1) <= SCREEN_FACTOR * FIT_COEFFICIENT && left.worst <= SCREEN_FACTOR * LIMIT_WORST;
+    bool near =
+        fabs(gemma4_filter_coefficient(&projection) - 1) <= SCREEN_FACTOR * FIT_COEFFICIENT &&
+        left.worst <= SCREEN_FACTOR * LIMIT_WORST;
     return near ? FIT_FITS : FIT_MISS;
 }
 
 /* At the position where the mistake is first made, at some, at all, until it has an effect. */
 fit_trial fit_screen(fit_search *s, const gemma4_planted *planted, size_t positions)
 {
-    fit_trial result = positions ? screen_positions(s, planted, positions - PREFIX_POSITIONS + 1) : FIT_NO_EFFECT;
+    fit_trial result =
+        positions ? screen_positions(s, planted, positions - PREFIX_POSITIONS + 1) : FIT_NO_EFFECT;
     if (result == FIT_NO_EFFECT && positions)
         result = screen_positions(s, planted, positions);
     return result == FIT_NO_EFFECT ? screen_positions(s, planted, 0) : result;

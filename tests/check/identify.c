@@ -1,7 +1,9 @@
-/* Which point of the space explains a failing tap that no catalogued mistake does? (spec/diagnosis.md, "Points of the space")
+/* Which point of the space explains a failing tap that no catalogued mistake does?
+ * (spec/diagnosis.md, "Points of the space")
  *
- * Settings are proposed for every step that could be at fault; a number is a starting point, from which least squares goes on. What leaves
- * least is tried as a catalogued mistake is. Where no single setting fits, those that explain most are joined by a second, and a third. */
+ * Settings are proposed for every step that could be at fault; a number is a starting point, from
+ * which least squares goes on. What leaves least is tried as a catalogued mistake is. Where no
+ * single setting fits, those that explain most are joined by a second, and a third. */
 #include "identify_internal.h"
 
 #include <math.h>
@@ -21,17 +23,21 @@ static double left_of_head(const identification *id, size_t h)
     size_t length = t->width / s->e->subject->model->config.num_attention_heads;
     double sum = 0;
     for (size_t row = 0; row < s->e->subject->T; row++) {
-        if (!gemma4_in_scope(&s->e->subject->schedule, id->scope, row) || !gemma4_row_counts(s->e, s->tap, &rows, row))
+        if (!gemma4_in_scope(&s->e->subject->schedule, id->scope, row) ||
+            !gemma4_row_counts(s->e, s->tap, &rows, row))
             continue;
         for (size_t i = h * length; i < (h + 1) * length; i++) {
-            double error = ((double)t->engine[row * t->width + i] - (double)s->prediction[row * t->width + i]) / t->sigma[row];
+            double error = ((double)t->engine[row * t->width + i] -
+                            (double)s->prediction[row * t->width + i]) /
+                           t->sigma[row];
             sum += gemma4_evidence_masked(s->e, s->tap, row, i) ? 0 : error * error;
         }
     }
     return sum;
 }
 
-/* The KV head that each query head reads: that with which it leaves least, when all heads read the same one. */
+/* The KV head that each query head reads: that with which it leaves least, when all heads read the
+ * same one. */
 static int solve_map(identification *id, gemma4_setting *map)
 {
     fit_search *s = id->s;
@@ -41,8 +47,11 @@ static int solve_map(identification *id, gemma4_setting *map)
     for (size_t g = 0; g < c->layers[s->e->layer].num_key_value_heads; g++) {
         for (size_t h = 0; h < map->count; h++)
             all.list[h] = (double)g;
-        identify_candidate every = {.point = gemma4_point_new(c, &all, 1, GEMMA4_ON_SLIDING | GEMMA4_ON_FULL), .only_layer = -1};
-        int status = every.point ? identify_predict(id, &every) : gemma4_fail(s->error, "diagnosis: out of memory");
+        identify_candidate every = {
+            .point = gemma4_point_new(c, &all, 1, GEMMA4_ON_SLIDING | GEMMA4_ON_FULL),
+            .only_layer = -1};
+        int status = every.point ? identify_predict(id, &every)
+                                 : gemma4_fail(s->error, "diagnosis: out of memory");
         free(every.point);
         if (status)
             return -1;
@@ -63,13 +72,16 @@ static int propose_maps(identification *id, gemma4_proposals *proposals)
     const fit_search *s = id->s;
     const gemma4_config *c = &s->e->subject->model->config;
     size_t H = c->num_attention_heads, G = c->layers[s->e->layer].num_key_value_heads;
-    const uint64_t values = GEMMA4_STEP(GEMMA4_TAP_ATTN_CONTEXT), keys = values | GEMMA4_STEP(GEMMA4_TAP_ATTN_SCORES) | GEMMA4_STEP(GEMMA4_TAP_ATTN_PROBS);
+    const uint64_t values = GEMMA4_STEP(GEMMA4_TAP_ATTN_CONTEXT),
+                   keys = values | GEMMA4_STEP(GEMMA4_TAP_ATTN_SCORES) |
+                          GEMMA4_STEP(GEMMA4_TAP_ATTN_PROBS);
     const gemma4_setting maps[] = {
         {.parameter = GEMMA4_PARAMETER_KV_HEAD_OF, .count = H, .steps = keys},
         {.parameter = GEMMA4_PARAMETER_K_HEAD_OF, .count = H, .steps = keys},
         {.parameter = GEMMA4_PARAMETER_V_HEAD_OF, .count = H, .steps = values},
     };
-    if (s->tap < GEMMA4_TAP_ATTN_SCORES || s->tap > GEMMA4_TAP_ATTN_CONTEXT || G < 2 || H > GEMMA4_LIST)
+    if (s->tap < GEMMA4_TAP_ATTN_SCORES || s->tap > GEMMA4_TAP_ATTN_CONTEXT || G < 2 ||
+        H > GEMMA4_LIST)
         return 0;
     for (size_t m = 0; m < (s->tap == GEMMA4_TAP_ATTN_CONTEXT ? 3 : 2); m++) {
         gemma4_setting map = maps[m];
@@ -83,7 +95,9 @@ static int propose_maps(identification *id, gemma4_proposals *proposals)
 int identify_where(const gemma4_evidence *e)
 {
     const gemma4_config *c = &e->subject->model->config;
-    return !gemma4_block_is_layer(c, e->block) ? GEMMA4_ON_HEAD : c->layers[e->layer].kind == GEMMA4_FULL ? GEMMA4_ON_FULL : GEMMA4_ON_SLIDING;
+    return !gemma4_block_is_layer(c, e->block)       ? GEMMA4_ON_HEAD
+           : c->layers[e->layer].kind == GEMMA4_FULL ? GEMMA4_ON_FULL
+                                                     : GEMMA4_ON_SLIDING;
 }
 
 static int identify_step(identification *id, gemma4_proposals *proposals)
@@ -95,7 +109,8 @@ static int identify_step(identification *id, gemma4_proposals *proposals)
     if (proposals->failed)
         return gemma4_fail(s->error, "diagnosis: out of memory");
     int where = identify_where(s->e);
-    if (propose_maps(id, proposals) || identify_look_at_all(id, proposals, where) || identify_solve_all(id, 0) || identify_try_best(id))
+    if (propose_maps(id, proposals) || identify_look_at_all(id, proposals, where) ||
+        identify_solve_all(id, 0) || identify_try_best(id))
         return -1;
     return identify_join(id, 4);
 }
@@ -104,24 +119,29 @@ static int identify_step(identification *id, gemma4_proposals *proposals)
 
 static bool is_of_kind_only(gemma4_tap tap)
 {
-    return tap == GEMMA4_TAP_ATTN_Q_ROPE || tap == GEMMA4_TAP_ATTN_K_ROPE || tap == GEMMA4_TAP_ATTN_CONTEXT;
+    return tap == GEMMA4_TAP_ATTN_Q_ROPE || tap == GEMMA4_TAP_ATTN_K_ROPE ||
+           tap == GEMMA4_TAP_ATTN_CONTEXT;
 }
 
-/* Can the step be at fault? Not where the dump holds what it computed, and where it fails nothing by itself. */
+/* Can the step be at fault? Not where the dump holds what it computed, and where it fails nothing
+ * by itself. */
 static bool may_be_at_fault(const fit_search *s, gemma4_tap tap, size_t layer)
 {
     const gemma4_config *c = &s->e->subject->model->config;
     bool in_block = gemma4_block_is_layer(c, s->e->block), bridged = fit_is_bridged(s->e);
-    if (!gemma4_tap_exists(c, tap, layer) || tap == GEMMA4_TAP_ATTN_SCORES || tap == GEMMA4_TAP_ATTN_PROBS)
+    if (!gemma4_tap_exists(c, tap, layer) || tap == GEMMA4_TAP_ATTN_SCORES ||
+        tap == GEMMA4_TAP_ATTN_PROBS)
         return false;
     return bridged || !in_block || (tap <= s->tap && (tap == s->tap || !s->e->taps[tap].engine));
 }
 
 /* Every step of a layer that may be at fault; of those that differ by kind, or of the others. */
-static void propose_layer(const fit_search *s, size_t layer, bool of_kind, gemma4_proposals *proposals)
+static void propose_layer(const fit_search *s, size_t layer, bool of_kind,
+                          gemma4_proposals *proposals)
 {
     for (int tap = GEMMA4_TAP_ATTN_NORM; tap <= GEMMA4_TAP_LAYER_OUTPUT; tap++)
-        if (may_be_at_fault(s, (gemma4_tap)tap, layer) && is_of_kind_only((gemma4_tap)tap) == of_kind)
+        if (may_be_at_fault(s, (gemma4_tap)tap, layer) &&
+            is_of_kind_only((gemma4_tap)tap) == of_kind)
             gemma4_propose_for_step(proposals, s->e, layer, (gemma4_tap)tap);
 }
 
@@ -130,7 +150,8 @@ static void propose_rope_together(const fit_search *s, size_t layer, gemma4_prop
 {
     const uint64_t both = GEMMA4_STEP(GEMMA4_TAP_ATTN_Q_ROPE) | GEMMA4_STEP(GEMMA4_TAP_ATTN_K_ROPE);
     size_t from = proposals->count;
-    if (!may_be_at_fault(s, GEMMA4_TAP_ATTN_Q_ROPE, layer) || !may_be_at_fault(s, GEMMA4_TAP_ATTN_K_ROPE, layer))
+    if (!may_be_at_fault(s, GEMMA4_TAP_ATTN_Q_ROPE, layer) ||
+        !may_be_at_fault(s, GEMMA4_TAP_ATTN_K_ROPE, layer))
         return;
     gemma4_propose_rope(proposals, s->e, layer, GEMMA4_TAP_ATTN_Q_ROPE);
     for (size_t i = from; i < proposals->count; i++)
@@ -143,7 +164,8 @@ static void propose_together(const fit_search *s, size_t layer, gemma4_proposals
     uint64_t steps = 0;
     gemma4_propose_shared(&shared, s->e);
     for (int tap = 0; tap < GEMMA4_TAP_COUNT; tap++)
-        if (gemma4_tap_describe((gemma4_tap)tap)->per_layer && may_be_at_fault(s, (gemma4_tap)tap, layer))
+        if (gemma4_tap_describe((gemma4_tap)tap)->per_layer &&
+            may_be_at_fault(s, (gemma4_tap)tap, layer))
             steps |= GEMMA4_STEP(tap);
     for (size_t i = 0; i < shared.count; i++) {
         shared.list[i].steps &= steps;
@@ -169,7 +191,8 @@ static size_t first_of(const gemma4_config *c, gemma4_layer_kind kind)
 static int look_at_part(identification *id, gemma4_proposals *proposals, int where)
 {
     size_t from = id->count;
-    int status = proposals->failed ? gemma4_fail(id->s->error, "diagnosis: out of memory") : identify_look_at_all(id, proposals, where);
+    int status = proposals->failed ? gemma4_fail(id->s->error, "diagnosis: out of memory")
+                                   : identify_look_at_all(id, proposals, where);
     status = status ? status : identify_solve_all(id, from);
     gemma4_proposals_free(proposals);
     return status;
@@ -177,8 +200,10 @@ static int look_at_part(identification *id, gemma4_proposals *proposals, int whe
 
 static bool differs_by_kind(gemma4_parameter p)
 {
-    return p == GEMMA4_PARAMETER_ROPE_THETA || p == GEMMA4_PARAMETER_ROPE_PAIRS || p == GEMMA4_PARAMETER_ROPE_DENOMINATOR || p == GEMMA4_PARAMETER_WINDOW ||
-           p == GEMMA4_PARAMETER_KV_HEAD_OF || p == GEMMA4_PARAMETER_K_HEAD_OF || p == GEMMA4_PARAMETER_V_HEAD_OF;
+    return p == GEMMA4_PARAMETER_ROPE_THETA || p == GEMMA4_PARAMETER_ROPE_PAIRS ||
+           p == GEMMA4_PARAMETER_ROPE_DENOMINATOR || p == GEMMA4_PARAMETER_WINDOW ||
+           p == GEMMA4_PARAMETER_KV_HEAD_OF || p == GEMMA4_PARAMETER_K_HEAD_OF ||
+           p == GEMMA4_PARAMETER_V_HEAD_OF;
 }
 
 /* RoPE and attention of both kinds of layers alike. */
@@ -233,12 +258,14 @@ static int look_at_model(identification *id)
 typedef struct elsewhere {
     const identify_candidate *all; /* in all of them */
     int where, only_layer;
-    identify_candidate here;       /* point is NULL where it is no better */
+    identify_candidate here; /* point is NULL where it is no better */
 } elsewhere;
 
-bool identify_helps_in_fewer_layers(const identification *id, const identify_candidate *c, double left_in_all)
+bool identify_helps_in_fewer_layers(const identification *id, const identify_candidate *c,
+                                    double left_in_all)
 {
-    return !identify_is_rounding(id, c) && c->left < left_in_all && c->left <= SINGLE_LAYER_PART * id->nothing;
+    return !identify_is_rounding(id, c) && c->left < left_in_all &&
+           c->left <= SINGLE_LAYER_PART * id->nothing;
 }
 
 static bool is_number(const identify_candidate *c)
@@ -246,13 +273,16 @@ static bool is_number(const identify_candidate *c)
     return c->point->settings[0].count == 0 && identify_is_solved_for(&c->point->settings[0]);
 }
 
-/* As it is. A number, which is another one in fewer layers, is solved for where it explains as much with any coefficient. */
-static int look_and_solve(identification *own, identify_candidate *c, double left_in_all, bool *helps)
+/* As it is. A number, which is another one in fewer layers, is solved for where it explains as much
+ * with any coefficient. */
+static int look_and_solve(identification *own, identify_candidate *c, double left_in_all,
+                          bool *helps)
 {
     *helps = false;
     if (identify_look(own, c))
         return -1;
-    bool promising = is_number(c) && c->has_effect && 1 - c->share <= SINGLE_LAYER_PART * SINGLE_LAYER_PART;
+    bool promising =
+        is_number(c) && c->has_effect && 1 - c->share <= SINGLE_LAYER_PART * SINGLE_LAYER_PART;
     if (!promising && !identify_helps_in_fewer_layers(own, c, left_in_all))
         return 0;
     if (identify_is_solved_for(&c->point->settings[0]) && identify_solve(own, c, 0))
@@ -261,7 +291,8 @@ static int look_and_solve(identification *own, identify_candidate *c, double lef
     return 0;
 }
 
-/* Kept where it helps. In all layers, a factor may have become anything: it is looked for on both sides of 1 too. */
+/* Kept where it helps. In all layers, a factor may have become anything: it is looked for on both
+ * sides of 1 too. */
 static int look_elsewhere(identification *own, void *context, size_t i)
 {
     elsewhere *at = (elsewhere *)context + i;
@@ -276,7 +307,8 @@ static int look_elsewhere(identification *own, void *context, size_t i)
         s.number = starts[k];
         *c = (identify_candidate){.only_layer = at->only_layer};
         c->point = gemma4_point_new(&own->s->e->subject->model->config, &s, 1, at->where);
-        status = c->point ? look_and_solve(own, c, at->all->left, &helps) : gemma4_fail(own->s->error, "diagnosis: out of memory");
+        status = c->point ? look_and_solve(own, c, at->all->left, &helps)
+                          : gemma4_fail(own->s->error, "diagnosis: out of memory");
     }
     if (!helps) {
         free(c->point);
@@ -285,8 +317,8 @@ static int look_elsewhere(identification *own, void *context, size_t i)
     return status;
 }
 
-/* Where the best of what was planted in all layers, and all numbers, may be as well: in those of one kind, and in single ones. Returns how many
- * there are. */
+/* Where the best of what was planted in all layers, and all numbers, may be as well: in those of
+ * one kind, and in single ones. Returns how many there are. */
 static size_t list_elsewhere(const identification *id, size_t most, elsewhere *list)
 {
     const fit_search *s = id->s;
@@ -317,7 +349,8 @@ static int look_at_fewer_layers(identification *id)
     elsewhere *list = calloc(most, sizeof *list);
     identify_candidate *kept = malloc((id->count + most) * sizeof *kept);
     size_t count = list && kept ? list_elsewhere(id, SINGLE_LAYER_MOST, list) : 0;
-    int status = list && kept ? identify_each(id, count, look_elsewhere, list) : gemma4_fail(id->s->error, "diagnosis: out of memory");
+    int status = list && kept ? identify_each(id, count, look_elsewhere, list)
+                              : gemma4_fail(id->s->error, "diagnosis: out of memory");
     if (!status)
         memcpy(kept, id->list, id->count * sizeof *kept);
     for (size_t i = 0; i < count; i++)
@@ -347,7 +380,10 @@ static int identify_layer(identification *id)
     if (may_be_at_fault(s, s->tap, s->e->layer))
         gemma4_propose_from_result(&proposals, s->e, s->tap);
     int status = proposals.failed ? gemma4_fail(s->error, "diagnosis: out of memory") : 0;
-    status = status || identify_look_at_all(id, &proposals, identify_where(s->e)) || identify_solve_all(id, 0) || identify_try_best(id) ? -1 : 0;
+    status = status || identify_look_at_all(id, &proposals, identify_where(s->e)) ||
+                     identify_solve_all(id, 0) || identify_try_best(id)
+                 ? -1
+                 : 0;
     status = status ? status : identify_join(id, 5);
     gemma4_proposals_free(&proposals);
     return status;
@@ -356,7 +392,8 @@ static int identify_layer(identification *id)
 static int identify_bridged(identification *id)
 {
     fit_search *s = id->s;
-    if (gemma4_block_is_layer(&s->e->subject->model->config, s->e->block) && !fit_is_bridged(s->e)) {
+    if (gemma4_block_is_layer(&s->e->subject->model->config, s->e->block) &&
+        !fit_is_bridged(s->e)) {
         if (identify_layer(id))
             return -1;
         if (s->finding->point_count || !id->fits_early)
@@ -365,7 +402,11 @@ static int identify_bridged(identification *id)
         id->positions = 0;
         return identify_layer(id);
     }
-    return look_at_model(id) || identify_try_best(id) || (s->finding->point_count == 0 && (look_at_fewer_layers(id) || identify_try_best(id))) ? -1 : 0;
+    return look_at_model(id) || identify_try_best(id) ||
+                   (s->finding->point_count == 0 &&
+                    (look_at_fewer_layers(id) || identify_try_best(id)))
+               ? -1
+               : 0;
 }
 
 /* ------------------------------------------------------------------- the tap */
@@ -377,7 +418,8 @@ static bool inputs_are_known(const gemma4_evidence *e, gemma4_tap tap)
     if (fit_is_bridged(e) || !inputs)
         return false;
     for (size_t i = 0; i < 3 && inputs[i] != GEMMA4_TAP_COUNT; i++) {
-        if (inputs[i] == GEMMA4_TAP_LAYER_INPUT || inputs[i] == GEMMA4_TAP_LAYER_OUTPUT) /* the stream before a block is known where it is not bridged */
+        /* the stream before a block is known where it is not bridged */
+        if (inputs[i] == GEMMA4_TAP_LAYER_INPUT || inputs[i] == GEMMA4_TAP_LAYER_OUTPUT)
             continue;
         for (size_t row = 0; row < e->subject->T; row++)
             if (!e->taps[inputs[i]].engine || !e->taps[inputs[i]].have[row])
@@ -395,10 +437,14 @@ static int identify_as_before(identification *id, const gemma4_finding *earlier,
         const gemma4_finding *f = &earlier[i];
         id->scope = f->tap == s->tap && f->point_count ? f->points[0].scope : GEMMA4_EVERYWHERE;
         for (size_t k = 0; f->tap == s->tap && k < f->point_count; k++) {
-            identify_candidate next = {.point = gemma4_point_new(c, f->points[k].point->settings, f->points[k].point->count, identify_where(s->e)), .only_layer = -1};
+            identify_candidate next = {.point = gemma4_point_new(c, f->points[k].point->settings,
+                                                                 f->points[k].point->count,
+                                                                 identify_where(s->e)),
+                                       .only_layer = -1};
             identify_candidate *list = realloc(id->list, (id->count + 1) * sizeof *list);
             id->list = list ? list : id->list;
-            int status = next.point && list ? identify_look(id, &next) : gemma4_fail(s->error, "diagnosis: out of memory");
+            int status = next.point && list ? identify_look(id, &next)
+                                            : gemma4_fail(s->error, "diagnosis: out of memory");
             for (size_t j = 0; j < f->points[k].point->count && !status; j++)
                 if (identify_is_solved_for(&next.point->settings[j]))
                     status = identify_solve(id, &next, j);
@@ -440,7 +486,10 @@ static int open_identification(fit_search *s, identification *id, bool step)
 {
     const gemma4_against every = {0};
     size_t n = s->e->subject->T * s->e->taps[s->tap].width;
-    *id = (identification){.s = s, .at = malloc((n ? n : 1) * sizeof *id->at), .nothing = gemma4_score_tap(s->e, s->tap, &every).score, .first_search = true};
+    *id = (identification){.s = s,
+                           .at = malloc((n ? n : 1) * sizeof *id->at),
+                           .nothing = gemma4_score_tap(s->e, s->tap, &every).score,
+                           .first_search = true};
     id->quick = !step && s->e->subject->tier->unit <= UNIT_FLOAT32;
     id->positions = !step && PREFIX_POSITIONS < s->e->subject->T ? PREFIX_POSITIONS : 0;
     return id->at ? 0 : gemma4_fail(s->error, "diagnosis: out of memory");
@@ -490,9 +539,11 @@ int fit_identify(fit_search *s, const gemma4_finding *earlier, size_t earlier_co
     if (open_identification(s, &id, step))
         return -1;
     for (size_t i = 0; i < earlier_count; i++)
-        id.first_search = id.first_search && (earlier[i].tap != s->tap || earlier[i].point_count || earlier[i].fit_count);
+        id.first_search = id.first_search && (earlier[i].tap != s->tap || earlier[i].point_count ||
+                                              earlier[i].fit_count);
     int status = identify_as_before(&id, earlier, earlier_count);
-    for (int scope = GEMMA4_EVERYWHERE; scope < GEMMA4_SCOPES && !status && s->finding->point_count == 0; scope++)
+    for (int scope = GEMMA4_EVERYWHERE;
+         scope < GEMMA4_SCOPES && !status && s->finding->point_count == 0; scope++)
         if (scope == GEMMA4_EVERYWHERE || fit_may_be_in_scope(s, (gemma4_scope)scope))
             status = identify_in_scope(&id, step, (gemma4_scope)scope);
     if (!status && s->finding->point_count == 0)

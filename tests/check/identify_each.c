@@ -1,5 +1,5 @@
-/* Looks do not depend on each other, so threads share them. Each has its own prediction and its own runner; what comes of a look is kept by
- * its index: the number of threads changes nothing. */
+/* Looks do not depend on each other, so threads share them. Each has its own prediction and its own
+ * runner; what comes of a look is kept by its index: the number of threads changes nothing. */
 #include "identify_internal.h"
 
 #include <stdlib.h>
@@ -37,7 +37,9 @@ static int open_worker(const identification *id, identify_worker *w)
     w->search.runner = gemma4_runner_new(s->e->subject, s->error);
     if (!w->search.runner)
         return -1;
-    return w->search.prediction && w->search.open && w->own.at ? 0 : gemma4_fail(s->error, "diagnosis: out of memory");
+    return w->search.prediction && w->search.open && w->own.at
+               ? 0
+               : gemma4_fail(s->error, "diagnosis: out of memory");
 }
 
 void identify_workers_free(identification *id)
@@ -80,7 +82,8 @@ static void prepare(identify_worker *w, const identification *id)
     w->failed = false;
 }
 
-int identify_each(identification *id, size_t count, int (*work)(identification *own, void *context, size_t i), void *context)
+int identify_each(identification *id, size_t count,
+                  int (*work)(identification *own, void *context, size_t i), void *context)
 {
     if (open_workers(id))
         return -1;

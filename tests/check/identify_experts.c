@@ -1,6 +1,8 @@
-/* A fused mixture of experts shows one tensor for what is chosen, how it is weighted and what each expert computes. These come apart: the sum
- * over the chosen experts is linear in their weights, so whatever the weights are, least squares finds them, position by position, from the
- * outputs of the right experts. What leaves nothing then is right up to the weights, and the weights are looked into next. */
+/* A fused mixture of experts shows one tensor for what is chosen, how it is weighted and what each
+ * expert computes. These come apart: the sum over the chosen experts is linear in their weights, so
+ * whatever the weights are, least squares finds them, position by position, from the outputs of the
+ * right experts. What leaves nothing then is right up to the weights, and the weights are looked
+ * into next. */
 #include "identify_internal.h"
 
 #include <math.h>
@@ -24,13 +26,20 @@ typedef struct split {
 /* Does the setting change which experts are chosen, or what they compute? */
 static bool is_of_experts(const gemma4_setting *s)
 {
-    const uint64_t steps = GEMMA4_STEP(GEMMA4_TAP_ROUTER_TOPK_IDS) | GEMMA4_STEP(GEMMA4_TAP_MOE_NORM) | GEMMA4_STEP(GEMMA4_TAP_MOE_ACT) | GEMMA4_STEP(GEMMA4_TAP_MOE_OUT);
-    return (s->steps & steps) && s->parameter != GEMMA4_PARAMETER_RESULT_FACTOR && s->parameter != GEMMA4_PARAMETER_RESULT_FACTORS &&
-           s->parameter != GEMMA4_PARAMETER_EXPERTS_MISSING && s->parameter != GEMMA4_PARAMETER_SUM_TYPE && s->parameter != GEMMA4_PARAMETER_WEIGHT_FACTORS;
+    const uint64_t steps = GEMMA4_STEP(GEMMA4_TAP_ROUTER_TOPK_IDS) |
+                           GEMMA4_STEP(GEMMA4_TAP_MOE_NORM) | GEMMA4_STEP(GEMMA4_TAP_MOE_ACT) |
+                           GEMMA4_STEP(GEMMA4_TAP_MOE_OUT);
+    return (s->steps & steps) && s->parameter != GEMMA4_PARAMETER_RESULT_FACTOR &&
+           s->parameter != GEMMA4_PARAMETER_RESULT_FACTORS &&
+           s->parameter != GEMMA4_PARAMETER_EXPERTS_MISSING &&
+           s->parameter != GEMMA4_PARAMETER_SUM_TYPE &&
+           s->parameter != GEMMA4_PARAMETER_WEIGHT_FACTORS;
 }
 
-/* Least squares of one position: the weights of the K outputs at parts[r * n], to `weights`; returns what they leave of the squares, in spreads. */
-static double solve_row(const gemma4_tap_evidence *t, size_t row, const real *parts, size_t n, size_t K, double *weights)
+/* Least squares of one position: the weights of the K outputs at parts[r * n], to `weights`;
+ * returns what they leave of the squares, in spreads. */
+static double solve_row(const gemma4_tap_evidence *t, size_t row, const real *parts, size_t n,
+                        size_t K, double *weights)
 {
     double a[MOST_RANKS * MOST_RANKS], b[MOST_RANKS], left = 0;
     for (size_t r = 0; r < K; r++) {
@@ -62,11 +71,16 @@ static int predict_parts(identification *own, const split *s, real *parts)
     const gemma4_config *c = &own->s->e->subject->model->config;
     size_t K = c->top_k_experts, n = own->s->e->subject->T * own->s->e->taps[own->s->tap].width;
     for (size_t r = 0; r < K; r++) {
-        gemma4_setting settings[3] = {{.parameter = GEMMA4_PARAMETER_RESULT_FACTORS, .steps = GEMMA4_STEP(GEMMA4_TAP_ROUTER_TOPK_WEIGHTS), .count = K}};
+        gemma4_setting settings[3] = {{.parameter = GEMMA4_PARAMETER_RESULT_FACTORS,
+                                       .steps = GEMMA4_STEP(GEMMA4_TAP_ROUTER_TOPK_WEIGHTS),
+                                       .count = K}};
         settings[0].list[r] = 1;
         memcpy(settings + 1, s->settings, s->count * sizeof *settings);
-        identify_candidate one = {.point = gemma4_point_new(c, settings, 1 + s->count, identify_where(own->s->e)), .only_layer = -1};
-        int status = one.point ? identify_predict(own, &one) : gemma4_fail(own->s->error, "diagnosis: out of memory");
+        identify_candidate one = {
+            .point = gemma4_point_new(c, settings, 1 + s->count, identify_where(own->s->e)),
+            .only_layer = -1};
+        int status = one.point ? identify_predict(own, &one)
+                               : gemma4_fail(own->s->error, "diagnosis: out of memory");
         free(one.point);
         if (status)
             return -1;
@@ -105,7 +119,8 @@ static int look_at_split(identification *own, void *context, size_t i)
 /* The ranks that have no weight anywhere; false where there are none. */
 static bool missing_ranks(const split *s, size_t K, gemma4_setting *missing)
 {
-    *missing = (gemma4_setting){.parameter = GEMMA4_PARAMETER_EXPERTS_MISSING, .steps = GEMMA4_STEP(GEMMA4_TAP_MOE_OUT)};
+    *missing = (gemma4_setting){.parameter = GEMMA4_PARAMETER_EXPERTS_MISSING,
+                                .steps = GEMMA4_STEP(GEMMA4_TAP_MOE_OUT)};
     for (size_t r = 0; r < K; r++)
         missing->number += s->largest[r] <= RANK_MISSING ? ldexp(1, (int)r) : 0;
     return missing->number > 0;
@@ -127,7 +142,8 @@ static int look_moved(identification *own, const split *from, double by, split *
     return look_at_split(own, to, 0);
 }
 
-/* The number with which least is left, whatever the weights are: the squares are a parabola near there. */
+/* The number with which least is left, whatever the weights are: the squares are a parabola near
+ * there. */
 static int solve_split(identification *own, void *context, size_t i)
 {
     split *s = (split *)context + i, less, more, next;
@@ -135,7 +151,8 @@ static int solve_split(identification *own, void *context, size_t i)
     for (int k = 0; k < 2 * SOLVE_STEPS && step > 1e-7; k++) {
         if (look_moved(own, s, -step, &less) || look_moved(own, s, step, &more))
             return -1;
-        double a = less.left * less.left, b = s->left * s->left, c = more.left * more.left, bend = a - 2 * b + c;
+        double a = less.left * less.left, b = s->left * s->left, c = more.left * more.left,
+               bend = a - 2 * b + c;
         double by = bend > 0 ? step * (a - c) / (2 * bend) : a < c ? -2 * step : 2 * step;
         by = fmax(-2 * step, fmin(2 * step, by));
         if (look_moved(own, s, by, &next))
@@ -144,19 +161,23 @@ static int solve_split(identification *own, void *context, size_t i)
         best = next.left < best->left ? &next : best;
         if (best->left < s->left)
             *s = *best;
-        step = fabs(by) < 1.9 * step ? fmin(step / 2, fmax(fabs(by) / 4, step / 64)) : step; /* as far as that: it may lie beyond */
+        /* as far as that: it may lie beyond */
+        step = fabs(by) < 1.9 * step ? fmin(step / 2, fmax(fabs(by) / 4, step / 64)) : step;
     }
     return 0;
 }
 
 /* Those of the best that have a number to solve for, each function or parameter once. */
-static int solve_numbers(identification *id, const split *splits, size_t count, split *solved, size_t *solved_count)
+static int solve_numbers(identification *id, const split *splits, size_t count, split *solved,
+                         size_t *solved_count)
 {
     for (size_t i = 0; i < count && *solved_count < IDENTIFY_SPLIT_BASES; i++) {
         const gemma4_setting *s = &splits[i].settings[0];
-        bool is_new = splits[i].count == 1 && identify_is_solved_for(s) && s->count == 0 && s->number != 0;
+        bool is_new =
+            splits[i].count == 1 && identify_is_solved_for(s) && s->count == 0 && s->number != 0;
         for (size_t k = 0; k < *solved_count; k++)
-            is_new = is_new && (solved[k].settings[0].parameter != s->parameter || solved[k].settings[0].word != s->word);
+            is_new = is_new && (solved[k].settings[0].parameter != s->parameter ||
+                                solved[k].settings[0].word != s->word);
         if (is_new)
             solved[(*solved_count)++] = splits[i];
     }
@@ -175,8 +196,10 @@ static int keep_base(identification *id, const split *s, identify_candidate *bas
     n += missing_ranks(s, c->top_k_experts, &settings[n]);
     if (n == 0)
         return 0;
-    identify_candidate base = {.point = gemma4_point_new(c, settings, n, identify_where(id->s->e)), .only_layer = -1};
-    int status = base.point ? identify_look(id, &base) : gemma4_fail(id->s->error, "diagnosis: out of memory");
+    identify_candidate base = {.point = gemma4_point_new(c, settings, n, identify_where(id->s->e)),
+                               .only_layer = -1};
+    int status = base.point ? identify_look(id, &base)
+                            : gemma4_fail(id->s->error, "diagnosis: out of memory");
     if (status || identify_is_rounding(id, &base))
         free(base.point);
     else
@@ -185,7 +208,8 @@ static int keep_base(identification *id, const split *s, identify_candidate *bas
 }
 
 /* The bases among splits: those that leave no more than rounding. */
-static int keep_bases(identification *id, split *splits, size_t count, identify_candidate *bases, size_t *found)
+static int keep_bases(identification *id, split *splits, size_t count, identify_candidate *bases,
+                      size_t *found)
 {
     double limit = (id->quick ? SCREEN_FACTOR : 1) * LIMIT_SCORE;
     if (count)
@@ -197,13 +221,15 @@ static int keep_bases(identification *id, split *splits, size_t count, identify_
 }
 
 /* Two settings: each of the best splits, of other parameters, with every other one. */
-static int keep_pairs(identification *id, const split *splits, size_t count, identify_candidate *bases, size_t *found)
+static int keep_pairs(identification *id, const split *splits, size_t count,
+                      identify_candidate *bases, size_t *found)
 {
     size_t taken[IDENTIFY_SPLIT_BASES], firsts = 0, n = 0;
     for (size_t i = 0; i < count && firsts < IDENTIFY_SPLIT_BASES; i++) {
         bool is_new = splits[i].count == 1;
         for (size_t k = 0; k < firsts; k++)
-            is_new = is_new && splits[taken[k]].settings[0].parameter != splits[i].settings[0].parameter;
+            is_new =
+                is_new && splits[taken[k]].settings[0].parameter != splits[i].settings[0].parameter;
         if (is_new)
             taken[firsts++] = i;
     }
@@ -225,8 +251,10 @@ static int keep_pairs(identification *id, const split *splits, size_t count, ide
     return status;
 }
 
-/* The experts are right with none of the settings, with one, with one whose number is solved for, or with two. */
-static int find_bases(identification *id, split *splits, size_t count, identify_candidate *bases, size_t *found)
+/* The experts are right with none of the settings, with one, with one whose number is solved for,
+ * or with two. */
+static int find_bases(identification *id, split *splits, size_t count, identify_candidate *bases,
+                      size_t *found)
 {
     split solved[IDENTIFY_SPLIT_BASES];
     size_t solved_count = 0;
@@ -234,7 +262,8 @@ static int find_bases(identification *id, split *splits, size_t count, identify_
         return keep_base(id, &splits[0], bases, found);
     if (keep_bases(id, splits, count, bases, found) || *found)
         return *found ? 0 : -1;
-    if (solve_numbers(id, splits, count, solved, &solved_count) || keep_bases(id, solved, solved_count, bases, found) || *found)
+    if (solve_numbers(id, splits, count, solved, &solved_count) ||
+        keep_bases(id, solved, solved_count, bases, found) || *found)
         return *found ? 0 : -1;
     return keep_pairs(id, splits, count, bases, found);
 }
@@ -243,7 +272,8 @@ static int find_bases(identification *id, split *splits, size_t count, identify_
 bool identify_comes_apart(const fit_search *s)
 {
     size_t K = s->e->subject->model->config.top_k_experts;
-    return s->tap == GEMMA4_TAP_MOE_OUT && !fit_is_bridged(s->e) && !s->e->taps[GEMMA4_TAP_ROUTER_TOPK_WEIGHTS].engine && K <= MOST_RANKS &&
+    return s->tap == GEMMA4_TAP_MOE_OUT && !fit_is_bridged(s->e) &&
+           !s->e->taps[GEMMA4_TAP_ROUTER_TOPK_WEIGHTS].engine && K <= MOST_RANKS &&
            2 * K <= s->e->taps[s->tap].width;
 }
 

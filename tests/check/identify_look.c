@@ -11,7 +11,10 @@
 
 gemma4_planted identify_planted(const identification *id, const identify_candidate *c)
 {
-    return (gemma4_planted){.models = {&c->point->model}, .only_layer = {c->only_layer}, .count = 1, .scope = id->scope};
+    return (gemma4_planted){.models = {&c->point->model},
+                            .only_layer = {c->only_layer},
+                            .count = 1,
+                            .scope = id->scope};
 }
 
 int identify_predict(identification *id, const identify_candidate *c)
@@ -19,14 +22,21 @@ int identify_predict(identification *id, const identify_candidate *c)
     fit_search *s = id->s;
     gemma4_planted planted = identify_planted(id, c);
     if (!id->quick)
-        return gemma4_predict(s->e, s->runner, &planted, s->tap, id->positions, s->prediction, s->open, s->error);
-    const gemma4_counter_run run = {.planted = &planted, .positions = id->positions, .quick = true, .stop = s->tap, .out = s->prediction, .open = s->open};
+        return gemma4_predict(s->e, s->runner, &planted, s->tap, id->positions, s->prediction,
+                              s->open, s->error);
+    const gemma4_counter_run run = {.planted = &planted,
+                                    .positions = id->positions,
+                                    .quick = true,
+                                    .stop = s->tap,
+                                    .out = s->prediction,
+                                    .open = s->open};
     return gemma4_run_counter(s->e, s->runner, &run, s->error);
 }
 
 gemma4_against identify_rows(const identification *id)
 {
-    return (gemma4_against){.values = id->s->prediction, .skip = id->s->open, .positions = id->positions};
+    return (gemma4_against){
+        .values = id->s->prediction, .skip = id->s->open, .positions = id->positions};
 }
 
 /* How near the candidate comes, at the positions that are looked at. */
@@ -38,7 +48,8 @@ static int look_once(identification *id, identify_candidate *c)
     const gemma4_against rows = identify_rows(id);
     gemma4_filter projection = gemma4_project(s->e, s->tap, s->prediction, &rows);
     gemma4_score left = gemma4_score_tap(s->e, s->tap, &rows);
-    c->effect = left.rows ? sqrt(projection.size / (double)(left.rows * s->e->taps[s->tap].width)) : 0;
+    c->effect =
+        left.rows ? sqrt(projection.size / (double)(left.rows * s->e->taps[s->tap].width)) : 0;
     c->has_effect = projection.size > 0 && left.rows > 0 && isfinite(left.score);
     c->left = c->has_effect ? left.score : INFINITY;
     c->coefficient = gemma4_filter_coefficient(&projection);
@@ -51,8 +62,8 @@ bool identify_is_rounding(const identification *id, const identify_candidate *c)
     return !c->has_effect || !(c->effect > (id->quick ? SCREEN_EFFECT : LIMIT_SCORE / 2));
 }
 
-/* The same; at all positions where it has no effect on the first (it may act past the window, in a later chunk), or where those depend on later
- * ones. */
+/* The same; at all positions where it has no effect on the first (it may act past the window, in a
+ * later chunk), or where those depend on later ones. */
 int identify_look(identification *id, identify_candidate *c)
 {
     size_t positions = id->positions;
@@ -82,10 +93,12 @@ void identify_free(identification *id)
 
 static bool same_start(const gemma4_setting *a, const gemma4_setting *b)
 {
-    return a->parameter == b->parameter && a->steps == b->steps && a->word == b->word && identify_is_solved_for(a) && identify_is_solved_for(b);
+    return a->parameter == b->parameter && a->steps == b->steps && a->word == b->word &&
+           identify_is_solved_for(a) && identify_is_solved_for(b);
 }
 
-/* Of heads and experts, what a config or a switch sets, before the same of lanes and of weights: the plainest of those that are the same. */
+/* Of heads and experts, what a config or a switch sets, before the same of lanes and of weights:
+ * the plainest of those that are the same. */
 static int far_fetched(const identify_candidate *c)
 {
     const gemma4_setting *s = &c->point->settings[0];
@@ -102,7 +115,8 @@ static int by_left(const void *a, const void *b)
 typedef struct looks {
     const gemma4_setting *settings;
     int where;
-    identify_candidate *list; /* point is NULL where the setting cannot show at the tap, or has no effect */
+    identify_candidate *list; /* point is NULL where the setting cannot show at the tap, or has no
+                                 effect */
 } looks;
 
 static int look_at_one(identification *own, void *context, size_t i)
@@ -110,7 +124,9 @@ static int look_at_one(identification *own, void *context, size_t i)
     const looks *l = context;
     const gemma4_evidence *e = own->s->e;
     identify_candidate *c = &l->list[i];
-    *c = (identify_candidate){.point = gemma4_point_new(&e->subject->model->config, &l->settings[i], 1, l->where), .only_layer = -1};
+    *c = (identify_candidate){
+        .point = gemma4_point_new(&e->subject->model->config, &l->settings[i], 1, l->where),
+        .only_layer = -1};
     if (!c->point)
         return gemma4_fail(own->s->error, "diagnosis: out of memory");
     gemma4_planted planted = identify_planted(own, c);
@@ -126,11 +142,13 @@ static int look_at_one(identification *own, void *context, size_t i)
 }
 
 /* Of starting points of one number, which follow each other, the best is kept. */
-static void keep_looks(identification *id, identify_candidate *list, const gemma4_setting *settings, size_t count)
+static void keep_looks(identification *id, identify_candidate *list, const gemma4_setting *settings,
+                       size_t count)
 {
     for (size_t i = 0, start = 0; i < count; i++) {
         identify_candidate *last = id->count ? &id->list[id->count - 1] : NULL;
-        bool again = i > start && last && same_start(&settings[start], &settings[i]) && same_start(&settings[i], &last->point->settings[0]);
+        bool again = i > start && last && same_start(&settings[start], &settings[i]) &&
+                     same_start(&settings[i], &last->point->settings[0]);
         start = again ? start : i;
         if (!list[i].point)
             continue;
@@ -145,14 +163,17 @@ static void keep_looks(identification *id, identify_candidate *list, const gemma
     }
 }
 
-/* Looks at every proposal, in the layers `where`; of starting points of one number, the best is solved for. */
+/* Looks at every proposal, in the layers `where`; of starting points of one number, the best is
+ * solved for. */
 int identify_look_at_all(identification *id, const gemma4_proposals *proposals, int where)
 {
     size_t count = proposals->count;
     identify_candidate *list = realloc(id->list, (id->count + count + 1) * sizeof *list);
-    looks l = {.settings = proposals->list, .where = where, .list = calloc(count + 1, sizeof *l.list)};
+    looks l = {
+        .settings = proposals->list, .where = where, .list = calloc(count + 1, sizeof *l.list)};
     id->list = list ? list : id->list;
-    int status = list && l.list ? identify_each(id, count, look_at_one, &l) : gemma4_fail(id->s->error, "diagnosis: out of memory");
+    int status = list && l.list ? identify_each(id, count, look_at_one, &l)
+                                : gemma4_fail(id->s->error, "diagnosis: out of memory");
     if (!status)
         keep_looks(id, l.list, l.settings, count);
     for (size_t i = 0; status && l.list && i < count; i++)
@@ -177,15 +198,18 @@ int identify_solve_all(identification *id, size_t from)
 /* Of points that predict the very same, so many are said. */
 enum { SAME_POINTS = 8 };
 
-void identify_keep(gemma4_finding *f, gemma4_scope scope, const identify_candidate *c, const gemma4_fit *fit)
+void identify_keep(gemma4_finding *f, gemma4_scope scope, const identify_candidate *c,
+                   const gemma4_fit *fit)
 {
     bool known = false;
     for (size_t i = 0; i < f->point_count; i++)
-        known = known || (f->points[i].scope == scope && f->points[i].only_layer == c->only_layer && gemma4_points_agree(f->points[i].point, c->point));
+        known = known || (f->points[i].scope == scope && f->points[i].only_layer == c->only_layer &&
+                          gemma4_points_agree(f->points[i].point, c->point));
     size_t last = f->point_count;
     if (last == GEMMA4_MAX_POINTS)
         for (size_t i = 0; i < f->point_count; i++)
-            last = f->points[i].point->count > c->point->count ? i : last; /* fewer settings are plainer */
+            /* fewer settings are plainer */
+            last = f->points[i].point->count > c->point->count ? i : last;
     if (known || last == GEMMA4_MAX_POINTS) {
         free(c->point);
         return;
@@ -194,8 +218,11 @@ void identify_keep(gemma4_finding *f, gemma4_scope scope, const identify_candida
         free(f->points[last].point);
     else
         f->point_count++;
-    f->points[last] =
-        (gemma4_point_fit){.point = c->point, .scope = scope, .only_layer = c->only_layer, .coefficient = fit->coefficient, .residual = fit->residual};
+    f->points[last] = (gemma4_point_fit){.point = c->point,
+                                         .scope = scope,
+                                         .only_layer = c->only_layer,
+                                         .coefficient = fit->coefficient,
+                                         .residual = fit->residual};
 }
 
 /* Solves for the numbers of a candidate once more, on all that there is. */
@@ -229,7 +256,8 @@ static void leave_rounding_open(const identification *id, gemma4_point *p)
     }
 }
 
-/* Factors that sums in the tier's type bring about by themselves; and lists that weights in 8 bits do. */
+/* Factors that sums in the tier's type bring about by themselves; and lists that weights in 8 bits
+ * do. */
 static bool has_factor_of_rounding(const identification *id, const gemma4_point *p)
 {
     double unit = id->s->e->subject->tier->unit;
@@ -238,7 +266,8 @@ static bool has_factor_of_rounding(const identification *id, const gemma4_point 
         double most = 0;
         for (size_t k = 0; k < s->count; k++)
             most = fmax(most, fabs(s->list[k] - 1));
-        bool factor = s->parameter == GEMMA4_PARAMETER_RESULT_FACTOR || s->parameter == GEMMA4_PARAMETER_WEIGHT_FACTOR;
+        bool factor = s->parameter == GEMMA4_PARAMETER_RESULT_FACTOR ||
+                      s->parameter == GEMMA4_PARAMETER_WEIGHT_FACTOR;
         if (factor && !(fabs(s->number - 1) > FACTOR_ROUNDINGS * unit))
             return true;
         if (s->parameter == GEMMA4_PARAMETER_RESULT_FACTORS && !(most > LIST_ROUNDINGS * unit))
@@ -252,7 +281,8 @@ static bool is_too_free(const gemma4_point *p)
 {
     bool list = false;
     for (size_t i = 0; i < p->count; i++)
-        list = list || p->settings[i].parameter == GEMMA4_PARAMETER_RESULT_FACTORS || p->settings[i].parameter == GEMMA4_PARAMETER_WEIGHT_FACTORS;
+        list = list || p->settings[i].parameter == GEMMA4_PARAMETER_RESULT_FACTORS ||
+               p->settings[i].parameter == GEMMA4_PARAMETER_WEIGHT_FACTORS;
     return list && p->count == GEMMA4_POINT_SETTINGS;
 }
 
@@ -284,7 +314,8 @@ static int is_undetermined(identification *id, identify_candidate *c, bool *open
     return 0;
 }
 
-/* Of factors whose size is not known, those that most entries share are taken to be 1. False where none is. */
+/* Of factors whose size is not known, those that most entries share are taken to be 1. False where
+ * none is. */
 static bool set_most_to_one(gemma4_setting *s)
 {
     size_t most = 0;
@@ -303,7 +334,8 @@ static bool set_most_to_one(gemma4_setting *s)
     return 2 * most > s->count;
 }
 
-/* Before a norm: do lists fit as well of which most entries are 1? They are the plainest of those that are the same. */
+/* Before a norm: do lists fit as well of which most entries are 1? They are the plainest of those
+ * that are the same. */
 static int settle_size(identification *id, identify_candidate *c, gemma4_fit *fit, bool *settled)
 {
     gemma4_setting kept[GEMMA4_POINT_SETTINGS];
@@ -332,7 +364,8 @@ static int try_point(identification *id, identify_candidate *c, bool *fits)
     fit_search *s = id->s;
     gemma4_planted planted = identify_planted(id, c);
     gemma4_fit fit = {.model = GEMMA4_NO_MODEL, .second = GEMMA4_NO_MODEL, .only_layer = -1};
-    if ((id->positions || id->quick) && solve_exactly(id, c)) /* the first positions leave the number open */
+    if ((id->positions || id->quick) && solve_exactly(id, c)) /* the first positions leave the
+                                                                 number open */
         return -1;
     if (has_factor_of_rounding(id, c->point) || is_too_free(c->point)) {
         *fits = false;
@@ -340,7 +373,8 @@ static int try_point(identification *id, identify_candidate *c, bool *fits)
     }
     fit_trial result = fit_try_positions(s, &planted, 0, &fit);
     bool open = false, settled = false;
-    if (result == FIT_FITS && (settle_size(id, c, &fit, &settled) || (!settled && is_undetermined(id, c, &open))))
+    if (result == FIT_FITS &&
+        (settle_size(id, c, &fit, &settled) || (!settled && is_undetermined(id, c, &open))))
         return -1;
     *fits = result == FIT_FITS && !open;
     if (*fits) {
@@ -368,12 +402,14 @@ int identify_try(identification *id, identify_candidate *c)
     return status;
 }
 
-/* What a point leaves, for the comparison with others: numbers are fitted to the rounding too, so it counts as honest rounding at least. */
+/* What a point leaves, for the comparison with others: numbers are fitted to the rounding too, so
+ * it counts as honest rounding at least. */
 static double residual_to_beat(const gemma4_point_fit *fit)
 {
     bool fitted = false;
     for (size_t i = 0; i < fit->point->count; i++)
-        fitted = fitted || fit->point->settings[i].count > 0 || identify_is_solved_for(&fit->point->settings[i]) ||
+        fitted = fitted || fit->point->settings[i].count > 0 ||
+                 identify_is_solved_for(&fit->point->settings[i]) ||
                  fit->point->settings[i].parameter == GEMMA4_PARAMETER_ROPE_PAIRS;
     return fitted ? fmax(1, fit->residual) : fit->residual;
 }
@@ -382,7 +418,8 @@ static double residual_to_beat(const gemma4_point_fit *fit)
 static bool is_same_again(const identification *id, size_t i)
 {
     size_t same = 0;
-    while (same < i && id->list[i - same - 1].left == id->list[i].left && id->list[i - same - 1].share == id->list[i].share)
+    while (same < i && id->list[i - same - 1].left == id->list[i].left &&
+           id->list[i - same - 1].share == id->list[i].share)
         same++;
     return same >= SAME_POINTS;
 }

@@ -1,4 +1,5 @@
-/* What explains part of an error that nothing explains: the settings whose share of it is largest, where that helps whoever reads it. */
+/* What explains part of an error that nothing explains: the settings whose share of it is largest,
+ * where that helps whoever reads it. */
 #include "identify_internal.h"
 
 #include <math.h>
@@ -7,7 +8,8 @@
 
 #include "thresholds.h"
 
-/* What the candidate leaves unexplained, counted twice for each further setting and for a list: those explain part of any error. */
+/* What the candidate leaves unexplained, counted twice for each further setting and for a list:
+ * those explain part of any error. */
 static double cost_of(const identify_candidate *c)
 {
     double cost = 1 - c->share;
@@ -16,10 +18,12 @@ static double cost_of(const identify_candidate *c)
     return cost;
 }
 
-/* Next to nothing of a tensor explains half of any error that has nothing in common with it, and many numbers explain half of any. */
+/* Next to nothing of a tensor explains half of any error that has nothing in common with it, and
+ * many numbers explain half of any. */
 static bool says_nothing(const gemma4_setting *s)
 {
-    return s->count > 2 * DESCRIBED_ITEMS || (s->parameter == GEMMA4_PARAMETER_RESULT_FACTOR && fabs(s->number) < 0.1);
+    return s->count > 2 * DESCRIBED_ITEMS ||
+           (s->parameter == GEMMA4_PARAMETER_RESULT_FACTOR && fabs(s->number) < 0.1);
 }
 
 static bool helps(const identify_candidate *c)
@@ -27,7 +31,8 @@ static bool helps(const identify_candidate *c)
     for (size_t i = 0; i < c->point->count; i++)
         if (says_nothing(&c->point->settings[i]))
             return false;
-    return c->has_effect && c->share >= NEAREST_SHARE && fabs(c->coefficient - 1) <= RUNNER_UP_COEFFICIENT;
+    return c->has_effect && c->share >= NEAREST_SHARE &&
+           fabs(c->coefficient - 1) <= RUNNER_UP_COEFFICIENT;
 }
 
 int identify_remember(identification *id, const identify_candidate *c)

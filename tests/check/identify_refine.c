@@ -8,11 +8,15 @@
 #include "thresholds.h"
 
 /* Tries other settings in the place of a point that fits. */
-static int try_settings(identification *id, const gemma4_point_fit *fit, const gemma4_setting *settings, size_t count)
+static int try_settings(identification *id, const gemma4_point_fit *fit,
+                        const gemma4_setting *settings, size_t count)
 {
     const gemma4_config *config = &id->s->e->subject->model->config;
-    identify_candidate c = {.point = gemma4_point_new(config, settings, count, fit->point->model.where), .only_layer = fit->only_layer};
-    int status = c.point ? identify_look(id, &c) : gemma4_fail(id->s->error, "diagnosis: out of memory");
+    identify_candidate c = {.point =
+                                gemma4_point_new(config, settings, count, fit->point->model.where),
+                            .only_layer = fit->only_layer};
+    int status =
+        c.point ? identify_look(id, &c) : gemma4_fail(id->s->error, "diagnosis: out of memory");
     if (!status)
         return identify_try(id, &c);
     free(c.point);
@@ -36,7 +40,8 @@ static int try_without_each(identification *id, const gemma4_point_fit *fit)
     return 0;
 }
 
-/* Ranks that are said to be missing and that change nothing: those past the last one, where fewer are chosen. */
+/* Ranks that are said to be missing and that change nothing: those past the last one, where fewer
+ * are chosen. */
 static int try_fewer_ranks(identification *id, const gemma4_point_fit *fit)
 {
     gemma4_setting settings[GEMMA4_POINT_SETTINGS];
@@ -56,16 +61,20 @@ static int try_fewer_ranks(identification *id, const gemma4_point_fit *fit)
 
 /* --- missing ranks --- */
 
-/* Factors of the ranks that are 0 or all the same: the ranks that are missing, and the factor of the others. */
+/* Factors of the ranks that are 0 or all the same: the ranks that are missing, and the factor of
+ * the others. */
 static bool as_missing(const gemma4_setting *s, size_t K, gemma4_setting *missing, double *factor)
 {
-    const uint64_t by_rank = GEMMA4_STEP(GEMMA4_TAP_ROUTER_TOPK_NORM) | GEMMA4_STEP(GEMMA4_TAP_ROUTER_TOPK_WEIGHTS) | GEMMA4_STEP(GEMMA4_TAP_MOE_ACT);
+    const uint64_t by_rank = GEMMA4_STEP(GEMMA4_TAP_ROUTER_TOPK_NORM) |
+                             GEMMA4_STEP(GEMMA4_TAP_ROUTER_TOPK_WEIGHTS) |
+                             GEMMA4_STEP(GEMMA4_TAP_MOE_ACT);
     double most = 0;
     if (s->parameter != GEMMA4_PARAMETER_RESULT_FACTORS || !(s->steps & by_rank) || s->count != K)
         return false;
     for (size_t r = 0; r < K; r++)
         most = fabs(s->list[r]) > fabs(most) ? s->list[r] : most;
-    *missing = (gemma4_setting){.parameter = GEMMA4_PARAMETER_EXPERTS_MISSING, .steps = GEMMA4_STEP(GEMMA4_TAP_MOE_OUT)};
+    *missing = (gemma4_setting){.parameter = GEMMA4_PARAMETER_EXPERTS_MISSING,
+                                .steps = GEMMA4_STEP(GEMMA4_TAP_MOE_OUT)};
     *factor = most;
     for (size_t r = 0; r < K; r++)
         if (fabs(s->list[r]) <= EQUAL_FACTORS * fabs(most))
@@ -82,14 +91,17 @@ static int try_missing(identification *id, const gemma4_point_fit *fit)
     double factor;
     for (size_t k = 0; k < point->count; k++) {
         size_t n = point->count;
-        if (!as_missing(&point->settings[k], id->s->e->subject->model->config.top_k_experts, &missing, &factor))
+        if (!as_missing(&point->settings[k], id->s->e->subject->model->config.top_k_experts,
+                        &missing, &factor))
             continue;
         memcpy(settings, point->settings, n * sizeof *settings);
         settings[k] = missing;
         if (!(fabs(factor - 1) <= EQUAL_FACTORS)) {
             if (n == GEMMA4_POINT_SETTINGS)
                 continue;
-            settings[n++] = (gemma4_setting){.parameter = GEMMA4_PARAMETER_RESULT_FACTOR, .steps = point->settings[k].steps, .number = factor};
+            settings[n++] = (gemma4_setting){.parameter = GEMMA4_PARAMETER_RESULT_FACTOR,
+                                             .steps = point->settings[k].steps,
+                                             .number = factor};
         }
         if (try_settings(id, fit, settings, n))
             return -1;
@@ -104,14 +116,16 @@ static size_t single_of(const identification *id, const gemma4_setting *s)
     size_t i = 0;
     for (; i < id->single_count; i++) {
         const gemma4_setting *t = &id->singles[i];
-        if (t->parameter == s->parameter && t->steps == s->steps && t->word == s->word && t->unit == s->unit && t->columns == s->columns &&
+        if (t->parameter == s->parameter && t->steps == s->steps && t->word == s->word &&
+            t->unit == s->unit && t->columns == s->columns &&
             (t->number == s->number || identify_is_solved_for(s)))
             break;
     }
     return i;
 }
 
-/* The columns of a matrix in another order are its input in the inverse one: what cannot be told apart alone cannot be beside something else. */
+/* The columns of a matrix in another order are its input in the inverse one: what cannot be told
+ * apart alone cannot be beside something else. */
 static int try_twins(identification *id, const gemma4_point_fit *fit)
 {
     const gemma4_finding *f = id->s->finding;
@@ -119,17 +133,20 @@ static int try_twins(identification *id, const gemma4_point_fit *fit)
     for (size_t k = 0; k < fit->point->count && fit->point->count > 1; k++) {
         size_t own = single_of(id, &fit->point->settings[k]);
         memcpy(settings, fit->point->settings, fit->point->count * sizeof *settings);
-        for (size_t i = 0; own < id->single_count && i < id->single_count && f->point_count < GEMMA4_MAX_POINTS; i++) {
+        for (size_t i = 0;
+             own < id->single_count && i < id->single_count && f->point_count < GEMMA4_MAX_POINTS;
+             i++) {
             settings[k] = id->singles[i];
-            if (i != own && fabs(id->shares[i] - id->shares[own]) <= TWIN_SHARE && try_settings(id, fit, settings, fit->point->count))
+            if (i != own && fabs(id->shares[i] - id->shares[own]) <= TWIN_SHARE &&
+                try_settings(id, fit, settings, fit->point->count))
                 return -1;
         }
     }
     return 0;
 }
 
-/* Neighbouring counts of rotating pairs, of which the slowest hardly turn, are one number with an interval; one that the dump leaves open by more than
- * a factor of WIDEST_INTERVAL is not said. */
+/* Neighbouring counts of rotating pairs, of which the slowest hardly turn, are one number with an
+ * interval; one that the dump leaves open by more than a factor of WIDEST_INTERVAL is not said. */
 static void merge_pairs(gemma4_finding *f)
 {
     gemma4_point *first = NULL;
@@ -158,8 +175,11 @@ static void merge_pairs(gemma4_finding *f)
 /* May the setting be what a catalogued mistake at the same step is taken for? */
 static bool is_neighbour(const gemma4_setting *s)
 {
-    return s->parameter == GEMMA4_PARAMETER_ROPE_PAIRS || s->parameter == GEMMA4_PARAMETER_MASK || s->parameter == GEMMA4_PARAMETER_WINDOW ||
-           ((s->parameter == GEMMA4_PARAMETER_ACTIVATION || s->parameter == GEMMA4_PARAMETER_GATE_AND_UP) && !identify_is_solved_for(s));
+    return s->parameter == GEMMA4_PARAMETER_ROPE_PAIRS || s->parameter == GEMMA4_PARAMETER_MASK ||
+           s->parameter == GEMMA4_PARAMETER_WINDOW ||
+           ((s->parameter == GEMMA4_PARAMETER_ACTIVATION ||
+             s->parameter == GEMMA4_PARAMETER_GATE_AND_UP) &&
+            !identify_is_solved_for(s));
 }
 
 int identify_beside(identification *id)
@@ -172,7 +192,8 @@ int identify_beside(identification *id)
     for (size_t i = 0; i < all.count; i++)
         if (is_neighbour(&all.list[i]))
             gemma4_propose(&some, &all.list[i]);
-    int status = all.failed || some.failed ? gemma4_fail(s->error, "diagnosis: out of memory") : identify_look_at_all(id, &some, identify_where(s->e));
+    int status = all.failed || some.failed ? gemma4_fail(s->error, "diagnosis: out of memory")
+                                           : identify_look_at_all(id, &some, identify_where(s->e));
     status = status ? status : identify_try_best(id);
     merge_pairs(s->finding);
     for (size_t i = 0; i < s->finding->point_count; i++)
@@ -185,14 +206,18 @@ int identify_beside(identification *id)
 int identify_refine(identification *id)
 {
     const gemma4_finding *f = id->s->finding;
-    for (size_t i = 0; i < f->point_count; i++) { /* the plainer ones too */
-        gemma4_point *kept = malloc(sizeof *kept); /* the finding may give its place to a plainer one */
+    for (size_t i = 0; i < f->point_count; i++) {  /* the plainer ones too */
+        gemma4_point *kept = malloc(sizeof *kept); /* the finding may give its place to a plainer
+                                                      one */
         if (!kept)
             return gemma4_fail(id->s->error, "diagnosis: out of memory");
         *kept = *f->points[i].point;
         gemma4_point_fit fit = f->points[i];
         fit.point = kept;
-        int status = try_missing(id, &fit) || try_without_each(id, &fit) || try_fewer_ranks(id, &fit) || try_twins(id, &fit) ? -1 : 0;
+        int status = try_missing(id, &fit) || try_without_each(id, &fit) ||
+                             try_fewer_ranks(id, &fit) || try_twins(id, &fit)
+                         ? -1
+                         : 0;
         free(kept);
         if (status)
             return -1;
@@ -200,4 +225,3 @@ int identify_refine(identification *id)
     merge_pairs(id->s->finding);
     return 0;
 }
-

@@ -18,15 +18,19 @@ bool identify_is_solved_for(const gemma4_setting *s)
 {
     if (is_list_solved_for(s))
         return true;
-    bool number_of_word = s->parameter == GEMMA4_PARAMETER_ACTIVATION && s->word >= GEMMA4_FUNCTION_LEAKY_RELU;
-    return number_of_word || (gemma4_parameter_describe(s->parameter)->domain == GEMMA4_DOMAIN_REAL && isfinite(s->number) &&
-                              s->parameter != GEMMA4_PARAMETER_ROPE_PAIRS && s->parameter != GEMMA4_PARAMETER_RESULT_CLAMPED);
+    bool number_of_word =
+        s->parameter == GEMMA4_PARAMETER_ACTIVATION && s->word >= GEMMA4_FUNCTION_LEAKY_RELU;
+    return number_of_word ||
+           (gemma4_parameter_describe(s->parameter)->domain == GEMMA4_DOMAIN_REAL &&
+            isfinite(s->number) && s->parameter != GEMMA4_PARAMETER_ROPE_PAIRS &&
+            s->parameter != GEMMA4_PARAMETER_RESULT_CLAMPED);
 }
 
 /* Steps in proportion to the number, which stays positive; else by themselves. */
 static bool is_positive(gemma4_parameter p)
 {
-    return p != GEMMA4_PARAMETER_RESULT_FACTOR && p != GEMMA4_PARAMETER_ROPE_OFFSET && p != GEMMA4_PARAMETER_ROUTER_POWER && p != GEMMA4_PARAMETER_ROPE_SCALE &&
+    return p != GEMMA4_PARAMETER_RESULT_FACTOR && p != GEMMA4_PARAMETER_ROPE_OFFSET &&
+           p != GEMMA4_PARAMETER_ROUTER_POWER && p != GEMMA4_PARAMETER_ROPE_SCALE &&
            p != GEMMA4_PARAMETER_ATTN_SCALE && p != GEMMA4_PARAMETER_ACTIVATION;
 }
 
@@ -39,7 +43,8 @@ static double moved(const gemma4_setting *s, double number, double step)
     return number + fmax(-most, fmin(most, step));
 }
 
-/* Products of the error that is left, of honest noise and of the prediction's change, in spreads. */
+/* Products of the error that is left, of honest noise and of the prediction's change, in
+ * spreads. */
 typedef struct slope {
     double error_change, change, draws[GEMMA4_DRAWS];
 } slope;
@@ -51,8 +56,10 @@ static slope slope_of(const identification *id, double step)
     const gemma4_against rows = identify_rows(id);
     slope sum = {0};
     for (size_t row = 0; row < s->e->subject->T; row++)
-        for (size_t i = row * t->width; gemma4_row_counts(s->e, s->tap, &rows, row) && i < (row + 1) * t->width; i++) {
-            double change = ((double)s->prediction[i] - (double)id->at[i]) / step, error = (double)t->engine[i] - (double)id->at[i];
+        for (size_t i = row * t->width;
+             gemma4_row_counts(s->e, s->tap, &rows, row) && i < (row + 1) * t->width; i++) {
+            double change = ((double)s->prediction[i] - (double)id->at[i]) / step,
+                   error = (double)t->engine[i] - (double)id->at[i];
             double weight = 1 / (t->sigma[row] * t->sigma[row]);
             sum.error_change += weight * error * change;
             sum.change += weight * change * change;
@@ -62,7 +69,8 @@ static slope slope_of(const identification *id, double step)
     return sum;
 }
 
-/* How far honest noise may move the number: what it does in the draws, which share roundings, and what single values leave open. */
+/* How far honest noise may move the number: what it does in the draws, which share roundings, and
+ * what single values leave open. */
 static double width_of(const slope *sum, double spreads)
 {
     double squares = 0;
@@ -72,9 +80,11 @@ static double width_of(const slope *sum, double spreads)
 }
 
 /* How the prediction moves with the number: the step grows until that is more than rounding. */
-static int find_slope(identification *id, const identify_candidate *c, gemma4_setting *s, double *step, slope *sum)
+static int find_slope(identification *id, const identify_candidate *c, gemma4_setting *s,
+                      double *step, slope *sum)
 {
-    double number = s->number, values = (double)(id->s->e->subject->T * id->s->e->taps[id->s->tap].width);
+    double number = s->number,
+           values = (double)(id->s->e->subject->T * id->s->e->taps[id->s->tap].width);
     for (;; *step *= 4) {
         s->number = moved(s, number, *step);
         int status = identify_predict(id, c);
@@ -87,7 +97,8 @@ static int find_slope(identification *id, const identify_candidate *c, gemma4_se
     }
 }
 
-/* Least squares from the number at hand, by the slope of the prediction; the interval that noise leaves. */
+/* Least squares from the number at hand, by the slope of the prediction; the interval that noise
+ * leaves. */
 static int solve_here(identification *id, identify_candidate *c, size_t setting)
 {
     gemma4_setting *s = &c->point->settings[setting];
@@ -124,8 +135,10 @@ static int solve_here(identification *id, identify_candidate *c, size_t setting)
             break;
     }
     bool positive = is_positive(s->parameter);
-    if (s->parameter == GEMMA4_PARAMETER_RESULT_FACTOR && id->s->e->subject->tier->unit > UNIT_FLOAT32)
-        width += id->s->e->subject->tier->unit * fabs(s->number); /* the engine's factor was rounded to its type */
+    if (s->parameter == GEMMA4_PARAMETER_RESULT_FACTOR &&
+        id->s->e->subject->tier->unit > UNIT_FLOAT32)
+        width += id->s->e->subject->tier->unit * fabs(s->number); /* the engine's factor was rounded
+                                                                     to its type */
     c->point->low[setting] = positive ? s->number * exp(-width) : s->number - width;
     c->point->high[setting] = positive ? s->number * exp(width) : s->number + width;
     return 0;
@@ -137,11 +150,14 @@ static int solve_here(identification *id, identify_candidate *c, size_t setting)
 static bool is_list_solved_for(const gemma4_setting *s)
 {
     bool lanes = s->steps == GEMMA4_STEP(GEMMA4_TAP_MOE_NORM);
-    return (lanes || s->count <= SOLVED_LIST) && (s->parameter == GEMMA4_PARAMETER_RESULT_FACTORS || s->parameter == GEMMA4_PARAMETER_RESIDUAL);
+    return (lanes || s->count <= SOLVED_LIST) && (s->parameter == GEMMA4_PARAMETER_RESULT_FACTORS ||
+                                                  s->parameter == GEMMA4_PARAMETER_RESIDUAL);
 }
 
-/* The normal equations of a list at hand: changes is [count][T * width], what each entry's step does to the prediction. */
-static void fill_equations(const identification *id, size_t count, const real *changes, double step, double *a, double *b)
+/* The normal equations of a list at hand: changes is [count][T * width], what each entry's step
+ * does to the prediction. */
+static void fill_equations(const identification *id, size_t count, const real *changes, double step,
+                           double *a, double *b)
 {
     const fit_search *s = id->s;
     const gemma4_tap_evidence *t = &s->e->taps[s->tap];
@@ -150,12 +166,15 @@ static void fill_equations(const identification *id, size_t count, const real *c
     memset(a, 0, count * count * sizeof *a);
     memset(b, 0, count * sizeof *b);
     for (size_t row = 0; row < s->e->subject->T; row++)
-        for (size_t i = row * t->width; gemma4_row_counts(s->e, s->tap, &rows, row) && i < (row + 1) * t->width; i++)
+        for (size_t i = row * t->width;
+             gemma4_row_counts(s->e, s->tap, &rows, row) && i < (row + 1) * t->width; i++)
             for (size_t k = 0; k < count; k++) {
-                double change = ((double)changes[k * n + i] - (double)id->at[i]) / step, weight = 1 / (t->sigma[row] * t->sigma[row]);
+                double change = ((double)changes[k * n + i] - (double)id->at[i]) / step,
+                       weight = 1 / (t->sigma[row] * t->sigma[row]);
                 b[k] += weight * change * ((double)t->engine[i] - (double)id->at[i]);
                 for (size_t j = 0; j <= k; j++)
-                    a[k * count + j] = a[j * count + k] += weight * change * ((double)changes[j * n + i] - (double)id->at[i]) / step;
+                    a[k * count + j] = a[j * count + k] +=
+                        weight * change * ((double)changes[j * n + i] - (double)id->at[i]) / step;
             }
 }
 
@@ -166,9 +185,11 @@ static int solve_list(identification *id, identify_candidate *c, size_t setting)
     size_t n = id->s->e->subject->T * id->s->e->taps[id->s->tap].width, count = s->count;
     const double step = 0x1p-5;
     real *changes = malloc((count * n + 1) * sizeof *changes);
-    double *a = malloc(count * (count + 2) * sizeof *a), *b = a + count * count, *x = b + count, kept[GEMMA4_LIST];
+    double *a = malloc(count * (count + 2) * sizeof *a), *b = a + count * count, *x = b + count,
+           kept[GEMMA4_LIST];
     int status = changes && a ? 0 : gemma4_fail(id->s->error, "diagnosis: out of memory");
-    bool first = s->list[0] == 1.25 && s->list[1] == 0.75; /* as proposed, to be seen at all: the right ones are nearer */
+    bool first = s->list[0] == 1.25 && s->list[1] == 0.75; /* as proposed, to be seen at all: the
+                                                              right ones are nearer */
     for (size_t k = 0; first && k < count; k++)
         s->list[k] = 1;
     for (int i = 0; i < SOLVE_STEPS && !status; i++) {
@@ -186,7 +207,8 @@ static int solve_list(identification *id, identify_candidate *c, size_t setting)
             break;
         fill_equations(id, count, changes, step, a, b);
         for (size_t k = 0; k < count; k++)
-            a[k * count + k] *= 1 + 1e-2; /* before a norm, all entries times the same change nothing: no step that way */
+            a[k * count + k] *= 1 + 1e-2; /* before a norm, all entries times the same change
+                                             nothing: no step that way */
         gemma4_solve_system(a, b, count, 0, x);
         double part = 1;
         for (int tries = 0; tries < 4; tries++, part /= 4) {
@@ -214,7 +236,8 @@ int identify_solve(identification *id, identify_candidate *c, size_t setting)
 {
     size_t positions = id->positions;
     id->positions = c->everywhere ? 0 : positions;
-    int status = is_list_solved_for(&c->point->settings[setting]) ? solve_list(id, c, setting) : solve_here(id, c, setting);
+    int status = is_list_solved_for(&c->point->settings[setting]) ? solve_list(id, c, setting)
+                                                                  : solve_here(id, c, setting);
     id->positions = positions;
     return status;
 }

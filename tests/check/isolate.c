@@ -39,7 +39,8 @@ static pid_t fork_guarded(void)
     int reason = errno;
 #ifdef __linux__
     if (child == 0)
-        prctl(PR_SET_PDEATHSIG, SIGTERM); /* this process may be killed so that it can pass on nothing */
+        prctl(PR_SET_PDEATHSIG, SIGTERM); /* this process may be killed so that it can pass on
+                                             nothing */
 #endif
     gemma4_guard_child(child > 0 ? child : 0);
     sigprocmask(SIG_SETMASK, &before, NULL);
@@ -52,17 +53,24 @@ static int wait_for(pid_t child, const char *subject, gemma4_error *error)
     int status;
     while (waitpid(child, &status, 0) < 0)
         if (errno != EINTR)
-            return gemma4_fail(error, "%s: cannot wait for the process that reads it: %s", subject, strerror(errno));
+            return gemma4_fail(error, "%s: cannot wait for the process that reads it: %s", subject,
+                               strerror(errno));
     gemma4_guard_child(0);
     if (WIFEXITED(status))
         return WEXITSTATUS(status);
     if (WTERMSIG(status) == SIGXCPU)
-        return gemma4_fail(error, "%s: expected a file that can be read, found one on which reading does not come to an end", subject);
-    return gemma4_fail(error, "%s: expected a file that can be read, found one on which its reader dies of signal %d (%s)", subject,
-                       WTERMSIG(status), strsignal(WTERMSIG(status)));
+        return gemma4_fail(error,
+                           "%s: expected a file that can be read, found one on which reading does "
+                           "not come to an end",
+                           subject);
+    return gemma4_fail(error,
+                       "%s: expected a file that can be read, found one on which its reader dies "
+                       "of signal %d (%s)",
+                       subject, WTERMSIG(status), strsignal(WTERMSIG(status)));
 }
 
-int gemma4_isolate(int (*run)(void *context), void *context, const char *subject, gemma4_error *error)
+int gemma4_isolate(int (*run)(void *context), void *context, const char *subject,
+                   gemma4_error *error)
 {
     char *message = gemma4_shared_new(MESSAGE_BYTES, error);
     if (!message)
@@ -75,7 +83,8 @@ int gemma4_isolate(int (*run)(void *context), void *context, const char *subject
         fflush(NULL);
         _exit(result);
     }
-    int status = child < 0 ? gemma4_fail(error, "%s: cannot start a process to read it: %s", subject, strerror(errno))
+    int status = child < 0 ? gemma4_fail(error, "%s: cannot start a process to read it: %s",
+                                         subject, strerror(errno))
                            : wait_for(child, subject, error);
     if (*message)
         status = gemma4_fail(error, "%.*s", MESSAGE_BYTES - 1, message);

@@ -19,9 +19,10 @@ typedef struct judge {
     const gemma4_config *config;
     gemma4_subject subject;
     double worst_agreement;
-    gemma4_dump_mistake whole_dump; /* what is wrong with all of it: no counter-model is asked then */
+    gemma4_dump_mistake whole_dump;    /* what is wrong with all of it: no counter-model is asked
+                                       then */
     char grid[GEMMA4_RECOGNISED_SIZE]; /* in words, where it is the precision */
-    bool compared;          /* anything, in the blocks so far */
+    bool compared;                     /* anything, in the blocks so far */
     bool nothing_in_common; /* with the reference, in the first block that was compared */
 } judge;
 
@@ -32,7 +33,8 @@ static size_t slot_of(const judge *g, gemma4_tap tap, size_t layer)
         return tap;
     if (tap <= GEMMA4_TAP_LAYER_OUTPUT)
         return GEMMA4_TAP_LAYER_INPUT + layer * per_layer + (size_t)(tap - GEMMA4_TAP_LAYER_INPUT);
-    return GEMMA4_TAP_LAYER_INPUT + g->config->num_hidden_layers * per_layer + (size_t)(tap - GEMMA4_TAP_LAYER_OUTPUT - 1);
+    return GEMMA4_TAP_LAYER_INPUT + g->config->num_hidden_layers * per_layer +
+           (size_t)(tap - GEMMA4_TAP_LAYER_OUTPUT - 1);
 }
 
 static const gemma4_activation *usable(const judge *g, gemma4_tap tap, size_t layer)
@@ -48,25 +50,34 @@ static size_t layer_of(const judge *g, gemma4_block block)
 
 /* ---------------------------------------------------- with all earlier errors */
 
-/* The manifest's tolerance for the accumulated comparison at this tap; NAN where it has none for the engine's arithmetic. */
+/* The manifest's tolerance for the accumulated comparison at this tap; NAN where it has none for
+ * the engine's arithmetic. */
 static double accumulated_tolerance(const judge *g, const char *name, gemma4_metric_kind metric)
 {
-    const gemma4_tolerance_row *row = g->j->the_case ? gemma4_case_tolerance(g->j->the_case, g->j->dtype, name, metric) : NULL;
+    const gemma4_tolerance_row *row =
+        g->j->the_case ? gemma4_case_tolerance(g->j->the_case, g->j->dtype, name, metric) : NULL;
     return row ? row->value : NAN;
 }
 
-/* Of both metrics the one that is worse in units of its tolerance, or where there are no tolerances, the larger error. */
+/* Of both metrics the one that is worse in units of its tolerance, or where there are no
+ * tolerances, the larger error. */
 static gemma4_measure accumulated_measure(const judge *g, const gemma4_tap_result *r)
 {
     char name[GEMMA4_TAP_NAME_SIZE];
     gemma4_tap_name(r->tap, r->layer, name);
-    gemma4_measure rms = {GEMMA4_METRIC_RELATIVE_RMS, r->metrics.relative_rms, accumulated_tolerance(g, name, GEMMA4_METRIC_RELATIVE_RMS), r->metrics.position};
-    gemma4_measure worst = {GEMMA4_METRIC_POSITION_RMS, r->metrics.position_rms, accumulated_tolerance(g, name, GEMMA4_METRIC_POSITION_RMS), r->metrics.position};
+    gemma4_measure rms = {GEMMA4_METRIC_RELATIVE_RMS, r->metrics.relative_rms,
+                          accumulated_tolerance(g, name, GEMMA4_METRIC_RELATIVE_RMS),
+                          r->metrics.position};
+    gemma4_measure worst = {GEMMA4_METRIC_POSITION_RMS, r->metrics.position_rms,
+                            accumulated_tolerance(g, name, GEMMA4_METRIC_POSITION_RMS),
+                            r->metrics.position};
     return worst.error / worst.tolerance > rms.error / rms.tolerance ? worst : rms;
 }
 
 /* Compares the engine's tensor with what the reference computes by itself: shown, not decisive. */
-static int compare_accumulated(const judge *g, const gemma4_evidence *e, const gemma4_reference_run *reference, gemma4_tap_result *r, gemma4_error *error)
+static int compare_accumulated(const judge *g, const gemma4_evidence *e,
+                               const gemma4_reference_run *reference, gemma4_tap_result *r,
+                               gemma4_error *error)
 {
     const gemma4_tap_evidence *t = &e->taps[r->tap];
     const float *expected = gemma4_reference_expected(reference, r->tap);
@@ -77,7 +88,9 @@ static int compare_accumulated(const judge *g, const gemma4_evidence *e, const g
         return -1;
     for (size_t row = 0; row < T; row++)
         if (t->stored_row[row] && !(gemma4_tap_in_id_order(r->tap) && !e->have_valid_ids[row]))
-            gemma4_compare_row(&c, g->config, r->tap, r->layer, T, row, t->width, t->engine + row * t->width, e->engine_ids ? e->engine_ids + row * K : NULL,
+            gemma4_compare_row(&c, g->config, r->tap, r->layer, T, row, t->width,
+                               t->engine + row * t->width,
+                               e->engine_ids ? e->engine_ids + row * K : NULL,
                                expected + row * t->width, ids + row * K);
     r->metrics = gemma4_comparison_metrics(&c);
     r->accumulated = accumulated_measure(g, r);
@@ -89,8 +102,8 @@ static int compare_accumulated(const judge *g, const gemma4_evidence *e, const g
     return 0;
 }
 
-/* How far the step's expected values, from the engine's inputs, are from those without any of the engine's errors. NAN where slots of other experts
- * would be compared. */
+/* How far the step's expected values, from the engine's inputs, are from those without any of the
+ * engine's errors. NAN where slots of other experts would be compared. */
 static double inherited_error(const gemma4_evidence *e, gemma4_tap tap, const float *unreplayed)
 {
     const gemma4_tap_evidence *t = &e->taps[tap];
@@ -118,7 +131,8 @@ static void add_routing(gemma4_routing *to, const gemma4_routing *counts)
     to->faults += counts->faults;
 }
 
-static int judge_routing(judge *g, const gemma4_evidence *e, bool failed[GEMMA4_TAP_COUNT], gemma4_error *error)
+static int judge_routing(judge *g, const gemma4_evidence *e, bool failed[GEMMA4_TAP_COUNT],
+                         gemma4_error *error)
 {
     gemma4_routing_verdict v;
     gemma4_tap_result *r = &g->report->taps[slot_of(g, GEMMA4_TAP_ROUTER_TOPK_IDS, e->layer)];
@@ -131,17 +145,21 @@ static int judge_routing(judge *g, const gemma4_evidence *e, bool failed[GEMMA4_
     return 0;
 }
 
-/* Rows that are stored but cannot be compared, because nothing says which experts they are of, are not covered. */
+/* Rows that are stored but cannot be compared, because nothing says which experts they are of, are
+ * not covered. */
 static bool has_comparable_rows(const gemma4_evidence *e, gemma4_tap tap)
 {
     for (size_t row = 0; row < e->subject->T; row++)
-        if (e->taps[tap].stored_row[row] && !(gemma4_tap_in_id_order(tap) && !e->have_valid_ids[row]))
+        if (e->taps[tap].stored_row[row] &&
+            !(gemma4_tap_in_id_order(tap) && !e->have_valid_ids[row]))
             return true;
     return false;
 }
 
-/* Verdicts of the block's taps, on the engine's own inputs; failed receives those that counter-models are to explain. */
-static int judge_taps(judge *g, const gemma4_evidence *e, const gemma4_reference_run *reference, bool failed[GEMMA4_TAP_COUNT], gemma4_error *error)
+/* Verdicts of the block's taps, on the engine's own inputs; failed receives those that
+ * counter-models are to explain. */
+static int judge_taps(judge *g, const gemma4_evidence *e, const gemma4_reference_run *reference,
+                      bool failed[GEMMA4_TAP_COUNT], gemma4_error *error)
 {
     memset(failed, 0, GEMMA4_TAP_COUNT * sizeof *failed);
     for (int tap = 0; tap < GEMMA4_TAP_COUNT; tap++) {
@@ -149,17 +167,21 @@ static int judge_taps(judge *g, const gemma4_evidence *e, const gemma4_reference
         if (!e->taps[tap].engine || !has_comparable_rows(e, (gemma4_tap)tap))
             continue;
         gemma4_judge_reals(e, (gemma4_tap)tap, r);
-        failed[tap] = !(tap == GEMMA4_TAP_LOGPROBS && gemma4_judge_placeholders(e, r)) && gemma4_rows_fail(e, (gemma4_tap)tap);
+        failed[tap] = !(tap == GEMMA4_TAP_LOGPROBS && gemma4_judge_placeholders(e, r)) &&
+                      gemma4_rows_fail(e, (gemma4_tap)tap);
         if (compare_accumulated(g, e, reference, r, error))
             return -1;
-        r->inherited = inherited_error(e, (gemma4_tap)tap, gemma4_reference_expected(reference, (gemma4_tap)tap));
+        r->inherited = inherited_error(e, (gemma4_tap)tap,
+                                       gemma4_reference_expected(reference, (gemma4_tap)tap));
     }
     if (gemma4_block_is_layer(g->config, e->block))
         return judge_routing(g, e, failed, error);
     if (e->block < 0 || !g->subject.listed)
         return 0;
-    bool values_fail = g->report->taps[slot_of(g, GEMMA4_TAP_LOGPROBS, 0)].verdict == GEMMA4_DIVERGES;
-    return gemma4_judge_listed(e, g->j->engine, values_fail, &g->report->taps[slot_of(g, GEMMA4_TAP_LOGPROBS_IDS, 0)], error);
+    bool values_fail =
+        g->report->taps[slot_of(g, GEMMA4_TAP_LOGPROBS, 0)].verdict == GEMMA4_DIVERGES;
+    return gemma4_judge_listed(e, g->j->engine, values_fail,
+                               &g->report->taps[slot_of(g, GEMMA4_TAP_LOGPROBS_IDS, 0)], error);
 }
 
 /* ---------------------------------------------------- mistakes of the dump */
@@ -171,9 +193,11 @@ static void fail_form(gemma4_tap_result *r)
     r->verdict = GEMMA4_DIVERGES;
 }
 
-/* Tensors that were put right fail. Is what the first block holds of this checkpoint? A mistake in the first layer never leaves nothing of
- * the embedding, but in many layers it may: then the search for mistakes comes first. */
-static int judge_dump(judge *g, const gemma4_evidence *e, const gemma4_reference_run *reference, gemma4_error *error)
+/* Tensors that were put right fail. Is what the first block holds of this checkpoint? A mistake in
+ * the first layer never leaves nothing of the embedding, but in many layers it may: then the search
+ * for mistakes comes first. */
+static int judge_dump(judge *g, const gemma4_evidence *e, const gemma4_reference_run *reference,
+                      gemma4_error *error)
 {
     const float *expected[GEMMA4_TAP_COUNT];
     bool compared = g->compared;
@@ -215,7 +239,8 @@ static int judge_grid(judge *g, gemma4_error *error)
     return 0;
 }
 
-/* Storage, or a cache, in fewer bits than the arithmetic has widens tolerances: what the verdict is then worth is said. */
+/* Storage, or a cache, in fewer bits than the arithmetic has widens tolerances: what the verdict is
+ * then worth is said. */
 static void note_storage(judge *g)
 {
     const gemma4_activation *first = NULL;
@@ -228,11 +253,16 @@ static void note_storage(judge *g)
         coarser++;
     }
     if (coarser)
-        gemma4_report_warn(g->report, "%zu of %zu tensors are stored as %s, which is coarser than %s: an error that is smaller than this rounding is not seen",
+        gemma4_report_warn(g->report,
+                           "%zu of %zu tensors are stored as %s, which is coarser than %s: an "
+                           "error that is smaller than this rounding is not seen",
                            coarser, count, first->stored_dtype, g->subject.tier->name);
     if (g->subject.kv_unit > 0)
-        gemma4_report_warn(g->report, "the attribute kv_dtype says %s, which is coarser than %s: keys and values may carry a rounding of it",
-                           gemma4_activations_attribute(g->j->engine, "kv_dtype"), g->subject.tier->name);
+        gemma4_report_warn(g->report,
+                           "the attribute kv_dtype says %s, which is coarser than %s: keys and "
+                           "values may carry a rounding of it",
+                           gemma4_activations_attribute(g->j->engine, "kv_dtype"),
+                           g->subject.tier->name);
 }
 
 /* Positions that a tensor does not hold are not covered, whatever its name counts for. */
@@ -243,7 +273,8 @@ static void note_rows(judge *g)
     for (size_t i = 0; i < g->report->tap_count; i++) {
         const gemma4_tap_result *r = &g->report->taps[i];
         const gemma4_activation *a = gemma4_activations_find(g->j->engine, r->tap, r->layer);
-        if (r->verdict == GEMMA4_NOT_COVERED || !a || !a->usable || r->tap == GEMMA4_TAP_LOGPROBS || r->tap == GEMMA4_TAP_LOGPROBS_IDS)
+        if (r->verdict == GEMMA4_NOT_COVERED || !a || !a->usable || r->tap == GEMMA4_TAP_LOGPROBS ||
+            r->tap == GEMMA4_TAP_LOGPROBS_IDS)
             continue; /* of log-probabilities another note says it */
         compared++;
         partial += a->rows < g->report->positions;
@@ -253,19 +284,23 @@ static void note_rows(judge *g)
         }
     }
     if (partial)
-        gemma4_report_warn(g->report, "%zu of %zu tensors hold some positions only, %s %zu of %zu: the others are not covered", partial, compared,
-                           name, fewest, g->report->positions);
+        gemma4_report_warn(g->report,
+                           "%zu of %zu tensors hold some positions only, %s %zu of %zu: the others "
+                           "are not covered",
+                           partial, compared, name, fewest, g->report->positions);
 }
 
 /* What is wrong with the whole dump is said once, and covers every tap that fails. */
 static int conclude_whole_dump(judge *g, gemma4_error *error)
 {
     const gemma4_dump_mistake other = {.kind = GEMMA4_DUMP_CHECKPOINT};
-    const char *text = g->whole_dump.kind == GEMMA4_DUMP_PRECISION ? g->grid : gemma4_other_checkpoint;
+    const char *text =
+        g->whole_dump.kind == GEMMA4_DUMP_PRECISION ? g->grid : gemma4_other_checkpoint;
     for (size_t i = 0; i < g->report->tap_count && g->whole_dump.kind; i++) {
         const gemma4_tap_result *r = &g->report->taps[i];
         if (r->verdict == GEMMA4_DIVERGES && r->local.kind != GEMMA4_METRIC_SHAPE &&
-            gemma4_diagnose_dump(g->report->diagnosis, r->tap, r->layer, &g->whole_dump, text, error))
+            gemma4_diagnose_dump(g->report->diagnosis, r->tap, r->layer, &g->whole_dump, text,
+                                 error))
             return -1;
     }
     if (g->nothing_in_common)
@@ -276,10 +311,13 @@ static int conclude_whole_dump(judge *g, gemma4_error *error)
 static void note_agreement(judge *g, const gemma4_reference_run *reference, gemma4_block block)
 {
     for (int tap = 0; tap < GEMMA4_TAP_COUNT; tap++) {
-        double agreement = gemma4_tap_is_in(g->config, (gemma4_tap)tap, block) ? gemma4_reference_agreement(reference, (gemma4_tap)tap) : -1;
+        double agreement = gemma4_tap_is_in(g->config, (gemma4_tap)tap, block)
+                               ? gemma4_reference_agreement(reference, (gemma4_tap)tap)
+                               : -1;
         if (agreement < 0)
             continue;
-        g->report->taps[slot_of(g, (gemma4_tap)tap, layer_of(g, block))].reference_agreement = agreement;
+        g->report->taps[slot_of(g, (gemma4_tap)tap, layer_of(g, block))].reference_agreement =
+            agreement;
         g->worst_agreement = fmax(g->worst_agreement, agreement);
         g->report->golden_taps++;
     }
@@ -291,18 +329,23 @@ static gemma4_block last_block_held(const judge *g)
     gemma4_block last = -1;
     for (size_t i = 0; i < gemma4_activations_count(g->j->engine); i++) {
         const gemma4_activation *a = gemma4_activations_at(g->j->engine, i);
-        gemma4_block block = a->tap == GEMMA4_TAP_EMBED ? -1 : gemma4_tap_describe(a->tap)->per_layer ? (gemma4_block)a->layer : (gemma4_block)g->config->num_hidden_layers;
+        gemma4_block block = a->tap == GEMMA4_TAP_EMBED ? -1
+                             : gemma4_tap_describe(a->tap)->per_layer
+                                 ? (gemma4_block)a->layer
+                                 : (gemma4_block)g->config->num_hidden_layers;
         if (a->usable && block > last)
             last = block;
     }
     return last;
 }
 
-static int judge_block(judge *g, gemma4_reference_run *reference, gemma4_replay *replay, gemma4_block block, bool replayed, gemma4_error *error)
+static int judge_block(judge *g, gemma4_reference_run *reference, gemma4_replay *replay,
+                       gemma4_block block, bool replayed, gemma4_error *error)
 {
     bool keep[GEMMA4_TAP_COUNT], failed[GEMMA4_TAP_COUNT];
     for (int tap = 0; tap < GEMMA4_TAP_COUNT; tap++)
-        keep[tap] = replayed && gemma4_tap_is_in(g->config, (gemma4_tap)tap, block) && usable(g, (gemma4_tap)tap, layer_of(g, block));
+        keep[tap] = replayed && gemma4_tap_is_in(g->config, (gemma4_tap)tap, block) &&
+                    usable(g, (gemma4_tap)tap, layer_of(g, block));
     if (gemma4_reference_run_next(reference, keep, error))
         return -1;
     note_agreement(g, reference, block);
@@ -313,16 +356,20 @@ static int judge_block(judge *g, gemma4_reference_run *reference, gemma4_replay 
         return -1;
     if (g->j->without_causes || g->whole_dump.kind)
         return 0;
-    return gemma4_diagnose_block(g->report->diagnosis, e, gemma4_replay_runner(replay), failed, error);
+    return gemma4_diagnose_block(g->report->diagnosis, e, gemma4_replay_runner(replay), failed,
+                                 error);
 }
 
 /* The reference and the replay side by side. */
 static int judge_blocks(judge *g, gemma4_error *error)
 {
-    gemma4_block last = (gemma4_block)g->config->num_hidden_layers, last_held = g->j->reference_only ? -2 : last_block_held(g);
+    gemma4_block last = (gemma4_block)g->config->num_hidden_layers,
+                 last_held = g->j->reference_only ? -2 : last_block_held(g);
     gemma4_reference_run *reference = gemma4_reference_run_new(&g->subject, g->j->golden, error);
     gemma4_replay *replay = reference ? gemma4_replay_new(&g->subject, g->j->engine, error) : NULL;
-    int status = replay && (g->report->diagnosis = gemma4_diagnosis_new(g->config, error)) ? judge_grid(g, error) : -1;
+    int status = replay && (g->report->diagnosis = gemma4_diagnosis_new(g->config, error))
+                     ? judge_grid(g, error)
+                     : -1;
     if (replay)
         gemma4_replay_recognise(replay, reference);
     for (gemma4_block block = -1; block <= last && !status; block++)
@@ -340,9 +387,11 @@ static int conclude_shape(judge *g, gemma4_tap_result *r, gemma4_error *error)
     const gemma4_activation *a = gemma4_activations_find(g->j->engine, r->tap, r->layer);
     gemma4_dump_mistake mistake;
     fail_form(r);
-    if (!gemma4_recognise_shape(g->config, g->subject.T, a, &mistake, r->problem, sizeof r->problem))
+    if (!gemma4_recognise_shape(g->config, g->subject.T, a, &mistake, r->problem,
+                                sizeof r->problem))
         return 0;
-    return gemma4_diagnose_dump(g->report->diagnosis, r->tap, r->layer, &mistake, r->problem, error);
+    return gemma4_diagnose_dump(g->report->diagnosis, r->tap, r->layer, &mistake, r->problem,
+                                error);
 }
 
 static void conclude_coverage(judge *g)
@@ -378,7 +427,9 @@ static void conclude_below_bound(judge *g)
         if (!cause->below_bound || r->verdict == GEMMA4_DIVERGES)
             continue;
         r->verdict = GEMMA4_DIVERGES;
-        r->local = (gemma4_measure){GEMMA4_METRIC_MATCHED_FILTER, cause->coefficient / cause->residual, FILTER_DEVIATIONS, r->local.position};
+        r->local =
+            (gemma4_measure){GEMMA4_METRIC_MATCHED_FILTER, cause->coefficient / cause->residual,
+                             FILTER_DEVIATIONS, r->local.position};
     }
 }
 
@@ -396,15 +447,18 @@ static void note_listed(judge *g)
 {
     const gemma4_tap_result *r = &g->report->taps[slot_of(g, GEMMA4_TAP_LOGPROBS, 0)];
     if (r->rows && g->report->taps[slot_of(g, GEMMA4_TAP_LOGITS, 0)].verdict == GEMMA4_NOT_COVERED)
-        gemma4_report_note(g->report, "log-probabilities in the place of logits: of %zu of %zu tokens, at %zu of %zu positions", g->subject.listed,
-                           g->config->vocab_size, r->rows, g->report->positions);
+        gemma4_report_note(g->report,
+                           "log-probabilities in the place of logits: of %zu of %zu tokens, at %zu "
+                           "of %zu positions",
+                           g->subject.listed, g->config->vocab_size, r->rows, g->report->positions);
 }
 
 static void describe_golden(judge *g)
 {
     const gemma4_case *c = g->j->the_case;
     if (g->j->golden)
-        snprintf(g->report->expected_detail, sizeof g->report->expected_detail, "%s %s in %s; the reference agrees on %zu taps within %.1e", c->oracle_name,
+        snprintf(g->report->expected_detail, sizeof g->report->expected_detail,
+                 "%s %s in %s; the reference agrees on %zu taps within %.1e", c->oracle_name,
                  c->oracle_version, c->oracle_dtype, g->report->golden_taps, g->worst_agreement);
 }
 
@@ -436,18 +490,22 @@ static int conclude(judge *g, gemma4_error *error)
 
 /* ------------------------------------------------------------------- set-up */
 
-static int check_input(const gemma4_judgement *j, size_t T, const int32_t *tokens, const int32_t *positions, gemma4_error *error)
+static int check_input(const gemma4_judgement *j, size_t T, const int32_t *tokens,
+                       const int32_t *positions, gemma4_error *error)
 {
     const gemma4_case *c = j->the_case;
     if (!c)
         return 0;
     if (T != c->token_count)
-        return gemma4_fail(error, "tokens: expected the %zu of case %s, found %zu", c->token_count, c->id, T);
+        return gemma4_fail(error, "tokens: expected the %zu of case %s, found %zu", c->token_count,
+                           c->id, T);
     for (size_t t = 0; t < T; t++)
         if (tokens[t] != c->tokens[t])
-            return gemma4_fail(error, "tokens: expected case %s's %d at position %zu, found %d", c->id, c->tokens[t], t, tokens[t]);
+            return gemma4_fail(error, "tokens: expected case %s's %d at position %zu, found %d",
+                               c->id, c->tokens[t], t, tokens[t]);
     if ((size_t)positions[0] != c->first_position)
-        return gemma4_fail(error, "positions: expected case %s's %zu ..., found %d ...", c->id, c->first_position, positions[0]);
+        return gemma4_fail(error, "positions: expected case %s's %zu ..., found %d ...", c->id,
+                           c->first_position, positions[0]);
     return 0;
 }
 
@@ -462,10 +520,13 @@ static int list_taps(judge *g, gemma4_error *error)
     if (!report->taps || !report->layer_covered)
         return gemma4_fail(error, "comparison: out of memory");
     for (int tap = 0; tap < GEMMA4_TAP_COUNT; tap++)
-        for (size_t layer = 0; layer < (gemma4_tap_describe((gemma4_tap)tap)->per_layer ? layers : 1); layer++) {
+        for (size_t layer = 0;
+             layer < (gemma4_tap_describe((gemma4_tap)tap)->per_layer ? layers : 1); layer++) {
             gemma4_tap_result *r = &report->taps[slot_of(g, (gemma4_tap)tap, layer)];
-            const gemma4_activation *a = gemma4_activations_find(g->j->engine, (gemma4_tap)tap, layer);
-            *r = (gemma4_tap_result){.tap = (gemma4_tap)tap, .layer = layer, .verdict = GEMMA4_NOT_COVERED};
+            const gemma4_activation *a =
+                gemma4_activations_find(g->j->engine, (gemma4_tap)tap, layer);
+            *r = (gemma4_tap_result){
+                .tap = (gemma4_tap)tap, .layer = layer, .verdict = GEMMA4_NOT_COVERED};
             if (a && !a->usable)
                 snprintf(r->problem, sizeof r->problem, "%s", a->problem);
             else if (tap == GEMMA4_TAP_LOGPROBS)
@@ -480,15 +541,24 @@ int gemma4_judge(const gemma4_judgement *j, gemma4_report *report, gemma4_error 
     judge g = {.j = j, .report = report, .config = &j->model->config};
     size_t T = gemma4_activations_positions(j->engine, &tokens, &positions);
 
-    *report = (gemma4_report){.dtype = j->dtype, .case_id = j->the_case ? j->the_case->id : NULL,
-                              .engine = gemma4_activations_attribute(j->engine, "engine"),
-                              .engine_version = gemma4_activations_attribute(j->engine, "engine_version"),
-                              .expected_from = j->the_case ? "golden" : "reference",
-                              .golden_sha256 = j->the_case ? j->the_case->golden_sha256 : NULL, .layers = g.config->num_hidden_layers, .positions = T};
-    if (check_input(j, T, tokens, positions, error) || !gemma4_tier_expect("dtype", j->dtype, error))
+    *report =
+        (gemma4_report){.dtype = j->dtype,
+                        .case_id = j->the_case ? j->the_case->id : NULL,
+                        .engine = gemma4_activations_attribute(j->engine, "engine"),
+                        .engine_version = gemma4_activations_attribute(j->engine, "engine_version"),
+                        .expected_from = j->the_case ? "golden" : "reference",
+                        .golden_sha256 = j->the_case ? j->the_case->golden_sha256 : NULL,
+                        .layers = g.config->num_hidden_layers,
+                        .positions = T};
+    if (check_input(j, T, tokens, positions, error) ||
+        !gemma4_tier_expect("dtype", j->dtype, error))
         return -1;
-    int status = list_taps(&g, error) || gemma4_subject_init(&g.subject, j->model, j->engine, gemma4_tier_of(j->dtype), error) ||
-                 gemma4_subject_read_listed(&g.subject, j->engine, error) ? -1 : 0;
+    int status = list_taps(&g, error) ||
+                         gemma4_subject_init(&g.subject, j->model, j->engine,
+                                             gemma4_tier_of(j->dtype), error) ||
+                         gemma4_subject_read_listed(&g.subject, j->engine, error)
+                     ? -1
+                     : 0;
     g.subject.search_layers = j->search_layers;
     g.subject.known = j->known;
     status = status || judge_blocks(&g, error) || conclude(&g, error) ? -1 : 0;

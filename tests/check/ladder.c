@@ -11,7 +11,8 @@
 
 /* ------------------------------------------------------------------- reading */
 
-static int find_need(const gemma4_ladder *ladder, const gemma4_node *node, size_t before, size_t *need, gemma4_error *error)
+static int find_need(const gemma4_ladder *ladder, const gemma4_node *node, size_t before,
+                     size_t *need, gemma4_error *error)
 {
     const char *name;
     if (gemma4_node_string(node, &name, error))
@@ -22,13 +23,15 @@ static int find_need(const gemma4_ladder *ladder, const gemma4_node *node, size_
     return gemma4_node_fail(node, "the name of an earlier rung", error);
 }
 
-static int read_rung(gemma4_ladder *ladder, const gemma4_node *node, const char *directory, size_t index, gemma4_error *error)
+static int read_rung(gemma4_ladder *ladder, const gemma4_node *node, const char *directory,
+                     size_t index, gemma4_error *error)
 {
     static const char *const keys[] = {"rung", "needs", NULL};
     gemma4_rung *rung = &ladder->rungs[index];
     const gemma4_node *needs;
     char path[4096];
-    if (gemma4_node_only_keys(node, keys, error) || gemma4_get_string(node, "rung", &rung->name, error) ||
+    if (gemma4_node_only_keys(node, keys, error) ||
+        gemma4_get_string(node, "rung", &rung->name, error) ||
         gemma4_get_node(node, "needs", GEMMA4_SEQUENCE, &needs, error))
         return -1;
     if (needs->count > GEMMA4_RUNG_NEEDS)
@@ -42,7 +45,10 @@ static int read_rung(gemma4_ladder *ladder, const gemma4_node *node, const char 
     rung->the_case = gemma4_case_open(path, error);
     if (!rung->the_case)
         return -1;
-    return strcmp(rung->the_case->id, rung->name) ? gemma4_fail(error, "%s: id: expected '%s', found '%s'", path, rung->name, rung->the_case->id) : 0;
+    return strcmp(rung->the_case->id, rung->name)
+               ? gemma4_fail(error, "%s: id: expected '%s', found '%s'", path, rung->name,
+                             rung->the_case->id)
+               : 0;
 }
 
 static int read_ladder(gemma4_ladder *ladder, const char *directory, gemma4_error *error)
@@ -51,11 +57,13 @@ static int read_ladder(gemma4_ladder *ladder, const char *directory, gemma4_erro
     const gemma4_node *root = gemma4_document_root(ladder->document), *rungs;
     const char *format;
     int64_t version;
-    if (gemma4_node_only_keys(root, keys, error) || gemma4_get_string(root, "format", &format, error))
+    if (gemma4_node_only_keys(root, keys, error) ||
+        gemma4_get_string(root, "format", &format, error))
         return -1;
     if (strcmp(format, "gemma4-ladder"))
         return gemma4_node_fail(gemma4_node_get(root, "format"), "gemma4-ladder", error);
-    if (gemma4_get_int(root, "version", 1, 1, &version, error) || gemma4_get_node(root, "rungs", GEMMA4_SEQUENCE, &rungs, error))
+    if (gemma4_get_int(root, "version", 1, 1, &version, error) ||
+        gemma4_get_node(root, "rungs", GEMMA4_SEQUENCE, &rungs, error))
         return -1;
     ladder->rungs = calloc(rungs->count + 1, sizeof *ladder->rungs);
     if (!ladder->rungs)
@@ -71,8 +79,10 @@ int gemma4_ladder_open(gemma4_ladder *ladder, gemma4_error *error)
     const char *golden = gemma4_golden_dir();
     char directory[4096], path[4096 + 16];
     *ladder = (gemma4_ladder){0};
-    if (!golden || snprintf(directory, sizeof directory, "%s/ladder", golden) >= (int)sizeof directory)
-        return gemma4_fail(error, "golden/ladder: not found under the current directory, beside the program or where it was installed (or in GEMMA4_DATA)");
+    if (!golden ||
+        snprintf(directory, sizeof directory, "%s/ladder", golden) >= (int)sizeof directory)
+        return gemma4_fail(error, "golden/ladder: not found under the current directory, beside "
+                                  "the program or where it was installed (or in GEMMA4_DATA)");
     snprintf(path, sizeof path, "%s/ladder.yaml", directory);
     ladder->document = gemma4_document_read(path, error);
     if (ladder->document && !read_ladder(ladder, directory, error))
@@ -114,7 +124,8 @@ static void write_rung(FILE *f, const gemma4_case *c)
 static bool is_first_of_checkpoint(const gemma4_ladder *ladder, size_t rung)
 {
     for (size_t i = 0; i < rung; i++)
-        if (!strcmp(ladder->rungs[i].the_case->checkpoint_name, ladder->rungs[rung].the_case->checkpoint_name))
+        if (!strcmp(ladder->rungs[i].the_case->checkpoint_name,
+                    ladder->rungs[rung].the_case->checkpoint_name))
             return false;
     return true;
 }
@@ -122,7 +133,8 @@ static bool is_first_of_checkpoint(const gemma4_ladder *ladder, size_t rung)
 /* The files that appear in a checkpoint's folder are those of gemma4-ref synth. */
 static int write_checkpoint(const gemma4_case *c, const char *directory, gemma4_error *error)
 {
-    const gemma4_synth_options options = {.preset = c->checkpoint_preset, .seed = c->checkpoint_seed, .shards = 1};
+    const gemma4_synth_options options = {
+        .preset = c->checkpoint_preset, .seed = c->checkpoint_seed, .shards = 1};
     char path[4096];
     if (snprintf(path, sizeof path, "%s/%s", directory, c->checkpoint_name) >= (int)sizeof path)
         return gemma4_fail(error, "%.200s...: path too long", directory);
@@ -134,7 +146,8 @@ int gemma4_ladder_write(const gemma4_ladder *ladder, const char *directory, gemm
     gemma4_output output;
     char path[4096];
     for (size_t i = 0; i < ladder->count; i++)
-        if (is_first_of_checkpoint(ladder, i) && write_checkpoint(ladder->rungs[i].the_case, directory, error))
+        if (is_first_of_checkpoint(ladder, i) &&
+            write_checkpoint(ladder->rungs[i].the_case, directory, error))
             return -1;
     if (snprintf(path, sizeof path, "%s/ladder.json", directory) >= (int)sizeof path)
         return gemma4_fail(error, "%.200s...: path too long", directory);

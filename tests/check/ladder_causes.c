@@ -23,11 +23,13 @@ static void add_model(gemma4_ladder_cause *cause, size_t model, int only_layer)
 {
     const gemma4_counter_model *m = gemma4_counter_model_at(model);
     if (cause->count < GEMMA4_LADDER_CANDIDATES && !has_candidate(cause, m))
-        cause->candidates[cause->count++] = (gemma4_ladder_candidate){.model = m, .only_layer = only_layer};
+        cause->candidates[cause->count++] =
+            (gemma4_ladder_candidate){.model = m, .only_layer = only_layer};
 }
 
 /* A point of its own, since the report's is freed. */
-static int add_point(gemma4_ladder_cause *cause, const gemma4_climb *climb, size_t rung, const gemma4_point *point, gemma4_error *error)
+static int add_point(gemma4_ladder_cause *cause, const gemma4_climb *climb, size_t rung,
+                     const gemma4_point *point, gemma4_error *error)
 {
     const gemma4_config *config = &climb->opened[rung].model->config;
     if (cause->count == GEMMA4_LADDER_CANDIDATES)
@@ -38,7 +40,8 @@ static int add_point(gemma4_ladder_cause *cause, const gemma4_climb *climb, size
     memcpy(own->low, point->low, sizeof own->low);
     memcpy(own->high, point->high, sizeof own->high);
     memcpy(own->expression, point->expression, sizeof own->expression);
-    cause->candidates[cause->count++] = (gemma4_ladder_candidate){.model = &own->model, .point = own, .only_layer = -1};
+    cause->candidates[cause->count++] =
+        (gemma4_ladder_candidate){.model = &own->model, .point = own, .only_layer = -1};
     return 0;
 }
 
@@ -55,8 +58,8 @@ static int layer_of_fit(const gemma4_report *report, const gemma4_cause *cause, 
 }
 
 /* Everything in the report that fits as well as the cause does. */
-static int find_candidates(const gemma4_climb *climb, size_t rung, const gemma4_report *report, const gemma4_cause *c, gemma4_ladder_cause *cause,
-                           gemma4_error *error)
+static int find_candidates(const gemma4_climb *climb, size_t rung, const gemma4_report *report,
+                           const gemma4_cause *c, gemma4_ladder_cause *cause, gemma4_error *error)
 {
     *cause = (gemma4_ladder_cause){.rung = rung, .scope = c->scope};
     if (c->point && add_point(cause, climb, rung, c->point, error))
@@ -69,7 +72,8 @@ static int find_candidates(const gemma4_climb *climb, size_t rung, const gemma4_
     add_model(cause, c->model, layer_of_fit(report, c, c->model));
     for (size_t i = 0; i < c->equivalent_count && c->second == GEMMA4_NO_MODEL; i++)
         add_model(cause, c->equivalent[i], layer_of_fit(report, c, c->equivalent[i]));
-    for (size_t i = 0; i < gemma4_finding_count(report->diagnosis) && c->second == GEMMA4_NO_MODEL; i++) {
+    for (size_t i = 0; i < gemma4_finding_count(report->diagnosis) && c->second == GEMMA4_NO_MODEL;
+         i++) {
         const gemma4_finding *f = gemma4_finding_at(report->diagnosis, i);
         for (size_t k = 0; f->tap == c->tap && f->layer == c->first_layer && k < f->fit_count; k++)
             if (f->fits[k].second == GEMMA4_NO_MODEL && f->fits[k].scope == c->scope)
@@ -78,20 +82,23 @@ static int find_candidates(const gemma4_climb *climb, size_t rung, const gemma4_
     return 0;
 }
 
-static bool acts_in(const gemma4_climb *climb, size_t rung, const gemma4_ladder_candidate *candidate)
+static bool acts_in(const gemma4_climb *climb, size_t rung,
+                    const gemma4_ladder_candidate *candidate)
 {
     const gemma4_config *config = &climb->opened[rung].model->config;
     gemma4_planted planted = {.scope = GEMMA4_EVERYWHERE};
     ladder_plant(&planted, climb, rung, candidate);
-    for (gemma4_block block = -1; planted.count && block <= (gemma4_block)config->num_hidden_layers; block++)
+    for (gemma4_block block = -1; planted.count && block <= (gemma4_block)config->num_hidden_layers;
+         block++)
         if (gemma4_planted_in(config, &planted, 0, block))
             return true;
     return false;
 }
 
 /* Does a rung pass with these mistakes beside what is known? */
-static int agrees(const gemma4_climb *climb, size_t rung, const gemma4_planted *known, const gemma4_ladder_candidate *const *new_ones, size_t count,
-                  bool *passes, gemma4_error *error)
+static int agrees(const gemma4_climb *climb, size_t rung, const gemma4_planted *known,
+                  const gemma4_ladder_candidate *const *new_ones, size_t count, bool *passes,
+                  gemma4_error *error)
 {
     gemma4_planted planted = *known;
     for (size_t i = 0; i < count; i++)
@@ -100,13 +107,16 @@ static int agrees(const gemma4_climb *climb, size_t rung, const gemma4_planted *
 }
 
 /* Does no other rung that was judged contradict these? */
-static int agree_elsewhere(const gemma4_climb *climb, size_t rung, const gemma4_ladder_candidate *const *new_ones, size_t count, bool *agree,
-                        gemma4_error *error)
+static int agree_elsewhere(const gemma4_climb *climb, size_t rung,
+                           const gemma4_ladder_candidate *const *new_ones, size_t count,
+                           bool *agree, gemma4_error *error)
 {
     *agree = true;
     for (size_t i = 0; i < climb->ladder->count && *agree; i++) {
         const gemma4_rung_result *r = &climb->results[i];
-        bool judged = r->verdict == GEMMA4_RUNG_PASSES || (r->verdict == GEMMA4_RUNG_FAILS && r->cause_count), acts = false;
+        bool judged = r->verdict == GEMMA4_RUNG_PASSES ||
+                      (r->verdict == GEMMA4_RUNG_FAILS && r->cause_count),
+             acts = false;
         for (size_t k = 0; k < count; k++)
             acts = acts || (judged && acts_in(climb, i, new_ones[k]));
         if (!acts || r->in_scope_only || i == rung)
@@ -118,16 +128,20 @@ static int agree_elsewhere(const gemma4_climb *climb, size_t rung, const gemma4_
     return 0;
 }
 
-/* Drops the candidates that another rung contradicts, and those with which this one does not pass. */
-static int drop_contradicted(const gemma4_climb *climb, const gemma4_planted *known, gemma4_ladder_cause *cause, gemma4_error *error)
+/* Drops the candidates that another rung contradicts, and those with which this one does not
+ * pass. */
+static int drop_contradicted(const gemma4_climb *climb, const gemma4_planted *known,
+                             gemma4_ladder_cause *cause, gemma4_error *error)
 {
     size_t kept = 0;
     for (size_t i = 0; i < cause->count; i++) {
         const gemma4_ladder_candidate *candidate = &cause->candidates[i];
         bool agree = true;
-        if (cause->scope == GEMMA4_EVERYWHERE && agrees(climb, cause->rung, known, &candidate, 1, &agree, error))
+        if (cause->scope == GEMMA4_EVERYWHERE &&
+            agrees(climb, cause->rung, known, &candidate, 1, &agree, error))
             return -1;
-        if (agree && cause->scope == GEMMA4_EVERYWHERE && agree_elsewhere(climb, cause->rung, &candidate, 1, &agree, error))
+        if (agree && cause->scope == GEMMA4_EVERYWHERE &&
+            agree_elsewhere(climb, cause->rung, &candidate, 1, &agree, error))
             return -1;
         if (agree)
             cause->candidates[kept++] = *candidate;
@@ -144,7 +158,8 @@ static bool is_found(const gemma4_climb *climb, const gemma4_ladder_cause *cause
     for (*which = 0; *which < climb->cause_count; ++*which) {
         const gemma4_ladder_cause *c = &climb->causes[*which];
         for (size_t i = 0; i < cause->count && c->scope != GEMMA4_EVERYWHERE; i++)
-            if (c->scope == cause->scope && !strcmp(c->candidates[0].model->id, cause->candidates[i].model->id))
+            if (c->scope == cause->scope &&
+                !strcmp(c->candidates[0].model->id, cause->candidates[i].model->id))
                 return true;
     }
     return false;
@@ -162,34 +177,40 @@ static void add_cause(gemma4_climb *climb, size_t rung, gemma4_ladder_cause *cau
         ladder_free_cause(cause);
         return;
     }
-    result->in_scope_only = result->in_scope_only || climb->causes[which].scope != GEMMA4_EVERYWHERE;
+    result->in_scope_only =
+        result->in_scope_only || climb->causes[which].scope != GEMMA4_EVERYWHERE;
     if (result->cause_count < GEMMA4_RUNG_CAUSES)
         result->causes[result->cause_count++] = which;
 }
 
 /* Two mistakes that explain the rung together. */
-static int take_pair(gemma4_climb *climb, size_t rung, const gemma4_cause *c, const gemma4_planted *known, bool *taken, gemma4_error *error)
+static int take_pair(gemma4_climb *climb, size_t rung, const gemma4_cause *c,
+                     const gemma4_planted *known, bool *taken, gemma4_error *error)
 {
     gemma4_ladder_cause both[2] = {{.rung = rung}, {.rung = rung}};
     add_model(&both[0], c->model, -1);
     add_model(&both[1], c->second, -1);
     const gemma4_ladder_candidate *pair[2] = {&both[0].candidates[0], &both[1].candidates[0]};
-    if (agrees(climb, rung, known, pair, 2, taken, error) || (*taken && agree_elsewhere(climb, rung, pair, 2, taken, error)))
+    if (agrees(climb, rung, known, pair, 2, taken, error) ||
+        (*taken && agree_elsewhere(climb, rung, pair, 2, taken, error)))
         return -1;
     for (size_t i = 0; i < 2 && *taken; i++)
         add_cause(climb, rung, &both[i]);
     return 0;
 }
 
-/* Where more than one tensor is dumped, several causes may explain the rung together, each another tensor. */
-static int take_together(gemma4_climb *climb, size_t rung, const gemma4_report *report, const gemma4_planted *known, bool *taken, gemma4_error *error)
+/* Where more than one tensor is dumped, several causes may explain the rung together, each another
+ * tensor. */
+static int take_together(gemma4_climb *climb, size_t rung, const gemma4_report *report,
+                         const gemma4_planted *known, bool *taken, gemma4_error *error)
 {
     gemma4_ladder_cause found[GEMMA4_RUNG_CAUSES];
     const gemma4_ladder_candidate *first[GEMMA4_RUNG_CAUSES];
     size_t count = 0;
     int status = 0;
     memset(found, 0, sizeof found);
-    for (size_t i = 0; i < gemma4_cause_count(report->diagnosis) && count < GEMMA4_RUNG_CAUSES && !status; i++) {
+    for (size_t i = 0;
+         i < gemma4_cause_count(report->diagnosis) && count < GEMMA4_RUNG_CAUSES && !status; i++) {
         const gemma4_cause *c = gemma4_cause_at(report->diagnosis, i);
         if (!c->explained || c->of_dump || c->scope != GEMMA4_EVERYWHERE)
             continue;
@@ -198,7 +219,10 @@ static int take_together(gemma4_climb *climb, size_t rung, const gemma4_report *
         count++;
     }
     if (!status && count > 1)
-        status = agrees(climb, rung, known, first, count, taken, error) || (*taken && agree_elsewhere(climb, rung, first, count, taken, error)) ? -1 : 0;
+        status = agrees(climb, rung, known, first, count, taken, error) ||
+                         (*taken && agree_elsewhere(climb, rung, first, count, taken, error))
+                     ? -1
+                     : 0;
     for (size_t i = 0; i < count; i++)
         if (*taken && !status)
             add_cause(climb, rung, &found[i]);
@@ -207,7 +231,8 @@ static int take_together(gemma4_climb *climb, size_t rung, const gemma4_report *
     return status;
 }
 
-int ladder_take_causes(gemma4_climb *climb, size_t rung, const gemma4_report *report, const gemma4_planted *known, bool *taken, gemma4_error *error)
+int ladder_take_causes(gemma4_climb *climb, size_t rung, const gemma4_report *report,
+                       const gemma4_planted *known, bool *taken, gemma4_error *error)
 {
     *taken = false;
     for (size_t i = 0; i < gemma4_cause_count(report->diagnosis) && !*taken; i++) {
@@ -220,7 +245,8 @@ int ladder_take_causes(gemma4_climb *climb, size_t rung, const gemma4_report *re
                 return -1;
             continue;
         }
-        if (find_candidates(climb, rung, report, c, &cause, error) || drop_contradicted(climb, known, &cause, error)) {
+        if (find_candidates(climb, rung, report, c, &cause, error) ||
+            drop_contradicted(climb, known, &cause, error)) {
             ladder_free_cause(&cause);
             return -1;
         }

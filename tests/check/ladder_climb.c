@@ -29,18 +29,21 @@ static void note_unexplained(gemma4_rung_result *result, const gemma4_report *re
     const gemma4_tap_result *first = report->first_divergence;
     const gemma4_cause *cause = first ? gemma4_cause_of(report, first) : NULL;
     if (cause && !cause->explained)
-        snprintf(result->message, sizeof result->message, "%.499s", gemma4_cause_sentence(cause).text);
+        snprintf(result->message, sizeof result->message, "%.499s",
+                 gemma4_cause_sentence(cause).text);
     else if (first && first->problem[0])
         snprintf(result->message, sizeof result->message, "%.199s", first->problem);
     else
-        snprintf(result->message, sizeof result->message, "what would explain this rung, others contradict");
+        snprintf(result->message, sizeof result->message,
+                 "what would explain this rung, others contradict");
 }
 
 /* Another candidate of a cause found before may explain the rung: it is then the one. */
 static int try_other_candidates(gemma4_climb *climb, size_t rung, bool *passes, gemma4_error *error)
 {
     for (size_t i = 0; i < climb->cause_count; i++)
-        for (size_t k = 1; climb->causes[i].scope == GEMMA4_EVERYWHERE && k < climb->causes[i].count; k++) {
+        for (size_t k = 1;
+             climb->causes[i].scope == GEMMA4_EVERYWHERE && k < climb->causes[i].count; k++) {
             gemma4_planted known = ladder_known(climb, rung, i, k);
             if (ladder_passes(climb, rung, &known, passes, error))
                 return -1;
@@ -63,7 +66,8 @@ static int drop_candidates(gemma4_climb *climb, size_t rung, gemma4_error *error
         for (size_t k = 1; k < cause->count; k++) {
             bool passes = true;
             gemma4_planted known = ladder_known(climb, rung, i, k);
-            if (cause->scope == GEMMA4_EVERYWHERE && ladder_passes(climb, rung, &known, &passes, error))
+            if (cause->scope == GEMMA4_EVERYWHERE &&
+                ladder_passes(climb, rung, &known, &passes, error))
                 return -1;
             if (passes)
                 cause->candidates[kept++] = cause->candidates[k];
@@ -75,7 +79,8 @@ static int drop_candidates(gemma4_climb *climb, size_t rung, gemma4_error *error
     return 0;
 }
 
-static int search(gemma4_climb *climb, size_t rung, const gemma4_planted *known, bool points, bool *taken, gemma4_error *error)
+static int search(gemma4_climb *climb, size_t rung, const gemma4_planted *known, bool points,
+                  bool *taken, gemma4_error *error)
 {
     gemma4_report report = {0};
     const ladder_try how = {.known = known, .causes = true, .points = points};
@@ -92,7 +97,9 @@ static int search_beside_others(gemma4_climb *climb, size_t rung, bool *taken, g
     size_t tries = 0;
     for (size_t i = 0; i < climb->cause_count; i++) {
         gemma4_ladder_cause *cause = &climb->causes[i];
-        for (size_t k = 1; cause->scope == GEMMA4_EVERYWHERE && k < cause->count && tries < MOST_SWAPS; k++, tries++) {
+        for (size_t k = 1;
+             cause->scope == GEMMA4_EVERYWHERE && k < cause->count && tries < MOST_SWAPS;
+             k++, tries++) {
             const gemma4_ladder_candidate first = cause->candidates[0];
             cause->candidates[0] = cause->candidates[k];
             cause->candidates[k] = first;
@@ -108,8 +115,10 @@ static int search_beside_others(gemma4_climb *climb, size_t rung, bool *taken, g
     return 0;
 }
 
-/* What explains a rung that fails: an earlier cause by another candidate, a new cause, both, or, where points are looked for, one of the space. */
-static int explain(gemma4_climb *climb, size_t rung, const gemma4_report *report, const gemma4_planted *known, bool points, gemma4_error *error)
+/* What explains a rung that fails: an earlier cause by another candidate, a new cause, both, or,
+ * where points are looked for, one of the space. */
+static int explain(gemma4_climb *climb, size_t rung, const gemma4_report *report,
+                   const gemma4_planted *known, bool points, gemma4_error *error)
 {
     gemma4_rung_result *result = &climb->results[rung];
     bool passes = false, taken = false;
@@ -119,7 +128,8 @@ static int explain(gemma4_climb *climb, size_t rung, const gemma4_report *report
         result->verdict = GEMMA4_RUNG_PASSES;
         return 0;
     }
-    if (ladder_take_causes(climb, rung, report, known, &taken, error) || (!taken && search_beside_others(climb, rung, &taken, error)) ||
+    if (ladder_take_causes(climb, rung, report, known, &taken, error) ||
+        (!taken && search_beside_others(climb, rung, &taken, error)) ||
         (!taken && points && search(climb, rung, known, true, &taken, error)))
         return -1;
     if (!taken)
@@ -127,8 +137,8 @@ static int explain(gemma4_climb *climb, size_t rung, const gemma4_report *report
     return 0;
 }
 
-/* The rung that this one needs, and that fails unexplained, or was itself not judged for such a one; false: there is none. A rung in between of
- * which there is no dump changes nothing. */
+/* The rung that this one needs, and that fails unexplained, or was itself not judged for such a
+ * one; false: there is none. A rung in between of which there is no dump changes nothing. */
 static bool is_blocked(const gemma4_climb *climb, size_t rung, size_t *by)
 {
     const gemma4_rung *r = &climb->ladder->rungs[rung];
@@ -166,18 +176,23 @@ static int judge_rung(gemma4_climb *climb, size_t rung, bool points, gemma4_erro
     if (!report.conforms)
         status = explain(climb, rung, &report, &known, points, error);
     gemma4_report_free(&report);
-    bool stands = result->verdict == GEMMA4_RUNG_PASSES || (result->cause_count && !result->in_scope_only);
+    bool stands =
+        result->verdict == GEMMA4_RUNG_PASSES || (result->cause_count && !result->in_scope_only);
     return status || (stands && drop_candidates(climb, rung, error)) ? -1 : 0;
 }
 
-/* Is there anything to judge: a rung that has not been, or that failed unexplained before the last causes were found? */
+/* Is there anything to judge: a rung that has not been, or that failed unexplained before the last
+ * causes were found? */
 static bool is_due(const gemma4_climb *climb, size_t rung)
 {
     const gemma4_rung_result *r = &climb->results[rung];
-    return r->verdict == GEMMA4_RUNG_NOT_JUDGED || (r->verdict == GEMMA4_RUNG_FAILS && r->cause_count == 0 && r->found_before < climb->cause_count);
+    return r->verdict == GEMMA4_RUNG_NOT_JUDGED ||
+           (r->verdict == GEMMA4_RUNG_FAILS && r->cause_count == 0 &&
+            r->found_before < climb->cause_count);
 }
 
-/* In order, and again as long as that leads on: a later rung may show alone what an earlier one shows beside something else. */
+/* In order, and again as long as that leads on: a later rung may show alone what an earlier one
+ * shows beside something else. */
 static int judge_rungs(gemma4_climb *climb, gemma4_error *error)
 {
     for (bool leads_on = true; leads_on;) {
@@ -193,8 +208,9 @@ static int judge_rungs(gemma4_climb *climb, gemma4_error *error)
     return 0;
 }
 
-/* The first rung that fails and to which no catalogued mistake leads: then one that has no name is looked for. A point of a few numbers explains two
- * tokens easily, so everything else comes first. *found: another cause. */
+/* The first rung that fails and to which no catalogued mistake leads: then one that has no name is
+ * looked for. A point of a few numbers explains two tokens easily, so everything else comes first.
+ * *found: another cause. */
 static int search_points(gemma4_climb *climb, bool *found, gemma4_error *error)
 {
     *found = false;
@@ -217,7 +233,8 @@ static int judge_all(gemma4_climb *climb, gemma4_error *error)
     return 0;
 }
 
-int gemma4_climb_ladder(const gemma4_ladder *ladder, const char *path, const char *dtype, gemma4_climb *climb, gemma4_error *error)
+int gemma4_climb_ladder(const gemma4_ladder *ladder, const char *path, const char *dtype,
+                        gemma4_climb *climb, gemma4_error *error)
 {
     *climb = (gemma4_climb){.ladder = ladder, .dtype_option = dtype};
     climb->results = calloc(ladder->count, sizeof *climb->results);
@@ -225,7 +242,8 @@ int gemma4_climb_ladder(const gemma4_ladder *ladder, const char *path, const cha
     if (!climb->results || !climb->opened)
         return gemma4_fail(error, "ladder: out of memory");
     for (size_t i = 0; i < ladder->count; i++)
-        climb->results[i] = (gemma4_rung_result){.verdict = GEMMA4_RUNG_NOT_COVERED, .error = NAN, .tolerance = NAN};
+        climb->results[i] = (gemma4_rung_result){
+            .verdict = GEMMA4_RUNG_NOT_COVERED, .error = NAN, .tolerance = NAN};
     int status = ladder_open_dumps(climb, path, error);
     if (!status)
         status = judge_all(climb, error);
@@ -264,7 +282,8 @@ const char *gemma4_ladder_equivalent(const gemma4_ladder_cause *cause, size_t in
         const char *id = cause->candidates[i].model->id;
         bool listed = false;
         for (size_t k = 0; k < i; k++)
-            listed = listed || (!cause->candidates[k].point && !cause->candidates[i].point && !strcmp(cause->candidates[k].model->id, id));
+            listed = listed || (!cause->candidates[k].point && !cause->candidates[i].point &&
+                                !strcmp(cause->candidates[k].model->id, id));
         if (!listed && found++ == index)
             return cause->candidates[i].point ? cause->candidates[i].model->wrong : id;
     }

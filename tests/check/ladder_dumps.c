@@ -33,7 +33,8 @@ static bool is_dump(const gemma4_ladder *ladder, const char *name, bool *of_rung
             continue;
         *of_rung = false;
         for (size_t i = 0; i < ladder->count; i++)
-            *of_rung = *of_rung || (strlen(ladder->rungs[i].name) == n - m && !strncmp(ladder->rungs[i].name, name, n - m));
+            *of_rung = *of_rung || (strlen(ladder->rungs[i].name) == n - m &&
+                                    !strncmp(ladder->rungs[i].name, name, n - m));
         return true;
     }
     return false;
@@ -49,7 +50,8 @@ static int find_strangers(gemma4_climb *climb, const char *path, gemma4_error *e
         bool of_rung;
         size_t used = strlen(climb->strangers);
         if (is_dump(climb->ladder, entry->d_name, &of_rung) && !of_rung)
-            snprintf(climb->strangers + used, sizeof climb->strangers - used, "%s%s", used ? ", " : "", entry->d_name);
+            snprintf(climb->strangers + used, sizeof climb->strangers - used, "%s%s",
+                     used ? ", " : "", entry->d_name);
     }
     closedir(d);
     return 0;
@@ -58,7 +60,8 @@ static int find_strangers(gemma4_climb *climb, const char *path, gemma4_error *e
 void gemma4_rung_dump(const char *folder, const gemma4_rung *rung, char *path, size_t size)
 {
     for (size_t e = 0; e < ENDINGS; e++)
-        if (snprintf(path, size, "%s/%s%s", folder, rung->name, endings[e]) < (int)size && exists(path))
+        if (snprintf(path, size, "%s/%s%s", folder, rung->name, endings[e]) < (int)size &&
+            exists(path))
             return;
     path[0] = '\0';
 }
@@ -71,40 +74,52 @@ static int open_golden(const gemma4_case *c, struct gemma4_opened_rung *o, gemma
     if (gemma4_sha256_file(c->golden_path, found, error))
         return -1;
     if (strcmp(found, c->golden_sha256))
-        return gemma4_fail(error, "%s: expected SHA-256 %s as in %s, found %s", c->golden_path, c->golden_sha256, c->path, found);
+        return gemma4_fail(error, "%s: expected SHA-256 %s as in %s, found %s", c->golden_path,
+                           c->golden_sha256, c->path, found);
     o->golden = gemma4_activations_open(c->golden_path, &o->model->config, error);
     return o->golden ? 0 : -1;
 }
 
 /* A dump that says of which rung or checkpoint it is must be of this one. */
-static int check_provenance(const gemma4_case *c, gemma4_activations *engine, const char *path, gemma4_error *error)
+static int check_provenance(const gemma4_case *c, gemma4_activations *engine, const char *path,
+                            gemma4_error *error)
 {
-    const char *id = gemma4_activations_attribute(engine, "case"), *checkpoint = gemma4_activations_attribute(engine, "checkpoint_sha256");
+    const char *id = gemma4_activations_attribute(engine, "case"),
+               *checkpoint = gemma4_activations_attribute(engine, "checkpoint_sha256");
     if (id && strcmp(id, c->id))
         return gemma4_fail(error, "%s: attribute case: expected '%s', found '%s'", path, c->id, id);
     if (checkpoint && strcmp(checkpoint, c->checkpoint_sha256))
-        return gemma4_fail(error, "%s: attribute checkpoint_sha256: expected %s, found '%s'", path, c->checkpoint_sha256, checkpoint);
+        return gemma4_fail(error, "%s: attribute checkpoint_sha256: expected %s, found '%s'", path,
+                           c->checkpoint_sha256, checkpoint);
     return 0;
 }
 
-static int open_dump(const gemma4_climb *climb, size_t rung, const char *path, bool grouped, bool *missing, gemma4_error *error)
+static int open_dump(const gemma4_climb *climb, size_t rung, const char *path, bool grouped,
+                     bool *missing, gemma4_error *error)
 {
     struct gemma4_opened_rung *o = &climb->opened[rung];
     const gemma4_case *c = climb->ladder->rungs[rung].the_case;
     gemma4_limit_processor_time(SECONDS_TO_OPEN);
-    o->engine = grouped ? gemma4_activations_open_group(path, c->id, &o->model->config, missing, error)
-                        : gemma4_activations_open(path, &o->model->config, error);
+    o->engine = grouped
+                    ? gemma4_activations_open_group(path, c->id, &o->model->config, missing, error)
+                    : gemma4_activations_open(path, &o->model->config, error);
     gemma4_limit_processor_time(0);
     if (!o->engine || check_provenance(c, o->engine, path, error))
         return -1;
-    o->dtype = climb->dtype_option ? climb->dtype_option : gemma4_activations_attribute(o->engine, "dtype");
-    return o->dtype ? 0 : gemma4_fail(error, "%s: attribute dtype: expected the engine's arithmetic (or give --dtype), found none", path);
+    o->dtype = climb->dtype_option ? climb->dtype_option
+                                   : gemma4_activations_attribute(o->engine, "dtype");
+    return o->dtype ? 0
+                    : gemma4_fail(error,
+                                  "%s: attribute dtype: expected the engine's arithmetic (or give "
+                                  "--dtype), found none",
+                                  path);
 }
 
 /* What is the same for all rungs is taken from the first. */
 static void note_engine(gemma4_climb *climb, const struct gemma4_opened_rung *o)
 {
-    const char *engine = gemma4_activations_attribute(o->engine, "engine"), *version = gemma4_activations_attribute(o->engine, "engine_version");
+    const char *engine = gemma4_activations_attribute(o->engine, "engine"),
+               *version = gemma4_activations_attribute(o->engine, "engine_version");
     if (climb->dtype[0])
         return;
     snprintf(climb->engine, sizeof climb->engine, "%s", engine ? engine : "");
@@ -112,7 +127,8 @@ static void note_engine(gemma4_climb *climb, const struct gemma4_opened_rung *o)
     snprintf(climb->dtype, sizeof climb->dtype, "%s", o->dtype);
 }
 
-static int open_rung(gemma4_climb *climb, size_t rung, const char *path, bool grouped, gemma4_error *error)
+static int open_rung(gemma4_climb *climb, size_t rung, const char *path, bool grouped,
+                     gemma4_error *error)
 {
     const gemma4_case *c = climb->ladder->rungs[rung].the_case;
     struct gemma4_opened_rung *o = &climb->opened[rung];
@@ -126,7 +142,8 @@ static int open_rung(gemma4_climb *climb, size_t rung, const char *path, bool gr
         gemma4_rung_dump(path, &climb->ladder->rungs[rung], found, sizeof found);
     if (!found[0])
         return 0;
-    if (gemma4_case_provide_checkpoint(c, error) || !(o->model = gemma4_model_open(c->checkpoint_dir, error)) || open_golden(c, o, error))
+    if (gemma4_case_provide_checkpoint(c, error) ||
+        !(o->model = gemma4_model_open(c->checkpoint_dir, error)) || open_golden(c, o, error))
         return -1;
     if (open_dump(climb, rung, found, grouped, &missing, &of_dump)) {
         if (missing)
@@ -156,8 +173,10 @@ int ladder_open_dumps(gemma4_climb *climb, const char *path, gemma4_error *error
     }
     if (found)
         return 0;
-    return gemma4_fail(error, "%s: expected %s of at least one rung (%s ...), found none%s%s", path, grouped ? "the group" : "a file",
-                       grouped ? climb->ladder->rungs[0].name : "linear-head.h5", climb->strangers[0] ? " but " : "", climb->strangers);
+    return gemma4_fail(error, "%s: expected %s of at least one rung (%s ...), found none%s%s", path,
+                       grouped ? "the group" : "a file",
+                       grouped ? climb->ladder->rungs[0].name : "linear-head.h5",
+                       climb->strangers[0] ? " but " : "", climb->strangers);
 }
 
 void ladder_close_dumps(gemma4_climb *climb)
@@ -173,16 +192,24 @@ void ladder_close_dumps(gemma4_climb *climb)
 
 /* -------------------------------------------------------------------- judging */
 
-int ladder_judge(const gemma4_climb *climb, size_t rung, const ladder_try *how, gemma4_report *report, gemma4_error *error)
+int ladder_judge(const gemma4_climb *climb, size_t rung, const ladder_try *how,
+                 gemma4_report *report, gemma4_error *error)
 {
     const struct gemma4_opened_rung *o = &climb->opened[rung];
     bool known = how->known->count > 0;
-    const gemma4_judgement j = {.the_case = climb->ladder->rungs[rung].the_case, .model = o->model, .engine = o->engine, .golden = known ? NULL : o->golden,
-                                .dtype = o->dtype, .known = known ? how->known : NULL, .search_layers = how->points, .without_causes = !how->causes};
+    const gemma4_judgement j = {.the_case = climb->ladder->rungs[rung].the_case,
+                                .model = o->model,
+                                .engine = o->engine,
+                                .golden = known ? NULL : o->golden,
+                                .dtype = o->dtype,
+                                .known = known ? how->known : NULL,
+                                .search_layers = how->points,
+                                .without_causes = !how->causes};
     return gemma4_judge(&j, report, error);
 }
 
-int ladder_passes(const gemma4_climb *climb, size_t rung, const gemma4_planted *known, bool *passes, gemma4_error *error)
+int ladder_passes(const gemma4_climb *climb, size_t rung, const gemma4_planted *known, bool *passes,
+                  gemma4_error *error)
 {
     gemma4_report report = {0};
     const ladder_try how = {.known = known};
@@ -192,9 +219,11 @@ int ladder_passes(const gemma4_climb *climb, size_t rung, const gemma4_planted *
     return status;
 }
 
-void ladder_plant(gemma4_planted *planted, const gemma4_climb *climb, size_t rung, const gemma4_ladder_candidate *candidate)
+void ladder_plant(gemma4_planted *planted, const gemma4_climb *climb, size_t rung,
+                  const gemma4_ladder_candidate *candidate)
 {
-    bool has_layer = candidate->only_layer < (int)climb->opened[rung].model->config.num_hidden_layers;
+    bool has_layer =
+        candidate->only_layer < (int)climb->opened[rung].model->config.num_hidden_layers;
     if (planted->count == GEMMA4_MOST_PLANTED || !has_layer)
         return;
     planted->models[planted->count] = candidate->model;
@@ -206,6 +235,7 @@ gemma4_planted ladder_known(const gemma4_climb *climb, size_t rung, size_t other
     gemma4_planted known = {.scope = GEMMA4_EVERYWHERE};
     for (size_t i = 0; i < climb->cause_count; i++)
         if (climb->causes[i].scope == GEMMA4_EVERYWHERE)
-            ladder_plant(&known, climb, rung, &climb->causes[i].candidates[i == other ? candidate : 0]);
+            ladder_plant(&known, climb, rung,
+                         &climb->causes[i].candidates[i == other ? candidate : 0]);
     return known;
 }

@@ -23,19 +23,24 @@ typedef struct ladder_try {
 } ladder_try;
 
 /* The report is to be freed whatever is returned. */
-int ladder_judge(const gemma4_climb *climb, size_t rung, const ladder_try *how, gemma4_report *report, gemma4_error *error);
-/* Does the rung pass with these mistakes planted? A rung that cannot be judged fails, with error filled. */
-int ladder_passes(const gemma4_climb *climb, size_t rung, const gemma4_planted *known, bool *passes, gemma4_error *error);
+int ladder_judge(const gemma4_climb *climb, size_t rung, const ladder_try *how,
+                 gemma4_report *report, gemma4_error *error);
+/* Does the rung pass with these mistakes planted? A rung that cannot be judged fails, with error
+ * filled. */
+int ladder_passes(const gemma4_climb *climb, size_t rung, const gemma4_planted *known, bool *passes,
+                  gemma4_error *error);
 
-/* The causes found so far, those that hold everywhere, as they are planted in a rung: the first candidate of each; of cause `other`
- * (GEMMA4_NO_MODEL: of none) that candidate. */
+/* The causes found so far, those that hold everywhere, as they are planted in a rung: the first
+ * candidate of each; of cause `other` (GEMMA4_NO_MODEL: of none) that candidate. */
 gemma4_planted ladder_known(const gemma4_climb *climb, size_t rung, size_t other, size_t candidate);
 /* One more. */
-void ladder_plant(gemma4_planted *planted, const gemma4_climb *climb, size_t rung, const gemma4_ladder_candidate *candidate);
+void ladder_plant(gemma4_planted *planted, const gemma4_climb *climb, size_t rung,
+                  const gemma4_ladder_candidate *candidate);
 
-/* Makes causes of what a report explains, where no other rung contradicts it and the rung passes with them; *taken says whether it does. known is
- * what was planted. */
-int ladder_take_causes(gemma4_climb *climb, size_t rung, const gemma4_report *report, const gemma4_planted *known, bool *taken, gemma4_error *error);
+/* Makes causes of what a report explains, where no other rung contradicts it and the rung passes
+ * with them; *taken says whether it does. known is what was planted. */
+int ladder_take_causes(gemma4_climb *climb, size_t rung, const gemma4_report *report,
+                       const gemma4_planted *known, bool *taken, gemma4_error *error);
 void ladder_free_cause(gemma4_ladder_cause *cause);
 
 #endif

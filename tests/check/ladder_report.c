@@ -7,8 +7,11 @@
 #include "text.h"
 #include "version.h"
 
-static const char *const verdicts[] = {[GEMMA4_RUNG_PASSES] = "PASS", [GEMMA4_RUNG_FAILS] = "FAIL", [GEMMA4_RUNG_NOT_JUDGED] = "NOT_JUDGED",
-                                       [GEMMA4_RUNG_NOT_COVERED] = "NOT_COVERED", [GEMMA4_RUNG_UNUSABLE] = "UNUSABLE"};
+static const char *const verdicts[] = {[GEMMA4_RUNG_PASSES] = "PASS",
+                                       [GEMMA4_RUNG_FAILS] = "FAIL",
+                                       [GEMMA4_RUNG_NOT_JUDGED] = "NOT_JUDGED",
+                                       [GEMMA4_RUNG_NOT_COVERED] = "NOT_COVERED",
+                                       [GEMMA4_RUNG_UNUSABLE] = "UNUSABLE"};
 
 /* The id, or what a point of the space says. */
 static const char *name_of(const gemma4_ladder_cause *cause)
@@ -22,7 +25,10 @@ static void write_outcome(FILE *out, const gemma4_climb *climb, const gemma4_run
 {
     switch (r->verdict) {
     case GEMMA4_RUNG_PASSES:
-        fprintf(out, "ok%s", r->carried == 0 ? "" : r->carried == 1 ? ", with the cause found above" : ", with the causes found above");
+        fprintf(out, "ok%s",
+                r->carried == 0   ? ""
+                : r->carried == 1 ? ", with the cause found above"
+                                  : ", with the causes found above");
         break;
     case GEMMA4_RUNG_FAILS:
         fputs("FAIL: ", out);
@@ -35,7 +41,9 @@ static void write_outcome(FILE *out, const gemma4_climb *climb, const gemma4_run
             gemma4_terminal_text(out, r->message);
         }
         break;
-    case GEMMA4_RUNG_NOT_JUDGED: fprintf(out, "not judged: needs %s", climb->ladder->rungs[r->blocked_by].name); break;
+    case GEMMA4_RUNG_NOT_JUDGED:
+        fprintf(out, "not judged: needs %s", climb->ladder->rungs[r->blocked_by].name);
+        break;
     case GEMMA4_RUNG_NOT_COVERED: fputs("not covered: there is no dump of it", out); break;
     case GEMMA4_RUNG_UNUSABLE:
         fputs("cannot be judged: ", out);
@@ -65,7 +73,8 @@ static void write_cause(FILE *out, const gemma4_climb *climb, const gemma4_ladde
     const char *other;
     fputs("\nCause: ", out);
     gemma4_terminal_text(out, name_of(cause));
-    fprintf(out, "%s%s%s, first at rung %s (%s)\n", m->variant[0] ? " (" : "", m->variant, m->variant[0] ? ")" : "", climb->ladder->rungs[cause->rung].name,
+    fprintf(out, "%s%s%s, first at rung %s (%s)\n", m->variant[0] ? " (" : "", m->variant,
+            m->variant[0] ? ")" : "", climb->ladder->rungs[cause->rung].name,
             climb->ladder->rungs[cause->rung].the_case->summary);
     if (cause->candidates[0].only_layer >= 0)
         fprintf(out, "  where          in layer %d only\n", cause->candidates[0].only_layer);
@@ -83,13 +92,18 @@ static void write_cause(FILE *out, const gemma4_climb *climb, const gemma4_ladde
 /* The last line. */
 static void write_conclusion(FILE *out, const gemma4_climb *climb)
 {
-    size_t all = climb->ladder->count, missing = gemma4_climb_count(climb, GEMMA4_RUNG_NOT_COVERED), passes = gemma4_climb_count(climb, GEMMA4_RUNG_PASSES);
-    size_t fails = gemma4_climb_count(climb, GEMMA4_RUNG_FAILS), unusable = gemma4_climb_count(climb, GEMMA4_RUNG_UNUSABLE);
+    size_t all = climb->ladder->count, missing = gemma4_climb_count(climb, GEMMA4_RUNG_NOT_COVERED),
+           passes = gemma4_climb_count(climb, GEMMA4_RUNG_PASSES);
+    size_t fails = gemma4_climb_count(climb, GEMMA4_RUNG_FAILS),
+           unusable = gemma4_climb_count(climb, GEMMA4_RUNG_UNUSABLE);
     if (unusable)
         fprintf(out, "\n%zu of %zu rungs cannot be judged\n", unusable, all);
     if (fails)
-        fprintf(out, "\nDOES NOT CONFORM: %zu of %zu rungs fail, %zu cause%s found, %zu rungs not judged\n", fails, all - missing, climb->cause_count,
-                climb->cause_count == 1 ? "" : "s", gemma4_climb_count(climb, GEMMA4_RUNG_NOT_JUDGED));
+        fprintf(
+            out,
+            "\nDOES NOT CONFORM: %zu of %zu rungs fail, %zu cause%s found, %zu rungs not judged\n",
+            fails, all - missing, climb->cause_count, climb->cause_count == 1 ? "" : "s",
+            gemma4_climb_count(climb, GEMMA4_RUNG_NOT_JUDGED));
     else if (!unusable && missing)
         fprintf(out, "\nNO FAULT FOUND on %zu of %zu rungs\n", passes, all);
     else if (!unusable)
@@ -150,7 +164,9 @@ static void json_rung(FILE *out, const gemma4_climb *climb, size_t rung)
     for (size_t i = 0; i < r->cause_count; i++)
         fprintf(out, "%s%zu", i ? ", " : "", r->causes[i]);
     fputs("], ", out);
-    json_text(out, "needs", r->verdict == GEMMA4_RUNG_NOT_JUDGED ? climb->ladder->rungs[r->blocked_by].name : NULL);
+    json_text(out, "needs",
+              r->verdict == GEMMA4_RUNG_NOT_JUDGED ? climb->ladder->rungs[r->blocked_by].name
+                                                   : NULL);
     fputs(", ", out);
     json_text(out, "message", r->message);
     fputs("}", out);
@@ -167,7 +183,8 @@ static void json_cause(FILE *out, const gemma4_climb *climb, const gemma4_ladder
     fputs(", ", out);
     json_text(out, "rung", climb->ladder->rungs[cause->rung].name);
     fputs(", ", out);
-    json_text(out, "scope", cause->scope == GEMMA4_EVERYWHERE ? NULL : gemma4_scope_text(cause->scope));
+    json_text(out, "scope",
+              cause->scope == GEMMA4_EVERYWHERE ? NULL : gemma4_scope_text(cause->scope));
     if (first->only_layer >= 0)
         fprintf(out, ", \"layer\": %d", first->only_layer);
     fputs(", \"equivalent\": [", out);
@@ -213,9 +230,12 @@ void gemma4_climb_json(FILE *out, const gemma4_climb *climb)
 static void junit_rung(FILE *out, const gemma4_climb *climb, size_t rung)
 {
     const gemma4_rung_result *r = &climb->results[rung];
-    static const char *const elements[] = {[GEMMA4_RUNG_FAILS] = "failure", [GEMMA4_RUNG_NOT_JUDGED] = "skipped", [GEMMA4_RUNG_NOT_COVERED] = "skipped",
+    static const char *const elements[] = {[GEMMA4_RUNG_FAILS] = "failure",
+                                           [GEMMA4_RUNG_NOT_JUDGED] = "skipped",
+                                           [GEMMA4_RUNG_NOT_COVERED] = "skipped",
                                            [GEMMA4_RUNG_UNUSABLE] = "error"};
-    fprintf(out, "    <testcase classname=\"gemma4.ladder\" name=\"%s\" time=\"0\"", climb->ladder->rungs[rung].name);
+    fprintf(out, "    <testcase classname=\"gemma4.ladder\" name=\"%s\" time=\"0\"",
+            climb->ladder->rungs[rung].name);
     if (r->verdict == GEMMA4_RUNG_PASSES) {
         fputs("/>\n", out);
         return;
@@ -235,9 +255,13 @@ static void junit_rung(FILE *out, const gemma4_climb *climb, size_t rung)
 void gemma4_climb_junit(FILE *out, const gemma4_climb *climb)
 {
     fputs("<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n<testsuites>\n", out);
-    fprintf(out, "  <testsuite name=\"ladder\" tests=\"%zu\" failures=\"%zu\" errors=\"%zu\" skipped=\"%zu\">\n",
-            climb->ladder->count, gemma4_climb_count(climb, GEMMA4_RUNG_FAILS), gemma4_climb_count(climb, GEMMA4_RUNG_UNUSABLE),
-            gemma4_climb_count(climb, GEMMA4_RUNG_NOT_JUDGED) + gemma4_climb_count(climb, GEMMA4_RUNG_NOT_COVERED));
+    fprintf(out,
+            "  <testsuite name=\"ladder\" tests=\"%zu\" failures=\"%zu\" errors=\"%zu\" "
+            "skipped=\"%zu\">\n",
+            climb->ladder->count, gemma4_climb_count(climb, GEMMA4_RUNG_FAILS),
+            gemma4_climb_count(climb, GEMMA4_RUNG_UNUSABLE),
+            gemma4_climb_count(climb, GEMMA4_RUNG_NOT_JUDGED) +
+                gemma4_climb_count(climb, GEMMA4_RUNG_NOT_COVERED));
     for (size_t i = 0; i < climb->ladder->count; i++)
         junit_rung(out, climb, i);
     fputs("  </testsuite>\n</testsuites>\n", out);

@@ -43,7 +43,10 @@ static void problem(lint *l, const char *format, ...)
 static bool matches_a_tap(const char *glob, const gemma4_config *config)
 {
     for (int tap = 0; tap < GEMMA4_TAP_COUNT; tap++)
-        for (size_t layer = 0; layer < (gemma4_tap_describe((gemma4_tap)tap)->per_layer ? config->num_hidden_layers : 1); layer++) {
+        for (size_t layer = 0;
+             layer <
+             (gemma4_tap_describe((gemma4_tap)tap)->per_layer ? config->num_hidden_layers : 1);
+             layer++) {
             char name[GEMMA4_TAP_NAME_SIZE];
             if (!fnmatch(glob, gemma4_tap_name((gemma4_tap)tap, layer, name), 0))
                 return true;
@@ -56,9 +59,15 @@ static void lint_tolerances(lint *l, const gemma4_case *c, const gemma4_config *
     for (size_t i = 0; i < c->tolerance_count; i++) {
         const gemma4_tolerance_row *row = &c->tolerances[i];
         if (!gemma4_tier_of(row->dtype))
-            problem(l, "tolerances[%zu].dtype: expected a tier's name (float32, bfloat16 ...), found '%s'", i, row->dtype);
+            problem(
+                l,
+                "tolerances[%zu].dtype: expected a tier's name (float32, bfloat16 ...), found '%s'",
+                i, row->dtype);
         if (!matches_a_tap(row->taps, config))
-            problem(l, "tolerances[%zu].taps: expected a pattern that matches a tap of the model, found '%s'", i, row->taps);
+            problem(l,
+                    "tolerances[%zu].taps: expected a pattern that matches a tap of the model, "
+                    "found '%s'",
+                    i, row->taps);
     }
 }
 
@@ -67,19 +76,22 @@ static void lint_flags(lint *l, const gemma4_case *c)
     const gemma4_flag_info *info;
     for (size_t i = 0; i < c->flag_count; i++) {
         if (!gemma4_flag_named(c->flags[i].flag))
-            problem(l, "flags[%zu]: expected a flag that spec/cases.md explains, found '%s'", i, c->flags[i].flag);
+            problem(l, "flags[%zu]: expected a flag that spec/cases.md explains, found '%s'", i,
+                    c->flags[i].flag);
         for (size_t j = 0; j < i; j++)
             if (!strcmp(c->flags[i].flag, c->flags[j].flag))
                 problem(l, "flags[%zu]: found '%s' twice", i, c->flags[i].flag);
     }
     for (size_t i = 0; (info = gemma4_flag_at(i)); i++)
         if (gemma4_case_has_flag(c, info->flag) != (c->first_position >= info->from))
-            problem(l, "flags: %s is for cases whose first_position is %zu or more, which is %zu here", info->flag, info->from,
-                    c->first_position);
+            problem(l,
+                    "flags: %s is for cases whose first_position is %zu or more, which is %zu here",
+                    info->flag, info->from, c->first_position);
 }
 
 /* Every mistake that the case names must have a counter-model, and the case must show it. */
-static void lint_shows(lint *l, const gemma4_case *c, const gemma4_model *model, gemma4_activations *golden)
+static void lint_shows(lint *l, const gemma4_case *c, const gemma4_model *model,
+                       gemma4_activations *golden)
 {
     for (size_t i = 0; i < c->shows_count; i++) {
         gemma4_error error;
@@ -88,11 +100,15 @@ static void lint_shows(lint *l, const gemma4_case *c, const gemma4_model *model,
             if (!strcmp(c->shows[i], c->shows[j]))
                 problem(l, "shows[%zu]: found '%s' twice", i, c->shows[i]);
         if (!gemma4_cause_exists(c->shows[i]))
-            problem(l, "shows[%zu]: expected a cause of the catalogue (gemma4-check explain), found '%s'", i, c->shows[i]);
+            problem(
+                l,
+                "shows[%zu]: expected a cause of the catalogue (gemma4-check explain), found '%s'",
+                i, c->shows[i]);
         else if (gemma4_case_shows(c, model, golden, c->shows[i], &shows, &error))
             problem(l, "shows[%zu]: %s", i, error.message);
         else if (!shows)
-            problem(l, "shows[%zu]: %s changes no tap of this case by more than its tolerance", i, c->shows[i]);
+            problem(l, "shows[%zu]: %s changes no tap of this case by more than its tolerance", i,
+                    c->shows[i]);
     }
 }
 
@@ -130,10 +146,15 @@ static void lint_values(lint *l, gemma4_activations *golden, const gemma4_config
 static void lint_coverage(lint *l, gemma4_activations *golden, const gemma4_config *config)
 {
     for (int tap = 0; tap < GEMMA4_TAP_COUNT; tap++)
-        for (size_t layer = 0; layer < (gemma4_tap_describe((gemma4_tap)tap)->per_layer ? config->num_hidden_layers : 1); layer++) {
+        for (size_t layer = 0;
+             layer <
+             (gemma4_tap_describe((gemma4_tap)tap)->per_layer ? config->num_hidden_layers : 1);
+             layer++) {
             char name[GEMMA4_TAP_NAME_SIZE];
-            if (!gemma4_tap_describe((gemma4_tap)tap)->optional && !gemma4_activations_find(golden, (gemma4_tap)tap, layer))
-                problem(l, "golden: %s: required, not there", gemma4_tap_name((gemma4_tap)tap, layer, name));
+            if (!gemma4_tap_describe((gemma4_tap)tap)->optional &&
+                !gemma4_activations_find(golden, (gemma4_tap)tap, layer))
+                problem(l, "golden: %s: required, not there",
+                        gemma4_tap_name((gemma4_tap)tap, layer, name));
         }
 }
 
@@ -149,22 +170,24 @@ static void lint_golden(lint *l, const gemma4_case *c)
     if (gemma4_sha256_file(c->golden_path, found, &error))
         problem(l, "%s", error.message);
     else if (strcmp(found, c->golden_sha256))
-        problem(l, "golden.sha256: expected that of %s, %s, found %s", c->golden_path, found, c->golden_sha256);
+        problem(l, "golden.sha256: expected that of %s, %s, found %s", c->golden_path, found,
+                c->golden_sha256);
     gemma4_activations *golden = gemma4_activations_open(c->golden_path, &model->config, &error);
     if (!golden) {
         problem(l, "%s", error.message);
     } else {
         const int32_t *tokens, *positions;
         size_t T = gemma4_activations_positions(golden, &tokens, &positions);
-        if (T != c->token_count || memcmp(tokens, c->tokens, T * sizeof *tokens) || (size_t)positions[0] != c->first_position)
+        if (T != c->token_count || memcmp(tokens, c->tokens, T * sizeof *tokens) ||
+            (size_t)positions[0] != c->first_position)
             problem(l, "golden: its tokens or positions are not the manifest's");
         lint_tolerances(l, c, &model->config);
         lint_shows(l, c, model, golden);
         lint_coverage(l, golden, &model->config);
         lint_values(l, golden, &model->config, T);
         if (c->routing_decisions != model->config.num_hidden_layers * T)
-            problem(l, "routing.decisions: expected %zu layers times %zu positions, found %llu", model->config.num_hidden_layers, T,
-                    (unsigned long long)c->routing_decisions);
+            problem(l, "routing.decisions: expected %zu layers times %zu positions, found %llu",
+                    model->config.num_hidden_layers, T, (unsigned long long)c->routing_decisions);
         gemma4_activations_close(golden);
     }
     gemma4_model_close(model);
@@ -186,10 +209,12 @@ static void lint_case(lint *l)
     if (c->shows_count == 0)
         problem(l, "shows: expected at least one mistake");
     if (!(c->routing_smallest_gap > SMALLEST_GAP))
-        problem(l, "routing.smallest_gap: expected more than %g, found %g", SMALLEST_GAP, c->routing_smallest_gap);
+        problem(l, "routing.smallest_gap: expected more than %g, found %g", SMALLEST_GAP,
+                c->routing_smallest_gap);
     for (int metric = GEMMA4_METRIC_RELATIVE_RMS; metric <= GEMMA4_METRIC_POSITION_RMS; metric++)
         if (!gemma4_case_tolerance(c, "float32", "layers.0.output", (gemma4_metric_kind)metric))
-            problem(l, "tolerances: no float32 row for %s", gemma4_metric_name((gemma4_metric_kind)metric));
+            problem(l, "tolerances: no float32 row for %s",
+                    gemma4_metric_name((gemma4_metric_kind)metric));
     lint_flags(l, c);
     if (gemma4_case_provide_checkpoint(c, &error))
         problem(l, "%s", error.message);
@@ -209,7 +234,8 @@ static bool is_golden_of_none(const char *name, char **ids, size_t count)
     return true;
 }
 
-/* Every golden is named by exactly one manifest: since a manifest's golden is in its folder, it must be ID.h5. */
+/* Every golden is named by exactly one manifest: since a manifest's golden is in its folder, it
+ * must be ID.h5. */
 static int lint_orphans(lint *l, char **ids, size_t count, gemma4_error *error)
 {
     const char *directory = gemma4_cases_dir();
@@ -239,7 +265,8 @@ static int lint_maps(lint *l, size_t *count, gemma4_error *error)
         if (!map)
             problem(l, "map: %s", why.message);
         else if (!map->seen)
-            problem(l, "map: seen: expected the engine's version of which the names were seen, found none");
+            problem(l, "map: seen: expected the engine's version of which the names were seen, "
+                       "found none");
         gemma4_map_free(map);
     }
     gemma4_case_ids_free(names, *count);
@@ -263,5 +290,6 @@ int gemma4_lint(FILE *out, size_t *problems, gemma4_error *error)
     if (status)
         return -1;
     fprintf(out, "lint: %zu cases, %zu maps, %zu problems\n", count, maps, l.problems);
-    return count ? 0 : gemma4_fail(error, "golden/cases: expected at least one manifest, found none");
+    return count ? 0
+                 : gemma4_fail(error, "golden/cases: expected at least one manifest, found none");
 }

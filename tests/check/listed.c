@@ -52,11 +52,15 @@ int gemma4_subject_read_listed(gemma4_subject *s, gemma4_activations *engine, ge
     s->listed_ids = calloc(s->T * N, sizeof *s->listed_ids);
     s->have_listed = calloc(s->T, sizeof *s->have_listed);
     int32_t *sorted = malloc(N * sizeof *sorted);
-    int status = s->listed_ids && s->have_listed && sorted ? 0 : gemma4_fail(error, "log-probabilities: out of memory");
+    int status = s->listed_ids && s->have_listed && sorted
+                     ? 0
+                     : gemma4_fail(error, "log-probabilities: out of memory");
     if (!status)
-        status = gemma4_read_positions(engine, a, 0, s->T, N, NULL, s->listed_ids, s->have_listed, error);
+        status = gemma4_read_positions(engine, a, 0, s->T, N, NULL, s->listed_ids, s->have_listed,
+                                       error);
     for (size_t t = 0; t < s->T && !status; t++)
-        s->have_listed[t] = s->have_listed[t] && are_distinct_tokens(s->listed_ids + t * N, N, V, sorted);
+        s->have_listed[t] =
+            s->have_listed[t] && are_distinct_tokens(s->listed_ids + t * N, N, V, sorted);
     free(sorted);
     s->listed = status ? 0 : N;
     return status;
@@ -69,17 +73,22 @@ bool gemma4_logprobs_are_usable(const gemma4_subject *s, const gemma4_activation
 
 void gemma4_listed_problem(gemma4_activations *engine, char *problem, size_t size)
 {
-    const gemma4_activation *ids = find(engine, GEMMA4_TAP_LOGPROBS_IDS), *values = find(engine, GEMMA4_TAP_LOGPROBS);
+    const gemma4_activation *ids = find(engine, GEMMA4_TAP_LOGPROBS_IDS),
+                            *values = find(engine, GEMMA4_TAP_LOGPROBS);
     problem[0] = '\0';
     if (values && !ids)
-        snprintf(problem, size, "expected logprobs.ids beside it, which say whose they are, found none that can be read");
+        snprintf(problem, size,
+                 "expected logprobs.ids beside it, which say whose they are, found none that can "
+                 "be read");
     else if (values && tokens_of(values) != tokens_of(ids))
-        snprintf(problem, size, "expected %zu a position like logprobs.ids, found %zu", tokens_of(ids), tokens_of(values));
+        snprintf(problem, size, "expected %zu a position like logprobs.ids, found %zu",
+                 tokens_of(ids), tokens_of(values));
 }
 
 /* ------------------------------------------------------------------ computing */
 
-void gemma4_listed_logprobs(const gemma4_subject *s, size_t first, size_t rows, const real *logits, gemma4_noise *noise, real *out)
+void gemma4_listed_logprobs(const gemma4_subject *s, size_t first, size_t rows, const real *logits,
+                            gemma4_noise *noise, real *out)
 {
     size_t N = s->listed, V = s->model->config.vocab_size;
     for (size_t row = 0; row < rows; row++) {
@@ -99,8 +108,9 @@ void gemma4_listed_logprobs(const gemma4_subject *s, size_t first, size_t rows, 
 
 /* -------------------------------------------------------------------- judging */
 
-/* By how much an unlisted token's logit may exceed a listed one's at this row: rounding of the engine's own logits where the dump holds them,
- * else what rounding may have done to two of them. */
+/* By how much an unlisted token's logit may exceed a listed one's at this row: rounding of the
+ * engine's own logits where the dump holds them, else what rounding may have done to two of
+ * them. */
 static double slack_of(const gemma4_evidence *e, size_t row)
 {
     const gemma4_tap_evidence *t = &e->taps[GEMMA4_TAP_LOGITS];
@@ -150,7 +160,8 @@ static size_t find_impossible(const gemma4_subject *s, const bool *stored, size_
     return count;
 }
 
-static void judge_lists(const gemma4_evidence *e, const bool *stored, bool values_fail, bool *is_listed, gemma4_tap_result *r)
+static void judge_lists(const gemma4_evidence *e, const bool *stored, bool values_fail,
+                        bool *is_listed, gemma4_tap_result *r)
 {
     const gemma4_subject *s = e->subject;
     size_t impossible, first = 0, omissions = 0, first_omission = 0;
@@ -167,24 +178,32 @@ static void judge_lists(const gemma4_evidence *e, const bool *stored, bool value
             shown = o;
         }
     }
-    r->local = (gemma4_measure){GEMMA4_METRIC_LISTED_TOKENS, (double)(impossible + omissions), 0, impossible ? first : first_omission};
-    r->verdict = impossible + omissions ? GEMMA4_DIVERGES : r->rows ? GEMMA4_PASS : GEMMA4_NOT_COVERED;
+    r->local = (gemma4_measure){GEMMA4_METRIC_LISTED_TOKENS, (double)(impossible + omissions), 0,
+                                impossible ? first : first_omission};
+    r->verdict = impossible + omissions ? GEMMA4_DIVERGES
+                 : r->rows              ? GEMMA4_PASS
+                                        : GEMMA4_NOT_COVERED;
     if (impossible)
         snprintf(r->problem, sizeof r->problem,
-                 "at %zu position%s a token is listed twice or is none of 0 ... %zu, first at position %zu",
+                 "at %zu position%s a token is listed twice or is none of 0 ... %zu, first at "
+                 "position %zu",
                  impossible, impossible == 1 ? "" : "s", s->model->config.vocab_size - 1, first);
     else if (omissions)
         snprintf(r->problem, sizeof r->problem,
-                 "at %zu position%s a token that is clearly more likely is missing, first at position %zu: %d, whose logit is "
+                 "at %zu position%s a token that is clearly more likely is missing, first at "
+                 "position %zu: %d, whose logit is "
                  "%.3g above that of %d",
-                 omissions, omissions == 1 ? "" : "s", first_omission, shown.token, shown.by, shown.listed);
+                 omissions, omissions == 1 ? "" : "s", first_omission, shown.token, shown.by,
+                 shown.listed);
 }
 
-int gemma4_judge_listed(const gemma4_evidence *e, gemma4_activations *engine, bool values_fail, gemma4_tap_result *r, gemma4_error *error)
+int gemma4_judge_listed(const gemma4_evidence *e, gemma4_activations *engine, bool values_fail,
+                        gemma4_tap_result *r, gemma4_error *error)
 {
     const gemma4_subject *s = e->subject;
     const gemma4_activation *a = find(engine, GEMMA4_TAP_LOGPROBS_IDS);
-    bool *is_listed = malloc(s->model->config.vocab_size * sizeof *is_listed), *stored = calloc(s->T, sizeof *stored);
+    bool *is_listed = malloc(s->model->config.vocab_size * sizeof *is_listed),
+         *stored = calloc(s->T, sizeof *stored);
     int status = is_listed && stored ? 0 : gemma4_fail(error, "log-probabilities: out of memory");
     for (size_t i = 0; i < a->rows && !status; i++)
         stored[a->row_index[i]] = true;
@@ -201,7 +220,8 @@ bool gemma4_judge_placeholders(const gemma4_evidence *e, gemma4_tap_result *r)
     size_t above = 0, unknown = 0, first = 0;
     for (size_t row = 0; row < e->subject->T; row++)
         for (size_t i = row * t->width; t->stored_row[row] && i < (row + 1) * t->width; i++) {
-            bool is_above = (double)t->engine[i] > LIMIT_WORST * t->sigma[row], is_unknown = t->engine[i] <= PLACEHOLDER && isfinite(t->engine[i]);
+            bool is_above = (double)t->engine[i] > LIMIT_WORST * t->sigma[row],
+                 is_unknown = t->engine[i] <= PLACEHOLDER && isfinite(t->engine[i]);
             if ((is_above || is_unknown) && above + unknown == 0)
                 first = row;
             above += is_above;
@@ -211,12 +231,14 @@ bool gemma4_judge_placeholders(const gemma4_evidence *e, gemma4_tap_result *r)
         return false;
     if (above)
         snprintf(r->problem, sizeof r->problem,
-                 "%zu value%s above 0, first at position %zu: natural logarithms of probabilities are not (are these logits, or "
+                 "%zu value%s above 0, first at position %zu: natural logarithms of probabilities "
+                 "are not (are these logits, or "
                  "probabilities?)",
                  above, above == 1 ? " is" : "s are", first);
     else
         snprintf(r->problem, sizeof r->problem,
-                 "%zu value%s a placeholder (%g or less), no log-probability, first at position %zu: leave such tokens out",
+                 "%zu value%s a placeholder (%g or less), no log-probability, first at position "
+                 "%zu: leave such tokens out",
                  unknown, unknown == 1 ? " is" : "s are", (double)PLACEHOLDER, first);
     r->local = (gemma4_measure){GEMMA4_METRIC_SHAPE, INFINITY, 0, first};
     r->verdict = GEMMA4_DIVERGES;

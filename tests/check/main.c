@@ -28,46 +28,69 @@
 #include "version.h"
 
 static const char usage[] =
-    "usage: gemma4-check CASE ENGINE.h5          CASE: a manifest's path, or its id under golden/cases\n"
-    "       gemma4-check --model DIR ENGINE.h5   no golden: the reference computes what is expected\n"
-    "           [--dtype D] [--json FILE] [--junit FILE] [--html FILE] [--require full|layers|logits]\n"
+    "usage: gemma4-check CASE ENGINE.h5          CASE: a manifest's path, or its id under "
+    "golden/cases\n"
+    "       gemma4-check --model DIR ENGINE.h5   no golden: the reference computes what is "
+    "expected\n"
+    "           [--dtype D] [--json FILE] [--junit FILE] [--html FILE] [--require "
+    "full|layers|logits]\n"
     "           [--search steps|layers] [--map MAP]\n"
-    "       gemma4-check names FILE...           what a dump under other names holds, and a map for it\n"
+    "       gemma4-check names FILE...           what a dump under other names holds, and a map "
+    "for it\n"
     "           [--case CASE] [--model DIR]\n"
-    "       gemma4-check --manifest DUMPS        several dumps: a list (spec/report.md), or a folder of them\n"
-    "           [--dtype D] [--json FILE] [--junit FILE] [--require full|layers|logits] [--search steps|layers]\n"
-    "       gemma4-check ladder --out DIR        the ladder's checkpoints, for engines that show nothing but logits\n"
-    "       gemma4-check ladder RESULTS          a folder with a dump a rung, or an HDF5 file with a group a rung\n"
+    "       gemma4-check --manifest DUMPS        several dumps: a list (spec/report.md), or a "
+    "folder of them\n"
+    "           [--dtype D] [--json FILE] [--junit FILE] [--require full|layers|logits] [--search "
+    "steps|layers]\n"
+    "       gemma4-check ladder --out DIR        the ladder's checkpoints, for engines that show "
+    "nothing but logits\n"
+    "       gemma4-check ladder RESULTS          a folder with a dump a rung, or an HDF5 file with "
+    "a group a rung\n"
     "           [--dtype D] [--json FILE] [--junit FILE] [--require all]\n"
-    "       gemma4-check list [CASE]             the cases; one case's tokens, schedule and positions\n"
-    "       gemma4-check explain [CAUSE|--all]   the known mistakes, one of them, or all as Markdown\n"
-    "       gemma4-check explain --space         the parameters by which other mistakes are identified, as Markdown\n"
+    "       gemma4-check list [CASE]             the cases; one case's tokens, schedule and "
+    "positions\n"
+    "       gemma4-check explain [CAUSE|--all]   the known mistakes, one of them, or all as "
+    "Markdown\n"
+    "       gemma4-check explain --space         the parameters by which other mistakes are "
+    "identified, as Markdown\n"
     "       gemma4-check lint                    are the cases what they say?\n"
-    "       gemma4-check agreement               does this build's reference agree with every golden?\n"
-    "       gemma4-check self-test [--honest]    does it find every known mistake, and none in honest engines?\n"
-    "           [--case ID] [--tier T] [--tap-set all|layers|logits] [--cause ID] [--seeds N] [--jobs N] [--out FILE.md]\n"
-    "       gemma4-check self-test --sample      the same of a fixed sample, in seconds [--jobs N] [--stop]\n"
-    "       gemma4-check self-test --times --model DIR   how long does it take to judge each known mistake?\n"
+    "       gemma4-check agreement               does this build's reference agree with every "
+    "golden?\n"
+    "       gemma4-check self-test [--honest]    does it find every known mistake, and none in "
+    "honest engines?\n"
+    "           [--case ID] [--tier T] [--tap-set all|layers|logits] [--cause ID] [--seeds N] "
+    "[--jobs N] [--out FILE.md]\n"
+    "       gemma4-check self-test --sample      the same of a fixed sample, in seconds [--jobs N] "
+    "[--stop]\n"
+    "       gemma4-check self-test --times --model DIR   how long does it take to judge each known "
+    "mistake?\n"
     "           [--tier T] [--tap-set all|layers|logits] [--cause ID] [--jobs N]\n"
     "       gemma4-check --version\n"
     "\n"
     "ENGINE.h5 is an activation file (spec/activations.md), HDF5 or safetensors.\n"
-    "--map      a map's path, or the name of one under golden/maps (spec/maps.md): ENGINE may then be any HDF5 or safetensors file, .npz,\n"
-    "           a folder with a tensor a file, what llama-debug --save-logits wrote, or several of them, a pass each\n"
+    "--map      a map's path, or the name of one under golden/maps (spec/maps.md): ENGINE may then "
+    "be any HDF5 or safetensors file, .npz,\n"
+    "           a folder with a tensor a file, what llama-debug --save-logits wrote, or several of "
+    "them, a pass each\n"
     "--dtype    the engine's arithmetic, where the dump does not say it\n"
     "--html     a page to read: heat maps, causes, error growth\n"
     "--require  fail where the dump covers less\n"
-    "--search   where a dump holds layer outputs or logits only: layers, also look for mistakes that have no name (seconds for\n"
+    "--search   where a dump holds layer outputs or logits only: layers, also look for mistakes "
+    "that have no name (seconds for\n"
     "           a case, its default; longer for a larger model); steps, do not\n"
     "Exit status: 0 conforms, 1 does not, 2 cannot be judged: one line on stderr says why.\n";
 
 #define COUNT(table) (sizeof(table) / sizeof *(table))
 
 enum { CONFORMS = 0, DIVERGES = 1, UNUSABLE = 2 };
-enum { SECONDS_TO_OPEN = 30 }; /* of processor time, for looking through the dump; its values are read later */
+enum {
+    SECONDS_TO_OPEN = 30
+}; /* of processor time, for looking through the dump; its values are
+                                  read later */
 
 typedef struct request {
-    const char *case_name, *model_dir, *engine_path, *dtype, *json, *junit, *html, *require, *search, *map_name, *manifest;
+    const char *case_name, *model_dir, *engine_path, *dtype, *json, *junit, *html, *require,
+        *search, *map_name, *manifest;
     const char *const *engine_paths; /* [engine_count] passes; the first is engine_path */
     size_t engine_count;
     const gemma4_part *part; /* of several dumps, which gets the reports; NULL: there is one only */
@@ -83,7 +106,8 @@ typedef struct opened {
 } opened;
 
 /* A report appears whole or not at all. */
-static int write_file(const char *path, void (*write)(FILE *, const void *), const void *what, gemma4_error *error)
+static int write_file(const char *path, void (*write)(FILE *, const void *), const void *what,
+                      gemma4_error *error)
 {
     gemma4_output output;
     if (!path)
@@ -97,7 +121,9 @@ static int write_file(const char *path, void (*write)(FILE *, const void *), con
 /* A report that did not reach its reader must not end in "conforms". */
 static int check_output(gemma4_error *error)
 {
-    return fflush(stdout) || ferror(stdout) ? gemma4_fail(error, "standard output: cannot write: %s", strerror(errno)) : 0;
+    return fflush(stdout) || ferror(stdout)
+               ? gemma4_fail(error, "standard output: cannot write: %s", strerror(errno))
+               : 0;
 }
 
 static void write_json(FILE *f, const void *report)
@@ -138,8 +164,9 @@ static int check_provenance(gemma4_activations *engine, const gemma4_case *c, ge
     if (c && id && strcmp(id, c->id))
         return gemma4_fail(error, "attribute case: expected '%s', found '%s'", c->id, id);
     if (c && checkpoint && strcmp(checkpoint, c->checkpoint_sha256))
-        return gemma4_fail(error, "attribute checkpoint_sha256: expected %s as in case %s, found '%s'", c->checkpoint_sha256, c->id,
-                           checkpoint);
+        return gemma4_fail(error,
+                           "attribute checkpoint_sha256: expected %s as in case %s, found '%s'",
+                           c->checkpoint_sha256, c->id, checkpoint);
     return 0;
 }
 
@@ -154,18 +181,22 @@ static int required_level(const char *require, gemma4_level *level, gemma4_error
     return gemma4_fail(error, "--require: expected full, layers or logits, found '%s'", require);
 }
 
-/* What --search says; where it is not given, layers for a case, which is small, and steps for any other model. */
+/* What --search says; where it is not given, layers for a case, which is small, and steps for any
+ * other model. */
 static int searched(const char *search, bool is_case, bool *layers, gemma4_error *error)
 {
     *layers = search ? !strcmp(search, "layers") : is_case;
-    return !search || *layers || !strcmp(search, "steps") ? 0 : gemma4_fail(error, "--search: expected steps or layers, found '%s'", search);
+    return !search || *layers || !strcmp(search, "steps")
+               ? 0
+               : gemma4_fail(error, "--search: expected steps or layers, found '%s'", search);
 }
 
 /* A case may ask for more than the model: a failure there may be no fault of the arithmetic. */
 static void note_flags(const gemma4_case *c, gemma4_report *report)
 {
     for (size_t i = 0; c && !report->conforms && i < c->flag_count; i++)
-        gemma4_report_warn(report, "this case has the flag %s: %s", c->flags[i].flag, c->flags[i].reason);
+        gemma4_report_warn(report, "this case has the flag %s: %s", c->flags[i].flag,
+                           c->flags[i].reason);
 }
 
 /* The type of the engine's KV cache, where the dump says it. */
@@ -177,15 +208,21 @@ static int check_kv_dtype(const char *path, const gemma4_activations *engine, ge
     return !said || gemma4_tier_expect(where, said, error) ? 0 : -1;
 }
 
-/* Everything from opened files to a verdict. Returns the exit status, UNUSABLE with the error's message filled. */
-static int judge_files(const request *r, const opened *o, gemma4_judgement *j, gemma4_report *report, gemma4_error *error)
+/* Everything from opened files to a verdict. Returns the exit status, UNUSABLE with the error's
+ * message filled. */
+static int judge_files(const request *r, const opened *o, gemma4_judgement *j,
+                       gemma4_report *report, gemma4_error *error)
 {
     gemma4_level require;
-    if (required_level(r->require, &require, error) || searched(r->search, j->the_case != NULL, &j->search_layers, error))
+    if (required_level(r->require, &require, error) ||
+        searched(r->search, j->the_case != NULL, &j->search_layers, error))
         return UNUSABLE;
     j->dtype = r->dtype ? r->dtype : gemma4_activations_attribute(j->engine, "dtype");
     if (!j->dtype) {
-        gemma4_fail(error, "%s: attribute dtype: expected the engine's arithmetic (or give --dtype), found none", r->engine_path);
+        gemma4_fail(
+            error,
+            "%s: attribute dtype: expected the engine's arithmetic (or give --dtype), found none",
+            r->engine_path);
         return UNUSABLE;
     }
     if (check_kv_dtype(r->engine_path, j->engine, error) ||
@@ -200,7 +237,8 @@ static int judge_files(const request *r, const opened *o, gemma4_judgement *j, g
         gemma4_part_judged(r->part, report);
         return report->conforms ? CONFORMS : DIVERGES;
     }
-    if (write_file(r->json, write_json, report, error) || write_file(r->junit, write_junit, report, error) ||
+    if (write_file(r->json, write_json, report, error) ||
+        write_file(r->junit, write_junit, report, error) ||
         write_file(r->html, write_html, report, error))
         return UNUSABLE; /* and no verdict on the terminal, which comes last */
     gemma4_report_text(stdout, report);
@@ -209,13 +247,15 @@ static int judge_files(const request *r, const opened *o, gemma4_judgement *j, g
     return report->conforms ? CONFORMS : DIVERGES;
 }
 
-static int open_golden(const gemma4_case *c, const gemma4_model *model, gemma4_judgement *j, gemma4_error *error)
+static int open_golden(const gemma4_case *c, const gemma4_model *model, gemma4_judgement *j,
+                       gemma4_error *error)
 {
     char found[GEMMA4_SHA256_SIZE];
     if (gemma4_sha256_file(c->golden_path, found, error))
         return -1;
     if (strcmp(found, c->golden_sha256))
-        return gemma4_fail(error, "%s: expected SHA-256 %s as in %s, found %s", c->golden_path, c->golden_sha256, c->path, found);
+        return gemma4_fail(error, "%s: expected SHA-256 %s as in %s, found %s", c->golden_path,
+                           c->golden_sha256, c->path, found);
     j->golden = gemma4_activations_open(c->golden_path, &model->config, error);
     return j->golden ? 0 : -1;
 }
@@ -230,7 +270,8 @@ static int open_engine(const request *r, opened *o, gemma4_judgement *j, gemma4_
     if (r->map_name && !(o->map = gemma4_map_open(r->map_name, error)))
         return -1;
     gemma4_limit_processor_time(SECONDS_TO_OPEN);
-    j->engine = o->map ? gemma4_import(r->engine_paths, r->engine_count, o->map, config, o->c ? &given : NULL, &o->log, error)
+    j->engine = o->map ? gemma4_import(r->engine_paths, r->engine_count, o->map, config,
+                                       o->c ? &given : NULL, &o->log, error)
                        : gemma4_activations_open(r->engine_path, config, error);
     gemma4_limit_processor_time(0);
     return j->engine ? 0 : -1;
@@ -292,16 +333,19 @@ static int command_check(request *r)
 {
     gemma4_error error;
     const char *const outputs[] = {r->json, r->junit, r->html};
-    if (gemma4_check_outputs(outputs, COUNT(outputs), r->case_name, r->model_dir, r->engine_paths, r->engine_count, &error) ||
+    if (gemma4_check_outputs(outputs, COUNT(outputs), r->case_name, r->model_dir, r->engine_paths,
+                             r->engine_count, &error) ||
         gemma4_check_outputs(outputs, COUNT(outputs), NULL, NULL, &r->map_name, 1, &error)) {
-        fprintf(stderr, "gemma4-check: %s\n", error.message); /* and no report: it would be written over what was meant to be kept */
+        fprintf(stderr, "gemma4-check: %s\n", error.message); /* and no report: it would be written
+                                                                 over what was meant to be kept */
         return UNUSABLE;
     }
     int status = gemma4_isolate(check, r, r->engine_path, &error);
     return status < 0 ? say_unusable(r, &error) : status;
 }
 
-/* One of several dumps: what the list leaves open is as the command line says, or as the dump itself does. */
+/* One of several dumps: what the list leaves open is as the command line says, or as the dump
+ * itself does. */
 static int check_part(void *context)
 {
     request *r = context;
@@ -316,7 +360,8 @@ static int check_part(void *context)
     r->require = dump->require ? dump->require : r->require;
     if (!r->case_name && !r->model_dir) {
         gemma4_limit_processor_time(SECONDS_TO_OPEN);
-        if (gemma4_activations_peek(r->engine_path, "case", r->case_of_dump, sizeof r->case_of_dump, &error))
+        if (gemma4_activations_peek(r->engine_path, "case", r->case_of_dump, sizeof r->case_of_dump,
+                                    &error))
             return say_unusable(r, &error);
         gemma4_limit_processor_time(0);
         r->case_name = r->case_of_dump;
@@ -334,8 +379,10 @@ static void write_several_junit(FILE *f, const void *several)
     gemma4_several_junit(f, several);
 }
 
-/* Every dump in a process of its own. What cannot be judged is said in one line of stderr, and the others are judged all the same. */
-static int check_parts(const request *r, gemma4_part *parts, const gemma4_dump_list *list, gemma4_error *error)
+/* Every dump in a process of its own. What cannot be judged is said in one line of stderr, and the
+ * others are judged all the same. */
+static int check_parts(const request *r, gemma4_part *parts, const gemma4_dump_list *list,
+                       gemma4_error *error)
 {
     for (size_t i = 0; i < list->count; i++) {
         request one = *r;
@@ -361,18 +408,21 @@ static int command_several(const request *r, gemma4_error *error)
     if (gemma4_dump_list_open(r->manifest, &list, error))
         return UNUSABLE;
     gemma4_part *parts = calloc(list.count, sizeof *parts);
-    int status = parts ? check_parts(r, parts, &list, error) : gemma4_fail(error, "%s: out of memory", r->manifest);
+    int status = parts ? check_parts(r, parts, &list, error)
+                       : gemma4_fail(error, "%s: out of memory", r->manifest);
     if (!status) {
         gemma4_several several = gemma4_several_of(parts, list.count);
         status = several.status;
-        if (write_file(r->json, write_several_json, &several, error) || write_file(r->junit, write_several_junit, &several, error))
+        if (write_file(r->json, write_several_json, &several, error) ||
+            write_file(r->junit, write_several_junit, &several, error))
             status = -1;
         else
             gemma4_several_text(stdout, &several);
         if (status >= 0 && check_output(error))
             status = -1;
         else if (status == UNUSABLE)
-            gemma4_fail(error, "%s: %zu of %zu dumps cannot be judged, the first is %s", r->manifest, gemma4_several_unusable(&several), list.count,
+            gemma4_fail(error, "%s: %zu of %zu dumps cannot be judged, the first is %s",
+                        r->manifest, gemma4_several_unusable(&several), list.count,
                         gemma4_several_first_unusable(&several));
     }
     for (size_t i = 0; parts && i < list.count; i++)
@@ -439,7 +489,8 @@ static int command_list_case(const char *name, gemma4_error *error)
     printf("%-10s %s\n%-10s %s\n", "summary", c->summary, "checkpoint", c->checkpoint_name);
     print_integers("tokens", c->tokens, c->token_count);
     print_integers("schedule", c->schedule, c->schedule_count);
-    printf("%-10s %zu ... %zu\n", "positions", c->first_position, c->first_position + c->token_count - 1);
+    printf("%-10s %zu ... %zu\n", "positions", c->first_position,
+           c->first_position + c->token_count - 1);
     gemma4_case_close(c);
     return CONFORMS;
 }
@@ -467,7 +518,8 @@ static int explain_cause(const char *id, gemma4_error *error)
     size_t size = 0;
     FILE *page = open_memstream(&text, &size);
     int unknown = page ? gemma4_explain(page, id) : -1;
-    if (!page || fclose(page) || !text) { /* glibc's fclose succeeds where the last reallocation failed, and leaves NULL */
+    if (!page || fclose(page) || !text) { /* glibc's fclose succeeds where the last reallocation
+                                             failed, and leaves NULL */
         free(text);
         gemma4_fail(error, "explain: out of memory");
         return UNUSABLE;
@@ -480,7 +532,8 @@ static int explain_cause(const char *id, gemma4_error *error)
     return unknown ? UNUSABLE : CONFORMS;
 }
 
-/* Nothing: the list. An id: its page. --all: spec/causes.md. --space: the table of spec/space.md. */
+/* Nothing: the list. An id: its page. --all: spec/causes.md. --space: the table of
+ * spec/space.md. */
 static int command_explain(const char *what, gemma4_error *error)
 {
     bool all = what && !strcmp(what, "--all"), space = what && !strcmp(what, "--space");
@@ -505,16 +558,19 @@ static int parse_jobs(const char *text, size_t *jobs, gemma4_error *error)
     return 0;
 }
 
-static int parse_self_test(int argc, char **argv, gemma4_self_test_options *o, const char **page, gemma4_error *error)
+static int parse_self_test(int argc, char **argv, gemma4_self_test_options *o, const char **page,
+                           gemma4_error *error)
 {
     const char *seeds = NULL, *jobs = NULL;
     int64_t seed_count = 0;
     size_t count;
-    const gemma4_option options[] = {{"--case", &o->case_id}, {"--tier", &o->tier}, {"--tap-set", &o->tap_set},
-                                     {"--cause", &o->cause},  {"--seeds", &seeds},  {"--jobs", &jobs},
-                                     {"--out", page},         {NULL, NULL}};
+    const gemma4_option options[] = {
+        {"--case", &o->case_id}, {"--tier", &o->tier}, {"--tap-set", &o->tap_set},
+        {"--cause", &o->cause},  {"--seeds", &seeds},  {"--jobs", &jobs},
+        {"--out", page},         {NULL, NULL}};
     if (gemma4_options_parse(argc, argv, options, NULL, 0, &count, error) ||
-        (seeds && gemma4_parse_int(seeds, "--seeds", 1, 1000, &seed_count, error)) || parse_jobs(jobs, &o->jobs, error))
+        (seeds && gemma4_parse_int(seeds, "--seeds", 1, 1000, &seed_count, error)) ||
+        parse_jobs(jobs, &o->jobs, error))
         return -1;
     o->seeds = (size_t)seed_count;
     return 0;
@@ -532,7 +588,8 @@ static int self_test_sample(int argc, char **argv, bool *reached, gemma4_error *
     const char *jobs = NULL;
     size_t count, job_count = 2;
     const gemma4_option options[] = {{"--jobs", &jobs}, {NULL, NULL}};
-    if (gemma4_options_parse(argc - stop, argv, options, NULL, 0, &count, error) || parse_jobs(jobs, &job_count, error))
+    if (gemma4_options_parse(argc - stop, argv, options, NULL, 0, &count, error) ||
+        parse_jobs(jobs, &job_count, error))
         return -1;
     return gemma4_sample_run(&gemma4_the_sample, job_count, stop, stdout, reached, error);
 }
@@ -542,9 +599,11 @@ static int self_test_times(int argc, char **argv, bool *reached, gemma4_error *e
     gemma4_times_options o = {.jobs = 2};
     const char *jobs = NULL;
     size_t count;
-    const gemma4_option options[] = {{"--model", &o.model_dir}, {"--tier", &o.tier}, {"--tap-set", &o.tap_set},
-                                     {"--cause", &o.cause},     {"--jobs", &jobs},   {NULL, NULL}};
-    if (gemma4_options_parse(argc, argv, options, NULL, 0, &count, error) || parse_jobs(jobs, &o.jobs, error))
+    const gemma4_option options[] = {{"--model", &o.model_dir}, {"--tier", &o.tier},
+                                     {"--tap-set", &o.tap_set}, {"--cause", &o.cause},
+                                     {"--jobs", &jobs},         {NULL, NULL}};
+    if (gemma4_options_parse(argc, argv, options, NULL, 0, &count, error) ||
+        parse_jobs(jobs, &o.jobs, error))
         return -1;
     *reached = true;
     return gemma4_times(&o, stdout, error);
@@ -570,7 +629,8 @@ static int self_test_matrix(int argc, char **argv, bool *reached, gemma4_error *
     if (parse_self_test(argc, argv, &options, &page, error))
         return -1;
     FILE *memory = open_memstream(&text, &size);
-    int status = memory ? gemma4_self_test(&options, stdout, memory, reached, error) : gemma4_fail(error, "self-test: out of memory");
+    int status = memory ? gemma4_self_test(&options, stdout, memory, reached, error)
+                        : gemma4_fail(error, "self-test: out of memory");
     if (memory && (fclose(memory) || !text) && !status) /* the page is cut off */
         status = gemma4_fail(error, "self-test: out of memory");
     if (!status)
@@ -599,25 +659,30 @@ static int command_self_test(int argc, char **argv, gemma4_error *error)
 static int parse_check(int argc, char **argv, request *r, const char **words, gemma4_error *error)
 {
     size_t count;
-    const gemma4_option options[] = {{"--model", &r->model_dir}, {"--dtype", &r->dtype},  {"--json", &r->json},
-                                     {"--junit", &r->junit},     {"--html", &r->html},    {"--require", &r->require},
-                                     {"--search", &r->search},   {"--map", &r->map_name}, {"--manifest", &r->manifest},
-                                     {NULL, NULL}};
+    const gemma4_option options[] = {{"--model", &r->model_dir},   {"--dtype", &r->dtype},
+                                     {"--json", &r->json},         {"--junit", &r->junit},
+                                     {"--html", &r->html},         {"--require", &r->require},
+                                     {"--search", &r->search},     {"--map", &r->map_name},
+                                     {"--manifest", &r->manifest}, {NULL, NULL}};
     if (gemma4_options_parse(argc, argv, options, words, (size_t)argc, &count, error))
         return -1;
     if (r->manifest && (count || r->model_dir || r->html))
-        return gemma4_fail(error, "command line: --manifest takes no CASE, no ENGINE.h5, no --model and no --html");
+        return gemma4_fail(
+            error,
+            "command line: --manifest takes no CASE, no ENGINE.h5, no --model and no --html");
     if (r->manifest)
         return 0;
     size_t before = r->model_dir ? 0 : 1;
     if (count > before + 1 && !r->map_name)
+        return gemma4_fail(error,
+                           "command line: expected CASE ENGINE.h5, or --model DIR ENGINE.h5, found "
+                           "the unexpected argument '%s' (several files, a "
+                           "pass each, are for --map)",
+                           words[before + 1]);
+    if (count <= before)
         return gemma4_fail(
             error,
-            "command line: expected CASE ENGINE.h5, or --model DIR ENGINE.h5, found the unexpected argument '%s' (several files, a "
-            "pass each, are for --map)",
-            words[before + 1]);
-    if (count <= before)
-        return gemma4_fail(error, "command line: expected CASE ENGINE.h5, or --model DIR ENGINE.h5 (--help says more)");
+            "command line: expected CASE ENGINE.h5, or --model DIR ENGINE.h5 (--help says more)");
     r->case_name = r->model_dir ? NULL : words[0];
     r->engine_paths = words + before;
     r->engine_count = count - before;
@@ -629,7 +694,8 @@ static int check_words(int argc, char **argv, gemma4_error *error)
 {
     request r = {0};
     const char **words = calloc((size_t)argc + 1, sizeof *words);
-    int status = words ? parse_check(argc, argv, &r, words, error) : gemma4_fail(error, "command line: out of memory");
+    int status = words ? parse_check(argc, argv, &r, words, error)
+                       : gemma4_fail(error, "command line: out of memory");
     if (!status && r.manifest) {
         status = command_several(&r, error);
         status = status == UNUSABLE || check_output(error) ? -1 : status;
@@ -650,7 +716,8 @@ static int list_names(void *context)
     size_t size = 0;
     FILE *memory = open_memstream(&text, &size);
     gemma4_limit_processor_time(SECONDS_TO_OPEN);
-    int status = memory ? gemma4_names(context, memory, &error) : gemma4_fail(&error, "names: out of memory");
+    int status = memory ? gemma4_names(context, memory, &error)
+                        : gemma4_fail(&error, "names: out of memory");
     if (memory && (fclose(memory) || !text) && !status)
         status = gemma4_fail(&error, "names: out of memory");
     if (!status && (fwrite(text, 1, size, stdout) != size || check_output(&error)))
@@ -666,9 +733,11 @@ static int command_names(int argc, char **argv, gemma4_error *error)
 {
     gemma4_names_request r = {0};
     const char **words = calloc((size_t)argc + 1, sizeof *words);
-    const gemma4_option options[] = {{"--case", &r.case_name}, {"--model", &r.model_dir}, {NULL, NULL}};
-    int status = words ? gemma4_options_parse(argc, argv, options, words, (size_t)argc, &r.count, error)
-                       : gemma4_fail(error, "names: out of memory");
+    const gemma4_option options[] = {
+        {"--case", &r.case_name}, {"--model", &r.model_dir}, {NULL, NULL}};
+    int status =
+        words ? gemma4_options_parse(argc, argv, options, words, (size_t)argc, &r.count, error)
+              : gemma4_fail(error, "names: out of memory");
     r.paths = words;
     if (!status && r.count == 0)
         status = gemma4_fail(error, "names: expected a file or a folder, found none");
@@ -683,7 +752,9 @@ static int show_version(void)
 {
     char sandbox[128];
     gemma4_sandbox_describe(sandbox, sizeof sandbox);
-    return printf("gemma4-check %s\nsandbox: %s\n", gemma4_version(), sandbox) < 0 || fflush(stdout) ? UNUSABLE : 0;
+    return printf("gemma4-check %s\nsandbox: %s\n", gemma4_version(), sandbox) < 0 || fflush(stdout)
+               ? UNUSABLE
+               : 0;
 }
 
 int main(int argc, char **argv)

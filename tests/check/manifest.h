@@ -1,4 +1,5 @@
-/* A case: what an engine is fed, what came out of the oracle, how closely to compare (spec/cases.md). */
+/* A case: what an engine is fed, what came out of the oracle, how closely to compare
+ * (spec/cases.md). */
 #ifndef GEMMA4_MANIFEST_H
 #define GEMMA4_MANIFEST_H
 
@@ -12,19 +13,21 @@
 
 /* One row of a case's tolerances. The last row that matches decides. */
 typedef struct gemma4_tolerance_row {
-    const char *dtype; /* of the engine's arithmetic: "float32" */
-    const char *taps;  /* a glob over tap names: "*", "layers.*.attn.*" */
+    const char *dtype;         /* of the engine's arithmetic: "float32" */
+    const char *taps;          /* a glob over tap names: "*", "layers.*.attn.*" */
     gemma4_metric_kind metric; /* RELATIVE_RMS or POSITION_RMS */
     double value;
     const char *from; /* the derivation, or the measurement and its command */
 } gemma4_tolerance_row;
 
-/* What a case asks of an engine beyond the model: where it cannot, a failure there is no fault of its arithmetic. */
+/* What a case asks of an engine beyond the model: where it cannot, a failure there is no fault of
+ * its arithmetic. */
 typedef struct gemma4_flag {
     const char *flag, *reason;
 } gemma4_flag;
 
-/* What a flag means (the table in spec/cases.md). Cases whose first position is at least `from` must have it, the others must not. */
+/* What a flag means (the table in spec/cases.md). Cases whose first position is at least `from`
+ * must have it, the others must not. */
 typedef struct gemma4_flag_info {
     const char *flag;
     size_t from;
@@ -41,7 +44,8 @@ typedef struct gemma4_case {
     const char *checkpoint_name, *checkpoint_preset, *checkpoint_sha256, *config_sha256;
     uint64_t checkpoint_seed;
     char checkpoint_dir[4096]; /* where it was found, or is to be generated */
-    bool checkpoint_generated; /* not committed: written where it is missing or of an earlier version */
+    bool checkpoint_generated; /* not committed: written where it is missing or of an earlier
+                                  version */
     int32_t *tokens;
     size_t token_count;
     size_t first_position;
@@ -58,8 +62,8 @@ typedef struct gemma4_case {
     size_t flag_count;
 } gemma4_case;
 
-/* where is a manifest's path, or a case's id: then golden/cases/ID.yaml is looked for under the current directory and
- * beside the program's build directory. NULL on failure. */
+/* where is a manifest's path, or a case's id: then golden/cases/ID.yaml is looked for under the
+ * current directory and beside the program's build directory. NULL on failure. */
 gemma4_case *gemma4_case_open(const char *where, gemma4_error *error);
 void gemma4_case_close(gemma4_case *c);
 
@@ -69,8 +73,9 @@ const char *gemma4_cases_dir(void);
 int gemma4_case_ids(char ***ids, size_t *count, gemma4_error *error);
 void gemma4_case_ids_free(char **ids, size_t count);
 
-/* Makes sure that the checkpoint is there: a committed one is used as it is, another one is generated under build/checkpoints
- * from its preset and seed, and again where an earlier version of this program wrote it. Both files' hashes are compared with the manifest's. */
+/* Makes sure that the checkpoint is there: a committed one is used as it is, another one is
+ * generated under build/checkpoints from its preset and seed, and again where an earlier version of
+ * this program wrote it. Both files' hashes are compared with the manifest's. */
 int gemma4_case_provide_checkpoint(const gemma4_case *c, gemma4_error *error);
 
 /* NULL behind the last, and for an unknown flag. */
@@ -79,6 +84,7 @@ const gemma4_flag_info *gemma4_flag_named(const char *flag);
 bool gemma4_case_has_flag(const gemma4_case *c, const char *flag);
 
 /* The tolerance for a tap, or NULL where no row matches. */
-const gemma4_tolerance_row *gemma4_case_tolerance(const gemma4_case *c, const char *dtype, const char *tap_name, gemma4_metric_kind metric);
+const gemma4_tolerance_row *gemma4_case_tolerance(const gemma4_case *c, const char *dtype,
+                                                  const char *tap_name, gemma4_metric_kind metric);
 
 #endif

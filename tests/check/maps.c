@@ -24,13 +24,17 @@ gemma4_map *gemma4_map_open(const char *where, gemma4_error *error)
 {
     char path[4096];
     const char *directory = gemma4_maps_dir();
-    bool named = directory && !strchr(where, '/') && snprintf(path, sizeof path, "%s/%s.yaml", directory, where) < (int)sizeof path &&
+    bool named = directory && !strchr(where, '/') &&
+                 snprintf(path, sizeof path, "%s/%s.yaml", directory, where) < (int)sizeof path &&
                  access(path, F_OK) == 0;
     if (named)
         return gemma4_map_read(path, error);
     if (strchr(where, '/') || access(where, F_OK) == 0)
         return gemma4_map_read(where, error);
-    gemma4_fail(error, "map '%.200s': expected a map's path, or the name of one in golden/maps, found neither", where);
+    gemma4_fail(
+        error,
+        "map '%.200s': expected a map's path, or the name of one in golden/maps, found neither",
+        where);
     return NULL;
 }
 
@@ -46,7 +50,9 @@ int gemma4_map_names(char ***names, size_t *count, gemma4_error *error)
     *names = NULL;
     *count = 0;
     if (!d)
-        return directory && errno != ENOENT ? gemma4_fail(error, "%s: cannot list: %s", directory, strerror(errno)) : 0;
+        return directory && errno != ENOENT
+                   ? gemma4_fail(error, "%s: cannot list: %s", directory, strerror(errno))
+                   : 0;
     for (struct dirent *entry; (entry = readdir(d));) {
         size_t n = strlen(entry->d_name);
         if (n < 6 || strcmp(entry->d_name + n - 5, ".yaml"))
@@ -69,7 +75,8 @@ int gemma4_map_names(char ***names, size_t *count, gemma4_error *error)
 
 /* --- one rule --- */
 
-static int add(gemma4_sentence *s, int used, const char *format, ...) __attribute__((format(printf, 3, 4)));
+static int add(gemma4_sentence *s, int used, const char *format, ...)
+    __attribute__((format(printf, 3, 4)));
 static int add(gemma4_sentence *s, int used, const char *format, ...)
 {
     if (used < 0 || used >= (int)sizeof s->text)
@@ -83,7 +90,8 @@ static int add(gemma4_sentence *s, int used, const char *format, ...)
 
 static int add_bound(gemma4_sentence *s, int used, const gemma4_map_bound *bound)
 {
-    return bound->letter ? add(s, used, "%c", bound->letter) : add(s, used, "%lld", (long long)bound->number);
+    return bound->letter ? add(s, used, "%c", bound->letter)
+                         : add(s, used, "%lld", (long long)bound->number);
 }
 
 static int add_slices(gemma4_sentence *s, int used, const gemma4_map_rule *rule)
@@ -92,10 +100,11 @@ static int add_slices(gemma4_sentence *s, int used, const gemma4_map_rule *rule)
         const gemma4_map_axis *axis = &rule->axes[i];
         if (axis->cut == GEMMA4_MAP_WHOLE)
             continue;
-        used = add_bound(s,
-                         add(s, used, ", %s %s %s", axis->cut == GEMMA4_MAP_PICK ? "entry" : "slice", axis->written,
-                             axis->cut == GEMMA4_MAP_PICK ? "" : "["),
-                         &axis->begin);
+        used =
+            add_bound(s,
+                      add(s, used, ", %s %s %s", axis->cut == GEMMA4_MAP_PICK ? "entry" : "slice",
+                          axis->written, axis->cut == GEMMA4_MAP_PICK ? "" : "["),
+                      &axis->begin);
         if (axis->cut == GEMMA4_MAP_SLICE)
             used = add(s, add_bound(s, add(s, used, ", "), &axis->end), "]");
     }
@@ -110,13 +119,15 @@ gemma4_sentence gemma4_rule_text(const gemma4_map_rule *rule)
         used = add(&s, used, "%s%s", i ? " " : ", axes ", rule->axes[i].written);
     used = add_slices(&s, used, rule);
     for (size_t i = 0; i < rule->split_count; i++)
-        used = add(&s, used, "%s%s", i ? " " : ", part of ", gemma4_tap_describe(rule->split[i])->name);
+        used = add(&s, used, "%s%s", i ? " " : ", part of ",
+                   gemma4_tap_describe(rule->split[i])->name);
     if (rule->kind)
         used = add(&s, used, ", %s layers", gemma4_map_kind_name(rule->kind));
     for (size_t i = 0; i < rule->layer_count; i++)
         used = add(&s, used, "%s%zu", i ? " " : ", layers ", rule->layers[i]);
     if (rule->rows)
-        used = add(&s, used, ", %s", rule->rows == GEMMA4_MAP_LAST_ROWS ? "last rows" : "listed rows");
+        used =
+            add(&s, used, ", %s", rule->rows == GEMMA4_MAP_LAST_ROWS ? "last rows" : "listed rows");
     if (rule->scale != 0)
         used = add(&s, used, ", times %g", rule->scale);
     add(&s, used, "%s", rule->bfloat16 ? ", read as bfloat16" : "");
@@ -145,20 +156,23 @@ static void warn_idle(const gemma4_import_log *log, gemma4_report *report)
         if (!gemma4_rule_is_idle(log, i))
             continue;
         if (idle++ < MOST && used < sizeof text)
-            used += (size_t)snprintf(text + used, sizeof text - used, "%s%s (%.40s)", idle > 1 ? ", " : "", log->uses[i].rule->name,
+            used += (size_t)snprintf(text + used, sizeof text - used, "%s%s (%.40s)",
+                                     idle > 1 ? ", " : "", log->uses[i].rule->name,
                                      log->uses[i].rule->from);
     }
     if (idle)
-        gemma4_report_warn(report, "%zu rule%s of the map matched nothing: %s%s", idle, idle == 1 ? "" : "s", text,
-                           idle > MOST ? ", ..." : "");
+        gemma4_report_warn(report, "%zu rule%s of the map matched nothing: %s%s", idle,
+                           idle == 1 ? "" : "s", text, idle > MOST ? ", ..." : "");
 }
 
 static void warn_untaken(const gemma4_import_log *log, gemma4_report *report)
 {
     if (log->untaken_count)
-        gemma4_report_warn(report, "%zu tensor%s of the dump no rule of the map took: %.80s%s%.80s%s", log->untaken_count,
-                           log->untaken_count == 1 ? "" : "s", log->untaken[0], log->untaken_count > 1 ? ", " : "",
-                           log->untaken_count > 1 ? log->untaken[1] : "", log->untaken_count > 2 ? ", ..." : "");
+        gemma4_report_warn(
+            report, "%zu tensor%s of the dump no rule of the map took: %.80s%s%.80s%s",
+            log->untaken_count, log->untaken_count == 1 ? "" : "s", log->untaken[0],
+            log->untaken_count > 1 ? ", " : "", log->untaken_count > 1 ? log->untaken[1] : "",
+            log->untaken_count > 2 ? ", ..." : "");
 }
 
 void gemma4_note_map(const gemma4_import_log *log, gemma4_report *report)

@@ -27,7 +27,8 @@ static gemma4_pass *first_pass(const names *n)
 
 static bool same_kind(const gemma4_stored_tensor *a, const gemma4_stored_tensor *b)
 {
-    return a->element == b->element && a->rank == b->rank && !memcmp(a->shape, b->shape, a->rank * sizeof *a->shape) &&
+    return a->element == b->element && a->rank == b->rank &&
+           !memcmp(a->shape, b->shape, a->rank * sizeof *a->shape) &&
            !strcmp(a->problem, b->problem);
 }
 
@@ -42,7 +43,8 @@ static void list_kind(const names *n, const gemma4_stored_tensor *tensor)
 }
 
 /* "0-4, 6-10": the layers of those members whose tensor is of that kind. */
-static void list_layers(const names *n, const gemma4_name_group *group, const gemma4_stored_tensor *kind)
+static void list_layers(const names *n, const gemma4_name_group *group,
+                        const gemma4_stored_tensor *kind)
 {
     const char *separator = "  N = ";
     for (size_t i = 0, end; i < group->count; i = end) {
@@ -59,7 +61,8 @@ static void list_layers(const names *n, const gemma4_name_group *group, const ge
     }
 }
 
-/* "#   blocks.{N}.attn.hook_z  N = 0-4, 6-10  float32 [1, 12, 64]"; layers of other types and shapes have a line of their own below it. */
+/* "#   blocks.{N}.attn.hook_z N = 0-4, 6-10 float32 [1, 12, 64]"; layers of other types and shapes
+ *      have a line of their own below it. */
 static void list_group(const names *n, const gemma4_name_group *group)
 {
     for (size_t i = 0; i < group->count; i++) {
@@ -82,8 +85,10 @@ static void list_all(const names *n)
 {
     fputs("# ", n->out);
     gemma4_terminal_text(n->out, n->request->paths[0]);
-    fprintf(n->out, ": %zu tensors in %s%zu pass%s, under %zu names but for the layer's number\n#\n", gemma4_pass_count(first_pass(n)),
-            n->foreign.count == 1 ? "" : "the first of ", n->foreign.count, n->foreign.count == 1 ? "" : "es", n->groups.count);
+    fprintf(n->out,
+            ": %zu tensors in %s%zu pass%s, under %zu names but for the layer's number\n#\n",
+            gemma4_pass_count(first_pass(n)), n->foreign.count == 1 ? "" : "the first of ",
+            n->foreign.count, n->foreign.count == 1 ? "" : "es", n->groups.count);
     for (size_t i = 0; i < n->groups.count; i++)
         list_group(n, &n->groups.items[i]);
     fputs("#\n", n->out);
@@ -114,7 +119,8 @@ static void measure_map(const names *n, const gemma4_map *map, size_t *taken, si
     }
 }
 
-/* Says how well each map fits that takes anything, and keeps the best: the one that takes most, if that is half of the tensors. */
+/* Says how well each map fits that takes anything, and keeps the best: the one that takes most, if
+ * that is half of the tensors. */
 static int fit_maps(names *n, gemma4_error *error)
 {
     char **list;
@@ -165,7 +171,8 @@ static void write_best(const names *n)
     fputs("\ntaps:\n", n->out);
     for (size_t r = 0, end; r < map->rule_count; r = end) {
         size_t matching = 0;
-        for (end = r; end < map->rule_count && !strcmp(map->rules[end].name, map->rules[r].name); end++)
+        for (end = r; end < map->rule_count && !strcmp(map->rules[end].name, map->rules[r].name);
+             end++)
             matching += rule_matches(n, &map->rules[end]);
         if (matching)
             fprintf(n->out, "  %s:%s", map->rules[r].name, matching > 1 ? "\n" : " ");
@@ -180,11 +187,13 @@ static void write_best(const names *n)
 
 /* --- a map of our own --- */
 
-/* Of two groups that are the same tap, the one whose values say so, then the one whose values are nearer, then that of the shorter name. */
+/* Of two groups that are the same tap, the one whose values say so, then the one whose values are
+ * nearer, then that of the shorter name. */
 static bool is_better(const names *n, size_t i, size_t j)
 {
     const gemma4_name_guess *a = &n->guesses[i], *b = &n->guesses[j];
-    size_t length_a = strlen(n->groups.items[i].pattern), length_b = strlen(n->groups.items[j].pattern);
+    size_t length_a = strlen(n->groups.items[i].pattern),
+           length_b = strlen(n->groups.items[j].pattern);
     if (a->by_value != b->by_value)
         return a->by_value;
     if (a->by_value && a->difference != b->difference)
@@ -192,17 +201,22 @@ static bool is_better(const names *n, size_t i, size_t j)
     return length_a != length_b ? length_a < length_b : i < j;
 }
 
-/* All layers' outputs make that of the last one by itself superfluous: two rules for one tap are refused. */
+/* All layers' outputs make that of the last one by itself superfluous: two rules for one tap are
+ * refused. */
 static void drop_last(names *n)
 {
     for (size_t i = 0; i < n->groups.count; i++)
-        for (size_t j = 0; j < n->groups.count && n->guesses[i].known && !strcmp(n->guesses[i].name, "layers.{last}.output"); j++)
-            n->guesses[i].taken |= n->guesses[j].known && !strcmp(n->guesses[j].name, "layers.{N}.output");
+        for (size_t j = 0; j < n->groups.count && n->guesses[i].known &&
+                           !strcmp(n->guesses[i].name, "layers.{last}.output");
+             j++)
+            n->guesses[i].taken |=
+                n->guesses[j].known && !strcmp(n->guesses[j].name, "layers.{N}.output");
 }
 
 static int recognise_all(names *n, gemma4_error *error)
 {
-    const gemma4_name_world world = {first_pass(n), n->model ? &n->model->config : NULL, n->the_case, n->golden};
+    const gemma4_name_world world = {first_pass(n), n->model ? &n->model->config : NULL,
+                                     n->the_case, n->golden};
     n->guesses = calloc(n->groups.count, sizeof *n->guesses);
     if (!n->guesses)
         return gemma4_fail(error, "names: out of memory");
@@ -211,8 +225,8 @@ static int recognise_all(names *n, gemma4_error *error)
             return -1;
     for (size_t i = 0; i < n->groups.count; i++)
         for (size_t j = 0; j < n->groups.count && n->guesses[i].known; j++)
-            if (i != j && n->guesses[j].known && !strcmp(n->guesses[i].name, n->guesses[j].name) && !n->guesses[j].taken &&
-                is_better(n, j, i))
+            if (i != j && n->guesses[j].known && !strcmp(n->guesses[i].name, n->guesses[j].name) &&
+                !n->guesses[j].taken && is_better(n, j, i))
                 n->guesses[i].taken = true;
     drop_last(n);
     return 0;
@@ -227,17 +241,22 @@ static void write_guess(const names *n, size_t i)
     gemma4_rule_yaml(n->out, &guess->rule);
     if (guess->by_value && guess->rule.target == GEMMA4_MAP_TAP)
         fprintf(n->out, "  # by its values, relative RMS %.1e", guess->difference);
-    fputs(guess->contradicted ? "  by its name, but its values are not the golden's: another tensor, or a fault\n" : "\n", n->out);
+    fputs(guess->contradicted
+              ? "  by its name, but its values are not the golden's: another tensor, or a fault\n"
+              : "\n",
+          n->out);
 }
 
-/* What went into a layer came out of the one before it: where a dump shows only the one, the other is written too. */
+/* What went into a layer came out of the one before it: where a dump shows only the one, the other
+ * is written too. */
 static void write_outputs(const names *n)
 {
     const gemma4_name_group *input = NULL;
     for (size_t i = 0; i < n->groups.count; i++) {
         if (n->guesses[i].known && !strcmp(n->guesses[i].name, "layers.{N}.output"))
             return;
-        if (n->guesses[i].known && !n->guesses[i].taken && !n->guesses[i].contradicted && !strcmp(n->guesses[i].name, "layers.{N}.input"))
+        if (n->guesses[i].known && !n->guesses[i].taken && !n->guesses[i].contradicted &&
+            !strcmp(n->guesses[i].name, "layers.{N}.input"))
             input = &n->groups.items[i];
     }
     if (!input)
@@ -260,13 +279,15 @@ static int write_guesses(names *n, gemma4_error *error)
         known += n->guesses[i].known;
         usable += n->guesses[i].known && !n->guesses[i].contradicted;
     }
-    fprintf(n->out, "# %s: %zu of %zu names are known by %s\n", n->best ? "beside the map" : "no shipped map fits", known, n->groups.count,
+    fprintf(n->out, "# %s: %zu of %zu names are known by %s\n",
+            n->best ? "beside the map" : "no shipped map fits", known, n->groups.count,
             n->golden  ? "their values and names"
             : n->model ? "name and shape"
                        : "name only (--case CASE compares values)");
     if (usable == 0)
-        return gemma4_fail(error, "%s: expected names or values that come near a tap's, found none%s", n->request->paths[0],
-                           n->golden ? "" : " (--case CASE compares values)");
+        return gemma4_fail(error,
+                           "%s: expected names or values that come near a tap's, found none%s",
+                           n->request->paths[0], n->golden ? "" : " (--case CASE compares values)");
     fputs("format: gemma4-map\nversion: 1\nengine: 'unnamed'\ntaps:\n", n->out);
     for (size_t i = 0; i < n->groups.count; i++)
         write_guess(n, i);
@@ -275,7 +296,8 @@ static int write_guesses(names *n, gemma4_error *error)
         if (!n->guesses[i].known || n->guesses[i].taken) {
             fputs("  # ", n->out);
             gemma4_terminal_text(n->out, n->groups.items[i].pattern);
-            fprintf(n->out, ": %s%s\n", n->guesses[i].known ? "also " : "no tap comes near", n->guesses[i].known ? n->guesses[i].name : "");
+            fprintf(n->out, ": %s%s\n", n->guesses[i].known ? "also " : "no tap comes near",
+                    n->guesses[i].known ? n->guesses[i].name : "");
         }
     return 0;
 }
@@ -303,7 +325,8 @@ static int open_world(names *n, gemma4_error *error)
 int gemma4_names(const gemma4_names_request *request, FILE *out, gemma4_error *error)
 {
     names n = {.request = request, .out = out};
-    int status = open_world(&n, error) || gemma4_foreign_open(request->paths, request->count, &n.foreign, error) ||
+    int status = open_world(&n, error) ||
+                         gemma4_foreign_open(request->paths, request->count, &n.foreign, error) ||
                          gemma4_name_groups_make(first_pass(&n), &n.groups, error)
                      ? -1
                      : 0;

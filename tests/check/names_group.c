@@ -1,5 +1,5 @@
-/* Names that differ only in one number are one tensor in several layers. Which of a name's numbers that is, the others tell: the one in
- * whose place most of them have another. */
+/* Names that differ only in one number are one tensor in several layers. Which of a name's numbers
+ * that is, the others tell: the one in whose place most of them have another. */
 #include <stdlib.h>
 #include <string.h>
 
@@ -60,23 +60,24 @@ static void count_alike(reading **sorted, size_t count)
     }
 }
 
-static int add_group(gemma4_name_groups *groups, const char *pattern, bool has_layer, size_t count, gemma4_name_group **group,
-                     gemma4_error *error)
+static int add_group(gemma4_name_groups *groups, const char *pattern, bool has_layer, size_t count,
+                     gemma4_name_group **group, gemma4_error *error)
 {
     gemma4_name_group *items = realloc(groups->items, (groups->count + 1) * sizeof *items);
     if (!items)
         return gemma4_fail(error, "names: out of memory");
     groups->items = items;
     *group = &items[groups->count++];
-    **group =
-        (gemma4_name_group){.has_layer = has_layer, .members = calloc(count, sizeof(size_t)), .layers = calloc(count, sizeof(size_t))};
+    **group = (gemma4_name_group){.has_layer = has_layer,
+                                  .members = calloc(count, sizeof(size_t)),
+                                  .layers = calloc(count, sizeof(size_t))};
     snprintf((*group)->pattern, sizeof(*group)->pattern, "%s", pattern);
     return (*group)->members && (*group)->layers ? 0 : gemma4_fail(error, "names: out of memory");
 }
 
 /* Each tensor's best reading; a number that only it has is no layer's. */
-static int group_all(const gemma4_pass *pass, reading **best, reading **sorted, size_t sorted_count, gemma4_name_groups *groups,
-                     gemma4_error *error)
+static int group_all(const gemma4_pass *pass, reading **best, reading **sorted, size_t sorted_count,
+                     gemma4_name_groups *groups, gemma4_error *error)
 {
     gemma4_name_group *group;
     for (size_t i = 0; i < sorted_count; i++) {
@@ -86,7 +87,8 @@ static int group_all(const gemma4_pass *pass, reading **best, reading **sorted, 
     }
     for (size_t i = 0, end; i < sorted_count; i = end) {
         size_t members = 0;
-        for (end = i; end < sorted_count && !strcmp(sorted[end]->pattern, sorted[i]->pattern); end++)
+        for (end = i; end < sorted_count && !strcmp(sorted[end]->pattern, sorted[i]->pattern);
+             end++)
             members += best[sorted[end]->tensor] == sorted[end];
         if (members && add_group(groups, sorted[i]->pattern, true, members, &group, error))
             return -1;
@@ -112,10 +114,12 @@ static int by_first(const void *a, const void *b)
     return (x->members[0] > y->members[0]) - (x->members[0] < y->members[0]);
 }
 
-int gemma4_name_groups_make(const gemma4_pass *pass, gemma4_name_groups *groups, gemma4_error *error)
+int gemma4_name_groups_make(const gemma4_pass *pass, gemma4_name_groups *groups,
+                            gemma4_error *error)
 {
     size_t tensors = gemma4_pass_count(pass), count = 0;
-    reading *readings = calloc(tensors * RUNS_MAX, sizeof *readings), **sorted = calloc(tensors * RUNS_MAX, sizeof *sorted);
+    reading *readings = calloc(tensors * RUNS_MAX, sizeof *readings),
+            **sorted = calloc(tensors * RUNS_MAX, sizeof *sorted);
     reading **best = calloc(tensors, sizeof *best);
     *groups = (gemma4_name_groups){0};
     int status = readings && sorted && best ? 0 : gemma4_fail(error, "names: out of memory");

@@ -1,4 +1,5 @@
-/* Between what `names` does: grouping (names_group.c), recognising (names_recognise.c), writing YAML (names_yaml.c). */
+/* Between what `names` does: grouping (names_group.c), recognising (names_recognise.c), writing
+ * YAML (names_yaml.c). */
 #ifndef GEMMA4_NAMES_INTERNAL_H
 #define GEMMA4_NAMES_INTERNAL_H
 
@@ -12,7 +13,8 @@ enum { GEMMA4_PATTERN_SIZE = GEMMA4_STORED_NAME_SIZE + 8 };
 
 /* Tensors whose names differ only in the layer's number. */
 typedef struct gemma4_name_group {
-    char pattern[GEMMA4_PATTERN_SIZE]; /* "blocks.{N}.ln1.hook_out"; a single tensor's name as it is */
+    char pattern[GEMMA4_PATTERN_SIZE]; /* "blocks.{N}.ln1.hook_out"; a single tensor's name as it
+                                          is */
     bool has_layer;
     size_t *members; /* [count] tensors of the first pass */
     size_t *layers;  /* [count] their numbers, rising; 0 without one */
@@ -25,7 +27,8 @@ typedef struct gemma4_name_groups {
 } gemma4_name_groups;
 
 /* The groups of a pass, in the order of their first tensors. */
-int gemma4_name_groups_make(const gemma4_pass *pass, gemma4_name_groups *groups, gemma4_error *error);
+int gemma4_name_groups_make(const gemma4_pass *pass, gemma4_name_groups *groups,
+                            gemma4_error *error);
 void gemma4_name_groups_free(gemma4_name_groups *groups);
 
 /* What a group may be. */
@@ -40,7 +43,8 @@ typedef struct gemma4_name_guess {
     bool taken; /* by a better group: another holds the same tap */
 } gemma4_name_guess;
 
-/* What there is to compare with; config, the_case and golden are NULL where neither a case nor a model was named. */
+/* What there is to compare with; config, the_case and golden are NULL where neither a case nor a
+ * model was named. */
 typedef struct gemma4_name_world {
     gemma4_pass *pass;
     const gemma4_config *config;
@@ -48,8 +52,10 @@ typedef struct gemma4_name_world {
     gemma4_activations *golden;
 } gemma4_name_world;
 
-/* By values where there is a golden, else by name, which must fit the config's shapes where there is one. */
-int gemma4_name_recognise(const gemma4_name_world *world, const gemma4_name_group *group, gemma4_name_guess *guess, gemma4_error *error);
+/* By values where there is a golden, else by name, which must fit the config's shapes where there
+ * is one. */
+int gemma4_name_recognise(const gemma4_name_world *world, const gemma4_name_group *group,
+                          gemma4_name_guess *guess, gemma4_error *error);
 
 /* "  layers.{N}.attn.q: {from: 'Qcur-{N}', axes: 'd h t'}\n" */
 void gemma4_rule_yaml(FILE *out, const gemma4_map_rule *rule);

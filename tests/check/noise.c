@@ -4,16 +4,13 @@
 #include <stdio.h>
 #include <string.h>
 
-/* float16's range is no part of the error model: an engine that overflows shows infinities. q8_0 and q4_0 engines compute in float16 or
- * better and quantise the inputs of their weights' products to 8 bits in blocks: ggml's Q8_0, or for the K types Q8_K. */
+/* float16's range is no part of the error model: an engine that overflows shows infinities. q8_0
+ * and q4_0 engines compute in float16 or better and quantise the inputs of their weights' products
+ * to 8 bits in blocks: ggml's Q8_0, or for the K types Q8_K. */
 static const gemma4_tier tiers[] = {
-    {"float32", UNIT_FLOAT32, 0},
-    {"float64", UNIT_FLOAT32, 0}, /* dumps are read as float32 */
-    {"bfloat16", 0x1p-8, 0},
-    {"float16", 0x1p-11, 0},
-    {"q8_0", 0x1p-11, 32},
-    {"q4_0", 0x1p-11, 32},
-    {"q4_k", 0x1p-11, 256},
+    {"float32", UNIT_FLOAT32, 0}, {"float64", UNIT_FLOAT32, 0}, /* dumps are read as float32 */
+    {"bfloat16", 0x1p-8, 0},      {"float16", 0x1p-11, 0},      {"q8_0", 0x1p-11, 32},
+    {"q4_0", 0x1p-11, 32},        {"q4_k", 0x1p-11, 256},
 };
 
 const gemma4_tier *gemma4_tier_at(size_t index)
@@ -34,7 +31,8 @@ const gemma4_tier *gemma4_tier_expect(const char *where, const char *dtype, gemm
     char names[120] = "";
     const gemma4_tier *tier = gemma4_tier_of(dtype);
     for (size_t i = 0; gemma4_tier_at(i); i++)
-        snprintf(names + strlen(names), sizeof names - strlen(names), "%s%s", i ? ", " : "", gemma4_tier_at(i)->name);
+        snprintf(names + strlen(names), sizeof names - strlen(names), "%s%s", i ? ", " : "",
+                 gemma4_tier_at(i)->name);
     if (!tier)
         gemma4_fail(error, "%s: expected one of %s, found '%.40s'", where, names, dtype);
     return tier;
@@ -54,9 +52,10 @@ static double uniform(gemma4_noise *noise)
     return ((double)(next(noise) >> 11) + 0.5) * 0x1p-52 - 1.0;
 }
 
-/* Stores a perturbed value: rounded up or down at random, with the chances that keep its mean. To nearest, most perturbations of a float32
- * value below one unit in the last place would be lost. A double has 29 bits of significand more than a float: a random number is added to
- * them, then they are cut off. */
+/* Stores a perturbed value: rounded up or down at random, with the chances that keep its mean. To
+ * nearest, most perturbations of a float32 value below one unit in the last place would be lost. A
+ * double has 29 bits of significand more than a float: a random number is added to them, then they
+ * are cut off. */
 static gemma4_real stored(gemma4_noise *noise, double value)
 {
     const uint64_t beyond_float = ((uint64_t)1 << 29) - 1;
@@ -97,7 +96,8 @@ static double rms(const gemma4_real *values, size_t n)
     return sqrt(sum / (double)n);
 }
 
-void gemma4_noise_step(gemma4_noise *noise, gemma4_tap tap, gemma4_real *values, size_t rows, size_t width, size_t heads, size_t length)
+void gemma4_noise_step(gemma4_noise *noise, gemma4_tap tap, gemma4_real *values, size_t rows,
+                       size_t width, size_t heads, size_t length)
 {
     const gemma4_tap_info *info = gemma4_tap_describe(tap);
     double unit = noise->tier->unit, element = unit * sqrt(info->each_roundings);
@@ -105,15 +105,18 @@ void gemma4_noise_step(gemma4_noise *noise, gemma4_tap tap, gemma4_real *values,
     for (size_t row = 0; row < rows * heads; row++) {
         gemma4_real *x = values + row * n;
         double common = info->shared_roundings * unit * uniform(noise);
-        /* Errors of a float32 sum of `length` products: each partial sum is rounded; for random terms that adds up to the result's
-         * size times sqrt(length / 6). */
-        double additive = length ? rms(x, n) * sqrt(3) * UNIT_FLOAT32 * sqrt((double)(length + 1) / 6) : 0;
+        /* Errors of a float32 sum of `length` products: each partial sum is rounded; for random
+         * terms that adds up to the result's size times sqrt(length / 6). */
+        double additive =
+            length ? rms(x, n) * sqrt(3) * UNIT_FLOAT32 * sqrt((double)(length + 1) / 6) : 0;
         for (size_t i = 0; i < n; i++)
-            x[i] = stored(noise, (double)x[i] * (1 + common + element * uniform(noise)) + additive * uniform(noise));
+            x[i] = stored(noise, (double)x[i] * (1 + common + element * uniform(noise)) +
+                                     additive * uniform(noise));
     }
 }
 
-void gemma4_noise_storage(gemma4_noise *noise, gemma4_tap tap, gemma4_real *values, size_t n, double unit)
+void gemma4_noise_storage(gemma4_noise *noise, gemma4_tap tap, gemma4_real *values, size_t n,
+                          double unit)
 {
     if (tap != GEMMA4_TAP_COUNT && gemma4_tap_describe(tap)->rows == GEMMA4_ROWS_CACHED)
         unit = hypot(unit, noise->kv_unit);
@@ -121,7 +124,8 @@ void gemma4_noise_storage(gemma4_noise *noise, gemma4_tap tap, gemma4_real *valu
         values[i] = stored(noise, (double)values[i] * (1 + unit * uniform(noise)));
 }
 
-void gemma4_noise_blocks(gemma4_noise *noise, gemma4_tap tap, gemma4_real *values, size_t rows, size_t width)
+void gemma4_noise_blocks(gemma4_noise *noise, gemma4_tap tap, gemma4_real *values, size_t rows,
+                         size_t width)
 {
     const size_t block = noise->tier->block_inputs;
     if (!block || !gemma4_tap_describe(tap)->feeds_weights)
@@ -133,16 +137,18 @@ void gemma4_noise_blocks(gemma4_noise *noise, gemma4_tap tap, gemma4_real *value
             double largest = 0;
             for (size_t i = 0; i < n; i++)
                 largest = fmax(largest, fabs((double)x[i]));
-            /* 8 bits: the step is largest / 127, and an honest rounding's error has an RMS of 0.29 steps. As elsewhere, 1.4 times that. */
+            /* 8 bits: the step is largest / 127, and an honest rounding's error has an RMS of 0.29
+             * steps. As elsewhere, 1.4 times that. */
             for (size_t i = 0; i < n; i++)
                 x[i] = stored(noise, (double)x[i] + largest / 127 * sqrt(0.5) * uniform(noise));
         }
 }
 
-void gemma4_noise_angle(gemma4_noise *noise, gemma4_real *values, size_t rows, size_t heads, size_t D, size_t pairs, double theta,
-                        size_t first_position, uint64_t key)
+void gemma4_noise_angle(gemma4_noise *noise, gemma4_real *values, size_t rows, size_t heads,
+                        size_t D, size_t pairs, double theta, size_t first_position, uint64_t key)
 {
-    /* q and k of a layer must be turned by the same wrong angle: their own stream, started from key. */
+    /* q and k of a layer must be turned by the same wrong angle: their own stream, started from
+     * key. */
     gemma4_noise angles = gemma4_noise_new(noise->tier, key);
     for (size_t j = 0; j < pairs; j++) {
         double frequency = pow(theta, -2.0 * (double)j / (double)D);

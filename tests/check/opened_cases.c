@@ -13,7 +13,8 @@ int gemma4_make_directory(char directory[64], gemma4_error *error)
     if (snprintf(directory, 64, "%s/gemma4-check-XXXXXX", parent) < 64 && mkdtemp(directory))
         return 0;
     directory[0] = '\0';
-    return gemma4_fail(error, "%.200s: cannot make a temporary directory: %s", parent, strerror(errno));
+    return gemma4_fail(error, "%.200s: cannot make a temporary directory: %s", parent,
+                       strerror(errno));
 }
 
 void gemma4_remove_directory(const char *directory)
@@ -36,7 +37,8 @@ static int open_case(gemma4_opened_case *c, const char *id, gemma4_error *error)
     return c->model ? 0 : -1;
 }
 
-int gemma4_open_cases(gemma4_opened_cases *cases, const char *const *ids, size_t count, const char *only, gemma4_error *error)
+int gemma4_open_cases(gemma4_opened_cases *cases, const char *const *ids, size_t count,
+                      const char *only, gemma4_error *error)
 {
     *cases = (gemma4_opened_cases){.list = calloc(count ? count : 1, sizeof *cases->list)};
     if (!cases->list)
@@ -48,7 +50,9 @@ int gemma4_open_cases(gemma4_opened_cases *cases, const char *const *ids, size_t
                 return -1;
         }
     if (!cases->count)
-        return gemma4_fail(error, "--case: found '%s', which is none of the cases that this command works on", only);
+        return gemma4_fail(
+            error, "--case: found '%s', which is none of the cases that this command works on",
+            only);
     return gemma4_make_directory(cases->directory, error);
 }
 

@@ -1,4 +1,5 @@
-/* Cases with their models, opened before work is dealt out to processes, and a directory for the dumps that these write. */
+/* Cases with their models, opened before work is dealt out to processes, and a directory for the
+ * dumps that these write. */
 #ifndef GEMMA4_OPENED_CASES_H
 #define GEMMA4_OPENED_CASES_H
 
@@ -16,9 +17,10 @@ typedef struct gemma4_opened_cases {
     char directory[64]; /* of temporary files; "" where there is none */
 } gemma4_opened_cases;
 
-/* Opens the cases of these ids (only one of them where only is not NULL), generates checkpoints that are missing, and makes the directory.
- * Whatever it returns, gemma4_close_cases frees it. */
-int gemma4_open_cases(gemma4_opened_cases *cases, const char *const *ids, size_t count, const char *only, gemma4_error *error);
+/* Opens the cases of these ids (only one of them where only is not NULL), generates checkpoints
+ * that are missing, and makes the directory. Whatever it returns, gemma4_close_cases frees it. */
+int gemma4_open_cases(gemma4_opened_cases *cases, const char *const *ids, size_t count,
+                      const char *only, gemma4_error *error);
 /* Removes the directory with all that is in it: a process that died may have left its file. */
 void gemma4_close_cases(gemma4_opened_cases *cases);
 /* NULL where none of them has that id. */

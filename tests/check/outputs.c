@@ -13,8 +13,9 @@ static int is_none_of_case(const char *output, const gemma4_case *c, gemma4_erro
            gemma4_output_is_not_of(output, c->checkpoint_dir, error);
 }
 
-int gemma4_check_outputs(const char *const *outputs, size_t count, const char *case_name, const char *model_dir,
-                         const char *const *inputs, size_t input_count, gemma4_error *error)
+int gemma4_check_outputs(const char *const *outputs, size_t count, const char *case_name,
+                         const char *model_dir, const char *const *inputs, size_t input_count,
+                         gemma4_error *error)
 {
     gemma4_error ignored;
     gemma4_case *c = NULL;

@@ -1,4 +1,5 @@
-/* A simulated engine: the reference's forward pass in a given precision, with known mistakes planted in it (spec/kill-matrix.md). */
+/* A simulated engine: the reference's forward pass in a given precision, with known mistakes
+ * planted in it (spec/kill-matrix.md). */
 #ifndef GEMMA4_PLANTED_ENGINE_H
 #define GEMMA4_PLANTED_ENGINE_H
 
@@ -20,18 +21,24 @@ const char *gemma4_tap_set_name(gemma4_tap_set set);
 typedef struct gemma4_simulation {
     const gemma4_case *the_case; /* tokens, first position, schedule */
     const gemma4_model *model;
-    const char *tier;            /* float32, bfloat16 or float16: every tap is rounded to it, and the next step reads what is left */
-    bool stochastic;             /* up or down at random, with the probability that makes the mean exact; else to nearest */
-    uint64_t seed;               /* in float32, whose values are rounded already, a quarter of them move by one ulp either way */
+    const char *tier; /* float32, bfloat16 or float16: every tap is rounded to it, and
+                                    the next step reads what is left */
+    bool stochastic;  /* up or down at random, with the probability that makes the mean
+                                    exact; else to nearest */
+    uint64_t seed;    /* in float32, whose values are rounded already, a quarter of them
+                                    move by one ulp either way */
     const gemma4_counter_model *planted[2]; /* NULL: none */
-    int only_layer[2];           /* -1: in every layer that it concerns */
-    gemma4_scope scope;          /* the positions at which they are made */
+    int only_layer[2];                      /* -1: in every layer that it concerns */
+    gemma4_scope scope;                     /* the positions at which they are made */
     gemma4_tap_set taps;
-    bool fused;                  /* the mixture of experts is one kernel: nothing between router.logits and moe.out is dumped */
-    size_t logprobs;             /* in the place of its logits, the engine shows so many log-probabilities; 0: it shows its logits */
+    bool fused;      /* the mixture of experts is one kernel: nothing between
+                                    router.logits and moe.out is dumped */
+    size_t logprobs; /* in the place of its logits, the engine shows so many
+                                    log-probabilities; 0: it shows its logits */
 } gemma4_simulation;
 
-/* Runs the case as one prefill (what chunks and decoding would do wrong follows from the schedule) and writes the taps to path. */
+/* Runs the case as one prefill (what chunks and decoding would do wrong follows from the schedule)
+ * and writes the taps to path. */
 int gemma4_simulate(const gemma4_simulation *simulation, const char *path, gemma4_error *error);
 
 #endif

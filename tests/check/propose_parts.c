@@ -7,12 +7,16 @@
 
 /* ------------------------------------------------------------------ weights */
 
-static void propose_sources(gemma4_proposals *p, const gemma4_model *model, size_t layer, gemma4_tap step, size_t offset)
+static void propose_sources(gemma4_proposals *p, const gemma4_model *model, size_t layer,
+                            gemma4_tap step, size_t offset)
 {
     const gemma4_layer_weights *layers = model->layers;
     const gemma4_weight *own = gemma4_weight_field(&layers[layer], offset);
-    bool norm = own->rows == 1 && own->cols > 1 && offset != offsetof(gemma4_layer_weights, router_per_expert_scale);
-    gemma4_setting s = {.parameter = norm ? GEMMA4_PARAMETER_NORM_WEIGHT_OF : GEMMA4_PARAMETER_WEIGHT_TENSOR, .steps = GEMMA4_STEP(step)};
+    bool norm = own->rows == 1 && own->cols > 1 &&
+                offset != offsetof(gemma4_layer_weights, router_per_expert_scale);
+    gemma4_setting s = {.parameter =
+                            norm ? GEMMA4_PARAMETER_NORM_WEIGHT_OF : GEMMA4_PARAMETER_WEIGHT_TENSOR,
+                        .steps = GEMMA4_STEP(step)};
     for (size_t other = 0; other < sizeof *layers; other += sizeof(gemma4_weight)) {
         const gemma4_weight *w = gemma4_weight_field(&layers[layer], other);
         s.weight = other;
@@ -51,8 +55,8 @@ static void propose_tail(gemma4_proposals *p, gemma4_setting s, size_t n, size_t
         gemma4_propose(p, &s);
 }
 
-/* Ranges of the axis that may not have been read: single heads or experts and the last ones, the last values of each; the second half, the
- * last quarter, the last few values. */
+/* Ranges of the axis that may not have been read: single heads or experts and the last ones, the
+ * last values of each; the second half, the last quarter, the last few values. */
 static void propose_zeros(gemma4_proposals *p, gemma4_setting s, gemma4_axis axis)
 {
     size_t length = axis.groups > 1 ? axis.values / axis.groups : 0;
@@ -71,7 +75,8 @@ static void propose_zeros(gemma4_proposals *p, gemma4_setting s, gemma4_axis axi
     s.unit = GEMMA4_LANES;
     for (size_t count = 1; count <= (p->brief ? 2 : 8) && count < axis.values / 16; count++)
         propose_tail(p, s, axis.values, count);
-    for (size_t part = 2; part <= (p->brief ? 4 : 16) && axis.groups == 1 && axis.values >= 2 * part; part *= 2) {
+    for (size_t part = 2;
+         part <= (p->brief ? 4 : 16) && axis.groups == 1 && axis.values >= 2 * part; part *= 2) {
         s.first = axis.values - axis.values / part;
         s.end = axis.values;
         gemma4_propose(p, &s);
@@ -87,7 +92,8 @@ static void propose_zeros(gemma4_proposals *p, gemma4_setting s, gemma4_axis axi
 /* V's norm has no weight of its own: it may have been given one. */
 static void propose_weight_of_v_norm(gemma4_proposals *p, const gemma4_model *model, size_t layer)
 {
-    gemma4_setting s = {.parameter = GEMMA4_PARAMETER_NORM_WEIGHT_OF, .steps = GEMMA4_STEP(GEMMA4_TAP_ATTN_V_NORM)};
+    gemma4_setting s = {.parameter = GEMMA4_PARAMETER_NORM_WEIGHT_OF,
+                        .steps = GEMMA4_STEP(GEMMA4_TAP_ATTN_V_NORM)};
     for (s.weight = 0; s.weight < sizeof *model->layers; s.weight += sizeof(gemma4_weight)) {
         const gemma4_weight *w = gemma4_weight_field(&model->layers[layer], s.weight);
         if (w->data && w->rows == 1 && w->cols == model->config.layers[layer].head_dim)
@@ -95,7 +101,8 @@ static void propose_weight_of_v_norm(gemma4_proposals *p, const gemma4_model *mo
     }
 }
 
-void gemma4_propose_weights(gemma4_proposals *p, const gemma4_evidence *e, size_t layer, gemma4_tap step)
+void gemma4_propose_weights(gemma4_proposals *p, const gemma4_evidence *e, size_t layer,
+                            gemma4_tap step)
 {
     const gemma4_model *model = e->subject->model;
     size_t offset = gemma4_step_weight(step);
@@ -104,9 +111,10 @@ void gemma4_propose_weights(gemma4_proposals *p, const gemma4_evidence *e, size_
     if (step == GEMMA4_TAP_ATTN_V_NORM)
         propose_weight_of_v_norm(p, model, layer);
     const gemma4_weight *w = in_layer ? gemma4_weight_field(&model->layers[layer], offset)
-                             : step == GEMMA4_TAP_FINAL_NORM                               ? &model->norm
-                             : step == GEMMA4_TAP_EMBED || step == GEMMA4_TAP_LOGITS_RAW ? &model->embed_tokens
-                                                                                           : NULL;
+                             : step == GEMMA4_TAP_FINAL_NORM ? &model->norm
+                             : step == GEMMA4_TAP_EMBED || step == GEMMA4_TAP_LOGITS_RAW
+                                 ? &model->embed_tokens
+                                 : NULL;
     if (!w || !w->data || w->rows * w->cols > LARGEST_WEIGHT)
         return;
     if (in_layer)
@@ -122,7 +130,8 @@ void gemma4_propose_weights(gemma4_proposals *p, const gemma4_evidence *e, size_
     if (!in_layer || w->cols == 1)
         return;
     s.parameter = GEMMA4_PARAMETER_WEIGHTS_ORDER;
-    gemma4_axis rows = gemma4_axis_of_weight(&model->config, layer, offset, w, false), columns = gemma4_axis_of_weight(&model->config, layer, offset, w, true);
+    gemma4_axis rows = gemma4_axis_of_weight(&model->config, layer, offset, w, false),
+                columns = gemma4_axis_of_weight(&model->config, layer, offset, w, true);
     s.word = GEMMA4_TRANSPOSED;
     if (w->rows > 1)
         gemma4_propose(p, &s);
@@ -145,13 +154,15 @@ void gemma4_propose_weights(gemma4_proposals *p, const gemma4_evidence *e, size_
 
 /* ------------------------------------------------------------------- RoPE */
 
-void gemma4_propose_rope(gemma4_proposals *p, const gemma4_evidence *e, size_t layer, gemma4_tap step)
+void gemma4_propose_rope(gemma4_proposals *p, const gemma4_evidence *e, size_t layer,
+                         gemma4_tap step)
 {
     if (step != GEMMA4_TAP_ATTN_Q_ROPE && step != GEMMA4_TAP_ATTN_K_ROPE)
         return;
     const gemma4_layer_config *lc = &e->subject->model->config.layers[layer];
     static const double thetas[] = {100, 1e3, 5e3, 2e4, 5e4, 1e5, 2e5, 5e5, 2e6, 1e7, 1e8};
-    static const double offsets[] = {-2, -1, -0.5, 0.5, 1, 2}, scales[] = {0.125, 0.25, 0.5, 0.8, 1.25, 2, 4, 8};
+    static const double offsets[] = {-2, -1, -0.5, 0.5, 1, 2},
+                        scales[] = {0.125, 0.25, 0.5, 0.8, 1.25, 2, 4, 8};
     gemma4_setting s = {.parameter = GEMMA4_PARAMETER_ROPE_THETA, .steps = GEMMA4_STEP(step)};
     gemma4_propose_numbers(p, &s, thetas, sizeof thetas / sizeof *thetas);
     s.number = lc->rope_theta * 1.2;
@@ -192,16 +203,22 @@ void gemma4_propose_rope(gemma4_proposals *p, const gemma4_evidence *e, size_t l
 
 /* --------------------------------------------------------------- attention */
 
-/* Does the mask leave every key that has a probability in the dump, and none that has not? Underflow may make one 0. */
-static bool agrees_with_probs(const gemma4_proposals *p, const gemma4_evidence *e, const gemma4_setting *mask)
+/* Does the mask leave every key that has a probability in the dump, and none that has not?
+ * Underflow may make one 0. */
+static bool agrees_with_probs(const gemma4_proposals *p, const gemma4_evidence *e,
+                              const gemma4_setting *mask)
 {
     const gemma4_tap_evidence *t = &e->taps[GEMMA4_TAP_ATTN_PROBS];
     size_t T = e->subject->T, zeros = 0, seen = 0;
     if (!t->engine)
         return true;
     for (size_t row = 0; row < T; row++)
-        for (size_t i = 0; t->have[row] && gemma4_in_scope(&e->subject->schedule, p->scope, row) && i < t->width; i++) {
-            bool due = gemma4_mask_leaves(&e->subject->model->config, e->layer, mask, e->subject->schedule.chunk_end[row], row, i % T), has = t->engine[row * t->width + i] != 0;
+        for (size_t i = 0;
+             t->have[row] && gemma4_in_scope(&e->subject->schedule, p->scope, row) && i < t->width;
+             i++) {
+            bool due = gemma4_mask_leaves(&e->subject->model->config, e->layer, mask,
+                                          e->subject->schedule.chunk_end[row], row, i % T),
+                 has = t->engine[row * t->width + i] != 0;
             if (has && !due)
                 return false;
             seen += due;
@@ -216,7 +233,8 @@ static void propose_mask(gemma4_proposals *p, const gemma4_evidence *e, const ge
         gemma4_propose(p, mask);
 }
 
-static void propose_masks(gemma4_proposals *p, const gemma4_evidence *e, gemma4_setting s, bool sliding)
+static void propose_masks(gemma4_proposals *p, const gemma4_evidence *e, gemma4_setting s,
+                          bool sliding)
 {
     size_t T = e->subject->T, right = e->subject->model->config.sliding_window;
     s.parameter = GEMMA4_PARAMETER_WINDOW;
@@ -252,27 +270,36 @@ static void propose_masks(gemma4_proposals *p, const gemma4_evidence *e, gemma4_
     }
 }
 
-/* The maps that code makes: reversed, rolled, modulo, one for all. Others are solved for (identify.c). */
+/* The maps that code makes: reversed, rolled, modulo, one for all. Others are solved for
+ * (identify.c). */
 static void propose_maps(gemma4_proposals *p, gemma4_setting s, size_t H, size_t G)
 {
     s.count = H;
     for (int map = 0; map < 4 && G > 1 && H <= GEMMA4_LIST; map++) {
         for (size_t h = 0; h < H; h++) {
             size_t g = h / (H / G);
-            s.list[h] = (double)(map == 0 ? G - 1 - g : map == 1 ? (g + 1) % G : map == 2 ? h % G : 0);
+            s.list[h] = (double)(map == 0   ? G - 1 - g
+                                 : map == 1 ? (g + 1) % G
+                                 : map == 2 ? h % G
+                                            : 0);
         }
         gemma4_propose(p, &s);
     }
 }
 
-void gemma4_propose_attention(gemma4_proposals *p, const gemma4_evidence *e, size_t layer, gemma4_tap step)
+void gemma4_propose_attention(gemma4_proposals *p, const gemma4_evidence *e, size_t layer,
+                              gemma4_tap step)
 {
     const gemma4_config *c = &e->subject->model->config;
-    if (step != GEMMA4_TAP_ATTN_SCORES && step != GEMMA4_TAP_ATTN_PROBS && step != GEMMA4_TAP_ATTN_CONTEXT)
+    if (step != GEMMA4_TAP_ATTN_SCORES && step != GEMMA4_TAP_ATTN_PROBS &&
+        step != GEMMA4_TAP_ATTN_CONTEXT)
         return;
-    static const double scales[] = {0.03, 0.0625, 0.125, 0.25, 0.5, 0.8, 1.25, 2, 4}, caps[] = {1, 3, 10, 30, 100};
+    static const double scales[] = {0.03, 0.0625, 0.125, 0.25, 0.5, 0.8, 1.25, 2, 4},
+                        caps[] = {1, 3, 10, 30, 100};
     size_t H = c->num_attention_heads, G = c->layers[layer].num_key_value_heads;
-    gemma4_setting s = {.steps = GEMMA4_STEP(GEMMA4_TAP_ATTN_SCORES) | GEMMA4_STEP(GEMMA4_TAP_ATTN_PROBS) | GEMMA4_STEP(GEMMA4_TAP_ATTN_CONTEXT)};
+    gemma4_setting s = {.steps = GEMMA4_STEP(GEMMA4_TAP_ATTN_SCORES) |
+                                 GEMMA4_STEP(GEMMA4_TAP_ATTN_PROBS) |
+                                 GEMMA4_STEP(GEMMA4_TAP_ATTN_CONTEXT)};
     propose_masks(p, e, s, c->layers[layer].kind == GEMMA4_SLIDING);
     s.parameter = GEMMA4_PARAMETER_ATTN_SCALE;
     gemma4_propose_numbers(p, &s, scales, sizeof scales / sizeof *scales);
@@ -294,7 +321,9 @@ void gemma4_propose_attention(gemma4_proposals *p, const gemma4_evidence *e, siz
 static void propose_activation(gemma4_proposals *p, gemma4_tap step)
 {
     gemma4_setting s = {.parameter = GEMMA4_PARAMETER_ACTIVATION, .steps = GEMMA4_STEP(step)};
-    static const double slopes[] = {0.01, 0.02, 0.05, 0.1, 0.2, 0.25, 0.3}, rates[] = {1.5, 1.6, 1.7, 1.75, 1.8, 2}, limits[] = {0.5, 1, 1.5, 2, 3, 4, 5, 6, 7, 8, 10};
+    static const double slopes[] = {0.01, 0.02, 0.05, 0.1, 0.2, 0.25, 0.3},
+                        rates[] = {1.5, 1.6, 1.7, 1.75, 1.8, 2},
+                        limits[] = {0.5, 1, 1.5, 2, 3, 4, 5, 6, 7, 8, 10};
     for (s.word = 0; s.word < GEMMA4_FUNCTION_LEAKY_RELU; s.word++)
         gemma4_propose(p, &s);
     s.word = GEMMA4_FUNCTION_LEAKY_RELU;
@@ -329,7 +358,8 @@ static void propose_shifted(gemma4_proposals *p, size_t E)
 
 static void propose_choice(gemma4_proposals *p, const gemma4_config *c)
 {
-    gemma4_setting s = {.parameter = GEMMA4_PARAMETER_CHOICE, .steps = GEMMA4_STEP(GEMMA4_TAP_ROUTER_TOPK_IDS)};
+    gemma4_setting s = {.parameter = GEMMA4_PARAMETER_CHOICE,
+                        .steps = GEMMA4_STEP(GEMMA4_TAP_ROUTER_TOPK_IDS)};
     size_t E = c->num_experts, K = c->top_k_experts;
     s.word = GEMMA4_CHOICE_SMALLEST;
     gemma4_propose(p, &s);
@@ -353,7 +383,8 @@ static void propose_choice(gemma4_proposals *p, const gemma4_config *c)
 
 static void propose_weighting(gemma4_proposals *p, const gemma4_config *c)
 {
-    gemma4_setting s = {.parameter = GEMMA4_PARAMETER_ROUTER_WEIGHTS, .steps = GEMMA4_STEP(GEMMA4_TAP_ROUTER_TOPK_NORM)};
+    gemma4_setting s = {.parameter = GEMMA4_PARAMETER_ROUTER_WEIGHTS,
+                        .steps = GEMMA4_STEP(GEMMA4_TAP_ROUTER_TOPK_NORM)};
     if (!p->brief)
         propose_shifted(p, c->num_experts);
     for (s.word = GEMMA4_WEIGHTS_P; s.word <= GEMMA4_WEIGHTS_UNIFORM; s.word++)
@@ -374,10 +405,12 @@ static void propose_weighting(gemma4_proposals *p, const gemma4_config *c)
     }
 }
 
-/* Sets of ranks that are left out: any, where they are few or that is one step; else one, all but one, the first or the last few. */
+/* Sets of ranks that are left out: any, where they are few or that is one step; else one, all but
+ * one, the first or the last few. */
 static void propose_missing(gemma4_proposals *p, size_t K, bool one_step)
 {
-    gemma4_setting s = {.parameter = GEMMA4_PARAMETER_EXPERTS_MISSING, .steps = GEMMA4_STEP(GEMMA4_TAP_MOE_OUT)};
+    gemma4_setting s = {.parameter = GEMMA4_PARAMETER_EXPERTS_MISSING,
+                        .steps = GEMMA4_STEP(GEMMA4_TAP_MOE_OUT)};
     double all = ldexp(1, (int)K) - 1;
     if (K <= (one_step ? 8 : 4)) {
         for (s.number = 1; s.number < all; s.number++)
@@ -396,11 +429,13 @@ static void propose_missing(gemma4_proposals *p, size_t K, bool one_step)
     }
 }
 
-/* gate and up, both times a number: of all steps whose matrix is not seen by itself, the one that is not linear in it. */
+/* gate and up, both times a number: of all steps whose matrix is not seen by itself, the one that
+ * is not linear in it. */
 static void propose_factor_of_experts(gemma4_proposals *p)
 {
     static const double factors[] = {0.5, 2};
-    gemma4_setting s = {.parameter = GEMMA4_PARAMETER_WEIGHT_FACTOR, .steps = GEMMA4_STEP(GEMMA4_TAP_MOE_ACT)};
+    gemma4_setting s = {.parameter = GEMMA4_PARAMETER_WEIGHT_FACTOR,
+                        .steps = GEMMA4_STEP(GEMMA4_TAP_MOE_ACT)};
     gemma4_propose_numbers(p, &s, factors, sizeof factors / sizeof *factors);
 }
 

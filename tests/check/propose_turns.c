@@ -1,12 +1,13 @@
-/* RoPE's theta and position from the angles by which the engine turned its pairs. An angle goes round many times, so that least squares finds
- * either from near it only. */
+/* RoPE's theta and position from the angles by which the engine turned its pairs. An angle goes
+ * round many times, so that least squares finds either from near it only. */
 #include <math.h>
 #include <stdlib.h>
 
 #include "propose.h"
 #include "score.h"
 
-/* Thetas are looked for between these; the angles of no pair change by more than about half a radian from one to the next. */
+/* Thetas are looked for between these; the angles of no pair change by more than about half a
+ * radian from one to the next. */
 #define LEAST_THETA 10.0
 #define MOST_THETA 1e9
 #define STEP_OF_LOGARITHM(position) fmin(0.05, 10 / (1.0 + (double)(position)))
@@ -16,22 +17,26 @@
 #define STEP_OF_OFFSET 0.5
 #define PART_EXPLAINED 0.5
 
-/* The rotation of pair j at position t, over all heads: parallel cos and parallel sin of its angle, by the size of what is turned. */
+/* The rotation of pair j at position t, over all heads: parallel cos and parallel sin of its angle,
+ * by the size of what is turned. */
 typedef struct turns {
     size_t rows, pairs, head_dim;
-    const size_t *positions;  /* [rows] */
-    double *cosines, *sines;  /* [rows, pairs] */
+    const size_t *positions; /* [rows] */
+    double *cosines, *sines; /* [rows, pairs] */
     double total;
 } turns;
 
 static void measure_turns(turns *r, const gemma4_evidence *e, gemma4_tap tap, size_t t, size_t row)
 {
     const gemma4_tap_evidence *out = &e->taps[tap];
-    const gemma4_real *x = e->taps[gemma4_step_inputs(tap)[0]].values + t * out->width, *y = out->engine + t * out->width;
+    const gemma4_real *x = e->taps[gemma4_step_inputs(tap)[0]].values + t * out->width,
+                      *y = out->engine + t * out->width;
     size_t half = r->head_dim / 2;
-    for (size_t head = 0; head < out->width / r->head_dim; head++, x += r->head_dim, y += r->head_dim)
+    for (size_t head = 0; head < out->width / r->head_dim;
+         head++, x += r->head_dim, y += r->head_dim)
         for (size_t j = 0; j < r->pairs; j++) {
-            double a = (double)x[j], b = (double)x[j + half], c = (double)y[j], d = (double)y[j + half];
+            double a = (double)x[j], b = (double)x[j + half], c = (double)y[j],
+                   d = (double)y[j + half];
             r->cosines[row * r->pairs + j] += a * c + b * d;
             r->sines[row * r->pairs + j] += a * d - b * c;
         }
@@ -47,14 +52,17 @@ static double part_explained(const turns *r, double log_theta, double offset)
         double frequency = exp(-log_theta * 2 * (double)j / (double)r->head_dim);
         for (size_t row = 0; row < r->rows; row++) {
             double angle = ((double)r->positions[row] + offset) * frequency;
-            sum += r->cosines[row * r->pairs + j] * cos(angle) + r->sines[row * r->pairs + j] * sin(angle);
+            sum += r->cosines[row * r->pairs + j] * cos(angle) +
+                   r->sines[row * r->pairs + j] * sin(angle);
         }
     }
     return sum / r->total;
 }
 
-/* The logarithm of theta (from least to most, in steps), or the offset where theta is given, that explains most; *part is how much. */
-static double best_of(const turns *r, const double *log_theta, double least, double most, double step, double *part)
+/* The logarithm of theta (from least to most, in steps), or the offset where theta is given, that
+ * explains most; *part is how much. */
+static double best_of(const turns *r, const double *log_theta, double least, double most,
+                      double step, double *part)
 {
     double best = least;
     *part = -1;
@@ -67,7 +75,8 @@ static double best_of(const turns *r, const double *log_theta, double least, dou
     }
     for (; step > 1e-7; step /= 2) /* towards the better side */
         for (int side = -1; side <= 1; side += 2) {
-            double at = best + side * step / 2, here = log_theta ? part_explained(r, *log_theta, at) : part_explained(r, at, 0);
+            double at = best + side * step / 2,
+                   here = log_theta ? part_explained(r, *log_theta, at) : part_explained(r, at, 0);
             if (here > *part) {
                 *part = here;
                 best = at;
@@ -76,7 +85,8 @@ static double best_of(const turns *r, const double *log_theta, double least, dou
     return best;
 }
 
-static void propose_best(gemma4_proposals *p, const turns *r, gemma4_tap tap, double right_theta, double step)
+static void propose_best(gemma4_proposals *p, const turns *r, gemma4_tap tap, double right_theta,
+                         double step)
 {
     const double log_theta = log(right_theta);
     double part;
@@ -96,8 +106,9 @@ void gemma4_propose_turns(gemma4_proposals *p, const gemma4_evidence *e, gemma4_
     const gemma4_against every = {0};
     size_t T = e->subject->T, last = e->subject->first_position + T;
     double step = STEP_OF_LOGARITHM(last);
-    if ((tap != GEMMA4_TAP_ATTN_Q_ROPE && tap != GEMMA4_TAP_ATTN_K_ROPE) || log(MOST_THETA / LEAST_THETA) / step > MOST_STEPS ||
-        !e->taps[tap].engine || !e->taps[gemma4_step_inputs(tap)[0]].values)
+    if ((tap != GEMMA4_TAP_ATTN_Q_ROPE && tap != GEMMA4_TAP_ATTN_K_ROPE) ||
+        log(MOST_THETA / LEAST_THETA) / step > MOST_STEPS || !e->taps[tap].engine ||
+        !e->taps[gemma4_step_inputs(tap)[0]].values)
         return;
     size_t *positions = calloc(T, sizeof *positions);
     turns r = {.pairs = lc->rope_pairs, .head_dim = lc->head_dim, .positions = positions};
@@ -105,7 +116,8 @@ void gemma4_propose_turns(gemma4_proposals *p, const gemma4_evidence *e, gemma4_
     r.sines = calloc(T * lc->rope_pairs, sizeof *r.sines);
     p->failed = p->failed || !positions || !r.cosines || !r.sines;
     for (size_t t = 0; t < T && !p->failed; t++)
-        if (gemma4_in_scope(&e->subject->schedule, p->scope, t) && gemma4_row_counts(e, tap, &every, t)) {
+        if (gemma4_in_scope(&e->subject->schedule, p->scope, t) &&
+            gemma4_row_counts(e, tap, &every, t)) {
             positions[r.rows] = e->subject->first_position + t;
             measure_turns(&r, e, tap, t, r.rows++);
         }

@@ -39,15 +39,20 @@ static void reorder_row(const gemma4_loaded *l, const gemma4_dump_mistake *m, si
             row[a * sizes[2] + b] = l->engine[t * stride[0] + a * stride[1] + b * stride[2]];
 }
 
-/* Row t of logits, of which a constant (and for probabilities the exponential) is missing: the constant is that of the expected row. */
-static void restore_logits(const gemma4_loaded *l, const gemma4_dump_mistake *m, size_t t, float *row)
+/* Row t of logits, of which a constant (and for probabilities the exponential) is missing: the
+ * constant is that of the expected row. */
+static void restore_logits(const gemma4_loaded *l, const gemma4_dump_mistake *m, size_t t,
+                           float *row)
 {
     const float *stored = l->engine + t * l->width, *expected = l->expected + t * l->width;
     double constant = 0;
     size_t counted = 0;
     for (size_t i = 0; i < l->width; i++) {
-        bool lost = m->kind == GEMMA4_DUMP_PROBABILITIES && stored[i] == 0; /* too small for its type */
-        row[i] = lost ? -INFINITY : m->kind == GEMMA4_DUMP_PROBABILITIES ? logf(stored[i]) : stored[i];
+        /* too small for its type */
+        bool lost = m->kind == GEMMA4_DUMP_PROBABILITIES && stored[i] == 0;
+        row[i] = lost                                   ? -INFINITY
+                 : m->kind == GEMMA4_DUMP_PROBABILITIES ? logf(stored[i])
+                                                        : stored[i];
         constant += lost ? 0 : (double)expected[i] - (double)row[i];
         counted += !lost;
     }
@@ -65,7 +70,8 @@ static ptrdiff_t source_row(const gemma4_loaded *l, const gemma4_dump_mistake *m
 }
 
 /* Row t put right; false where it is not there. */
-static bool corrected_row(const gemma4_loaded *l, const gemma4_dump_mistake *m, size_t t, float *row)
+static bool corrected_row(const gemma4_loaded *l, const gemma4_dump_mistake *m, size_t t,
+                          float *row)
 {
     ptrdiff_t from = source_row(l, m, t);
     if (from < 0)
@@ -99,7 +105,8 @@ typedef struct range {
 } range;
 
 /* The part of the experts that are others than expected. */
-static double distance_of_ids(const gemma4_loaded *l, const gemma4_dump_mistake *m, range r, size_t *rows)
+static double distance_of_ids(const gemma4_loaded *l, const gemma4_dump_mistake *m, range r,
+                              size_t *rows)
 {
     size_t missing = 0;
     *rows = 0;
@@ -107,14 +114,17 @@ static double distance_of_ids(const gemma4_loaded *l, const gemma4_dump_mistake 
         ptrdiff_t from = source_row(l, m, t);
         if (from < 0)
             continue;
-        missing += ids_missing(l->engine_ids + (size_t)from * K_of(l), l->expected_ids + t * K_of(l), K_of(l));
+        missing += ids_missing(l->engine_ids + (size_t)from * K_of(l),
+                               l->expected_ids + t * K_of(l), K_of(l));
         ++*rows;
     }
     return *rows ? (double)missing / (double)(*rows * K_of(l)) : INFINITY;
 }
 
-/* Relative RMS between the tensor put right and the expected one, at the positions given, as far as it has them. */
-static int distance(const gemma4_loaded *l, const gemma4_dump_mistake *m, range r, double *result, size_t *rows, gemma4_error *error)
+/* Relative RMS between the tensor put right and the expected one, at the positions given, as far as
+ * it has them. */
+static int distance(const gemma4_loaded *l, const gemma4_dump_mistake *m, range r, double *result,
+                    size_t *rows, gemma4_error *error)
 {
     gemma4_comparison c = {0};
     if (!l->engine) {
@@ -128,14 +138,19 @@ static int distance(const gemma4_loaded *l, const gemma4_dump_mistake *m, range 
     }
     *rows = 0;
     for (size_t t = r.first; t < r.end && *rows < r.most; t++) {
-        if ((gemma4_tap_in_id_order(l->tap) && !l->have_valid_ids[t]) || !corrected_row(l, m, t, row))
+        if ((gemma4_tap_in_id_order(l->tap) && !l->have_valid_ids[t]) ||
+            !corrected_row(l, m, t, row))
             continue;
-        gemma4_compare_row(&c, l->config, l->tap, l->layer, l->T, t, l->width, row, l->engine_ids ? l->engine_ids + t * K_of(l) : NULL,
-                           l->expected + t * l->width, l->expected_ids ? l->expected_ids + t * K_of(l) : NULL);
+        gemma4_compare_row(&c, l->config, l->tap, l->layer, l->T, t, l->width, row,
+                           l->engine_ids ? l->engine_ids + t * K_of(l) : NULL,
+                           l->expected + t * l->width,
+                           l->expected_ids ? l->expected_ids + t * K_of(l) : NULL);
         ++*rows;
     }
-    /* In the order of topk_ids only the experts that both chose can be compared: where these are few, they say nothing. */
-    bool enough = c.nonfinite == 0 && c.values > 0 && (gemma4_tap_is_keys(l->tap) || 2 * c.values >= *rows * l->width);
+    /* In the order of topk_ids only the experts that both chose can be compared: where these are
+     * few, they say nothing. */
+    bool enough = c.nonfinite == 0 && c.values > 0 &&
+                  (gemma4_tap_is_keys(l->tap) || 2 * c.values >= *rows * l->width);
     *result = enough ? gemma4_comparison_metrics(&c).relative_rms : INFINITY;
     gemma4_comparison_free(&c);
     free(row);
@@ -166,8 +181,9 @@ static range sources(const gemma4_loaded *l, const gemma4_dump_mistake *m)
     return m->shift > 0 ? (range){0, T - moved, T} : (range){moved, T, T};
 }
 
-/* Keeps m where it leaves less of the error than the best so far. A few rows decide whether all are looked at. The error is that of the
- * rows that are moved: a shift that only moves bad rows out does not explain them. */
+/* Keeps m where it leaves less of the error than the best so far. A few rows decide whether all are
+ * looked at. The error is that of the rows that are moved: a shift that only moves bad rows out
+ * does not explain them. */
 static int try_mistake(search *s, gemma4_dump_mistake m)
 {
     const gemma4_dump_mistake none = {0};
@@ -192,16 +208,20 @@ static int try_mistake(search *s, gemma4_dump_mistake m)
 /* Orders that lead to the same shape, or to one that merges all axes but the positions. */
 static int try_axes(search *s)
 {
-    static const unsigned char orders[][3] = {{0, 2, 1}, {1, 0, 2}, {1, 2, 0}, {2, 0, 1}, {2, 1, 0}};
+    static const unsigned char orders[][3] = {
+        {0, 2, 1}, {1, 0, 2}, {1, 2, 0}, {2, 0, 1}, {2, 1, 0}};
     size_t sizes[3] = {1, 1, 1}, rank = axes_of(s->l, sizes);
     bool all_rows = !gemma4_tap_in_id_order(s->l->tap);
     for (size_t t = 0; t < s->l->T; t++)
         all_rows = all_rows && s->l->stored_row[t];
     for (size_t k = 0; k < sizeof orders / sizeof *orders; k++) {
-        gemma4_dump_mistake m = {.kind = GEMMA4_DUMP_AXES, .order = {orders[k][0], orders[k][1], orders[k][2]}};
-        bool rows_stay = m.order[0] == 0, possible = rows_stay || (all_rows && sizes[m.order[0]] == sizes[0]);
+        gemma4_dump_mistake m = {.kind = GEMMA4_DUMP_AXES,
+                                 .order = {orders[k][0], orders[k][1], orders[k][2]}};
+        bool rows_stay = m.order[0] == 0,
+             possible = rows_stay || (all_rows && sizes[m.order[0]] == sizes[0]);
         /* An axis of length 1 changes nothing, wherever it is. */
-        bool differs = rank == 3 ? sizes[1] > 1 && sizes[2] > 1 : m.order[0] == 1 && m.order[1] == 0;
+        bool differs =
+            rank == 3 ? sizes[1] > 1 && sizes[2] > 1 : m.order[0] == 1 && m.order[1] == 0;
         if (possible && differs && try_mistake(s, m))
             return -1;
     }
@@ -211,7 +231,8 @@ static int try_axes(search *s)
 static int try_shifts(search *s)
 {
     for (int shift = -SHIFT_MOST; shift <= SHIFT_MOST; shift++)
-        if (shift != 0 && try_mistake(s, (gemma4_dump_mistake){.kind = GEMMA4_DUMP_SHIFTED, .shift = shift}))
+        if (shift != 0 &&
+            try_mistake(s, (gemma4_dump_mistake){.kind = GEMMA4_DUMP_SHIFTED, .shift = shift}))
             return -1;
     return 0;
 }
@@ -242,12 +263,15 @@ static int try_probabilities(search *s)
         return 0;
     if (rows_sum_to_one(s->l, true))
         return try_mistake(s, (gemma4_dump_mistake){.kind = GEMMA4_DUMP_LOG_PROBABILITIES});
-    return rows_sum_to_one(s->l, false) ? try_mistake(s, (gemma4_dump_mistake){.kind = GEMMA4_DUMP_PROBABILITIES}) : 0;
+    return rows_sum_to_one(s->l, false)
+               ? try_mistake(s, (gemma4_dump_mistake){.kind = GEMMA4_DUMP_PROBABILITIES})
+               : 0;
 }
 
 /* ------------------------------------------------------------------- in place */
 
-static int put_ids_right(const gemma4_loaded *l, const gemma4_dump_mistake *m, bool *stored_row, gemma4_error *error)
+static int put_ids_right(const gemma4_loaded *l, const gemma4_dump_mistake *m, bool *stored_row,
+                         gemma4_error *error)
 {
     size_t K = K_of(l);
     int32_t *ids = calloc(l->T * K, sizeof *ids);
@@ -264,7 +288,8 @@ static int put_ids_right(const gemma4_loaded *l, const gemma4_dump_mistake *m, b
     return 0;
 }
 
-static int put_values_right(const gemma4_loaded *l, const gemma4_dump_mistake *m, bool *stored_row, gemma4_error *error)
+static int put_values_right(const gemma4_loaded *l, const gemma4_dump_mistake *m, bool *stored_row,
+                            gemma4_error *error)
 {
     float *values = calloc(l->T * l->width, sizeof *values);
     if (!values)
@@ -281,14 +306,16 @@ int gemma4_put_right(const gemma4_loaded *l, const gemma4_dump_mistake *m, gemma
     bool *stored_row = calloc(l->T, sizeof *stored_row);
     if (!stored_row)
         return gemma4_fail(error, "recognition: out of memory");
-    int status = l->engine ? put_values_right(l, m, stored_row, error) : put_ids_right(l, m, stored_row, error);
+    int status = l->engine ? put_values_right(l, m, stored_row, error)
+                           : put_ids_right(l, m, stored_row, error);
     if (!status)
         memcpy(l->stored_row, stored_row, l->T * sizeof *stored_row);
     free(stored_row);
     return status;
 }
 
-int gemma4_recognise_loaded(const gemma4_loaded *l, gemma4_dump_mistake *mistake, gemma4_error *error)
+int gemma4_recognise_loaded(const gemma4_loaded *l, gemma4_dump_mistake *mistake,
+                            gemma4_error *error)
 {
     search s = {.l = l, .error = error};
     double as_stored;
@@ -305,12 +332,14 @@ int gemma4_recognise_loaded(const gemma4_loaded *l, gemma4_dump_mistake *mistake
 }
 
 /* "D, H", or with the positions where they are not in front, "H, T, D". */
-static void name_axes(const char *shape, const unsigned char order[3], bool positions, char *text, size_t size)
+static void name_axes(const char *shape, const unsigned char order[3], bool positions, char *text,
+                      size_t size)
 {
     size_t rank = 1 + strlen(shape);
     text[0] = '\0';
     for (size_t i = !positions, n = 0; i < rank; i++, n = strlen(text))
-        snprintf(text + n, size - n, "%s%c", n ? ", " : "", order[i] == 0 ? 'T' : shape[order[i] - 1]);
+        snprintf(text + n, size - n, "%s%c", n ? ", " : "",
+                 order[i] == 0 ? 'T' : shape[order[i] - 1]);
 }
 
 void gemma4_describe_loaded(gemma4_tap tap, const gemma4_dump_mistake *m, char *text, size_t size)
@@ -322,21 +351,25 @@ void gemma4_describe_loaded(gemma4_tap tap, const gemma4_dump_mistake *m, char *
     case GEMMA4_DUMP_AXES:
         name_axes(shape, m->order, m->order[0] != 0, found, sizeof found);
         name_axes(shape, as_due, m->order[0] != 0, due, sizeof due);
-        snprintf(text, size, "the values are in the order of axes %s instead of %s: transposed, they agree with what was expected", found,
-                 due);
+        snprintf(text, size,
+                 "the values are in the order of axes %s instead of %s: transposed, they agree "
+                 "with what was expected",
+                 found, due);
         break;
     case GEMMA4_DUMP_SHIFTED:
-        snprintf(text, size, "the rows are shifted: row t holds what is expected at position t %c %d", m->shift < 0 ? '-' : '+',
-                 abs(m->shift));
+        snprintf(text, size,
+                 "the rows are shifted: row t holds what is expected at position t %c %d",
+                 m->shift < 0 ? '-' : '+', abs(m->shift));
         break;
     case GEMMA4_DUMP_LOG_PROBABILITIES:
         snprintf(text, size,
-                 "log-probabilities in the place of logits: with a constant added to each row they agree; dump what log_softmax reads");
+                 "log-probabilities in the place of logits: with a constant added to each row they "
+                 "agree; dump what log_softmax reads");
         break;
     case GEMMA4_DUMP_PROBABILITIES:
-        snprintf(
-            text, size,
-            "probabilities in the place of logits: their logarithms, with a constant added to each row, agree; dump what softmax reads");
+        snprintf(text, size,
+                 "probabilities in the place of logits: their logarithms, with a constant added to "
+                 "each row, agree; dump what softmax reads");
         break;
     default: text[0] = '\0';
     }
@@ -349,7 +382,8 @@ typedef struct type {
     const char *name;
     int bits, smallest;
 } type;
-static const type narrow[] = {{"bfloat16", 8, -133}, {"float16", 11, -24}}; /* what lies on the first grid lies on the second */
+/* what lies on the first grid lies on the second */
+static const type narrow[] = {{"bfloat16", 8, -133}, {"float16", 11, -24}};
 enum { NARROW = sizeof narrow / sizeof *narrow };
 
 static bool lies_on_grid(double x, const type *grid)
@@ -368,9 +402,10 @@ static bool tells(double x)
     return isfinite(x) && fabs(frexp(x, &exponent)) != 0.5 && x != 0;
 }
 
-/* The last rows of one tensor: the part of its values that lies on each grid; false where there are too few to say. */
-static int measure_grid(gemma4_activations *engine, const gemma4_activation *a, size_t width, double shares[NARROW], bool *said,
-                        gemma4_error *error)
+/* The last rows of one tensor: the part of its values that lies on each grid; false where there are
+ * too few to say. */
+static int measure_grid(gemma4_activations *engine, const gemma4_activation *a, size_t width,
+                        double shares[NARROW], bool *said, gemma4_error *error)
 {
     size_t rows = a->rows < GRID_ROWS ? a->rows : GRID_ROWS, told = 0, on[NARROW] = {0};
     float *values = malloc(rows * width * sizeof *values);
@@ -392,16 +427,17 @@ static int measure_grid(gemma4_activations *engine, const gemma4_activation *a, 
     return status;
 }
 
-/* Results of arithmetic, in a type that would show more digits than the narrow ones have. Embeddings may be exact in bfloat16; what is
- * masked may hold anything. */
+/* Results of arithmetic, in a type that would show more digits than the narrow ones have.
+ * Embeddings may be exact in bfloat16; what is masked may hold anything. */
 static bool shows_grid(const gemma4_activation *a)
 {
     bool wide = !strcmp(a->stored_dtype, "float32") || !strcmp(a->stored_dtype, "float64");
-    return a->usable && wide && a->tap > GEMMA4_TAP_LAYER_INPUT && !gemma4_tap_is_keys(a->tap) && !gemma4_tap_describe(a->tap)->derived;
+    return a->usable && wide && a->tap > GEMMA4_TAP_LAYER_INPUT && !gemma4_tap_is_keys(a->tap) &&
+           !gemma4_tap_describe(a->tap)->derived;
 }
 
-int gemma4_recognise_grid(gemma4_activations *engine, const gemma4_config *config, const gemma4_tier *tier, gemma4_grid *grid,
-                          gemma4_error *error)
+int gemma4_recognise_grid(gemma4_activations *engine, const gemma4_config *config,
+                          const gemma4_tier *tier, gemma4_grid *grid, gemma4_error *error)
 {
     double sums[NARROW] = {0};
     size_t tensors = 0;
@@ -421,27 +457,35 @@ int gemma4_recognise_grid(gemma4_activations *engine, const gemma4_config *confi
         tensors += said;
     }
     for (size_t k = 0; k < NARROW && tensors && !grid->dtype; k++)
-        if (gemma4_tier_of(narrow[k].name)->unit > tier->unit && sums[k] >= GRID_SHARE * (double)tensors)
+        if (gemma4_tier_of(narrow[k].name)->unit > tier->unit &&
+            sums[k] >= GRID_SHARE * (double)tensors)
             *grid = (gemma4_grid){narrow[k].name, sums[k] / (double)tensors};
     return 0;
 }
 
-void gemma4_describe_grid(const gemma4_grid *grid, const char *claimed, const char *by, char *text, size_t size)
+void gemma4_describe_grid(const gemma4_grid *grid, const char *claimed, const char *by, char *text,
+                          size_t size)
 {
-    snprintf(text, size, "%.0f %% of the values lie on the %s grid: the engine computes in %s, not in %s as %s says; give --dtype %s",
+    snprintf(text, size,
+             "%.0f %% of the values lie on the %s grid: the engine computes in %s, not in %s as %s "
+             "says; give --dtype %s",
              100 * grid->share, grid->dtype, grid->dtype, claimed, by, grid->dtype);
 }
 
-/* Rows whose directions say something, each for itself: probabilities and their logarithms all point the same way, and what attention averages over positions is
- * much the same at all of them. */
+/* Rows whose directions say something, each for itself: probabilities and their logarithms all
+ * point the same way, and what attention averages over positions is much the same at all of
+ * them. */
 static bool has_direction(gemma4_tap tap)
 {
     bool averaged = tap >= GEMMA4_TAP_ATTN_SCORES && tap <= GEMMA4_TAP_ATTN_POST_NORM;
-    return !averaged && !gemma4_tap_in_id_order(tap) && tap != GEMMA4_TAP_ROUTER_PROBS && tap != GEMMA4_TAP_LOGPROBS;
+    return !averaged && !gemma4_tap_in_id_order(tap) && tap != GEMMA4_TAP_ROUTER_PROBS &&
+           tap != GEMMA4_TAP_LOGPROBS;
 }
 
-/* The mean over rows of the squared cosine, in units of what chance gives: 1 / width. Rows without any direction are left out. */
-static double directions_in_common(const gemma4_tap_evidence *t, const float *expected, size_t T, size_t *rows)
+/* The mean over rows of the squared cosine, in units of what chance gives: 1 / width. Rows without
+ * any direction are left out. */
+static double directions_in_common(const gemma4_tap_evidence *t, const float *expected, size_t T,
+                                   size_t *rows)
 {
     double sum = 0;
     for (size_t row = *rows = 0; row < T; row++) {
@@ -460,9 +504,11 @@ static double directions_in_common(const gemma4_tap_evidence *t, const float *ex
 }
 
 const char gemma4_other_checkpoint[] =
-    "no more in common with what was expected than chance gives: another checkpoint, weights that were not loaded, or other tokens";
+    "no more in common with what was expected than chance gives: another checkpoint, weights that "
+    "were not loaded, or other tokens";
 
-bool gemma4_recognise_checkpoint(const gemma4_evidence *e, const float *const expected[GEMMA4_TAP_COUNT])
+bool gemma4_recognise_checkpoint(const gemma4_evidence *e,
+                                 const float *const expected[GEMMA4_TAP_COUNT])
 {
     size_t most = 0;
     for (int tap = 0; tap < GEMMA4_TAP_COUNT; tap++) {

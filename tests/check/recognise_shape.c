@@ -17,7 +17,9 @@ static axes due_axes(const gemma4_config *config, size_t T, const gemma4_activat
 {
     const char *shape = gemma4_tap_describe(a->tap)->shape;
     size_t dims[2] = {1, 1}, count = gemma4_tap_dims(config, a->tap, a->layer, T, dims);
-    axes due = {.rank = merged ? 2 : 1 + count, .sizes = {a->rows, merged ? dims[0] * dims[1] : dims[0], dims[1]}, .names = {"T"}};
+    axes due = {.rank = merged ? 2 : 1 + count,
+                .sizes = {a->rows, merged ? dims[0] * dims[1] : dims[0], dims[1]},
+                .names = {"T"}};
     for (size_t i = 0; i < count; i++)
         snprintf(due.names[1 + i], NAME, "%c", shape[i]);
     if (merged && count == 2)
@@ -25,7 +27,8 @@ static axes due_axes(const gemma4_config *config, size_t T, const gemma4_activat
     return due;
 }
 
-/* Without the axes of length 1: those in front of the last so many, or all. False where more axes are left than due and a batch. */
+/* Without the axes of length 1: those in front of the last so many, or all. False where more axes
+ * are left than due and a batch. */
 static bool stored_axes(const gemma4_activation *a, size_t due_rank, bool all, axes *found)
 {
     *found = (axes){0};
@@ -44,11 +47,12 @@ static bool equal_sizes(const size_t *a, const size_t *b, size_t count)
     return memcmp(a, b, count * sizeof *a) == 0;
 }
 
-/* The first order, in that of the alphabet, in which the due axes have the sizes found: text receives it, from the first axis on that is
- * not where it should be. */
+/* The first order, in that of the alphabet, in which the due axes have the sizes found: text
+ * receives it, from the first axis on that is not where it should be. */
 static bool find_order(const axes *due, const axes *found, char *text, size_t size)
 {
-    static const unsigned char orders[][MOST_AXES] = {{0, 2, 1}, {1, 0, 2}, {1, 2, 0}, {2, 0, 1}, {2, 1, 0}};
+    static const unsigned char orders[][MOST_AXES] = {
+        {0, 2, 1}, {1, 0, 2}, {1, 2, 0}, {2, 0, 1}, {2, 1, 0}};
     for (size_t k = 0; k < sizeof orders / sizeof *orders && found->rank == due->rank; k++) {
         const unsigned char *o = orders[k];
         bool fits = due->rank == MOST_AXES || o[2] == 2;
@@ -70,21 +74,25 @@ static void describe_few_rows(size_t rows, size_t T, const char *problem, char *
     char from[32] = "";
     if (rows > 1)
         snprintf(from, sizeof from, "%zu ... ", T - rows);
-    snprintf(text, size, "%zu row%s: %s; an engine that keeps the last position%s only adds the attribute rows=[%s%zu]", rows, plural,
-             problem, plural, from, T - 1);
+    snprintf(text, size,
+             "%zu row%s: %s; an engine that keeps the last position%s only adds the attribute "
+             "rows=[%s%zu]",
+             rows, plural, problem, plural, from, T - 1);
 }
 
 /* Other rows than one a position. Those that the attribute rows names are another matter. */
-static bool recognise_rows(const axes *due, const axes *found, const gemma4_activation *a, gemma4_dump_mistake *mistake, char *text,
-                           size_t size)
+static bool recognise_rows(const axes *due, const axes *found, const gemma4_activation *a,
+                           gemma4_dump_mistake *mistake, char *text, size_t size)
 {
-    size_t rest = due->rank - 1, T = due->sizes[0], rows = found->rank == due->rank ? found->sizes[0] : 1;
+    size_t rest = due->rank - 1, T = due->sizes[0],
+           rows = found->rank == due->rank ? found->sizes[0] : 1;
     if (found->rank == due->rank + 1 && equal_sizes(found->sizes + 1, due->sizes, due->rank)) {
         mistake->kind = GEMMA4_DUMP_BATCH;
         snprintf(text, size, "a batch of %zu: %s; keep one sequence", found->sizes[0], a->problem);
         return true;
     }
-    if (found->rank < rest || found->rank > due->rank || !equal_sizes(found->sizes + found->rank - rest, due->sizes + 1, rest))
+    if (found->rank < rest || found->rank > due->rank ||
+        !equal_sizes(found->sizes + found->rank - rest, due->sizes + 1, rest))
         return false;
     if (a->row_index || rows == 0 || rows == T)
         return false;
@@ -92,11 +100,13 @@ static bool recognise_rows(const axes *due, const axes *found, const gemma4_acti
     if (rows < T)
         describe_few_rows(rows, T, a->problem, text, size);
     else
-        snprintf(text, size, "%zu rows for %zu positions: %s; leave out the padding", rows, T, a->problem);
+        snprintf(text, size, "%zu rows for %zu positions: %s; leave out the padding", rows, T,
+                 a->problem);
     return true;
 }
 
-static bool recognise_axes(const axes *due, const gemma4_activation *a, gemma4_dump_mistake *mistake, char *text, size_t size)
+static bool recognise_axes(const axes *due, const gemma4_activation *a,
+                           gemma4_dump_mistake *mistake, char *text, size_t size)
 {
     axes found;
     char order[MOST_AXES * (NAME + 2)];
@@ -105,9 +115,11 @@ static bool recognise_axes(const axes *due, const gemma4_activation *a, gemma4_d
         snprintf(text, size, "axes in the order %s: %s; transpose", order, a->problem);
         return true;
     }
-    if (stored_axes(a, due->rank, false, &found) && recognise_rows(due, &found, a, mistake, text, size))
+    if (stored_axes(a, due->rank, false, &found) &&
+        recognise_rows(due, &found, a, mistake, text, size))
         return true;
-    if (stored_axes(a, due->rank, true, &found) && found.rank == due->rank && equal_sizes(found.sizes, due->sizes, due->rank)) {
+    if (stored_axes(a, due->rank, true, &found) && found.rank == due->rank &&
+        equal_sizes(found.sizes, due->sizes, due->rank)) {
         mistake->kind = GEMMA4_DUMP_INNER_AXIS;
         snprintf(text, size, "an axis of length 1 behind the positions: %s; drop it", a->problem);
         return true;
@@ -115,8 +127,8 @@ static bool recognise_axes(const axes *due, const gemma4_activation *a, gemma4_d
     return false;
 }
 
-bool gemma4_recognise_shape(const gemma4_config *config, size_t T, const gemma4_activation *a, gemma4_dump_mistake *mistake, char *problem,
-                            size_t size)
+bool gemma4_recognise_shape(const gemma4_config *config, size_t T, const gemma4_activation *a,
+                            gemma4_dump_mistake *mistake, char *problem, size_t size)
 {
     char text[400];
     *mistake = (gemma4_dump_mistake){0};

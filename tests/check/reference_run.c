@@ -22,15 +22,18 @@ struct gemma4_reference_run {
     bool keep[GEMMA4_TAP_COUNT];
     float *expected[GEMMA4_TAP_COUNT]; /* [T, width] */
     double agreement[GEMMA4_TAP_COUNT];
-    int32_t *ids, *own_ids; /* [T, K] the golden's, or the reference's where it holds none; the reference's */
+    int32_t *ids, *own_ids; /* [T, K] the golden's, or the reference's where it holds none; the
+                               reference's */
 };
 
-static const gemma4_activation *golden_of(const gemma4_reference_run *run, gemma4_tap tap, size_t layer)
+static const gemma4_activation *golden_of(const gemma4_reference_run *run, gemma4_tap tap,
+                                          size_t layer)
 {
     return run->golden ? gemma4_activations_find(run->golden, tap, layer) : NULL;
 }
 
-/* The event's values as floats, [rows, width]; scores and probabilities spread out to all T keys. */
+/* The event's values as floats, [rows, width]; scores and probabilities spread out to all T
+ * keys. */
 static void as_floats(const gemma4_tap_event *event, size_t T, float *out)
 {
     if (!gemma4_tap_is_keys(event->tap)) {
@@ -45,30 +48,40 @@ static void as_floats(const gemma4_tap_event *event, size_t T, float *out)
 }
 
 /* Holds the whole tensor against the golden, whose rows then take its place. */
-static int apply_golden(gemma4_reference_run *run, gemma4_tap tap, size_t layer, size_t width, gemma4_error *error)
+static int apply_golden(gemma4_reference_run *run, gemma4_tap tap, size_t layer, size_t width,
+                        gemma4_error *error)
 {
     const gemma4_subject *s = run->s;
     const gemma4_activation *golden = golden_of(run, tap, layer);
     gemma4_comparison c = {0};
     float *rows = malloc(s->T * width * sizeof *rows), *expected = run->expected[tap];
     bool *have = malloc(s->T * sizeof *have);
-    int status = rows && have ? gemma4_comparison_init(&c, s->T, error) : gemma4_fail(error, "comparison: out of memory");
+    int status = rows && have ? gemma4_comparison_init(&c, s->T, error)
+                              : gemma4_fail(error, "comparison: out of memory");
     if (!status)
-        status = gemma4_read_positions(run->golden, golden, 0, s->T, width, rows, NULL, have, error);
+        status =
+            gemma4_read_positions(run->golden, golden, 0, s->T, width, rows, NULL, have, error);
     for (size_t t = 0; t < s->T && !status; t++)
         if (have[t]) {
             size_t K = s->model->config.top_k_experts;
-            gemma4_compare_row(&c, &s->model->config, tap, layer, s->T, t, width, expected + t * width, run->own_ids + t * K, rows + t * width, run->ids + t * K);
-            for (size_t i = 0; i < width; i++) /* masked scores may hold anything in the golden, and stay 0 */
-                if (tap != GEMMA4_TAP_ATTN_SCORES || !gemma4_key_is_masked(&s->model->config, layer, s->T, t, i))
+            gemma4_compare_row(&c, &s->model->config, tap, layer, s->T, t, width,
+                               expected + t * width, run->own_ids + t * K, rows + t * width,
+                               run->ids + t * K);
+            for (size_t i = 0; i < width; i++) /* masked scores may hold anything in the golden, and
+                                                  stay 0 */
+                if (tap != GEMMA4_TAP_ATTN_SCORES ||
+                    !gemma4_key_is_masked(&s->model->config, layer, s->T, t, i))
                     expected[t * width + i] = rows[t * width + i];
         }
     if (!status) {
         char name[GEMMA4_TAP_NAME_SIZE];
         run->agreement[tap] = gemma4_comparison_metrics(&c).relative_rms;
         if (!(run->agreement[tap] <= GEMMA4_REFERENCE_AGREEMENT) || c.nonfinite)
-            status = gemma4_fail(error, "this build's reference disagrees with its golden: %s: expected a relative RMS of at most %g, found %g",
-                                 gemma4_tap_name(tap, layer, name), GEMMA4_REFERENCE_AGREEMENT, run->agreement[tap]);
+            status = gemma4_fail(error,
+                                 "this build's reference disagrees with its golden: %s: expected a "
+                                 "relative RMS of at most %g, found %g",
+                                 gemma4_tap_name(tap, layer, name), GEMMA4_REFERENCE_AGREEMENT,
+                                 run->agreement[tap]);
     }
     gemma4_comparison_free(&c);
     free(rows);
@@ -103,8 +116,10 @@ static int keep_ids(gemma4_reference_run *run, const gemma4_tap_event *event, ge
         char name[GEMMA4_TAP_NAME_SIZE];
         /* The reference's are K distinct experts: so is whatever holds all of them. */
         if (!same_set(run->own_ids + t * K, run->ids + t * K, K))
-            status = gemma4_fail(error, "this build's reference disagrees with its golden: %s, position %zu: other experts",
-                                 gemma4_tap_name(event->tap, event->layer, name), t);
+            status = gemma4_fail(
+                error,
+                "this build's reference disagrees with its golden: %s, position %zu: other experts",
+                gemma4_tap_name(event->tap, event->layer, name), t);
     }
     free(have);
     return status;
@@ -118,12 +133,14 @@ static int keep_event(void *context, const gemma4_tap_event *event, gemma4_error
     if (tap == GEMMA4_TAP_ROUTER_TOPK_IDS)
         return keep_ids(run, event, error);
     const gemma4_activation *golden = golden_of(run, tap, event->layer);
-    bool listed = tap == GEMMA4_TAP_LOGITS && run->keep[GEMMA4_TAP_LOGPROBS]; /* log-probabilities follow from them */
+    /* log-probabilities follow from them */
+    bool listed = tap == GEMMA4_TAP_LOGITS && run->keep[GEMMA4_TAP_LOGPROBS];
     if (!run->keep[tap] && !golden && !listed)
         return 0;
     gemma4_tap_dims(&run->s->model->config, tap, event->layer, run->s->T, dims);
     size_t width = dims[0] * dims[1];
-    if (!run->expected[tap] && !(run->expected[tap] = calloc(run->s->T * width, sizeof *run->expected[tap])))
+    if (!run->expected[tap] &&
+        !(run->expected[tap] = calloc(run->s->T * width, sizeof *run->expected[tap])))
         return gemma4_fail(error, "comparison: out of memory");
     as_floats(event, run->s->T, run->expected[tap] + event->row * width);
     bool complete = event->row + event->rows == run->s->T; /* scores come a position at a time */
@@ -153,15 +170,18 @@ static void see(void *context, const gemma4_tap_event *event)
 static int run_mistaken(gemma4_reference_run *run, gemma4_block block, gemma4_error *error)
 {
     mistaken_block m = {run, error, 0};
-    const gemma4_block_run wanted = {.block = block, .see = see, .context = &m, .chosen = run->own_ids};
+    const gemma4_block_run wanted = {
+        .block = block, .see = see, .context = &m, .chosen = run->own_ids};
     if (gemma4_run_block(run->runner, &wanted, run->h, error))
         return -1;
     if (gemma4_block_is_layer(&run->s->model->config, block))
-        memcpy(run->ids, run->own_ids, run->s->T * run->s->model->config.top_k_experts * sizeof *run->ids);
+        memcpy(run->ids, run->own_ids,
+               run->s->T * run->s->model->config.top_k_experts * sizeof *run->ids);
     return m.status;
 }
 
-/* The log-probabilities of the tokens that the dump lists, from the golden's logits, or the reference's where it holds none. */
+/* The log-probabilities of the tokens that the dump lists, from the golden's logits, or the
+ * reference's where it holds none. */
 static int follow_listed(gemma4_reference_run *run, gemma4_error *error)
 {
     const gemma4_subject *s = run->s;
@@ -189,12 +209,14 @@ static int check_golden(const gemma4_reference_run *run, gemma4_error *error)
         const gemma4_activation *a = gemma4_activations_at(run->golden, i);
         char name[GEMMA4_TAP_NAME_SIZE];
         if (!a->usable)
-            return gemma4_fail(error, "golden: %s: %s", gemma4_tap_name(a->tap, a->layer, name), a->problem);
+            return gemma4_fail(error, "golden: %s: %s", gemma4_tap_name(a->tap, a->layer, name),
+                               a->problem);
     }
     return 0;
 }
 
-int gemma4_reference_run_next(gemma4_reference_run *run, const bool keep[GEMMA4_TAP_COUNT], gemma4_error *error)
+int gemma4_reference_run_next(gemma4_reference_run *run, const bool keep[GEMMA4_TAP_COUNT],
+                              gemma4_error *error)
 {
     gemma4_block block = run->next++;
     memcpy(run->keep, keep, sizeof run->keep);
@@ -204,12 +226,19 @@ int gemma4_reference_run_next(gemma4_reference_run *run, const bool keep[GEMMA4_
         run->agreement[tap] = -1;
     }
     if (run->runner)
-        return run_mistaken(run, block, error) || (block == (gemma4_block)run->s->model->config.num_hidden_layers && follow_listed(run, error)) ? -1 : 0;
+        return run_mistaken(run, block, error) ||
+                       (block == (gemma4_block)run->s->model->config.num_hidden_layers &&
+                        follow_listed(run, error))
+                   ? -1
+                   : 0;
     if (block < 0)
         return gemma4_forward_embed(run->session, run->s->tokens, run->s->T, run->h, error);
     if (gemma4_block_is_layer(&run->s->model->config, block))
         return gemma4_forward_layer(run->session, (size_t)block, run->s->T, run->h, error);
-    return gemma4_forward_head(run->session, run->s->T, run->s->T, run->h, NULL, error) || follow_listed(run, error) ? -1 : 0;
+    return gemma4_forward_head(run->session, run->s->T, run->s->T, run->h, NULL, error) ||
+                   follow_listed(run, error)
+               ? -1
+               : 0;
 }
 
 const float *gemma4_reference_expected(const gemma4_reference_run *run, gemma4_tap tap)
@@ -227,21 +256,24 @@ double gemma4_reference_agreement(const gemma4_reference_run *run, gemma4_tap ta
     return run->agreement[tap];
 }
 
-gemma4_reference_run *gemma4_reference_run_new(const gemma4_subject *s, gemma4_activations *golden, gemma4_error *error)
+gemma4_reference_run *gemma4_reference_run_new(const gemma4_subject *s, gemma4_activations *golden,
+                                               gemma4_error *error)
 {
     gemma4_reference_run *run = calloc(1, sizeof *run);
     const gemma4_config *c = &s->model->config;
     bool ok = run != NULL;
     if (ok) {
         *run = (gemma4_reference_run){.s = s, .golden = golden, .next = -1};
-        ok = (run->h = calloc(s->T * c->hidden_size, sizeof *run->h)) && (run->ids = calloc(s->T * c->top_k_experts, sizeof *run->ids)) &&
+        ok = (run->h = calloc(s->T * c->hidden_size, sizeof *run->h)) &&
+             (run->ids = calloc(s->T * c->top_k_experts, sizeof *run->ids)) &&
              (run->own_ids = calloc(s->T * c->top_k_experts, sizeof *run->own_ids));
     }
     if (!ok)
         gemma4_fail(error, "comparison: out of memory");
     if (ok && s->known)
         ok = (run->runner = gemma4_runner_new(s, error)) != NULL;
-    else if (ok && !((!golden || !check_golden(run, error)) && (run->session = gemma4_session_new(s->model, s->first_position, s->T, error))))
+    else if (ok && !((!golden || !check_golden(run, error)) &&
+                     (run->session = gemma4_session_new(s->model, s->first_position, s->T, error))))
         ok = false;
     if (!ok) {
         gemma4_reference_run_free(run);

@@ -20,9 +20,9 @@ typedef struct record {
     float *engine[GEMMA4_TAP_COUNT], *draws[GEMMA4_TAP_COUNT][GEMMA4_DRAWS];
     bool *have[GEMMA4_TAP_COUNT], *stored_row[GEMMA4_TAP_COUNT];
     double *sigma[GEMMA4_TAP_COUNT];
-    int32_t *engine_ids, *ids; /* [T, K] */
+    int32_t *engine_ids, *ids;       /* [T, K] */
     bool *have_ids, *have_valid_ids; /* [T] */
-    real *output; /* [T, d] */
+    real *output;                    /* [T, d] */
     /* Tensors that were put right, as they were stored: [T, width] of float or int32. */
     void *as_stored[GEMMA4_TAP_COUNT];
     bool *rows_as_stored[GEMMA4_TAP_COUNT]; /* [T] */
@@ -33,10 +33,12 @@ struct gemma4_replay {
     gemma4_activations *engine;
     gemma4_runner *runner;
     const gemma4_reference_run *reference; /* NULL: mistakes of the dump are not looked for */
-    record *record; /* of the block at hand */
+    record *record;                        /* of the block at hand */
     gemma4_block next;
-    real *h_draws[GEMMA4_DRAWS], *h_draws_before[GEMMA4_DRAWS]; /* [T, d] the perturbed streams, after and before the block */
-    real **streams; /* the exact stream before each block since the last whose input was known, and after the block at hand */
+    real *h_draws[GEMMA4_DRAWS], *h_draws_before[GEMMA4_DRAWS]; /* [T, d] the perturbed streams,
+                                                                   after and before the block */
+    real **streams; /* the exact stream before each block since the last whose input was known, and
+                       after the block at hand */
     size_t stream_count;
 };
 
@@ -78,8 +80,10 @@ static int new_tap(record *r, gemma4_tap tap, gemma4_error *error)
     size_t T = s->T, dims[2] = {1, 1};
     gemma4_tap_dims(&s->model->config, tap, r->evidence.layer, T, dims);
     t->width = tap == GEMMA4_TAP_LOGPROBS ? s->listed : dims[0] * dims[1];
-    bool choice = tap == GEMMA4_TAP_ROUTER_LOGITS || (tap == GEMMA4_TAP_LOGITS && s->listed), ok = true;
-    if (t->width && (!gemma4_tap_is_keys(tap) || t->stored)) { /* scores are large: kept only where they are compared */
+    bool choice = tap == GEMMA4_TAP_ROUTER_LOGITS || (tap == GEMMA4_TAP_LOGITS && s->listed),
+         ok = true;
+    if (t->width && (!gemma4_tap_is_keys(tap) || t->stored)) { /* scores are large: kept only where
+                                                                  they are compared */
         ok = (r->expected[tap] = calloc(T * t->width, sizeof **r->expected)) && ok;
         ok = (r->values[tap] = calloc(T * t->width, sizeof **r->values)) && ok;
     }
@@ -106,7 +110,8 @@ static int new_tap(record *r, gemma4_tap tap, gemma4_error *error)
 
 /* ------------------------------------------------------------ what the dump holds */
 
-static const gemma4_activation *find_usable(gemma4_activations *engine, gemma4_tap tap, size_t layer)
+static const gemma4_activation *find_usable(gemma4_activations *engine, gemma4_tap tap,
+                                            size_t layer)
 {
     const gemma4_activation *a = gemma4_activations_find(engine, tap, layer);
     return a && a->usable ? a : NULL;
@@ -127,7 +132,8 @@ static void find_rows(record *r, gemma4_tap tap)
 {
     for (size_t row = 0; row < r->evidence.subject->T; row++) {
         bool in_unknown_order = gemma4_tap_in_id_order(tap) && !r->have_valid_ids[row];
-        r->have[tap][row] = r->stored_row[tap][row] && !in_unknown_order && row_is_finite(&r->evidence, tap, row);
+        r->have[tap][row] =
+            r->stored_row[tap][row] && !in_unknown_order && row_is_finite(&r->evidence, tap, row);
     }
 }
 
@@ -156,11 +162,19 @@ static int put_right(gemma4_replay *replay, record *r, gemma4_tap tap, gemma4_er
     gemma4_tap_evidence *t = &r->evidence.taps[tap];
     const gemma4_reference_run *reference = replay->reference;
     size_t T = replay->s->T, bytes = stored_bytes(r, tap);
-    if (!reference || tap == GEMMA4_TAP_LOGPROBS || !(tap == GEMMA4_TAP_ROUTER_TOPK_IDS || gemma4_reference_expected(reference, tap)))
+    if (!reference || tap == GEMMA4_TAP_LOGPROBS ||
+        !(tap == GEMMA4_TAP_ROUTER_TOPK_IDS || gemma4_reference_expected(reference, tap)))
         return 0;
-    const gemma4_loaded loaded = {.config = &replay->s->model->config, .tap = tap, .layer = r->evidence.layer, .T = T, .width = t->width,
-                                  .engine = r->engine[tap], .engine_ids = r->engine_ids, .stored_row = stored_rows(r, tap),
-                                  .have_valid_ids = r->have_valid_ids, .expected = gemma4_reference_expected(reference, tap),
+    const gemma4_loaded loaded = {.config = &replay->s->model->config,
+                                  .tap = tap,
+                                  .layer = r->evidence.layer,
+                                  .T = T,
+                                  .width = t->width,
+                                  .engine = r->engine[tap],
+                                  .engine_ids = r->engine_ids,
+                                  .stored_row = stored_rows(r, tap),
+                                  .have_valid_ids = r->have_valid_ids,
+                                  .expected = gemma4_reference_expected(reference, tap),
                                   .expected_ids = gemma4_reference_ids(reference)};
     if (gemma4_recognise_loaded(&loaded, &t->mistake, error))
         return -1;
@@ -186,10 +200,12 @@ static int load_tap(gemma4_replay *replay, record *r, gemma4_tap tap, gemma4_err
         return -1;
     if (!t->stored)
         return 0;
-    if (gemma4_read_positions(replay->engine, t->stored, 0, T, t->width, r->engine[tap], NULL, r->stored_row[tap], error) ||
+    if (gemma4_read_positions(replay->engine, t->stored, 0, T, t->width, r->engine[tap], NULL,
+                              r->stored_row[tap], error) ||
         put_right(replay, r, tap, error))
         return -1;
-    for (size_t row = 0; tap == GEMMA4_TAP_LOGPROBS && row < T; row++) /* nothing says whose the others are */
+    /* nothing says whose the others are */
+    for (size_t row = 0; tap == GEMMA4_TAP_LOGPROBS && row < T; row++)
         r->stored_row[tap][row] = r->stored_row[tap][row] && replay->s->have_listed[row];
     find_rows(r, tap);
     return 0;
@@ -212,7 +228,8 @@ static void find_valid_ids(record *r)
     const gemma4_config *c = &r->evidence.subject->model->config;
     size_t K = c->top_k_experts;
     for (size_t t = 0; t < r->evidence.subject->T; t++)
-        r->have_valid_ids[t] = r->have_ids[t] && are_distinct_experts(r->engine_ids + t * K, K, c->num_experts);
+        r->have_valid_ids[t] =
+            r->have_ids[t] && are_distinct_experts(r->engine_ids + t * K, K, c->num_experts);
 }
 
 /* The engine's expert choices, before anything in their order is loaded. */
@@ -220,7 +237,8 @@ static int load_ids(gemma4_replay *replay, record *r, gemma4_error *error)
 {
     const gemma4_config *c = &replay->s->model->config;
     size_t T = replay->s->T, K = c->top_k_experts;
-    const gemma4_activation *a = find_usable(replay->engine, GEMMA4_TAP_ROUTER_TOPK_IDS, r->evidence.layer);
+    const gemma4_activation *a =
+        find_usable(replay->engine, GEMMA4_TAP_ROUTER_TOPK_IDS, r->evidence.layer);
     bool ok = true;
     ok = (r->engine_ids = calloc(T * K, sizeof *r->engine_ids)) && ok;
     ok = (r->ids = calloc(T * K, sizeof *r->ids)) && ok;
@@ -234,7 +252,8 @@ static int load_ids(gemma4_replay *replay, record *r, gemma4_error *error)
     e->have_ids = r->have_ids;
     e->have_valid_ids = r->have_valid_ids;
     e->taps[GEMMA4_TAP_ROUTER_TOPK_IDS].stored = a;
-    if (a && (gemma4_read_positions(replay->engine, a, 0, T, K, NULL, r->engine_ids, r->have_ids, error) ||
+    if (a && (gemma4_read_positions(replay->engine, a, 0, T, K, NULL, r->engine_ids, r->have_ids,
+                                    error) ||
               put_right(replay, r, GEMMA4_TAP_ROUTER_TOPK_IDS, error)))
         return -1;
     find_valid_ids(r);
@@ -248,7 +267,9 @@ static int load(gemma4_replay *replay, record *r, gemma4_error *error)
     if (gemma4_block_is_layer(c, block) && load_ids(replay, r, error))
         return -1;
     for (int tap = 0; tap < GEMMA4_TAP_COUNT; tap++)
-        if (gemma4_tap_is_in(c, (gemma4_tap)tap, block) && !gemma4_tap_describe((gemma4_tap)tap)->ids && load_tap(replay, r, (gemma4_tap)tap, error))
+        if (gemma4_tap_is_in(c, (gemma4_tap)tap, block) &&
+            !gemma4_tap_describe((gemma4_tap)tap)->ids &&
+            load_tap(replay, r, (gemma4_tap)tap, error))
             return -1;
     return 0;
 }
@@ -257,12 +278,17 @@ static int load(gemma4_replay *replay, record *r, gemma4_error *error)
 static bool input_is_known(const gemma4_replay *replay, gemma4_block block)
 {
     gemma4_tap before = block == 0 ? GEMMA4_TAP_EMBED : GEMMA4_TAP_LAYER_OUTPUT;
-    const gemma4_activation *a = block >= 0 ? find_usable(replay->engine, before, block > 0 ? (size_t)block - 1 : 0) : NULL;
-    const gemma4_activation *input = gemma4_block_is_layer(&replay->s->model->config, block)
-                                         ? find_usable(replay->engine, GEMMA4_TAP_LAYER_INPUT, (size_t)block) : NULL;
+    const gemma4_activation *a =
+        block >= 0 ? find_usable(replay->engine, before, block > 0 ? (size_t)block - 1 : 0) : NULL;
+    const gemma4_activation *input =
+        gemma4_block_is_layer(&replay->s->model->config, block)
+            ? find_usable(replay->engine, GEMMA4_TAP_LAYER_INPUT, (size_t)block)
+            : NULL;
     const record *r = replay->record;
-    bool moved = block >= 0 && r && r->evidence.taps[before].mistake.kind == GEMMA4_DUMP_SHIFTED; /* a row is lost */
-    return block < 0 || (a && a->rows == replay->s->T && !moved) || (input && input->rows == replay->s->T);
+    /* a row is lost */
+    bool moved = block >= 0 && r && r->evidence.taps[before].mistake.kind == GEMMA4_DUMP_SHIFTED;
+    return block < 0 || (a && a->rows == replay->s->T && !moved) ||
+           (input && input->rows == replay->s->T);
 }
 
 /* --------------------------------------------------------------------- runs */
@@ -271,14 +297,21 @@ static void see_expected(void *context, const gemma4_tap_event *event)
 {
     record *r = context;
     if (r->expected[event->tap])
-        gemma4_keep_event(r->expected[event->tap], event, r->evidence.taps[event->tap].width, r->evidence.subject->T);
+        gemma4_keep_event(r->expected[event->tap], event, r->evidence.taps[event->tap].width,
+                          r->evidence.subject->T);
 }
 
 static int run_exactly(gemma4_replay *replay, record *r, const int32_t *ids, gemma4_error *error)
 {
-    gemma4_block_run run = {.block = r->evidence.block, .inject = &r->evidence, .ids = ids, .see = see_expected, .context = r, .chosen = r->ids};
+    gemma4_block_run run = {.block = r->evidence.block,
+                            .inject = &r->evidence,
+                            .ids = ids,
+                            .see = see_expected,
+                            .context = r,
+                            .chosen = r->ids};
     memcpy(run.values, r->values, sizeof run.values);
-    memcpy(r->output, r->evidence.streams[r->evidence.block - r->evidence.known_block], replay->s->T * replay->s->model->config.hidden_size * sizeof *r->output);
+    memcpy(r->output, r->evidence.streams[r->evidence.block - r->evidence.known_block],
+           replay->s->T * replay->s->model->config.hidden_size * sizeof *r->output);
     return gemma4_run_block(replay->runner, &run, r->output, error);
 }
 
@@ -311,11 +344,18 @@ static int run_perturbed(gemma4_replay *replay, record *r, gemma4_error *error)
     const gemma4_evidence *e = &r->evidence;
     size_t n = replay->s->T * replay->s->model->config.hidden_size;
     for (size_t d = 0; d < GEMMA4_DRAWS; d++) {
-        gemma4_noise noise = gemma4_noise_new(replay->s->tier, (uint64_t)d * 4096 + (uint64_t)(e->block + 1));
+        gemma4_noise noise =
+            gemma4_noise_new(replay->s->tier, (uint64_t)d * 4096 + (uint64_t)(e->block + 1));
         drawing drawn = {r, d};
-        gemma4_block_run run = {.block = e->block, .inject = e, .noise = &noise, .draw = d, .see = see_difference, .context = &drawn,
+        gemma4_block_run run = {.block = e->block,
+                                .inject = e,
+                                .noise = &noise,
+                                .draw = d,
+                                .see = see_difference,
+                                .context = &drawn,
                                 .ids = e->ids_fixed ? e->ids : NULL,
-                                .clean_logits = e->ids_fixed ? NULL : e->taps[GEMMA4_TAP_ROUTER_LOGITS].values};
+                                .clean_logits =
+                                    e->ids_fixed ? NULL : e->taps[GEMMA4_TAP_ROUTER_LOGITS].values};
         noise.kv_unit = replay->s->kv_unit;
         memcpy(replay->h_draws[d], replay->h_draws_before[d], n * sizeof *replay->h_draws[d]);
         if (gemma4_run_block(replay->runner, &run, replay->h_draws[d], error))
@@ -360,7 +400,8 @@ static record *new_record(gemma4_replay *replay, gemma4_error *error)
     real **streams = realloc(replay->streams, (replay->stream_count + 2) * sizeof *streams);
     replay->streams = streams ? streams : replay->streams;
     real *output = calloc(s->T * s->model->config.hidden_size, sizeof *output);
-    real *none = block < 0 ? calloc(s->T * s->model->config.hidden_size, sizeof *none) : NULL; /* the embedding reads no stream */
+    /* the embedding reads no stream */
+    real *none = block < 0 ? calloc(s->T * s->model->config.hidden_size, sizeof *none) : NULL;
     if (!r || !streams || !output || (block < 0 && !none)) {
         free(r);
         free(output);
@@ -372,9 +413,11 @@ static record *new_record(gemma4_replay *replay, gemma4_error *error)
         replay->streams[replay->stream_count++] = none;
     bool known = input_is_known(replay, block);
     gemma4_block known_block = known ? block : replay->record->evidence.known_block;
-    for (; known && replay->stream_count > 1; replay->stream_count--) { /* those before the known one have served */
+    /* those before the known one have served */
+    for (; known && replay->stream_count > 1; replay->stream_count--) {
         free(replay->streams[0]);
-        memmove(replay->streams, replay->streams + 1, (replay->stream_count - 1) * sizeof *replay->streams);
+        memmove(replay->streams, replay->streams + 1,
+                (replay->stream_count - 1) * sizeof *replay->streams);
     }
     if (known || !replay->record) {
         free_record(replay->record);
@@ -386,8 +429,13 @@ static record *new_record(gemma4_replay *replay, gemma4_error *error)
     replay->streams[replay->stream_count++] = output;
     r->output = output;
     bool layer = gemma4_block_is_layer(&s->model->config, block);
-    r->evidence = (gemma4_evidence){.subject = s, .block = block, .layer = layer ? (size_t)block : 0, .known_block = known_block,
-                                    .before = r->before ? &r->before->evidence : NULL, .streams = (const real *const *)replay->streams, .output = output};
+    r->evidence = (gemma4_evidence){.subject = s,
+                                    .block = block,
+                                    .layer = layer ? (size_t)block : 0,
+                                    .known_block = known_block,
+                                    .before = r->before ? &r->before->evidence : NULL,
+                                    .streams = (const real *const *)replay->streams,
+                                    .output = output};
     return r;
 }
 
@@ -397,7 +445,9 @@ static int infer_ids(gemma4_replay *replay, record *r, gemma4_error *error)
     size_t n = replay->s->T * replay->s->model->config.top_k_experts;
     int32_t *chosen = calloc(n, sizeof *chosen);
     size_t inferred;
-    int status = chosen ? gemma4_routing_infer(&r->evidence, replay->runner, chosen, &inferred, error) : gemma4_fail(error, "replay: out of memory");
+    int status = chosen
+                     ? gemma4_routing_infer(&r->evidence, replay->runner, chosen, &inferred, error)
+                     : gemma4_fail(error, "replay: out of memory");
     if (!status && inferred) {
         r->evidence.inferred = inferred;
         r->evidence.ids_fixed = true;
@@ -416,9 +466,12 @@ static int run_all(gemma4_replay *replay, record *r, gemma4_error *error)
     r->evidence.inferred = 0;
     if (run_exactly(replay, r, NULL, error))
         return -1;
-    /* Where no layer is bridged into the block, experts are those of the exact run: a flip is judged as a flip, not as noise. */
+    /* Where no layer is bridged into the block, experts are those of the exact run: a flip is
+     * judged as a flip, not as noise. */
     r->evidence.ids_fixed = layer && !bridged;
-    return run_perturbed(replay, r, error) || (layer && !bridged && infer_ids(replay, r, error)) ? -1 : 0;
+    return run_perturbed(replay, r, error) || (layer && !bridged && infer_ids(replay, r, error))
+               ? -1
+               : 0;
 }
 
 /* --- tensors that were put right --- */
@@ -446,8 +499,10 @@ static void exchange(record *r)
     for (int tap = 0; tap < GEMMA4_TAP_COUNT; tap++) {
         if (!r->as_stored[tap])
             continue;
-        exchange_bytes(stored_values(r, (gemma4_tap)tap), r->as_stored[tap], stored_bytes(r, (gemma4_tap)tap));
-        exchange_bytes(stored_rows(r, (gemma4_tap)tap), r->rows_as_stored[tap], r->evidence.subject->T * sizeof(bool));
+        exchange_bytes(stored_values(r, (gemma4_tap)tap), r->as_stored[tap],
+                       stored_bytes(r, (gemma4_tap)tap));
+        exchange_bytes(stored_rows(r, (gemma4_tap)tap), r->rows_as_stored[tap],
+                       r->evidence.subject->T * sizeof(bool));
     }
     if (r->have_ids)
         find_valid_ids(r);
@@ -461,11 +516,13 @@ static size_t failing_beside(const record *r)
 {
     size_t failing = 0;
     for (int tap = 0; tap < GEMMA4_TAP_COUNT; tap++)
-        failing += r->engine[tap] && !r->as_stored[tap] && !gemma4_within_limits(&r->evidence, (gemma4_tap)tap);
+        failing += r->engine[tap] && !r->as_stored[tap] &&
+                   !gemma4_within_limits(&r->evidence, (gemma4_tap)tap);
     return failing;
 }
 
-/* Was it the engine that computed what was put right? Then what reads it follows from what was stored. */
+/* Was it the engine that computed what was put right? Then what reads it follows from what was
+ * stored. */
 static int run_with_mistakes(gemma4_replay *replay, record *r, gemma4_error *error)
 {
     exchange(r);
@@ -510,18 +567,22 @@ gemma4_runner *gemma4_replay_runner(gemma4_replay *replay)
 
 /* ------------------------------------------------------------------- set-up */
 
-int gemma4_subject_init(gemma4_subject *s, const gemma4_model *model, const gemma4_activations *engine, const gemma4_tier *tier, gemma4_error *error)
+int gemma4_subject_init(gemma4_subject *s, const gemma4_model *model,
+                        const gemma4_activations *engine, const gemma4_tier *tier,
+                        gemma4_error *error)
 {
     const int32_t *positions;
     const char *kv_dtype = gemma4_activations_attribute(engine, "kv_dtype");
-    const gemma4_tier *kv = kv_dtype ? gemma4_tier_expect("attribute kv_dtype", kv_dtype, error) : tier;
+    const gemma4_tier *kv =
+        kv_dtype ? gemma4_tier_expect("attribute kv_dtype", kv_dtype, error) : tier;
     *s = (gemma4_subject){.model = model, .tier = tier};
     if (!kv)
         return -1;
     s->kv_unit = kv->unit > tier->unit ? kv->unit : 0;
     s->T = gemma4_activations_positions(engine, &s->tokens, &positions);
     s->first_position = (size_t)positions[0];
-    return gemma4_schedule_init(&s->schedule, gemma4_activations_attribute(engine, "schedule"), s->T, error);
+    return gemma4_schedule_init(&s->schedule, gemma4_activations_attribute(engine, "schedule"),
+                                s->T, error);
 }
 
 void gemma4_subject_free(gemma4_subject *s)
@@ -531,13 +592,15 @@ void gemma4_subject_free(gemma4_subject *s)
     free(s->have_listed);
 }
 
-gemma4_replay *gemma4_replay_new(const gemma4_subject *subject, gemma4_activations *engine, gemma4_error *error)
+gemma4_replay *gemma4_replay_new(const gemma4_subject *subject, gemma4_activations *engine,
+                                 gemma4_error *error)
 {
     gemma4_replay *replay = calloc(1, sizeof *replay);
     size_t n = subject->T * subject->model->config.hidden_size;
     bool ok = replay != NULL;
     for (size_t d = 0; ok && d < GEMMA4_DRAWS; d++)
-        ok = (replay->h_draws[d] = calloc(n, sizeof(real))) && (replay->h_draws_before[d] = calloc(n, sizeof(real)));
+        ok = (replay->h_draws[d] = calloc(n, sizeof(real))) &&
+             (replay->h_draws_before[d] = calloc(n, sizeof(real)));
     if (!ok) {
         gemma4_replay_free(replay);
         gemma4_fail(error, "replay of %zu positions: out of memory", subject->T);

@@ -15,7 +15,8 @@ void gemma4_report_note(gemma4_report *report, const char *format, ...)
 void gemma4_report_warn(gemma4_report *report, const char *format, ...)
 {
     if (report->warning_count == GEMMA4_MAX_WARNINGS) {
-        snprintf(report->warnings[GEMMA4_MAX_WARNINGS - 1], GEMMA4_WARNING_SIZE, "there are more warnings than are shown here");
+        snprintf(report->warnings[GEMMA4_MAX_WARNINGS - 1], GEMMA4_WARNING_SIZE,
+                 "there are more warnings than are shown here");
         return;
     }
     va_list arguments;
@@ -38,7 +39,8 @@ const char *gemma4_level_name(gemma4_level level)
 
 bool gemma4_has_numbers(const gemma4_tap_result *r)
 {
-    return r->verdict != GEMMA4_NOT_COVERED && !gemma4_tap_describe(r->tap)->ids && r->local.kind != GEMMA4_METRIC_SHAPE;
+    return r->verdict != GEMMA4_NOT_COVERED && !gemma4_tap_describe(r->tap)->ids &&
+           r->local.kind != GEMMA4_METRIC_SHAPE;
 }
 
 double gemma4_part_of_tolerance(const gemma4_tap_result *r)
@@ -87,15 +89,18 @@ gemma4_sentence gemma4_conclusion(const gemma4_report *report)
     gemma4_sentence s;
     size_t compared = 0;
     if (!gemma4_is_inconclusive(report))
-        return report->conforms ? (gemma4_sentence){"CONFORMS"} : (gemma4_sentence){"DOES NOT CONFORM"};
+        return report->conforms ? (gemma4_sentence){"CONFORMS"}
+                                : (gemma4_sentence){"DOES NOT CONFORM"};
     for (size_t i = 0; i < report->tap_count; i++)
         compared += report->taps[i].verdict != GEMMA4_NOT_COVERED;
     size_t optional = compared > report->taps_covered ? compared - report->taps_covered : 0;
-    int n = snprintf(s.text, sizeof s.text, "NO FAULT FOUND in the %zu tensor%s covered (of %zu)", report->taps_covered,
-                     report->taps_covered == 1 ? "" : "s", report->taps_of);
+    int n = snprintf(s.text, sizeof s.text, "NO FAULT FOUND in the %zu tensor%s covered (of %zu)",
+                     report->taps_covered, report->taps_covered == 1 ? "" : "s", report->taps_of);
     if (optional)
-        n += snprintf(s.text + n, sizeof s.text - (size_t)n, " and in %zu optional one%s", optional, optional == 1 ? "" : "s");
-    snprintf(s.text + n, sizeof s.text - (size_t)n, ": too little for a verdict; dump logits at least");
+        n += snprintf(s.text + n, sizeof s.text - (size_t)n, " and in %zu optional one%s", optional,
+                      optional == 1 ? "" : "s");
+    snprintf(s.text + n, sizeof s.text - (size_t)n,
+             ": too little for a verdict; dump logits at least");
     return s;
 }
 
@@ -103,22 +108,29 @@ gemma4_sentence gemma4_shortfall(const gemma4_report *report)
 {
     gemma4_sentence s = {""};
     if (gemma4_falls_short(report))
-        snprintf(s.text, sizeof s.text, "--require %s: the dump covers less (%s): %zu of %zu required tensors",
-                 gemma4_level_name(report->required), gemma4_level_name(report->level), report->taps_covered, report->taps_of);
+        snprintf(s.text, sizeof s.text,
+                 "--require %s: the dump covers less (%s): %zu of %zu required tensors",
+                 gemma4_level_name(report->required), gemma4_level_name(report->level),
+                 report->taps_covered, report->taps_of);
     return s;
 }
 
 gemma4_sentence gemma4_measure_sentence(const gemma4_tap_result *r)
 {
     gemma4_sentence s;
-    const char *of_what = r->local.kind == GEMMA4_METRIC_BIAS_IN_SPREADS ? "the mean of all positions is off by " : "";
+    const char *of_what = r->local.kind == GEMMA4_METRIC_BIAS_IN_SPREADS
+                              ? "the mean of all positions is off by "
+                              : "";
     if (r->local.kind == GEMMA4_METRIC_MATCHED_FILTER) {
         snprintf(s.text, sizeof s.text,
-                 "passes by itself; all layers together hold a known mistake, %.3g standard deviations from none, tolerance %.3g",
+                 "passes by itself; all layers together hold a known mistake, %.3g standard "
+                 "deviations from none, tolerance %.3g",
                  r->local.error, r->local.tolerance);
         return s;
     }
-    snprintf(s.text, sizeof s.text, "relative RMS %.2e from the engine's own inputs: %s%.3g times what rounding explains, tolerance %.3g",
+    snprintf(s.text, sizeof s.text,
+             "relative RMS %.2e from the engine's own inputs: %s%.3g times what rounding explains, "
+             "tolerance %.3g",
              r->added, of_what, r->local.error, r->local.tolerance);
     return s;
 }

@@ -1,4 +1,5 @@
-/* What gemma4-check found, and its forms: terminal (report_text.c), JSON, JUnit, and the page for a browser (report_html.h). */
+/* What gemma4-check found, and its forms: terminal (report_text.c), JSON, JUnit, and the page for a
+ * browser (report_html.h). */
 #ifndef GEMMA4_REPORT_H
 #define GEMMA4_REPORT_H
 
@@ -10,7 +11,13 @@
 #include "routing.h"
 #include "taps.h"
 
-typedef enum gemma4_verdict { GEMMA4_PASS, GEMMA4_MARGINAL, GEMMA4_DIVERGES, GEMMA4_EXCUSED, GEMMA4_NOT_COVERED } gemma4_verdict;
+typedef enum gemma4_verdict {
+    GEMMA4_PASS,
+    GEMMA4_MARGINAL,
+    GEMMA4_DIVERGES,
+    GEMMA4_EXCUSED,
+    GEMMA4_NOT_COVERED
+} gemma4_verdict;
 
 /* An error beside its tolerance. */
 typedef struct gemma4_measure {
@@ -24,20 +31,36 @@ typedef struct gemma4_tap_result {
     gemma4_tap tap;
     size_t layer;
     gemma4_verdict verdict;             /* by the local measure */
-    gemma4_measure local;               /* the step on the engine's own inputs, in units of the spread that honest rounding has there */
+    gemma4_measure local;               /* the step on the engine's own inputs, in units of the
+                                           spread that honest rounding has there */
     gemma4_measure accumulated;         /* with all earlier errors in it: decides nothing */
-    double added, inherited;            /* relative RMS of the step's own error, and of what its inputs brought along (NAN: not known) */
+    double added, inherited;            /* relative RMS of the step's own error, and of what its
+                                           inputs brought along (NAN: not known) */
     gemma4_metrics metrics;             /* of the accumulated comparison */
-    size_t worst_position, worst_index; /* the element that is furthest off, and both values of it */
+    size_t worst_position, worst_index; /* the element that is furthest off, and both values of
+                                           it */
     double worst_engine, worst_expected;
-    size_t rows, rows_left_out; /* positions that were compared, and that are in the dump but cannot be */
-    double reference_agreement; /* relative RMS of the reference against the golden; 0 without one */
-    char problem[200];          /* what is wrong beside the numbers: shape, NaN, expert sets; "" for nothing */
+    size_t rows, rows_left_out; /* positions that were compared, and that are in the dump but cannot
+                                   be */
+    double reference_agreement; /* relative RMS of the reference against the golden; 0 without
+                                   one */
+    char problem[200];          /* what is wrong beside the numbers: shape, NaN, expert sets; "" for
+                                   nothing */
 } gemma4_tap_result;
 
-typedef enum gemma4_level { GEMMA4_PARTIAL, GEMMA4_LOGITS_LEVEL, GEMMA4_LAYERS_LEVEL, GEMMA4_FULL_LEVEL } gemma4_level;
+typedef enum gemma4_level {
+    GEMMA4_PARTIAL,
+    GEMMA4_LOGITS_LEVEL,
+    GEMMA4_LAYERS_LEVEL,
+    GEMMA4_FULL_LEVEL
+} gemma4_level;
 
-enum { GEMMA4_MAX_NOTES = 8, GEMMA4_NOTE_SIZE = 200, GEMMA4_MAX_WARNINGS = 16, GEMMA4_WARNING_SIZE = 300 };
+enum {
+    GEMMA4_MAX_NOTES = 8,
+    GEMMA4_NOTE_SIZE = 200,
+    GEMMA4_MAX_WARNINGS = 16,
+    GEMMA4_WARNING_SIZE = 300
+};
 
 typedef struct gemma4_report {
     bool conforms; /* no tap fails, and the dump covers what is required: exit status 0 */
@@ -46,7 +69,8 @@ typedef struct gemma4_report {
     const char *dtype, *case_id /* NULL without a case */, *engine, *engine_version;
     const char *expected_from; /* "golden" or "reference" */
     const char *golden_sha256; /* NULL without a case */
-    char expected_detail[200]; /* "transformers 5.23.0, float32; the reference agrees within 1.2e-06" */
+    char expected_detail[200]; /* "transformers 5.23.0, float32; the reference agrees within
+                                  1.2e-06" */
     size_t golden_taps;        /* how many taps the golden holds */
     size_t layers;             /* of the model */
     size_t positions;
@@ -60,23 +84,28 @@ typedef struct gemma4_report {
     const gemma4_import_log *import;                /* what a map did; NULL without one */
     char notes[GEMMA4_MAX_NOTES][GEMMA4_NOTE_SIZE]; /* remarks for the user */
     size_t note_count;
-    char warnings[GEMMA4_MAX_WARNINGS][GEMMA4_WARNING_SIZE]; /* what makes the verdict worth less than it seems: shown beside it */
+    char warnings[GEMMA4_MAX_WARNINGS][GEMMA4_WARNING_SIZE]; /* what makes the verdict worth less
+                                                                than it seems: shown beside it */
     size_t warning_count;
 } gemma4_report;
 
 /* A note too many is left out; of a warning too many the last one says that there are more. */
-void gemma4_report_note(gemma4_report *report, const char *format, ...) __attribute__((format(printf, 2, 3)));
-void gemma4_report_warn(gemma4_report *report, const char *format, ...) __attribute__((format(printf, 2, 3)));
+void gemma4_report_note(gemma4_report *report, const char *format, ...)
+    __attribute__((format(printf, 2, 3)));
+void gemma4_report_warn(gemma4_report *report, const char *format, ...)
+    __attribute__((format(printf, 2, 3)));
 
 /* --- what all forms say alike --- */
 
 const char *gemma4_verdict_name(gemma4_verdict verdict);
 const char *gemma4_level_name(gemma4_level level);
-/* Whether the tap was compared as numbers: not where it is absent, holds ids, or has a wrong shape. */
+/* Whether the tap was compared as numbers: not where it is absent, holds ids, or has a wrong
+ * shape. */
 bool gemma4_has_numbers(const gemma4_tap_result *result);
 /* The step's error as a part of its tolerance; infinite where none is allowed. NAN stays NAN. */
 double gemma4_part_of_tolerance(const gemma4_tap_result *result);
-/* Whether a result is nearer to its tolerance, or further beyond; what fails is always worse than what does not. Anything is than NULL. */
+/* Whether a result is nearer to its tolerance, or further beyond; what fails is always worse than
+ * what does not. Anything is than NULL. */
 bool gemma4_is_worse(const gemma4_tap_result *result, const gemma4_tap_result *than);
 
 /* What is known of one kind of tap over all its layers. */
@@ -96,7 +125,8 @@ typedef struct gemma4_sentence {
     char text[GEMMA4_SENTENCE_SIZE];
 } gemma4_sentence;
 
-/* "CONFORMS", "DOES NOT CONFORM", or that no fault was found in the few tensors that were covered. */
+/* "CONFORMS", "DOES NOT CONFORM", or that no fault was found in the few tensors that were
+ * covered. */
 gemma4_sentence gemma4_conclusion(const gemma4_report *report);
 /* What --require asked for and did not get; "" where it does not fall short. */
 gemma4_sentence gemma4_shortfall(const gemma4_report *report);
@@ -105,18 +135,21 @@ gemma4_sentence gemma4_measure_sentence(const gemma4_tap_result *result);
 
 /* --- causes (report_cause.c) --- */
 
-/* The mistake's id; of one that is in no catalogue, its parameters; "a mistake of the dump", or "unknown". */
+/* The mistake's id; of one that is in no catalogue, its parameters; "a mistake of the dump", or
+ * "unknown". */
 const char *gemma4_cause_name(const gemma4_cause *cause);
 /* "Cause", or where nothing explains it, "Cause unknown". */
 const char *gemma4_cause_heading(const gemma4_cause *cause);
-/* The mistake, where it is seen first, what is wrong and what is right; or what was measured of an error that nothing explains. */
+/* The mistake, where it is seen first, what is wrong and what is right; or what was measured of an
+ * error that nothing explains. */
 gemma4_sentence gemma4_cause_sentence(const gemma4_cause *cause);
 /* The same words, a line each for the terminal. */
 gemma4_sentence gemma4_cause_lines(const gemma4_cause *cause);
-/* Of a cause that nothing explains: the settings that explain part of it, and how much; "" for none. */
+/* Of a cause that nothing explains: the settings that explain part of it, and how much; "" for
+ * none. */
 gemma4_sentence gemma4_nearest_sentence(const gemma4_cause *cause);
-/* The best of the mistakes that do not fit, where naming it helps: where it leaves less than half of the error by a coefficient
- * near 1. Else NULL. */
+/* The best of the mistakes that do not fit, where naming it helps: where it leaves less than half
+ * of the error by a coefficient near 1. Else NULL. */
 const gemma4_fit *gemma4_runner_up(const gemma4_cause *cause);
 /* The cause that explains why a tap fails; NULL where none was found for it. */
 const gemma4_cause *gemma4_cause_of(const gemma4_report *report, const gemma4_tap_result *result);
@@ -126,10 +159,12 @@ const gemma4_cause *gemma4_cause_of(const gemma4_report *report, const gemma4_ta
 void gemma4_report_text(FILE *out, const gemma4_report *report);
 void gemma4_report_json(FILE *out, const gemma4_report *report);
 void gemma4_report_junit(FILE *out, const gemma4_report *report);
-/* The part of each that tells what a map did (report_map.c); of the text nothing where there was none. */
+/* The part of each that tells what a map did (report_map.c); of the text nothing where there was
+ * none. */
 void gemma4_report_map_text(FILE *out, const gemma4_report *report);
 void gemma4_report_map_json(FILE *out, const gemma4_report *report);
-/* The same in parts, for reports of several dumps in one file: label tells those of one case apart in the classnames. */
+/* The same in parts, for reports of several dumps in one file: label tells those of one case apart
+ * in the classnames. */
 void gemma4_report_junit_begin(FILE *out);
 void gemma4_report_junit_suite(FILE *out, const gemma4_report *report, const char *label);
 void gemma4_report_junit_suite_unusable(FILE *out, const char *message, const char *label);

@@ -12,13 +12,15 @@ static const gemma4_counter_model *model_of(const gemma4_cause *cause)
 }
 
 /* The words for a mistake of the dump. */
-static gemma4_sentence dump_words(const gemma4_cause *cause, const char *name, const char *layers, const char *recognised)
+static gemma4_sentence dump_words(const gemma4_cause *cause, const char *name, const char *layers,
+                                  const char *recognised)
 {
     gemma4_sentence s;
     char others[48] = "";
     if (cause->taps > 1)
         snprintf(others, sizeof others, "; %zu tensors", cause->taps);
-    snprintf(s.text, sizeof s.text, "a mistake of the dump, first at %s%s%s%s%s", name, layers, others, recognised, cause->description);
+    snprintf(s.text, sizeof s.text, "a mistake of the dump, first at %s%s%s%s%s", name, layers,
+             others, recognised, cause->description);
     return s;
 }
 
@@ -26,14 +28,14 @@ gemma4_sentence gemma4_nearest_sentence(const gemma4_cause *cause)
 {
     gemma4_sentence s = {""};
     if (cause->nearest[0])
-        snprintf(s.text, sizeof s.text, "%s: explains %.0f %% of the error, not all of it", cause->nearest,
-                 fmin(99, floor(100 * cause->nearest_share)));
+        snprintf(s.text, sizeof s.text, "%s: explains %.0f %% of the error, not all of it",
+                 cause->nearest, fmin(99, floor(100 * cause->nearest_share)));
     return s;
 }
 
 /* The words, with what stands before each part of them. */
-static gemma4_sentence cause_words(const gemma4_cause *cause, const char *only, const char *wrong, const char *right, const char *measured,
-                                   const char *nearest)
+static gemma4_sentence cause_words(const gemma4_cause *cause, const char *only, const char *wrong,
+                                   const char *right, const char *measured, const char *nearest)
 {
     gemma4_sentence s;
     char name[GEMMA4_TAP_NAME_SIZE], layers[sizeof cause->layers + 16] = "", scope[80] = "";
@@ -45,17 +47,20 @@ static gemma4_sentence cause_words(const gemma4_cause *cause, const char *only, 
     if (cause->of_dump)
         return dump_words(cause, name, layers, measured);
     if (!cause->explained) {
-        snprintf(s.text, sizeof s.text, "no known mistake explains %s%s%s%s%s%.500s", name, layers, measured, cause->description,
-                 cause->nearest[0] ? nearest : "", gemma4_nearest_sentence(cause).text);
+        snprintf(s.text, sizeof s.text, "no known mistake explains %s%s%s%s%s%.500s", name, layers,
+                 measured, cause->description, cause->nearest[0] ? nearest : "",
+                 gemma4_nearest_sentence(cause).text);
         return s;
     }
     const gemma4_counter_model *m = model_of(cause);
     if (cause->point) {
-        snprintf(s.text, sizeof s.text, "%s, first at %s%s%s", cause->said[0] ? cause->said : m->wrong, name, layers, scope);
+        snprintf(s.text, sizeof s.text, "%s, first at %s%s%s",
+                 cause->said[0] ? cause->said : m->wrong, name, layers, scope);
         return s;
     }
-    snprintf(s.text, sizeof s.text, "%s%s%s%s, first at %s%s%s%s%s%s%s", m->id, m->variant[0] ? " (" : "", m->variant,
-             m->variant[0] ? ")" : "", name, layers, scope, wrong, m->wrong, right, m->right);
+    snprintf(s.text, sizeof s.text, "%s%s%s%s, first at %s%s%s%s%s%s%s", m->id,
+             m->variant[0] ? " (" : "", m->variant, m->variant[0] ? ")" : "", name, layers, scope,
+             wrong, m->wrong, right, m->right);
     return s;
 }
 
@@ -63,7 +68,9 @@ const char *gemma4_cause_name(const gemma4_cause *cause)
 {
     if (cause->of_dump)
         return "a mistake of the dump";
-    return !cause->explained ? "unknown" : cause->point && cause->said[0] ? cause->said : model_of(cause)->id;
+    return !cause->explained                ? "unknown"
+           : cause->point && cause->said[0] ? cause->said
+                                            : model_of(cause)->id;
 }
 
 const char *gemma4_cause_heading(const gemma4_cause *cause)
@@ -78,19 +85,22 @@ gemma4_sentence gemma4_cause_sentence(const gemma4_cause *cause)
 
 gemma4_sentence gemma4_cause_lines(const gemma4_cause *cause)
 {
-    return cause_words(cause, "\n  only           ", "\n  wrong          ", "\n  right          ", "\n  measured       ", "\n  nearest        ");
+    return cause_words(cause, "\n  only           ", "\n  wrong          ", "\n  right          ",
+                       "\n  measured       ", "\n  nearest        ");
 }
 
 const gemma4_fit *gemma4_runner_up(const gemma4_cause *cause)
 {
     const gemma4_fit *near = &cause->near;
-    bool helps = cause->has_near && near->residual < RUNNER_UP_PART * near->error && fabs(near->coefficient - 1) <= RUNNER_UP_COEFFICIENT;
+    bool helps = cause->has_near && near->residual < RUNNER_UP_PART * near->error &&
+                 fabs(near->coefficient - 1) <= RUNNER_UP_COEFFICIENT;
     return helps ? near : NULL;
 }
 
 static bool is_at(const gemma4_cause *cause, const gemma4_tap_result *r)
 {
-    return !gemma4_tap_describe(r->tap)->per_layer || cause->first_layer == r->layer || gemma4_layer_is_listed(cause->layers, r->layer);
+    return !gemma4_tap_describe(r->tap)->per_layer || cause->first_layer == r->layer ||
+           gemma4_layer_is_listed(cause->layers, r->layer);
 }
 
 /* Whether a named mistake acts at the tap, whatever tap it was seen at first. */

@@ -7,7 +7,8 @@ static void begin(FILE *out, const char *engine, const char *verdict)
 {
     fputs("<!DOCTYPE html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\"/>\n"
           "<meta name=\"viewport\" content=\"width=device-width, initial-scale=1\"/>\n"
-          "<meta http-equiv=\"Content-Security-Policy\" content=\"default-src 'none'; style-src 'unsafe-inline'\"/>\n"
+          "<meta http-equiv=\"Content-Security-Policy\" content=\"default-src 'none'; style-src "
+          "'unsafe-inline'\"/>\n"
           "<meta name=\"referrer\" content=\"no-referrer\"/>\n<title>",
           out);
     gemma4_xml_text(out, engine);
@@ -21,7 +22,8 @@ static void end(FILE *out)
     fputs("<footer>Written by <code>gemma4-check ", out);
     gemma4_xml_text(out, gemma4_version());
     fputs("</code>. What the names of the taps mean: spec/taps.md; how verdicts are made: "
-          "spec/diagnosis.md; all known mistakes: spec/causes.md, <code>gemma4-check explain</code>.</footer>\n"
+          "spec/diagnosis.md; all known mistakes: spec/causes.md, <code>gemma4-check "
+          "explain</code>.</footer>\n"
           "</main>\n</body>\n</html>\n",
           out);
 }
@@ -53,6 +55,8 @@ void gemma4_report_html_unusable(FILE *out, const char *message)
     begin(out, "input", "cannot be judged");
     fputs("<header>\n<div class=\"banner unsure\"><h1>? CANNOT BE JUDGED</h1>\n<p>", out);
     html_foreign_text(out, message);
-    fputs("</p></div>\n<p>Nothing was compared: this is neither a pass nor a failure of the engine.</p>\n</header>\n", out);
+    fputs("</p></div>\n<p>Nothing was compared: this is neither a pass nor a failure of the "
+          "engine.</p>\n</header>\n",
+          out);
     end(out);
 }

@@ -41,13 +41,18 @@ static void write_evidence(FILE *out, const gemma4_cause *cause)
 {
     fputs("<dt>Evidence</dt><dd>", out);
     if (cause->below_bound)
-        fprintf(out, "no tensor fails by itself; the error holds %s ± %s of this mistake (1 is all of it, 0 is none)",
-                html_short_number(cause->coefficient).text, html_short_number(cause->residual).text);
+        fprintf(out,
+                "no tensor fails by itself; the error holds %s ± %s of this mistake (1 is all of "
+                "it, 0 is none)",
+                html_short_number(cause->coefficient).text,
+                html_short_number(cause->residual).text);
     else
         fprintf(out,
-                "explains %zu failing tensor%s; coefficient %s (1 is exactly this mistake); what it leaves is %s of honest rounding, of "
+                "explains %zu failing tensor%s; coefficient %s (1 is exactly this mistake); what "
+                "it leaves is %s of honest rounding, of "
                 "which up to %s is normal",
-                cause->taps, html_plural(cause->taps), html_full_number(round(cause->coefficient * 1e4) / 1e4).text,
+                cause->taps, html_plural(cause->taps),
+                html_full_number(round(cause->coefficient * 1e4) / 1e4).text,
                 html_short_number(cause->residual).text, html_short_number(LIMIT_SCORE).text);
     fputs("</dd>\n", out);
     if (cause->second != GEMMA4_NO_MODEL) {
@@ -77,8 +82,8 @@ static void write_runner_up(FILE *out, const gemma4_fit *near)
         return;
     fputs("<dt>Runner-up</dt><dd>", out);
     html_model_name(out, gemma4_counter_model_at(near->model));
-    fprintf(out, " does not fit: coefficient %s, leaves %s times honest rounding</dd>\n", html_short_number(near->coefficient).text,
-            html_short_number(near->residual).text);
+    fprintf(out, " does not fit: coefficient %s, leaves %s times honest rounding</dd>\n",
+            html_short_number(near->coefficient).text, html_short_number(near->residual).text);
 }
 
 static void write_catalogue_facts(FILE *out, const gemma4_counter_model *m)
@@ -117,7 +122,8 @@ static void write_unexplained(FILE *out, const gemma4_cause *cause)
     }
 }
 
-void gemma4_report_html_cause(FILE *out, const gemma4_config *config, size_t positions, const gemma4_cause *cause)
+void gemma4_report_html_cause(FILE *out, const gemma4_config *config, size_t positions,
+                              const gemma4_cause *cause)
 {
     const gemma4_counter_model *m = gemma4_cause_model(cause);
     fputs("<article class=\"card\">\n<h3>", out);
@@ -161,7 +167,8 @@ void html_causes(FILE *out, const gemma4_report *report)
         return;
     const gemma4_config *config = gemma4_diagnosis_config(report->diagnosis);
     for (size_t i = 0; i < causes; i++)
-        known += gemma4_cause_at(report->diagnosis, i)->explained || gemma4_cause_at(report->diagnosis, i)->of_dump;
+        known += gemma4_cause_at(report->diagnosis, i)->explained ||
+                 gemma4_cause_at(report->diagnosis, i)->of_dump;
     fprintf(out, "<section>\n<h2>Why: %zu mistake%s", known, html_plural(known));
     if (known < causes)
         fprintf(out, ", %zu unexplained", causes - known);
@@ -170,6 +177,7 @@ void html_causes(FILE *out, const gemma4_report *report)
         gemma4_report_html_cause(out, config, report->positions, first);
     for (size_t i = 0; i < causes; i++)
         if (gemma4_cause_at(report->diagnosis, i) != first)
-            gemma4_report_html_cause(out, config, report->positions, gemma4_cause_at(report->diagnosis, i));
+            gemma4_report_html_cause(out, config, report->positions,
+                                     gemma4_cause_at(report->diagnosis, i));
     fputs("</section>\n", out);
 }

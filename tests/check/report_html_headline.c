@@ -2,12 +2,14 @@
 #include "report_html_internal.h"
 #include "text.h"
 
-/* How much a pass is worth: the step that comes closest to its tolerance, and what was not judged. */
+/* How much a pass is worth: the step that comes closest to its tolerance, and what was not
+ * judged. */
 static void write_margin(FILE *out, const gemma4_report *report)
 {
     const gemma4_tap_result *worst = NULL;
     for (size_t i = 0; i < report->tap_count; i++)
-        if (report->taps[i].verdict != GEMMA4_NOT_COVERED && gemma4_is_worse(&report->taps[i], worst))
+        if (report->taps[i].verdict != GEMMA4_NOT_COVERED &&
+            gemma4_is_worse(&report->taps[i], worst))
             worst = &report->taps[i];
     fputs("<p>Every step that the dump shows is what honest rounding in ", out);
     gemma4_xml_text(out, report->dtype);
@@ -18,7 +20,8 @@ static void write_margin(FILE *out, const gemma4_report *report)
         fprintf(out, ", at %s of it.", html_short_number(gemma4_part_of_tolerance(worst)).text);
     }
     if (report->level != GEMMA4_FULL_LEVEL && report->level != GEMMA4_PARTIAL)
-        fprintf(out, " It shows %zu of %zu required tensors; the others have not passed.", report->taps_covered, report->taps_of);
+        fprintf(out, " It shows %zu of %zu required tensors; the others have not passed.",
+                report->taps_covered, report->taps_of);
     fputs("</p>\n", out);
 }
 
@@ -53,7 +56,8 @@ static void write_failure(FILE *out, const gemma4_report *report)
     if (first) {
         fputs("<p>First at ", out);
         html_tap_code(out, first->tap, first->layer);
-        fprintf(out, ". %zu of %zu compared tensors fail%s on the engine’s own inputs.</p>\n", failed, compared, failed == 1 ? "s" : "");
+        fprintf(out, ". %zu of %zu compared tensors fail%s on the engine’s own inputs.</p>\n",
+                failed, compared, failed == 1 ? "s" : "");
         write_cause_sentences(out, report, gemma4_cause_of(report, first));
     } else {
         fputs("<p>No step diverges, but the dump covers less than what was required.</p>\n", out);
@@ -97,15 +101,17 @@ static void write_fact(FILE *out, const char *name, const char *text)
 
 static void write_coverage_fact(FILE *out, const gemma4_report *report)
 {
-    double part = report->taps_of ? 100.0 * (double)report->taps_covered / (double)report->taps_of : 0;
+    double part =
+        report->taps_of ? 100.0 * (double)report->taps_covered / (double)report->taps_of : 0;
     size_t layers = 0;
     for (size_t l = 0; l < report->layers; l++)
         layers += report->layer_covered[l];
-    fprintf(
-        out,
-        "<dt>Coverage</dt><dd><span class=\"bar\"><i style=\"width:%.1f%%\"></i></span>level <b>%s</b>: %zu of %zu required tensors, in "
-        "%zu of %zu layers</dd>\n",
-        part, gemma4_level_name(report->level), report->taps_covered, report->taps_of, layers, report->layers);
+    fprintf(out,
+            "<dt>Coverage</dt><dd><span class=\"bar\"><i style=\"width:%.1f%%\"></i></span>level "
+            "<b>%s</b>: %zu of %zu required tensors, in "
+            "%zu of %zu layers</dd>\n",
+            part, gemma4_level_name(report->level), report->taps_covered, report->taps_of, layers,
+            report->layers);
 }
 
 static void write_notes(FILE *out, const gemma4_report *report)
@@ -131,8 +137,9 @@ void html_headline(FILE *out, const gemma4_report *report)
     write_fact(out, "Arithmetic", report->dtype);
     fputs("<dt>Case</dt><dd>", out);
     gemma4_xml_text(out, report->case_id ? report->case_id : "none: the dump’s own tokens");
-    fprintf(out, ", %zu position%s</dd>\n<dt>Expected</dt><dd>from the %s%s", report->positions, html_plural(report->positions),
-            report->expected_from, report->expected_detail[0] ? ": " : "");
+    fprintf(out, ", %zu position%s</dd>\n<dt>Expected</dt><dd>from the %s%s", report->positions,
+            html_plural(report->positions), report->expected_from,
+            report->expected_detail[0] ? ": " : "");
     gemma4_xml_text(out, report->expected_detail);
     fputs("</dd>\n", out);
     if (report->golden_sha256)

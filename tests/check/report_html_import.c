@@ -22,9 +22,11 @@ void html_import(FILE *out, const gemma4_report *report)
         return;
     fputs("<section>\n<h2>What the map did</h2>\n<p><code>", out);
     html_foreign_text(out, log->map->path);
-    fprintf(out, "</code>, %zu tensor%s in %zu pass%s; the tokens are the %s’s.</p>\n", log->names, html_plural(log->names), log->passes,
-            log->passes == 1 ? "" : "es", log->tokens_given ? "case" : "dump");
-    fputs("<div class=\"scroll\"><table class=\"list\">\n<thead><tr><th>tap</th><th>made</th><th class=\"l\">from</th><th "
+    fprintf(out, "</code>, %zu tensor%s in %zu pass%s; the tokens are the %s’s.</p>\n", log->names,
+            html_plural(log->names), log->passes, log->passes == 1 ? "" : "es",
+            log->tokens_given ? "case" : "dump");
+    fputs("<div class=\"scroll\"><table class=\"list\">\n<thead><tr><th>tap</th><th>made</th><th "
+          "class=\"l\">from</th><th "
           "class=\"l\">first tensor taken</th></tr></thead>\n<tbody>\n",
           out);
     for (size_t i = 0; i < log->map->rule_count; i++)

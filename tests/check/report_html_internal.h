@@ -1,5 +1,5 @@
-/* What the files of the page for a browser share: report_html.c (head, foot, order of the sections), _style.c, _words.c (numbers and
- * names), and a file a section. */
+/* What the files of the page for a browser share: report_html.c (head, foot, order of the
+ * sections), _style.c, _words.c (numbers and names), and a file a section. */
 #ifndef GEMMA4_REPORT_HTML_INTERNAL_H
 #define GEMMA4_REPORT_HTML_INTERNAL_H
 
@@ -36,9 +36,11 @@ const gemma4_tap_result *html_result_of(const gemma4_report *report, gemma4_tap 
 
 /* --- causes that are in no catalogue (report_html_identified.c) --- */
 
-/* The names of its parameters; their values beside the right ones, with pictures; what else there is to say. */
+/* The names of its parameters; their values beside the right ones, with pictures; what else there
+ * is to say. */
 void html_identified_names(FILE *out, const gemma4_point *point);
-void html_identified(FILE *out, const gemma4_config *config, size_t positions, const gemma4_cause *cause);
+void html_identified(FILE *out, const gemma4_config *config, size_t positions,
+                     const gemma4_cause *cause);
 void html_identified_facts(FILE *out, const gemma4_cause *cause);
 
 /* --- sections --- */

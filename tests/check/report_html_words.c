@@ -92,5 +92,8 @@ const char *html_metric_words(gemma4_metric_kind kind)
 
 const char *html_verdict_glyph(gemma4_verdict verdict)
 {
-    return verdict == GEMMA4_DIVERGES ? "✕" : verdict == GEMMA4_MARGINAL ? "!" : verdict == GEMMA4_EXCUSED ? "~" : "";
+    return verdict == GEMMA4_DIVERGES   ? "✕"
+           : verdict == GEMMA4_MARGINAL ? "!"
+           : verdict == GEMMA4_EXCUSED  ? "~"
+                                        : "";
 }

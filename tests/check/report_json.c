@@ -72,7 +72,8 @@ static void json_tap(FILE *out, const gemma4_tap_result *r)
 {
     char name[GEMMA4_TAP_NAME_SIZE];
     gemma4_tap_name(r->tap, r->layer, name);
-    fprintf(out, "    {\"tap\": \"%s\", \"verdict\": \"%s\"", name, gemma4_verdict_name(r->verdict));
+    fprintf(out, "    {\"tap\": \"%s\", \"verdict\": \"%s\"", name,
+            gemma4_verdict_name(r->verdict));
     if (r->verdict != GEMMA4_NOT_COVERED) {
         fputs(", \"mode\": \"local\", ", out);
         json_measure(out, &r->local);
@@ -138,7 +139,8 @@ static void json_value(FILE *out, const char *name, const gemma4_setting *s, con
         fputs("]", out);
         return;
     }
-    bool bare = (domain == GEMMA4_DOMAIN_LIST && text[0] && !strstr(text, "...")) || (domain != GEMMA4_DOMAIN_WORD && text[0] && *end == '\0');
+    bool bare = (domain == GEMMA4_DOMAIN_LIST && text[0] && !strstr(text, "...")) ||
+                (domain != GEMMA4_DOMAIN_WORD && text[0] && *end == '\0');
     if (bare)
         fprintf(out, "\"%s\": %s", name, text);
     else
@@ -159,7 +161,8 @@ static void json_steps(FILE *out, uint64_t steps)
 }
 
 /* The settings of a point, with where they hold: the contract's `parameters`. */
-static void json_parameters(FILE *out, const gemma4_config *c, const gemma4_cause *cause, const gemma4_point *p)
+static void json_parameters(FILE *out, const gemma4_config *c, const gemma4_cause *cause,
+                            const gemma4_point *p)
 {
     fputs("[", out);
     for (size_t i = 0; i < p->count; i++) {
@@ -167,11 +170,13 @@ static void json_parameters(FILE *out, const gemma4_config *c, const gemma4_caus
         char value[400], expected[400];
         gemma4_setting_value(s, c, cause->first_layer, value, sizeof value);
         gemma4_setting_expected(s, c, cause->first_layer, expected, sizeof expected);
-        fprintf(out, "%s{\"name\": \"%s\", ", i ? ", " : "", gemma4_parameter_describe(s->parameter)->name);
+        fprintf(out, "%s{\"name\": \"%s\", ", i ? ", " : "",
+                gemma4_parameter_describe(s->parameter)->name);
         json_value(out, "value", s, value);
         fputs(", ", out);
         json_value(out, "expected", s, expected);
-        if (gemma4_parameter_describe(s->parameter)->domain == GEMMA4_DOMAIN_REAL && isfinite(s->number)) {
+        if (gemma4_parameter_describe(s->parameter)->domain == GEMMA4_DOMAIN_REAL &&
+            isfinite(s->number)) {
             fputs(", \"interval\": [", out);
             json_number(out, p->low[i]);
             fputs(", ", out);
@@ -183,12 +188,14 @@ static void json_parameters(FILE *out, const gemma4_config *c, const gemma4_caus
             json_field(out, "expression", p->expression[i]);
         }
         json_steps(out, p == cause->point ? cause->places[i] | s->steps : s->steps);
-        fprintf(out, ", \"where\": {\"tap\": \"%s\"", gemma4_tap_describe(gemma4_setting_step(s))->name);
+        fprintf(out, ", \"where\": {\"tap\": \"%s\"",
+                gemma4_tap_describe(gemma4_setting_step(s))->name);
         if (!strncmp(gemma4_parameter_describe(s->parameter)->name, "weight", 6))
             fprintf(out, ", \"tensor\": \"%s\"", gemma4_setting_tensor(s));
         fputs(", ", out);
         json_layers(out, c, cause->layers);
-        fprintf(out, ", \"positions\": \"%s\"}}", cause->scope == GEMMA4_EVERYWHERE ? "all" : gemma4_scope_text(cause->scope));
+        fprintf(out, ", \"positions\": \"%s\"}}",
+                cause->scope == GEMMA4_EVERYWHERE ? "all" : gemma4_scope_text(cause->scope));
     }
     fputs("]", out);
 }
@@ -218,11 +225,12 @@ static void json_cause(FILE *out, const gemma4_config *c, const gemma4_cause *ca
     json_field(out, "id", m ? m->id : NULL);
     fputs(", ", out);
     json_field(out, "variant", m && m->variant[0] ? m->variant : NULL);
-    fprintf(out, ", \"tap\": \"%s\", \"layers\": \"%s\", \"explained\": %s, \"of_dump\": %s, \"taps\": %zu, "
-                 "\"below_bound\": %s, \"coefficient\": ",
-            gemma4_tap_name(cause->tap, cause->first_layer, name), cause->layers, m ? "true" : "false",
-            cause->of_dump ? "true" : "false", cause->taps,
-            cause->below_bound ? "true" : "false");
+    fprintf(
+        out,
+        ", \"tap\": \"%s\", \"layers\": \"%s\", \"explained\": %s, \"of_dump\": %s, \"taps\": %zu, "
+        "\"below_bound\": %s, \"coefficient\": ",
+        gemma4_tap_name(cause->tap, cause->first_layer, name), cause->layers, m ? "true" : "false",
+        cause->of_dump ? "true" : "false", cause->taps, cause->below_bound ? "true" : "false");
     json_number(out, m ? cause->coefficient : NAN);
     fputs(", \"residual\": ", out);
     json_number(out, m ? cause->residual : NAN);
@@ -230,7 +238,8 @@ static void json_cause(FILE *out, const gemma4_config *c, const gemma4_cause *ca
     for (size_t i = 0; i < cause->equivalent_count; i++)
         fprintf(out, "%s\"%s\"", i ? ", " : "", gemma4_counter_model_at(cause->equivalent[i])->id);
     fputs("], ", out);
-    json_field(out, "scope", cause->scope == GEMMA4_EVERYWHERE ? NULL : gemma4_scope_text(cause->scope));
+    json_field(out, "scope",
+               cause->scope == GEMMA4_EVERYWHERE ? NULL : gemma4_scope_text(cause->scope));
     fputs(", ", out);
     json_field(out, "description", m ? NULL : cause->description);
     fputs(", ", out);
@@ -244,7 +253,8 @@ static void json_cause(FILE *out, const gemma4_config *c, const gemma4_cause *ca
         fputs("}", out);
     }
     if (near) {
-        fprintf(out, ", \"runner_up\": {\"id\": \"%s\", \"coefficient\": ", gemma4_counter_model_at(near->model)->id);
+        fprintf(out, ", \"runner_up\": {\"id\": \"%s\", \"coefficient\": ",
+                gemma4_counter_model_at(near->model)->id);
         json_number(out, near->coefficient);
         fputs(", \"residual\": ", out);
         json_number(out, near->residual);
@@ -263,7 +273,8 @@ static void json_begin(FILE *out)
 
 static void json_head(FILE *out, const gemma4_report *report)
 {
-    fprintf(out, "\"verdict\": \"%s\", \"level\": \"%s\", ", report->conforms ? "PASS" : "FAIL", gemma4_level_name(report->level));
+    fprintf(out, "\"verdict\": \"%s\", \"level\": \"%s\", ", report->conforms ? "PASS" : "FAIL",
+            gemma4_level_name(report->level));
     json_field(out, "dtype", report->dtype);
     fputs(",\n  ", out);
     json_field(out, "conclusion", gemma4_conclusion(report).text);
@@ -276,14 +287,16 @@ static void json_head(FILE *out, const gemma4_report *report)
     fputs(", ", out);
     json_field(out, "engine_version", report->engine_version);
     fprintf(out, ", \"expected_from\": \"%s\",\n  ", report->expected_from);
-    json_field(out, "required", report->required == GEMMA4_PARTIAL ? NULL : gemma4_level_name(report->required));
+    json_field(out, "required",
+               report->required == GEMMA4_PARTIAL ? NULL : gemma4_level_name(report->required));
     fputs(", ", out);
 }
 
 static void json_coverage(FILE *out, const gemma4_report *report)
 {
     const char *separator = "";
-    fprintf(out, "\"coverage\": {\"taps\": %zu, \"of\": %zu, \"layers\": [", report->taps_covered, report->taps_of);
+    fprintf(out, "\"coverage\": {\"taps\": %zu, \"of\": %zu, \"layers\": [", report->taps_covered,
+            report->taps_of);
     for (size_t l = 0; l < report->layers; l++)
         if (report->layer_covered[l]) {
             fprintf(out, "%s%zu", separator, l);
@@ -302,13 +315,15 @@ void gemma4_report_json(FILE *out, const gemma4_report *report)
     fputs(",\n  \"causes\": [", out);
     for (size_t i = 0; i < gemma4_cause_count(report->diagnosis); i++) {
         fputs(i ? ",\n    " : "\n    ", out);
-        json_cause(out, gemma4_diagnosis_config(report->diagnosis), gemma4_cause_at(report->diagnosis, i));
+        json_cause(out, gemma4_diagnosis_config(report->diagnosis),
+                   gemma4_cause_at(report->diagnosis, i));
     }
     fprintf(out,
-            "],\n  \"routing\": {\"decisions\": %zu, \"swaps\": %zu, \"excused\": %zu, \"inferred\": %zu, \"faults\": %zu, \"near_ties\": "
+            "],\n  \"routing\": {\"decisions\": %zu, \"swaps\": %zu, \"excused\": %zu, "
+            "\"inferred\": %zu, \"faults\": %zu, \"near_ties\": "
             "%zu},\n",
-            report->routing.decisions, report->routing.swaps, report->routing.excused, report->routing.inferred, report->routing.faults,
-            report->routing.near_ties);
+            report->routing.decisions, report->routing.swaps, report->routing.excused,
+            report->routing.inferred, report->routing.faults, report->routing.near_ties);
     json_list(out, "notes", report->notes[0], report->note_count, GEMMA4_NOTE_SIZE);
     json_list(out, "warnings", report->warnings[0], report->warning_count, GEMMA4_WARNING_SIZE);
     gemma4_report_map_json(out, report);

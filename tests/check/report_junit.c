@@ -1,13 +1,15 @@
-/* The report as JUnit XML, in what GitLab, Jenkins and GitHub's actions all read: a time everywhere, no two testcases of one name, and a
- * failure's text with its message in it as well, since GitLab shows the text alone and others the message. A page is red where the exit
- * status is 1. */
+/* The report as JUnit XML, in what GitLab, Jenkins and GitHub's actions all read: a time
+ * everywhere, no two testcases of one name, and a failure's text with its message in it as well,
+ * since GitLab shows the text alone and others the message. A page is red where the exit status is
+ * 1. */
 #include <string.h>
 
 #include "report.h"
 #include "text.h"
 #include "version.h"
 
-/* What became of the testcases. The counts stand before them, so everything is gone through twice: first with out NULL. */
+/* What became of the testcases. The counts stand before them, so everything is gone through twice:
+ * first with out NULL. */
 typedef struct junit {
     FILE *out;
     const gemma4_report *report;
@@ -91,8 +93,9 @@ static gemma4_sentence tap_message(const gemma4_tap_result *r, const gemma4_caus
     gemma4_sentence s, measure = {""};
     if (gemma4_has_numbers(r))
         measure = gemma4_measure_sentence(r);
-    snprintf(s.text, sizeof s.text, "%s%s%.300s%s%s", r->problem, r->problem[0] && measure.text[0] ? "; " : "", measure.text,
-             cause ? "; cause: " : "", cause ? gemma4_cause_name(cause) : "");
+    snprintf(s.text, sizeof s.text, "%s%s%.300s%s%s", r->problem,
+             r->problem[0] && measure.text[0] ? "; " : "", measure.text, cause ? "; cause: " : "",
+             cause ? gemma4_cause_name(cause) : "");
     return s;
 }
 
@@ -105,12 +108,15 @@ static gemma4_sentence tap_body(const gemma4_tap_result *r, const gemma4_cause *
         n = snprintf(s.text, sizeof s.text,
                      "%s %.3g, tolerance %.3g; worst at position %zu\n"
                      "worst element: position %zu, index %zu: yours %.7g, expected %.7g\n",
-                     gemma4_metric_name(r->local.kind), r->local.error, r->local.tolerance, r->local.position, r->worst_position,
-                     r->worst_index, r->worst_engine, r->worst_expected);
+                     gemma4_metric_name(r->local.kind), r->local.error, r->local.tolerance,
+                     r->local.position, r->worst_position, r->worst_index, r->worst_engine,
+                     r->worst_expected);
     bool catalogued = cause && cause->explained && !cause->point;
     if (cause)
-        snprintf(s.text + n, sizeof s.text - (size_t)n, "cause: %.1100s\n%s%s", gemma4_cause_lines(cause).text,
-                 catalogued ? "  more           gemma4-check explain " : "", catalogued ? gemma4_cause_model(cause)->id : "");
+        snprintf(s.text + n, sizeof s.text - (size_t)n, "cause: %.1100s\n%s%s",
+                 gemma4_cause_lines(cause).text,
+                 catalogued ? "  more           gemma4-check explain " : "",
+                 catalogued ? gemma4_cause_model(cause)->id : "");
     return s;
 }
 
@@ -137,8 +143,8 @@ static bool is_missing(const gemma4_tap_result *r)
     return r->verdict == GEMMA4_NOT_COVERED && !gemma4_tap_describe(r->tap)->derived;
 }
 
-/* One testcase for all that the dump lacks: hundreds of skipped ones would hide what is there. Log-probabilities, which follow from
- * logits, are no loss. */
+/* One testcase for all that the dump lacks: hundreds of skipped ones would hide what is there.
+ * Log-probabilities, which follow from logits, are no loss. */
 static void write_not_covered(junit *j)
 {
     size_t missing = 0;
@@ -147,26 +153,30 @@ static void write_not_covered(junit *j)
         missing += is_missing(&j->report->taps[i]);
     if (missing == 0)
         return;
-    int n = snprintf(s.text, sizeof s.text, "%zu tensor%s not in the dump:", missing, missing == 1 ? " is" : "s are");
+    int n = snprintf(s.text, sizeof s.text, "%zu tensor%s not in the dump:", missing,
+                     missing == 1 ? " is" : "s are");
     for (int tap = 0; tap < GEMMA4_TAP_COUNT; tap++) {
         gemma4_kind_summary kind = gemma4_summarize(j->report, (gemma4_tap)tap);
         if (kind.covered == kind.of || gemma4_tap_describe((gemma4_tap)tap)->derived)
             continue;
-        n += snprintf(s.text + n, sizeof s.text - (size_t)n, " %s", gemma4_tap_describe((gemma4_tap)tap)->name);
+        n += snprintf(s.text + n, sizeof s.text - (size_t)n, " %s",
+                      gemma4_tap_describe((gemma4_tap)tap)->name);
         if (kind.covered)
-            n += snprintf(s.text + n, sizeof s.text - (size_t)n, " (%zu of %zu)", kind.of - kind.covered, kind.of);
+            n += snprintf(s.text + n, sizeof s.text - (size_t)n, " (%zu of %zu)",
+                          kind.of - kind.covered, kind.of);
     }
     begin_case(j, "", "not covered");
     skip_case(j, s.text);
 }
 
-/* What the dump covers, against what is required. It fails too where nothing else does and yet the dump does not conform. */
+/* What the dump covers, against what is required. It fails too where nothing else does and yet the
+ * dump does not conform. */
 static void write_coverage(junit *j)
 {
     const gemma4_report *report = j->report;
     char body[200];
-    snprintf(body, sizeof body, "level %s: %zu of %zu required tensors", gemma4_level_name(report->level), report->taps_covered,
-             report->taps_of);
+    snprintf(body, sizeof body, "level %s: %zu of %zu required tensors",
+             gemma4_level_name(report->level), report->taps_covered, report->taps_of);
     begin_case(j, "", "coverage");
     if (gemma4_falls_short(report))
         fail_case(j, "coverage", gemma4_shortfall(report).text, body);
@@ -218,12 +228,14 @@ static void write_lines(FILE *out, const char *word, const char *texts, size_t c
     }
 }
 
-static void begin_suite(FILE *out, const char *name, const char *label, size_t tests, size_t failures, size_t errors, size_t skipped)
+static void begin_suite(FILE *out, const char *name, const char *label, size_t tests,
+                        size_t failures, size_t errors, size_t skipped)
 {
     fputs("  <testsuite name=\"", out);
     gemma4_xml_text(out, name);
     write_part(out, label);
-    fprintf(out, "\" tests=\"%zu\" failures=\"%zu\" errors=\"%zu\" skipped=\"%zu\" time=\"0\">\n", tests, failures, errors, skipped);
+    fprintf(out, "\" tests=\"%zu\" failures=\"%zu\" errors=\"%zu\" skipped=\"%zu\" time=\"0\">\n",
+            tests, failures, errors, skipped);
 }
 
 void gemma4_report_junit_begin(FILE *out)
@@ -240,7 +252,8 @@ void gemma4_report_junit_suite(FILE *out, const gemma4_report *report, const cha
 {
     junit j = {.report = report, .label = label};
     write_cases(&j);
-    begin_suite(out, report->case_id ? report->case_id : "gemma4-check", names_the_case(report, label) ? NULL : label, j.tests, j.failures, 0, j.skipped);
+    begin_suite(out, report->case_id ? report->case_id : "gemma4-check",
+                names_the_case(report, label) ? NULL : label, j.tests, j.failures, 0, j.skipped);
     write_properties(out, report);
     j.out = out;
     write_cases(&j);

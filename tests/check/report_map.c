@@ -26,8 +26,8 @@ void gemma4_report_map_text(FILE *out, const gemma4_report *report)
         acted += log->uses[i].taps > 0;
     fprintf(out, "map        ");
     gemma4_terminal_text(out, log->map->path);
-    fprintf(out, ": %zu of %zu rules applied to %zu tensors in %zu pass%s\n\n", acted, log->map->rule_count, log->names, log->passes,
-            log->passes == 1 ? "" : "es");
+    fprintf(out, ": %zu of %zu rules applied to %zu tensors in %zu pass%s\n\n", acted,
+            log->map->rule_count, log->names, log->passes, log->passes == 1 ? "" : "es");
     for (size_t i = 0; i < log->map->rule_count; i++)
         if (log->uses[i].taps)
             print_use(out, &log->uses[i]);
@@ -60,8 +60,8 @@ void gemma4_report_map_json(FILE *out, const gemma4_report *report)
     gemma4_json_string(out, log->map->path);
     fputs(", \"engine\": ", out);
     gemma4_json_string(out, log->map->engine);
-    fprintf(out, ", \"passes\": %zu, \"tensors\": %zu, \"tokens_from\": \"%s\",\n    \"rules\": [", log->passes, log->names,
-            log->tokens_given ? "case" : "dump");
+    fprintf(out, ", \"passes\": %zu, \"tensors\": %zu, \"tokens_from\": \"%s\",\n    \"rules\": [",
+            log->passes, log->names, log->tokens_given ? "case" : "dump");
     for (size_t i = 0; i < log->map->rule_count; i++) {
         fputs(i ? ",\n      " : "\n      ", out);
         json_rule(out, &log->uses[i]);

@@ -25,11 +25,15 @@ static void print_tap_line(FILE *out, const gemma4_report *report, gemma4_tap ta
     else if (isnan(s.worst->inherited))
         fprintf(out, "%9.1e  %9s  %9.2g  ", s.worst->added, "-", gemma4_part_of_tolerance(s.worst));
     else
-        fprintf(out, "%9.1e  %9.1e  %9.2g  ", s.worst->added, s.worst->inherited, gemma4_part_of_tolerance(s.worst));
+        fprintf(out, "%9.1e  %9.1e  %9.2g  ", s.worst->added, s.worst->inherited,
+                gemma4_part_of_tolerance(s.worst));
     if (s.failed)
         fprintf(out, "FAIL in %zu of %zu\n", s.failed, s.covered);
     else
-        fprintf(out, "%s\n", s.worst->verdict == GEMMA4_MARGINAL ? "marginal" : s.worst->verdict == GEMMA4_EXCUSED ? "excused" : "pass");
+        fprintf(out, "%s\n",
+                s.worst->verdict == GEMMA4_MARGINAL  ? "marginal"
+                : s.worst->verdict == GEMMA4_EXCUSED ? "excused"
+                                                     : "pass");
 }
 
 static void print_first_divergence(FILE *out, const gemma4_report *report)
@@ -47,10 +51,10 @@ static void print_first_divergence(FILE *out, const gemma4_report *report)
     fprintf(out, "  this step      %s", gemma4_measure_sentence(r).text);
     if (r->local.kind != GEMMA4_METRIC_MATCHED_FILTER)
         fprintf(out, ",\n                 worst at position %zu", r->local.position);
-    fprintf(out, "\n  all together   norm of yours / norm of the expected = %.6f, cosine = %.9f\n", r->metrics.norm_ratio,
-            r->metrics.cosine);
-    fprintf(out, "  worst element  position %zu, index %zu: yours %.7g, expected %.7g\n", r->worst_position, r->worst_index,
-            r->worst_engine, r->worst_expected);
+    fprintf(out, "\n  all together   norm of yours / norm of the expected = %.6f, cosine = %.9f\n",
+            r->metrics.norm_ratio, r->metrics.cosine);
+    fprintf(out, "  worst element  position %zu, index %zu: yours %.7g, expected %.7g\n",
+            r->worst_position, r->worst_index, r->worst_engine, r->worst_expected);
 }
 
 static void print_routing(FILE *out, const gemma4_routing *routing)
@@ -58,8 +62,10 @@ static void print_routing(FILE *out, const gemma4_routing *routing)
     if (routing->decisions + routing->inferred + routing->near_ties == 0)
         return;
     fprintf(out,
-            "\nRouting: %zu decisions in the dump, %zu faults, %zu excused as near-ties; %zu inferred; %zu near-ties at this precision\n",
-            routing->decisions, routing->faults, routing->excused, routing->inferred, routing->near_ties);
+            "\nRouting: %zu decisions in the dump, %zu faults, %zu excused as near-ties; %zu "
+            "inferred; %zu near-ties at this precision\n",
+            routing->decisions, routing->faults, routing->excused, routing->inferred,
+            routing->near_ties);
 }
 
 static const char *id_of(size_t model)
@@ -71,10 +77,14 @@ static const char *id_of(size_t model)
 static void print_evidence(FILE *out, const gemma4_cause *cause)
 {
     if (cause->below_bound)
-        fprintf(out, "  evidence       no tap fails by itself; the error holds %.2f +- %.2g of this mistake\n", cause->coefficient,
-                cause->residual);
+        fprintf(out,
+                "  evidence       no tap fails by itself; the error holds %.2f +- %.2g of this "
+                "mistake\n",
+                cause->coefficient, cause->residual);
     else
-        fprintf(out, "  evidence       explains %zu failing tap%s; coefficient %.4f, what is left is %.2g of honest rounding\n",
+        fprintf(out,
+                "  evidence       explains %zu failing tap%s; coefficient %.4f, what is left is "
+                "%.2g of honest rounding\n",
                 cause->taps, cause->taps == 1 ? "" : "s", cause->coefficient, cause->residual);
     if (cause->second != GEMMA4_NO_MODEL)
         fprintf(out, "  together with  %s\n", id_of(cause->second));
@@ -83,7 +93,8 @@ static void print_evidence(FILE *out, const gemma4_cause *cause)
     for (size_t i = 0; i < cause->equivalent_point_count; i++)
         fprintf(out, "  fits as well   %s\n", cause->equivalent_said[i]);
     if (!cause->point)
-        fprintf(out, "%s  more           gemma4-check explain %s\n", cause->equivalent_count ? "\n" : "", id_of(cause->model));
+        fprintf(out, "%s  more           gemma4-check explain %s\n",
+                cause->equivalent_count ? "\n" : "", id_of(cause->model));
 }
 
 /* What first, why, and how sure. */
@@ -94,8 +105,8 @@ static void print_cause(FILE *out, const gemma4_cause *cause)
     if (cause->explained)
         print_evidence(out, cause);
     if (near)
-        fprintf(out, "  runner-up      %s: coefficient %.3g, leaves %.3g times honest rounding\n", id_of(near->model), near->coefficient,
-                near->residual);
+        fprintf(out, "  runner-up      %s: coefficient %.3g, leaves %.3g times honest rounding\n",
+                id_of(near->model), near->coefficient, near->residual);
 }
 
 /* A word and a line of text that may come from the dump. */
@@ -113,12 +124,14 @@ static void print_head(FILE *out, const gemma4_report *report)
     gemma4_terminal_text(out, report->engine ? report->engine : "(unnamed)");
     fputc(' ', out);
     gemma4_terminal_text(out, report->engine_version ? report->engine_version : "");
-    fprintf(out, ", %s, %zu positions%s%s\n", report->dtype, report->positions, report->case_id ? ", case " : "",
-            report->case_id ? report->case_id : "");
-    fprintf(out, "expected   from the %s%s%s\n", report->expected_from, report->expected_detail[0] ? ": " : "", report->expected_detail);
+    fprintf(out, ", %s, %zu positions%s%s\n", report->dtype, report->positions,
+            report->case_id ? ", case " : "", report->case_id ? report->case_id : "");
+    fprintf(out, "expected   from the %s%s%s\n", report->expected_from,
+            report->expected_detail[0] ? ": " : "", report->expected_detail);
     if (report->golden_sha256)
         fprintf(out, "golden     SHA-256 %s\n", report->golden_sha256);
-    fprintf(out, "coverage   %s: %zu of %zu required taps\n", gemma4_level_name(report->level), report->taps_covered, report->taps_of);
+    fprintf(out, "coverage   %s: %zu of %zu required taps\n", gemma4_level_name(report->level),
+            report->taps_covered, report->taps_of);
     for (size_t i = 0; i < report->note_count; i++)
         print_remark(out, "note", report->notes[i]);
 }
@@ -131,15 +144,18 @@ static void print_conclusion(FILE *out, const gemma4_report *report)
         print_remark(out, "warning", report->warnings[i]);
     if (gemma4_falls_short(report))
         fprintf(out, "%s\n", gemma4_shortfall(report).text);
-    fprintf(out, "%s%s\n", report->warning_count || gemma4_falls_short(report) ? "\n" : "", gemma4_conclusion(report).text);
+    fprintf(out, "%s%s\n", report->warning_count || gemma4_falls_short(report) ? "\n" : "",
+            gemma4_conclusion(report).text);
 }
 
 void gemma4_report_text(FILE *out, const gemma4_report *report)
 {
     print_head(out, report);
     gemma4_report_map_text(out, report);
-    fprintf(out, "\n  %-20s  %-10s  %5s  %9s  %9s  %9s\n", "tap", "layers", "worst", "error", "error", "added /");
-    fprintf(out, "  %-20s  %-10s  %5s  %9s  %9s  %9s\n", "", "covered", "layer", "added", "inherited", "tolerance");
+    fprintf(out, "\n  %-20s  %-10s  %5s  %9s  %9s  %9s\n", "tap", "layers", "worst", "error",
+            "error", "added /");
+    fprintf(out, "  %-20s  %-10s  %5s  %9s  %9s  %9s\n", "", "covered", "layer", "added",
+            "inherited", "tolerance");
     for (int tap = 0; tap < GEMMA4_TAP_COUNT; tap++)
         print_tap_line(out, report, (gemma4_tap)tap);
     print_routing(out, &report->routing);

@@ -1,4 +1,5 @@
-/* Which experts an engine chose: right, excused by rounding, inferred, or at fault (spec/tolerance.md, "Routing"). */
+/* Which experts an engine chose: right, excused by rounding, inferred, or at fault
+ * (spec/tolerance.md, "Routing"). */
 #ifndef GEMMA4_ROUTING_H
 #define GEMMA4_ROUTING_H
 
@@ -7,30 +8,39 @@
 /* Counts over all layers. */
 typedef struct gemma4_routing {
     size_t decisions; /* choices that the dump holds */
-    size_t near_ties; /* of all choices, those whose margin between rank K and K + 1 is below what the tier's rounding may do */
+    size_t near_ties; /* of all choices, those whose margin between rank K and K + 1 is below what
+                         the tier's rounding may do */
     size_t swaps;     /* experts that are not among the K with the largest logits */
     size_t excused;   /* choices with such experts that rounding explains */
-    size_t inferred;  /* choices that the dump does not hold and that were inferred from what followed */
+    size_t inferred;  /* choices that the dump does not hold and that were inferred from what
+                         followed */
     size_t faults;    /* choices that nothing explains */
 } gemma4_routing;
 
-/* For a layer whose dump holds no topk_ids: tries, at each position whose choice is open, the other sets that the engine may rightly have
- * chosen, and keeps what fits the next stored tap best. A choice is open where the logits are a near-tie and the dump does not hold them, and
- * where the dump's own logits (or, in a 16-bit tier, probabilities) are an exact tie. chosen is [T, K]; *others counts the positions at
- * which it is not the set that the evidence used; where there are none, chosen is not to be read. */
-int gemma4_routing_infer(const gemma4_evidence *evidence, gemma4_runner *runner, int32_t *chosen, size_t *others, gemma4_error *error);
+/* For a layer whose dump holds no topk_ids: tries, at each position whose choice is open, the other
+ * sets that the engine may rightly have chosen, and keeps what fits the next stored tap best. A
+ * choice is open where the logits are a near-tie and the dump does not hold them, and where the
+ * dump's own logits (or, in a 16-bit tier, probabilities) are an exact tie. chosen is [T, K];
+ * *others counts the positions at which it is not the set that the evidence used; where there are
+ * none, chosen is not to be read. */
+int gemma4_routing_infer(const gemma4_evidence *evidence, gemma4_runner *runner, int32_t *chosen,
+                         size_t *others, gemma4_error *error);
 
 /* The verdict on a layer's stored topk_ids. */
 typedef struct gemma4_routing_verdict {
     gemma4_routing counts; /* of this layer */
     size_t first_fault;    /* position */
-    size_t left_out;       /* choices that the dump holds but that follow from values that are not finite */
+    size_t left_out;       /* choices that the dump holds but that follow from values that are not
+                              finite */
 } gemma4_routing_verdict;
-int gemma4_routing_judge(const gemma4_evidence *evidence, gemma4_routing_verdict *verdict, gemma4_error *error);
+int gemma4_routing_judge(const gemma4_evidence *evidence, gemma4_routing_verdict *verdict,
+                         gemma4_error *error);
 
-/* May an engine that computes in this tier have chosen expert `enters` instead of expert `leaves`, from the logits and the probabilities
- * that its dump holds? Rule 8 of replay: exact ties of the logits; in a 16-bit tier also of the probabilities rounded to it, stored ([E]) or,
- * where probs is NULL, computed from the logits ([E]). slack is what rounding may have done to stored logits. */
-bool gemma4_routing_may_exchange(const gemma4_tier *tier, const float *logits, const float *probs, size_t E, int32_t leaves, int32_t enters, double slack);
+/* May an engine that computes in this tier have chosen expert `enters` instead of expert `leaves`,
+ * from the logits and the probabilities that its dump holds? Rule 8 of replay: exact ties of the
+ * logits; in a 16-bit tier also of the probabilities rounded to it, stored ([E]) or, where probs is
+ * NULL, computed from the logits ([E]). slack is what rounding may have done to stored logits. */
+bool gemma4_routing_may_exchange(const gemma4_tier *tier, const float *logits, const float *probs,
+                                 size_t E, int32_t leaves, int32_t enters, double slack);
 
 #endif

@@ -21,8 +21,8 @@ typedef struct sample_run {
     gemma4_opened_cases cases; /* opened before the processes are forked */
     task *tasks;               /* column by column */
     size_t count;
-    gemma4_trial *trials;      /* [count], shared */
-    atomic_bool *stop;         /* shared */
+    gemma4_trial *trials; /* [count], shared */
+    atomic_bool *stop;    /* shared */
     bool to_first_miss;
 } sample_run;
 
@@ -50,19 +50,24 @@ static const gemma4_counter_model *find_model(const gemma4_sample_fault *fault)
     return NULL;
 }
 
-static int make_task(const sample_run *r, const gemma4_sample_column *column, const gemma4_sample_row *row, size_t seed, task *made,
-                     gemma4_error *error)
+static int make_task(const sample_run *r, const gemma4_sample_column *column,
+                     const gemma4_sample_row *row, size_t seed, task *made, gemma4_error *error)
 {
     const gemma4_opened_case *c = gemma4_opened_case_of(&r->cases, row->case_id);
     bool honest = row->kind == GEMMA4_HONEST;
-    gemma4_simulation s = {.the_case = c->the_case, .model = c->model, .tier = column->tier, .stochastic = honest,
-                           .seed = honest ? 3000 + seed : 7, .taps = column->taps};
+    gemma4_simulation s = {.the_case = c->the_case,
+                           .model = c->model,
+                           .tier = column->tier,
+                           .stochastic = honest,
+                           .seed = honest ? 3000 + seed : 7,
+                           .taps = column->taps};
     for (size_t i = 0; i < 2; i++) {
         const gemma4_sample_fault *fault = &row->faults[i];
         s.planted[i] = fault->id ? find_model(fault) : NULL;
         s.only_layer[i] = fault->layer;
         if (fault->id && !s.planted[i])
-            return gemma4_fail(error, "sample: expected a counter-model, found '%s' (%s)", fault->id, fault->variant);
+            return gemma4_fail(error, "sample: expected a counter-model, found '%s' (%s)",
+                               fault->id, fault->variant);
     }
     *made = (task){.column = column, .row = row, .simulation = s};
     return 0;
@@ -79,8 +84,11 @@ static int make_tasks(sample_run *r, gemma4_error *error)
         return gemma4_fail(error, "sample: out of memory");
     for (size_t column = 0; column < sample->column_count; column++)
         for (size_t i = 0; i < sample->row_count; i++)
-            for (size_t seed = 0; seed < runs_of(&sample->rows[i]) && is_in(&sample->columns[column], &sample->rows[i]); seed++)
-                if (make_task(r, &sample->columns[column], &sample->rows[i], seed, &r->tasks[r->count++], error))
+            for (size_t seed = 0; seed < runs_of(&sample->rows[i]) &&
+                                  is_in(&sample->columns[column], &sample->rows[i]);
+                 seed++)
+                if (make_task(r, &sample->columns[column], &sample->rows[i], seed,
+                              &r->tasks[r->count++], error))
                     return -1;
     return r->count ? 0 : gemma4_fail(error, "sample: nothing to run");
 }
@@ -106,19 +114,23 @@ static int open_cases(sample_run *r, gemma4_error *error)
 
 /* ----------------------------------------------------------------- judging */
 
-/* The tap that must be reported first: of a dump of layer outputs, the output of the layer at hand; the embedding's error is seen in
- * layer 0's. False where the dump holds the logits only. */
+/* The tap that must be reported first: of a dump of layer outputs, the output of the layer at hand;
+ * the embedding's error is seen in layer 0's. False where the dump holds the logits only. */
 static bool expected_first(const task *t, gemma4_tap *tap, size_t *layer)
 {
     bool known = gemma4_tap_parse(t->row->first, tap, layer);
     if (known && t->column->taps == GEMMA4_SET_LAYERS)
-        *tap = gemma4_tap_describe(*tap)->per_layer || *tap == GEMMA4_TAP_EMBED ? GEMMA4_TAP_LAYER_OUTPUT : GEMMA4_TAP_LOGITS;
+        *tap = gemma4_tap_describe(*tap)->per_layer || *tap == GEMMA4_TAP_EMBED
+                   ? GEMMA4_TAP_LAYER_OUTPUT
+                   : GEMMA4_TAP_LOGITS;
     return known && t->column->taps != GEMMA4_SET_LOGITS;
 }
 
 static const char *name_of(const gemma4_trial *trial, char name[GEMMA4_TAP_NAME_SIZE])
 {
-    return trial->first_tap < GEMMA4_TAP_COUNT ? gemma4_tap_name(trial->first_tap, trial->first_layer, name) : "nothing";
+    return trial->first_tap < GEMMA4_TAP_COUNT
+               ? gemma4_tap_name(trial->first_tap, trial->first_layer, name)
+               : "nothing";
 }
 
 /* What is wrong with a judgement, as words; "" for nothing. */
@@ -147,7 +159,8 @@ static void work(void *context, size_t i)
     gemma4_error error = {""};
     if (r->to_first_miss && atomic_load(r->stop))
         return;
-    gemma4_trial_run(&r->tasks[i].simulation, NULL, false, r->cases.directory, &r->trials[i], &error);
+    gemma4_trial_run(&r->tasks[i].simulation, NULL, false, r->cases.directory, &r->trials[i],
+                     &error);
     if (miss(&r->tasks[i], &r->trials[i])[0])
         atomic_store(r->stop, true);
 }
@@ -156,16 +169,20 @@ static void print_miss(FILE *out, const task *t, const gemma4_trial *trial)
 {
     char name[GEMMA4_TAP_NAME_SIZE];
     const gemma4_sample_row *row = t->row;
-    fprintf(out, "MISS  %s %s %s %s", kind_names[row->kind], row->case_id, t->column->tier, gemma4_tap_set_name(t->column->taps));
+    fprintf(out, "MISS  %s %s %s %s", kind_names[row->kind], row->case_id, t->column->tier,
+            gemma4_tap_set_name(t->column->taps));
     for (size_t i = 0; i < 2 && row->faults[i].id; i++)
-        fprintf(out, "%s%s%s%s%s", i ? " + " : " ", row->faults[i].id, row->faults[i].variant[0] ? " (" : "", row->faults[i].variant,
+        fprintf(out, "%s%s%s%s%s", i ? " + " : " ", row->faults[i].id,
+                row->faults[i].variant[0] ? " (" : "", row->faults[i].variant,
                 row->faults[i].variant[0] ? ")" : "");
-    fprintf(out, ": %s; expected first at %s, found %s; %zu causes, %s\n", miss(t, trial), row->first ? row->first : "nothing",
-            name_of(trial, name), trial->causes, trial->name[0] ? trial->name : "no name");
+    fprintf(out, ": %s; expected first at %s, found %s; %zu causes, %s\n", miss(t, trial),
+            row->first ? row->first : "nothing", name_of(trial, name), trial->causes,
+            trial->name[0] ? trial->name : "no name");
 }
 
 /* The engines of a column: how many there are, and how many are judged right. */
-static void count_column(const sample_run *r, const gemma4_sample_column *column, FILE *out, size_t *engines, size_t *right)
+static void count_column(const sample_run *r, const gemma4_sample_column *column, FILE *out,
+                         size_t *engines, size_t *right)
 {
     *engines = *right = 0;
     for (size_t i = 0; i < r->count; i++) {
@@ -192,14 +209,18 @@ static bool summarise(const sample_run *r, FILE *out)
         good[c->kind] += right;
         bool enough = engines > 0 && (double)right >= c->least * (double)engines;
         if (!enough)
-            fprintf(out, "%s %s %s: %zu of %zu judged right, expected at least %g %%\n", kind_names[c->kind], c->tier,
-                    gemma4_tap_set_name(c->taps), right, engines, 100 * c->least);
+            fprintf(out, "%s %s %s: %zu of %zu judged right, expected at least %g %%\n",
+                    kind_names[c->kind], c->tier, gemma4_tap_set_name(c->taps), right, engines,
+                    100 * c->least);
         reached = reached && enough;
     }
     for (size_t i = 0; i < r->count; i++)
         reached = reached && r->trials[i].judged;
-    fprintf(out, "sample: judged right are %zu of %zu honest engines, %zu of %zu planted mistakes, %zu of %zu pairs: %s\n",
-            good[GEMMA4_HONEST], total[GEMMA4_HONEST], good[GEMMA4_PLANTED], total[GEMMA4_PLANTED], good[GEMMA4_PAIR], total[GEMMA4_PAIR],
+    fprintf(out,
+            "sample: judged right are %zu of %zu honest engines, %zu of %zu planted mistakes, %zu "
+            "of %zu pairs: %s\n",
+            good[GEMMA4_HONEST], total[GEMMA4_HONEST], good[GEMMA4_PLANTED], total[GEMMA4_PLANTED],
+            good[GEMMA4_PAIR], total[GEMMA4_PAIR],
             reached ? "every rate reached" : "rates not reached");
     return reached;
 }
@@ -209,8 +230,10 @@ static int check_taps(const gemma4_sample *sample, gemma4_error *error)
     gemma4_tap tap;
     size_t layer;
     for (size_t i = 0; i < sample->row_count; i++)
-        if (sample->rows[i].kind != GEMMA4_HONEST && !(sample->rows[i].first && gemma4_tap_parse(sample->rows[i].first, &tap, &layer)))
-            return gemma4_fail(error, "sample: %s: expected the tap where it is seen first", sample->rows[i].faults[0].id);
+        if (sample->rows[i].kind != GEMMA4_HONEST &&
+            !(sample->rows[i].first && gemma4_tap_parse(sample->rows[i].first, &tap, &layer)))
+            return gemma4_fail(error, "sample: %s: expected the tap where it is seen first",
+                               sample->rows[i].faults[0].id);
     return 0;
 }
 
@@ -218,7 +241,8 @@ static int check_taps(const gemma4_sample *sample, gemma4_error *error)
 static void print_stopped(const sample_run *r, FILE *out)
 {
     for (size_t i = 0; i < r->count; i++)
-        if ((r->trials[i].judged || r->trials[i].message[0]) && miss(&r->tasks[i], &r->trials[i])[0])
+        if ((r->trials[i].judged || r->trials[i].message[0]) &&
+            miss(&r->tasks[i], &r->trials[i])[0])
             print_miss(out, &r->tasks[i], &r->trials[i]);
     fputs("sample: stopped at the first miss\n", out);
 }
@@ -234,11 +258,13 @@ static void run(sample_run *r, size_t jobs, FILE *out, bool *reached)
         *reached = summarise(r, out);
 }
 
-int gemma4_sample_run(const gemma4_sample *sample, size_t jobs, bool to_first_miss, FILE *out, bool *reached, gemma4_error *error)
+int gemma4_sample_run(const gemma4_sample *sample, size_t jobs, bool to_first_miss, FILE *out,
+                      bool *reached, gemma4_error *error)
 {
     sample_run r = {.sample = sample, .to_first_miss = to_first_miss};
     *reached = false;
-    int status = check_taps(sample, error) || open_cases(&r, error) || make_tasks(&r, error) ? -1 : 0;
+    int status =
+        check_taps(sample, error) || open_cases(&r, error) || make_tasks(&r, error) ? -1 : 0;
     r.trials = status ? NULL : gemma4_shared_new(r.count * sizeof *r.trials, error);
     r.stop = r.trials ? gemma4_shared_new(sizeof *r.stop, error) : NULL;
     status = r.stop ? 0 : -1;

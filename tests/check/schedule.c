@@ -33,7 +33,8 @@ static bool read_chunks(gemma4_schedule *s, const char *text, size_t T)
 
 int gemma4_schedule_init(gemma4_schedule *s, const char *text, size_t T, gemma4_error *error)
 {
-    *s = (gemma4_schedule){.chunk_start = calloc(T, sizeof *s->chunk_start), .chunk_end = calloc(T, sizeof *s->chunk_end)};
+    *s = (gemma4_schedule){.chunk_start = calloc(T, sizeof *s->chunk_start),
+                           .chunk_end = calloc(T, sizeof *s->chunk_end)};
     if (!s->chunk_start || !s->chunk_end)
         return gemma4_fail(error, "schedule of %zu positions: out of memory", T);
     s->known = text && read_chunks(s, text, T);
@@ -51,14 +52,16 @@ void gemma4_schedule_free(gemma4_schedule *s)
 
 const char *gemma4_scope_text(gemma4_scope scope)
 {
-    static const char *const texts[] = {"", "in positions fed one at a time", "in chunks after the first", "in the first chunk"};
+    static const char *const texts[] = {"", "in positions fed one at a time",
+                                        "in chunks after the first", "in the first chunk"};
     return texts[scope];
 }
 
 bool gemma4_in_scope(const gemma4_schedule *s, gemma4_scope scope, size_t t)
 {
     switch (scope) {
-    case GEMMA4_DECODE_ONLY: return s->chunk_start[t] > 0 && s->chunk_end[t] - s->chunk_start[t] == 1;
+    case GEMMA4_DECODE_ONLY:
+        return s->chunk_start[t] > 0 && s->chunk_end[t] - s->chunk_start[t] == 1;
     case GEMMA4_AFTER_FIRST_CHUNK: return s->chunk_start[t] > 0;
     case GEMMA4_FIRST_CHUNK_ONLY: return s->chunk_start[t] == 0;
     default: return true;

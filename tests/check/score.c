@@ -4,13 +4,16 @@
 
 #include "thresholds.h"
 
-bool gemma4_row_counts(const gemma4_evidence *e, gemma4_tap tap, const gemma4_against *against, size_t row)
+bool gemma4_row_counts(const gemma4_evidence *e, gemma4_tap tap, const gemma4_against *against,
+                       size_t row)
 {
     const gemma4_tap_evidence *t = &e->taps[tap];
-    return t->engine && t->have[row] && !(against->skip && against->skip[row]) && !(against->positions && row >= against->positions);
+    return t->engine && t->have[row] && !(against->skip && against->skip[row]) &&
+           !(against->positions && row >= against->positions);
 }
 
-gemma4_score gemma4_score_tap(const gemma4_evidence *e, gemma4_tap tap, const gemma4_against *against)
+gemma4_score gemma4_score_tap(const gemma4_evidence *e, gemma4_tap tap,
+                              const gemma4_against *against)
 {
     const gemma4_tap_evidence *t = &e->taps[tap];
     const gemma4_real *expected = against->values ? against->values : t->expected;
@@ -30,7 +33,9 @@ gemma4_score gemma4_score_tap(const gemma4_evidence *e, gemma4_tap tap, const ge
             expected_size += (double)t->expected[i] * (double)t->expected[i];
         }
         /* What takes the place of the expected values has the rounding of its own size. */
-        double larger = against->values && size > expected_size && expected_size > 0 ? sqrt(size / expected_size) : 1;
+        double larger = against->values && size > expected_size && expected_size > 0
+                            ? sqrt(size / expected_size)
+                            : 1;
         double relative = sqrt(error / (double)t->width) / (sigma[row] * larger);
         s.rows++;
         sum += relative * relative;
@@ -54,12 +59,14 @@ bool gemma4_within_limits(const gemma4_evidence *e, gemma4_tap tap)
 }
 
 /* <x, expected> / <expected, expected> of one row, where x is the engine's error or a draw. */
-static double projection(const gemma4_tap_evidence *t, size_t row, const float *x, bool is_engine, double size)
+static double projection(const gemma4_tap_evidence *t, size_t row, const float *x, bool is_engine,
+                         double size)
 {
     double sum = 0;
     for (size_t i = row * t->width; i < (row + 1) * t->width; i++)
         if (t->expected[i] != 0) /* what is masked may hold anything */
-            sum += (double)t->expected[i] * ((double)x[i] - (is_engine ? (double)t->expected[i] : 0));
+            sum +=
+                (double)t->expected[i] * ((double)x[i] - (is_engine ? (double)t->expected[i] : 0));
     return sum / size;
 }
 
@@ -92,13 +99,16 @@ gemma4_bias gemma4_bias_of_tap(const gemma4_evidence *e, gemma4_tap tap)
     if (rows < BIAS_ROWS)
         return (gemma4_bias){0};
     bias.part /= (double)rows;
-    /* Rows share errors (of a cached value that all of them read), and six draws may be close by chance: the larger of both estimates. */
+    /* Rows share errors (of a cached value that all of them read), and six draws may be close by
+     * chance: the larger of both estimates. */
     for (size_t d = 0; d < GEMMA4_DRAWS; d++)
         of_means += means[d] * means[d] / GEMMA4_DRAWS;
-    /* At least what a rounding that all rows share may do: of the root of the hidden size; of other constants; in float32, of a root or an
-     * exponential. */
-    double shared = tap == GEMMA4_TAP_EMBED || tap == GEMMA4_TAP_ROUTER_NORM ? BIAS_ROOT : BIAS_SHARED;
-    double spread = fmax(sqrt(fmax(variance, of_means)) / (double)rows, fmax(shared * e->subject->tier->unit, UNIT_FLOAT32));
+    /* At least what a rounding that all rows share may do: of the root of the hidden size; of other
+     * constants; in float32, of a root or an exponential. */
+    double shared =
+        tap == GEMMA4_TAP_EMBED || tap == GEMMA4_TAP_ROUTER_NORM ? BIAS_ROOT : BIAS_SHARED;
+    double spread = fmax(sqrt(fmax(variance, of_means)) / (double)rows,
+                         fmax(shared * e->subject->tier->unit, UNIT_FLOAT32));
     bias.in_spreads = fabs(bias.part) / spread;
     return bias;
 }

@@ -4,7 +4,8 @@
 
 #include "evidence.h"
 
-/* What the engine's tensor is compared with. All zero: what was expected, with its own spread, at all rows that can be compared. */
+/* What the engine's tensor is compared with. All zero: what was expected, with its own spread, at
+ * all rows that can be compared. */
 typedef struct gemma4_against {
     const gemma4_real *values; /* [T, width] in the place of what was expected */
     const double *sigma;       /* [T] in the place of the tap's spread */
@@ -19,19 +20,23 @@ typedef struct gemma4_score {
     size_t position;     /* of the worst */
     double relative_rms; /* norm(error) / norm(expected) */
 } gemma4_score;
-gemma4_score gemma4_score_tap(const gemma4_evidence *evidence, gemma4_tap tap, const gemma4_against *against);
+gemma4_score gemma4_score_tap(const gemma4_evidence *evidence, gemma4_tap tap,
+                              const gemma4_against *against);
 
 /* Is the tap's error, at the rows that can be compared, within the limits? */
 bool gemma4_within_limits(const gemma4_evidence *evidence, gemma4_tap tap);
 
-/* How much too large the rows are on average, as a part of what was expected: rounding scales a row up or down, but not all rows alike. */
+/* How much too large the rows are on average, as a part of what was expected: rounding scales a row
+ * up or down, but not all rows alike. */
 typedef struct gemma4_bias {
     double part;       /* -0.002: 0.2 % too small */
-    double in_spreads; /* its size in units of what it is in the perturbed runs; 0 where there are too few rows to say */
+    double in_spreads; /* its size in units of what it is in the perturbed runs; 0 where there are
+                          too few rows to say */
 } gemma4_bias;
 gemma4_bias gemma4_bias_of_tap(const gemma4_evidence *evidence, gemma4_tap tap);
 
 /* The rows that a comparison takes: stored, finite, not skipped. */
-bool gemma4_row_counts(const gemma4_evidence *evidence, gemma4_tap tap, const gemma4_against *against, size_t row);
+bool gemma4_row_counts(const gemma4_evidence *evidence, gemma4_tap tap,
+                       const gemma4_against *against, size_t row);
 
 #endif

@@ -17,12 +17,16 @@ const gemma4_grid_column gemma4_grid[GEMMA4_GRID_COLUMNS] = {
 
 /* A mistake is planted on the first of them that shows it. */
 const char *const gemma4_matrix_cases[GEMMA4_MATRIX_CASES] = {
-    "tiny-prompt", "tiny-chunks", "tiny-window-crossings", "moe128-prompt", "wide256-prompt", "tiny-far", "tiny-decode",
-    "uneven96-prompt",
+    "tiny-prompt",    "tiny-chunks", "tiny-window-crossings", "moe128-prompt",
+    "wide256-prompt", "tiny-far",    "tiny-decode",           "uneven96-prompt",
 };
 
 static const char *const honest_tiers[] = {"float32", "bfloat16", "float16"};
-enum { HONEST_TIERS = sizeof honest_tiers / sizeof *honest_tiers, SEEDS_FOR_MATRIX = 5, SEEDS_ALONE = 20 };
+enum {
+    HONEST_TIERS = sizeof honest_tiers / sizeof *honest_tiers,
+    SEEDS_FOR_MATRIX = 5,
+    SEEDS_ALONE = 20
+};
 
 /* ------------------------------------------------------------- what is run */
 
@@ -41,7 +45,8 @@ typedef struct self_test {
 
 static bool is_asked(const self_test *t, const char *tier, gemma4_tap_set set)
 {
-    return (!t->options->tier || !strcmp(t->options->tier, tier)) && (!t->options->tap_set || !strcmp(t->options->tap_set, gemma4_tap_set_name(set)));
+    return (!t->options->tier || !strcmp(t->options->tier, tier)) &&
+           (!t->options->tap_set || !strcmp(t->options->tap_set, gemma4_tap_set_name(set)));
 }
 
 /* ---------------------------------------------------------- honest engines */
@@ -55,7 +60,8 @@ static gemma4_grid_column honest_column(const self_test *t, size_t column)
 {
     if (!t->every_tier)
         return gemma4_grid[column];
-    return (gemma4_grid_column){.tier = honest_tiers[column / GEMMA4_SET_COUNT], .taps = (gemma4_tap_set)(column % GEMMA4_SET_COUNT)};
+    return (gemma4_grid_column){.tier = honest_tiers[column / GEMMA4_SET_COUNT],
+                                .taps = (gemma4_tap_set)(column % GEMMA4_SET_COUNT)};
 }
 
 /* The matrix always needs the honest errors of its first column: they choose the cases. */
@@ -73,8 +79,11 @@ static int check_asked(const self_test *t, gemma4_error *error)
         if (is_asked(t, c.tier, c.taps))
             return 0;
     }
-    return gemma4_fail(error, "--tier %s --tap-set %s: expected tiers and tap sets that the self-test has (spec/kill-matrix.md), found none",
-                       t->options->tier ? t->options->tier : "any", t->options->tap_set ? t->options->tap_set : "any");
+    return gemma4_fail(error,
+                       "--tier %s --tap-set %s: expected tiers and tap sets that the self-test has "
+                       "(spec/kill-matrix.md), found none",
+                       t->options->tier ? t->options->tier : "any",
+                       t->options->tap_set ? t->options->tap_set : "any");
 }
 
 /* The i-th honest run: (seed, case, column), column fastest. */
@@ -85,8 +94,13 @@ static void honest_work(void *context, size_t i)
     size_t columns = honest_columns(t), number = i / columns % t->cases.count;
     const gemma4_grid_column column = honest_column(t, i % columns);
     const gemma4_opened_case *c = &t->cases.list[number];
-    gemma4_simulation s = {.the_case = c->the_case, .model = c->model, .tier = column.tier, .stochastic = true,
-                           .seed = 1000 + i / columns / t->cases.count, .only_layer = {-1, -1}, .taps = column.taps};
+    gemma4_simulation s = {.the_case = c->the_case,
+                           .model = c->model,
+                           .tier = column.tier,
+                           .stochastic = true,
+                           .seed = 1000 + i / columns / t->cases.count,
+                           .only_layer = {-1, -1},
+                           .taps = column.taps};
     if (is_run(t, i % columns))
         gemma4_trial_run(&s, NULL, !t->every_tier, t->cases.directory, &t->honest[i], &error);
 }
@@ -95,7 +109,8 @@ static int run_honest(self_test *t, gemma4_error *error)
 {
     size_t count = honest_columns(t) * t->cases.count * t->seeds;
     t->honest = gemma4_shared_new(count * sizeof *t->honest, error);
-    return t->honest ? gemma4_workers_run(count, t->options->jobs, "honest", honest_work, t, error) : -1;
+    return t->honest ? gemma4_workers_run(count, t->options->jobs, "honest", honest_work, t, error)
+                     : -1;
 }
 
 static size_t honest_count(const self_test *t)
@@ -118,13 +133,15 @@ static void count_honest(self_test *t, FILE *out, size_t *runs, size_t *alarms, 
         ++*runs;
         *unusable += !trial->judged;
         if (!trial->judged)
-            fprintf(out, "unusable: %s %s %s: %s\n", id, column.tier, gemma4_tap_set_name(column.taps), trial->message);
+            fprintf(out, "unusable: %s %s %s: %s\n", id, column.tier,
+                    gemma4_tap_set_name(column.taps), trial->message);
         if (!trial->judged || (!trial->detected && !trial->name[0]))
             continue;
         ++*alarms;
         if (trial->first_tap < GEMMA4_TAP_COUNT)
             gemma4_tap_name(trial->first_tap, trial->first_layer, tap);
-        fprintf(out, "alarm: %s %s %s seed %zu: %s, %s\n", id, column.tier, gemma4_tap_set_name(column.taps), i / columns / t->cases.count, tap,
+        fprintf(out, "alarm: %s %s %s seed %zu: %s, %s\n", id, column.tier,
+                gemma4_tap_set_name(column.taps), i / columns / t->cases.count, tap,
                 trial->name[0] ? trial->name : "no name");
     }
 }
@@ -147,27 +164,34 @@ static int open_all_cases(self_test *t, gemma4_error *error)
     size_t count;
     if (gemma4_case_ids(&ids, &count, error))
         return -1;
-    int status = gemma4_open_cases(&t->cases, (const char *const *)ids, count, t->options->case_id, error);
+    int status =
+        gemma4_open_cases(&t->cases, (const char *const *)ids, count, t->options->case_id, error);
     gemma4_case_ids_free(ids, count);
     return status;
 }
 
-int gemma4_self_test_honest(const gemma4_self_test_options *options, FILE *out, bool *reached, gemma4_error *error)
+int gemma4_self_test_honest(const gemma4_self_test_options *options, FILE *out, bool *reached,
+                            gemma4_error *error)
 {
-    self_test t = {.options = options, .every_tier = true, .seeds = options->seeds ? options->seeds : SEEDS_ALONE};
+    self_test t = {.options = options,
+                   .every_tier = true,
+                   .seeds = options->seeds ? options->seeds : SEEDS_ALONE};
     size_t runs, alarms, unusable;
     *reached = false;
-    int status = check_asked(&t, error) || open_all_cases(&t, error) || run_honest(&t, error) ? -1 : 0;
+    int status =
+        check_asked(&t, error) || open_all_cases(&t, error) || run_honest(&t, error) ? -1 : 0;
     if (!status) {
         count_honest(&t, out, &runs, &alarms, &unusable);
         for (size_t column = 0; column < honest_columns(&t); column++) {
             gemma4_grid_column c = honest_column(&t, column);
             if (is_asked(&t, c.tier, c.taps))
-                fprintf(out, "%-9s %-6s worst error / tolerance %.3f\n", c.tier, gemma4_tap_set_name(c.taps),
-                        honest_worst(&t, column, GEMMA4_TAP_COUNT));
+                fprintf(out, "%-9s %-6s worst error / tolerance %.3f\n", c.tier,
+                        gemma4_tap_set_name(c.taps), honest_worst(&t, column, GEMMA4_TAP_COUNT));
         }
-        fprintf(out, "honest reference: %zu runs (%zu cases, %zu seeds a tier and tap set), %zu alarms, %zu unusable\n", runs, t.cases.count,
-                t.seeds, alarms, unusable);
+        fprintf(out,
+                "honest reference: %zu runs (%zu cases, %zu seeds a tier and tap set), %zu alarms, "
+                "%zu unusable\n",
+                runs, t.cases.count, t.seeds, alarms, unusable);
         *reached = runs > 0 && alarms == 0 && unusable == 0;
     }
     gemma4_shared_free(t.honest, honest_count(&t) * sizeof *t.honest);
@@ -177,14 +201,21 @@ int gemma4_self_test_honest(const gemma4_self_test_options *options, FILE *out, 
 
 /* ------------------------------------------------------------- the matrix */
 
-static gemma4_simulation planted_simulation(const gemma4_opened_case *c, const gemma4_counter_model *model, const gemma4_grid_column *column)
+static gemma4_simulation planted_simulation(const gemma4_opened_case *c,
+                                            const gemma4_counter_model *model,
+                                            const gemma4_grid_column *column)
 {
-    return (gemma4_simulation){.the_case = c->the_case, .model = c->model, .tier = column->tier, .seed = 7, .planted = {model},
-                               .only_layer = {-1, -1}, .taps = column->taps};
+    return (gemma4_simulation){.the_case = c->the_case,
+                               .model = c->model,
+                               .tier = column->tier,
+                               .seed = 7,
+                               .planted = {model},
+                               .only_layer = {-1, -1},
+                               .taps = column->taps};
 }
 
-/* The first case on which the mistake's effect is visible in float32 with all taps; where it is so on none, the one with the largest
- * effect. */
+/* The first case on which the mistake's effect is visible in float32 with all taps; where it is so
+ * on none, the one with the largest effect. */
 static size_t choose_case(const self_test *t, const gemma4_counter_model *model)
 {
     size_t best = 0;
@@ -217,11 +248,13 @@ static void matrix_work(void *context, size_t i)
     for (size_t column = 0; column < GEMMA4_GRID_COLUMNS; column++) {
         const gemma4_grid_column *g = &gemma4_grid[column];
         gemma4_error error = {""};
-        row->permitted[column] = gemma4_counter_model_is_permitted(model, gemma4_tier_of(g->tier)->unit);
+        row->permitted[column] =
+            gemma4_counter_model_is_permitted(model, gemma4_tier_of(g->tier)->unit);
         if (!t->matrix->asked[column] || row->permitted[column])
             continue;
         gemma4_simulation s = planted_simulation(&t->cases.list[number], model, g);
-        gemma4_trial_run(&s, t->matrix->honest[column], false, t->cases.directory, &row->trials[column], &error);
+        gemma4_trial_run(&s, t->matrix->honest[column], false, t->cases.directory,
+                         &row->trials[column], &error);
     }
     for (int k = 0; k < GEMMA4_MATRIX_CASES; k++)
         if (!strcmp(gemma4_matrix_cases[k], t->cases.list[number].the_case->id))
@@ -255,8 +288,10 @@ gemma4_matrix_rates gemma4_matrix_rates_of(const gemma4_matrix *matrix, size_t c
         r.itself += trial->named_itself;
         r.wrong += trial->wrong_name;
     }
-    r.reached = at_least(r.detected, r.visible, g->detected) && at_least(r.first, r.visible, g->first) && at_least(r.named, r.visible, g->named) &&
-                (double)r.wrong <= GEMMA4_LARGEST_SHARE_OF_WRONG_NAMES * (double)r.visible && (double)r.invisible <= g->invisible * (double)r.judged;
+    r.reached = at_least(r.detected, r.visible, g->detected) &&
+                at_least(r.first, r.visible, g->first) && at_least(r.named, r.visible, g->named) &&
+                (double)r.wrong <= GEMMA4_LARGEST_SHARE_OF_WRONG_NAMES * (double)r.visible &&
+                (double)r.invisible <= g->invisible * (double)r.judged;
     return r;
 }
 
@@ -275,13 +310,15 @@ static bool summarise(FILE *out, const gemma4_matrix *matrix, size_t unusable)
         reached = reached && (!matrix->asked[column] || r.reached);
     }
     fprintf(out,
-            "kill matrix: %zu judgements, %zu visible, %zu detected, %zu named, %zu wrong names; %zu honest runs, %zu alarms; %zu unusable: %s\n",
-            judged, visible, detected, named, wrong, matrix->honest_runs, matrix->honest_alarms, unusable,
-            reached && judged ? "all rates reached" : "rates not reached");
+            "kill matrix: %zu judgements, %zu visible, %zu detected, %zu named, %zu wrong names; "
+            "%zu honest runs, %zu alarms; %zu unusable: %s\n",
+            judged, visible, detected, named, wrong, matrix->honest_runs, matrix->honest_alarms,
+            unusable, reached && judged ? "all rates reached" : "rates not reached");
     return reached && judged > 0;
 }
 
-static size_t count_unusable(FILE *out, const gemma4_matrix *matrix, const gemma4_self_test_options *options)
+static size_t count_unusable(FILE *out, const gemma4_matrix *matrix,
+                             const gemma4_self_test_options *options)
 {
     size_t unusable = 0;
     for (size_t i = 0; i < matrix->rows_count; i++) {
@@ -307,12 +344,16 @@ static int prepare(self_test *t, FILE *out, gemma4_error *error)
     gemma4_matrix *matrix = t->matrix;
     size_t unusable;
     if (t->options->cause && !gemma4_cause_exists(t->options->cause))
-        return gemma4_fail(error, "--cause: expected an id of the catalogue (gemma4-check explain), found '%s'", t->options->cause);
+        return gemma4_fail(
+            error, "--cause: expected an id of the catalogue (gemma4-check explain), found '%s'",
+            t->options->cause);
     if (check_asked(t, error))
         return -1;
     for (size_t column = 0; column < GEMMA4_GRID_COLUMNS; column++)
         matrix->asked[column] = is_asked(t, gemma4_grid[column].tier, gemma4_grid[column].taps);
-    if (gemma4_open_cases(&t->cases, gemma4_matrix_cases, GEMMA4_MATRIX_CASES, t->options->case_id, error) || run_honest(t, error))
+    if (gemma4_open_cases(&t->cases, gemma4_matrix_cases, GEMMA4_MATRIX_CASES, t->options->case_id,
+                          error) ||
+        run_honest(t, error))
         return -1;
     count_honest(t, out, &matrix->honest_runs, &matrix->honest_alarms, &unusable);
     if (unusable)
@@ -323,10 +364,13 @@ static int prepare(self_test *t, FILE *out, gemma4_error *error)
     return 0;
 }
 
-int gemma4_self_test(const gemma4_self_test_options *options, FILE *out, FILE *page, bool *reached, gemma4_error *error)
+int gemma4_self_test(const gemma4_self_test_options *options, FILE *out, FILE *page, bool *reached,
+                     gemma4_error *error)
 {
     gemma4_matrix matrix = {.rows_count = gemma4_counter_model_count()};
-    self_test t = {.options = options, .matrix = &matrix, .seeds = options->seeds ? options->seeds : SEEDS_FOR_MATRIX};
+    self_test t = {.options = options,
+                   .matrix = &matrix,
+                   .seeds = options->seeds ? options->seeds : SEEDS_FOR_MATRIX};
     *reached = false;
     int status = prepare(&t, out, error);
     t.rows = status ? NULL : gemma4_shared_new(matrix.rows_count * sizeof *t.rows, error);

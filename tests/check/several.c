@@ -12,7 +12,10 @@
 int gemma4_part_open(gemma4_part *part, const gemma4_listed_dump *dump, gemma4_error *error)
 {
     *part = (gemma4_part){.dump = dump, .text = tmpfile(), .json = tmpfile(), .junit = tmpfile()};
-    return part->text && part->json && part->junit ? 0 : gemma4_fail(error, "%s: cannot open a temporary file: %s", dump->path, strerror(errno));
+    return part->text && part->json && part->junit
+               ? 0
+               : gemma4_fail(error, "%s: cannot open a temporary file: %s", dump->path,
+                             strerror(errno));
 }
 
 void gemma4_part_close(gemma4_part *part)
@@ -47,8 +50,8 @@ void gemma4_part_judged(const gemma4_part *part, const gemma4_report *report)
         fputc('\n', part->text);
     }
     gemma4_terminal_text(part->text, part->dump->path);
-    fprintf(part->text, ": %s, %s, level %s: %s", report->case_id ? report->case_id : "no case", report->dtype, gemma4_level_name(report->level),
-            gemma4_conclusion(report).text);
+    fprintf(part->text, ": %s, %s, level %s: %s", report->case_id ? report->case_id : "no case",
+            report->dtype, gemma4_level_name(report->level), gemma4_conclusion(report).text);
     write_finding(part->text, report);
     fputc('\n', part->text);
     gemma4_report_json(part->json, report);
@@ -120,8 +123,8 @@ void gemma4_several_text(FILE *out, const gemma4_several *s)
 {
     for (size_t i = 0; i < s->count; i++)
         copy(out, s->parts[i].text);
-    fprintf(out, "\n%zu dump%s: %zu without a fault, %zu do not conform, %zu cannot be judged\n", s->count, s->count == 1 ? "" : "s", count_of(s, 0),
-            count_of(s, 1), count_of(s, 2));
+    fprintf(out, "\n%zu dump%s: %zu without a fault, %zu do not conform, %zu cannot be judged\n",
+            s->count, s->count == 1 ? "" : "s", count_of(s, 0), count_of(s, 1), count_of(s, 2));
 }
 
 void gemma4_several_json(FILE *out, const gemma4_several *s)

@@ -1,4 +1,5 @@
-/* Several dumps in one call (spec/report.md, "Several dumps"): which ones, and their reports in one. */
+/* Several dumps in one call (spec/report.md, "Several dumps"): which ones, and their reports in
+ * one. */
 #ifndef GEMMA4_SEVERAL_H
 #define GEMMA4_SEVERAL_H
 
@@ -10,9 +11,10 @@
 /* One dump of the list. Strings are the list's. */
 typedef struct gemma4_listed_dump {
     char *path;
-    char *label;             /* the file's name without its ending, unlike that of any other in the list */
-    const char *case_name;   /* NULL: what the dump's attribute says */
-    const char *model_dir;   /* with it, the reference computes what is expected; else NULL */
+    char *label;           /* the file's name without its ending, unlike that of any other in the
+                                list */
+    const char *case_name; /* NULL: what the dump's attribute says */
+    const char *model_dir; /* with it, the reference computes what is expected; else NULL */
     const char *dtype, *require; /* NULL: as the command line says */
 } gemma4_listed_dump;
 
@@ -24,23 +26,25 @@ typedef struct gemma4_dump_list {
     size_t path_count;
 } gemma4_dump_list;
 
-/* Reads a list of dumps (spec/report.md), or takes all dumps of a folder by their names' endings, in alphabetical order. Fails where there is none.
- * Nothing of the dumps is read yet. */
+/* Reads a list of dumps (spec/report.md), or takes all dumps of a folder by their names' endings,
+ * in alphabetical order. Fails where there is none. Nothing of the dumps is read yet. */
 int gemma4_dump_list_open(const char *path, gemma4_dump_list *list, gemma4_error *error);
 void gemma4_dump_list_free(gemma4_dump_list *list);
 
-/* What became of one dump. The process that judges it writes to the files, which have no name; the one that started it reads them. */
+/* What became of one dump. The process that judges it writes to the files, which have no name; the
+ * one that started it reads them. */
 typedef struct gemma4_part {
     const gemma4_listed_dump *dump;
-    int status;              /* the exit status that it alone would have had */
+    int status; /* the exit status that it alone would have had */
     FILE *text, *json, *junit;
 } gemma4_part;
 
 /* Opens the files. */
 int gemma4_part_open(gemma4_part *part, const gemma4_listed_dump *dump, gemma4_error *error);
 void gemma4_part_close(gemma4_part *part);
-/* Write what is known of the dump to the files: at most one of the two is called, once. The text is the terminal's where it does not conform, then one
- * line; for a dump that conforms one line only. */
+/* Write what is known of the dump to the files: at most one of the two is called, once. The text is
+ * the terminal's where it does not conform, then one line; for a dump that conforms one line
+ * only. */
 void gemma4_part_judged(const gemma4_part *part, const gemma4_report *report);
 void gemma4_part_unusable(const gemma4_part *part, const char *message);
 

@@ -4,11 +4,16 @@
 
 int gemma4_utf8_length(const unsigned char *s)
 {
-    int length = s[0] < 0x80 ? 1 : s[0] >= 0xC2 && s[0] < 0xE0 ? 2 : s[0] >= 0xE0 && s[0] < 0xF0 ? 3 : s[0] >= 0xF0 && s[0] < 0xF5 ? 4 : 0;
+    int length = s[0] < 0x80                   ? 1
+                 : s[0] >= 0xC2 && s[0] < 0xE0 ? 2
+                 : s[0] >= 0xE0 && s[0] < 0xF0 ? 3
+                 : s[0] >= 0xF0 && s[0] < 0xF5 ? 4
+                                               : 0;
     for (int i = 1; i < length; i++)
         if ((s[i] & 0xC0) != 0x80)
             return 0;
-    if ((s[0] == 0xE0 && s[1] < 0xA0) || (s[0] == 0xED && s[1] > 0x9F) || (s[0] == 0xF0 && s[1] < 0x90) || (s[0] == 0xF4 && s[1] > 0x8F))
+    if ((s[0] == 0xE0 && s[1] < 0xA0) || (s[0] == 0xED && s[1] > 0x9F) ||
+        (s[0] == 0xF0 && s[1] < 0x90) || (s[0] == 0xF4 && s[1] > 0x8F))
         return 0; /* overlong, a surrogate, or beyond U+10FFFF */
     return length;
 }
@@ -16,7 +21,11 @@ int gemma4_utf8_length(const unsigned char *s)
 void gemma4_terminal_text(FILE *out, const char *text)
 {
     for (const unsigned char *s = (const unsigned char *)text; *s; s++)
-        fputc(*s < 0x20 || *s == 0x7F || (*s >= 0x80 && *s < 0xA0 && s > (const unsigned char *)text && s[-1] == 0xC2) ? '?' : *s, out);
+        fputc(*s < 0x20 || *s == 0x7F ||
+                      (*s >= 0x80 && *s < 0xA0 && s > (const unsigned char *)text && s[-1] == 0xC2)
+                  ? '?'
+                  : *s,
+              out);
 }
 
 void gemma4_json_string(FILE *out, const char *text)

@@ -10,8 +10,8 @@ int gemma4_utf8_length(const unsigned char *s);
 void gemma4_terminal_text(FILE *out, const char *text);
 /* Text as a JSON string with its quotes; invalid UTF-8 becomes U+FFFD. */
 void gemma4_json_string(FILE *out, const char *text);
-/* Text inside XML or HTML, between tags or in a double-quoted attribute: escaped, '?' for invalid UTF-8 and for the characters that
- * XML 1.0 forbids. */
+/* Text inside XML or HTML, between tags or in a double-quoted attribute: escaped, '?' for invalid
+ * UTF-8 and for the characters that XML 1.0 forbids. */
 void gemma4_xml_text(FILE *out, const char *text);
 
 #endif

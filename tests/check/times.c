@@ -8,13 +8,15 @@
 #include "trial.h"
 #include "workers.h"
 
-/* The sequence that every engine is fed: a prompt, a longer chunk than the window leaves room for, single tokens, another chunk. */
+/* The sequence that every engine is fed: a prompt, a longer chunk than the window leaves room for,
+ * single tokens, another chunk. */
 enum { T = 24, CHUNKS = 6 };
 static int32_t schedule[CHUNKS] = {10, 6, 1, 1, 1, 5};
 
 enum { EVERY = -1, SLOW = 3 /* times the median */ };
 
-/* What no single counter-model describes everywhere: two mistakes in one layer, one layer only, decoding only. */
+/* What no single counter-model describes everywhere: two mistakes in one layer, one layer only,
+ * decoding only. */
 typedef struct combination {
     const char *ids[2];
     int layer;
@@ -42,15 +44,15 @@ enum { SETS_BY_DEFAULT = 2, SETS = sizeof sets / sizeof *sets };
 
 typedef struct bench {
     const char *tier;
-    size_t *faults;        /* [fault_count] of the catalogue, and behind it of the combinations */
+    size_t *faults; /* [fault_count] of the catalogue, and behind it of the combinations */
     size_t fault_count;
     gemma4_model *model;
-    gemma4_case the_case;  /* only what a simulated engine reads */
+    gemma4_case the_case; /* only what a simulated engine reads */
     int32_t tokens[T];
     gemma4_tap_set sets[SETS];
     size_t set_count;
     char directory[64];
-    gemma4_trial *trials;  /* [set_count, fault_count], shared */
+    gemma4_trial *trials; /* [set_count, fault_count], shared */
 } bench;
 
 /* ---------------------------------------------------------------- planting */
@@ -65,7 +67,11 @@ static const gemma4_counter_model *find_model(const char *id)
 
 static gemma4_simulation simulation_of(const bench *b, size_t fault, gemma4_tap_set taps)
 {
-    gemma4_simulation s = {.the_case = &b->the_case, .model = b->model, .tier = b->tier, .seed = 7, .only_layer = {EVERY, EVERY},
+    gemma4_simulation s = {.the_case = &b->the_case,
+                           .model = b->model,
+                           .tier = b->tier,
+                           .seed = 7,
+                           .only_layer = {EVERY, EVERY},
                            .taps = taps};
     fault = b->faults[fault];
     if (fault < gemma4_counter_model_count()) {
@@ -122,7 +128,8 @@ static void print_set(FILE *out, const bench *b, size_t set, size_t *order)
             order[detected++] = i;
     sorted_by = trials;
     qsort(order, detected, sizeof *order, longest_first);
-    fprintf(out, "%-8s %-7s %8zu %9zu", b->tier, gemma4_tap_set_name(b->sets[set]), b->fault_count, detected);
+    fprintf(out, "%-8s %-7s %8zu %9zu", b->tier, gemma4_tap_set_name(b->sets[set]), b->fault_count,
+            detected);
     if (!detected) {
         fputc('\n', out);
         return;
@@ -143,7 +150,9 @@ static int print(FILE *out, const bench *b, gemma4_error *error)
     size_t *order = calloc(b->fault_count, sizeof *order);
     if (!order)
         return gemma4_fail(error, "self-test: out of memory");
-    fprintf(out, "Seconds of processor time to judge %d positions; behind each tap set, what takes more than %d times the median.\n\n",
+    fprintf(out,
+            "Seconds of processor time to judge %d positions; behind each tap set, what takes more "
+            "than %d times the median.\n\n",
             (int)T, (int)SLOW);
     fprintf(out, "tier     tap set   faults  detected   median  longest  ratio  fault\n");
     for (size_t set = 0; set < b->set_count; set++)
@@ -167,8 +176,12 @@ static int read_options(bench *b, const gemma4_times_options *o, gemma4_error *e
     if (!o->model_dir)
         return gemma4_fail(error, "self-test --times: option '--model' is required");
     if (!b->set_count)
-        return gemma4_fail(error, "--tap-set: expected all, layers or logits, found '%s'", o->tap_set);
-    return gemma4_tier_of(b->tier) ? 0 : gemma4_fail(error, "--tier: expected float32, bfloat16 or float16, found '%s'", b->tier);
+        return gemma4_fail(error, "--tap-set: expected all, layers or logits, found '%s'",
+                           o->tap_set);
+    return gemma4_tier_of(b->tier)
+               ? 0
+               : gemma4_fail(error, "--tier: expected float32, bfloat16 or float16, found '%s'",
+                             b->tier);
 }
 
 /* The faults that are asked for. */
@@ -179,11 +192,17 @@ static int choose_faults(bench *b, const char *cause, gemma4_error *error)
     if (!b->faults)
         return gemma4_fail(error, "self-test: out of memory");
     for (size_t i = 0; i < count + COMBINATIONS; i++) {
-        const char *const *ids = i < count ? &gemma4_counter_model_at(i)->id : combinations[i - count].ids;
+        const char *const *ids =
+            i < count ? &gemma4_counter_model_at(i)->id : combinations[i - count].ids;
         if (!cause || !strcmp(ids[0], cause) || (i >= count && ids[1] && !strcmp(ids[1], cause)))
             b->faults[b->fault_count++] = i;
     }
-    return b->fault_count ? 0 : gemma4_fail(error, "--cause: expected an id of the catalogue (gemma4-check explain), found '%s'", cause);
+    return b->fault_count
+               ? 0
+               : gemma4_fail(
+                     error,
+                     "--cause: expected an id of the catalogue (gemma4-check explain), found '%s'",
+                     cause);
 }
 
 static int set_up(bench *b, const gemma4_times_options *o, gemma4_error *error)
@@ -194,7 +213,11 @@ static int set_up(bench *b, const gemma4_times_options *o, gemma4_error *error)
     b->tokens[0] = 2;
     for (size_t i = 1; i < T; i++)
         b->tokens[i] = (int32_t)((i * 7919 + 13) % b->model->embed_tokens.rows);
-    b->the_case = (gemma4_case){.id = "times", .tokens = b->tokens, .token_count = T, .schedule = schedule, .schedule_count = CHUNKS};
+    b->the_case = (gemma4_case){.id = "times",
+                                .tokens = b->tokens,
+                                .token_count = T,
+                                .schedule = schedule,
+                                .schedule_count = CHUNKS};
     b->trials = gemma4_shared_new(b->set_count * b->fault_count * sizeof *b->trials, error);
     return b->trials ? gemma4_make_directory(b->directory, error) : -1;
 }
@@ -203,7 +226,9 @@ int gemma4_times(const gemma4_times_options *options, FILE *out, gemma4_error *e
 {
     bench b = {0};
     int status = read_options(&b, options, error) || set_up(&b, options, error) ||
-                         gemma4_workers_run(b.set_count * b.fault_count, options->jobs, "times", work, &b, error) || print(out, &b, error)
+                         gemma4_workers_run(b.set_count * b.fault_count, options->jobs, "times",
+                                            work, &b, error) ||
+                         print(out, &b, error)
                      ? -1
                      : 0;
     if (b.trials)

@@ -18,16 +18,18 @@ static double processor_seconds(void)
     return (double)now.tv_sec + 1e-9 * (double)now.tv_nsec;
 }
 
-/* Simulates into path and judges it, in *seconds. The report is to be freed whatever happens; the strings that it points to are gone. */
-static int judge(const gemma4_simulation *s, bool without_causes, const char *path, gemma4_report *report, double *seconds,
-                 gemma4_error *error)
+/* Simulates into path and judges it, in *seconds. The report is to be freed whatever happens; the
+ * strings that it points to are gone. */
+static int judge(const gemma4_simulation *s, bool without_causes, const char *path,
+                 gemma4_report *report, double *seconds, gemma4_error *error)
 {
     *report = (gemma4_report){0};
     if (gemma4_simulate(s, path, error))
         return -1;
     double start = processor_seconds();
     gemma4_activations *file = gemma4_activations_open(path, &s->model->config, error);
-    gemma4_judgement j = {.model = s->model, .engine = file, .dtype = s->tier, .without_causes = without_causes};
+    gemma4_judgement j = {
+        .model = s->model, .engine = file, .dtype = s->tier, .without_causes = without_causes};
     int status = file ? gemma4_judge(&j, report, error) : -1;
     gemma4_activations_close(file);
     *seconds = processor_seconds() - start;
@@ -44,11 +46,15 @@ static double ratio_of(const gemma4_tap_result *r)
         return INFINITY;
     if (r->verdict == GEMMA4_DIVERGES && r->problem[0])
         return INFINITY;
-    return r->local.tolerance > 0 ? r->local.error / r->local.tolerance : r->local.error > 0 ? INFINITY : 0;
+    return r->local.tolerance > 0 ? r->local.error / r->local.tolerance
+           : r->local.error > 0   ? INFINITY
+                                  : 0;
 }
 
-/* The ratios of all taps, [report->tap_count]. The matched filter has replaced one of them by its own measure: judge once more. */
-static int find_ratios(const gemma4_simulation *s, const gemma4_report *report, const char *path, double *ratios, gemma4_error *error)
+/* The ratios of all taps, [report->tap_count]. The matched filter has replaced one of them by its
+ * own measure: judge once more. */
+static int find_ratios(const gemma4_simulation *s, const gemma4_report *report, const char *path,
+                       double *ratios, gemma4_error *error)
 {
     gemma4_report plain = {0};
     const gemma4_report *from = report;
@@ -73,17 +79,22 @@ static bool acts_at(const gemma4_simulation *s, gemma4_tap tap, size_t layer)
     bool listed = false;
     for (const gemma4_tap *t = m->taps; *t != GEMMA4_TAP_COUNT; t++)
         listed = listed || *t == tap;
-    bool here = s->only_layer[0] < 0 || (gemma4_tap_describe(tap)->per_layer && (size_t)s->only_layer[0] == layer);
+    bool here = s->only_layer[0] < 0 ||
+                (gemma4_tap_describe(tap)->per_layer && (size_t)s->only_layer[0] == layer);
     return listed && here && gemma4_counter_model_acts(m, &s->model->config, tap, layer);
 }
 
-/* Whether it acts between the stored tap before this one and this one, where only some taps are dumped. */
+/* Whether it acts between the stored tap before this one and this one, where only some taps are
+ * dumped. */
 static bool acts_behind(const gemma4_simulation *s, const gemma4_tap_result *r)
 {
-    bool acts = r->tap == GEMMA4_TAP_LAYER_OUTPUT && r->layer == 0 && acts_at(s, GEMMA4_TAP_EMBED, 0);
+    bool acts =
+        r->tap == GEMMA4_TAP_LAYER_OUTPUT && r->layer == 0 && acts_at(s, GEMMA4_TAP_EMBED, 0);
     for (int tap = 0; tap < GEMMA4_TAP_COUNT && !acts; tap++) {
-        bool head = tap > GEMMA4_TAP_LAYER_OUTPUT, layer = gemma4_tap_describe((gemma4_tap)tap)->per_layer;
-        acts = (r->tap == GEMMA4_TAP_LOGITS ? head : layer) && acts_at(s, (gemma4_tap)tap, r->layer);
+        bool head = tap > GEMMA4_TAP_LAYER_OUTPUT,
+             layer = gemma4_tap_describe((gemma4_tap)tap)->per_layer;
+        acts =
+            (r->tap == GEMMA4_TAP_LOGITS ? head : layer) && acts_at(s, (gemma4_tap)tap, r->layer);
     }
     return acts;
 }
@@ -98,8 +109,10 @@ static bool enters_at(const gemma4_simulation *s, const gemma4_tap_result *r)
     }
 }
 
-/* The first tap at which it enters and fails; where it fails nowhere, at which its effect is visible; else the first at all. */
-static void find_expected(const gemma4_simulation *s, const gemma4_report *report, const double *ratios, const double *honest, gemma4_trial *trial)
+/* The first tap at which it enters and fails; where it fails nowhere, at which its effect is
+ * visible; else the first at all. */
+static void find_expected(const gemma4_simulation *s, const gemma4_report *report,
+                          const double *ratios, const double *honest, gemma4_trial *trial)
 {
     enum { NOTHING, ENTERS, SHOWS, FAILS } best = NOTHING;
     for (size_t i = 0; i < report->tap_count; i++) {
@@ -127,15 +140,18 @@ static bool has_id(const gemma4_counter_model *model, const char *id)
     return !strcmp(model->id, id);
 }
 
-/* Whether a cause is one that was planted, or lists one as equivalent; listed[i]: whether it is, or lists, the i-th. */
-static bool is_planted(const gemma4_simulation *s, const gemma4_cause *cause, bool *itself, bool listed[2])
+/* Whether a cause is one that was planted, or lists one as equivalent; listed[i]: whether it is, or
+ * lists, the i-th. */
+static bool is_planted(const gemma4_simulation *s, const gemma4_cause *cause, bool *itself,
+                       bool listed[2])
 {
     *itself = listed[0] = listed[1] = false;
     for (size_t i = 0; i < 2 && s->planted[i]; i++) {
         listed[i] = has_id(gemma4_cause_model(cause), s->planted[i]->id);
         *itself = *itself || listed[i];
         for (size_t k = 0; k < cause->equivalent_count; k++)
-            listed[i] = listed[i] || has_id(gemma4_counter_model_at(cause->equivalent[k]), s->planted[i]->id);
+            listed[i] = listed[i] ||
+                        has_id(gemma4_counter_model_at(cause->equivalent[k]), s->planted[i]->id);
     }
     return listed[0] || listed[1];
 }
@@ -163,7 +179,8 @@ static void find_name(const gemma4_simulation *s, const gemma4_report *report, g
     }
 }
 
-static void conclude(const gemma4_simulation *s, const gemma4_report *report, const double *ratios, const double *honest, gemma4_trial *trial)
+static void conclude(const gemma4_simulation *s, const gemma4_report *report, const double *ratios,
+                     const double *honest, gemma4_trial *trial)
 {
     const gemma4_tap_result *first = report->first_divergence;
     trial->judged = true;
@@ -178,18 +195,23 @@ static void conclude(const gemma4_simulation *s, const gemma4_report *report, co
     if (!s->planted[0])
         return;
     find_expected(s, report, ratios, honest, trial);
-    bool per_layer = trial->expected_tap < GEMMA4_TAP_COUNT && gemma4_tap_describe(trial->expected_tap)->per_layer;
-    trial->first_right = first && first->tap == trial->expected_tap && (!per_layer || first->layer == trial->expected_layer);
+    bool per_layer = trial->expected_tap < GEMMA4_TAP_COUNT &&
+                     gemma4_tap_describe(trial->expected_tap)->per_layer;
+    trial->first_right = first && first->tap == trial->expected_tap &&
+                         (!per_layer || first->layer == trial->expected_layer);
 }
 
-int gemma4_trial_run(const gemma4_simulation *s, const double honest[GEMMA4_TAP_COUNT], bool without_causes, const char *directory,
-                     gemma4_trial *trial, gemma4_error *error)
+int gemma4_trial_run(const gemma4_simulation *s, const double honest[GEMMA4_TAP_COUNT],
+                     bool without_causes, const char *directory, gemma4_trial *trial,
+                     gemma4_error *error)
 {
     char path[4096];
     gemma4_report report = {0};
     *trial = (gemma4_trial){.first_tap = GEMMA4_TAP_COUNT, .expected_tap = GEMMA4_TAP_COUNT};
-    bool fits = snprintf(path, sizeof path, "%s/%ld.h5", directory, (long)getpid()) < (int)sizeof path;
-    int status = fits ? judge(s, without_causes, path, &report, &trial->seconds, error) : gemma4_fail(error, "%.200s...: path too long", directory);
+    bool fits =
+        snprintf(path, sizeof path, "%s/%ld.h5", directory, (long)getpid()) < (int)sizeof path;
+    int status = fits ? judge(s, without_causes, path, &report, &trial->seconds, error)
+                      : gemma4_fail(error, "%.200s...: path too long", directory);
     double *ratios = calloc(report.tap_count + 1, sizeof *ratios);
     if (!status && !ratios)
         status = gemma4_fail(error, "self-test: out of memory");

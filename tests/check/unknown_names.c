@@ -19,8 +19,10 @@ static bool same_but_numbers(const char *a, const char *b)
     return *a == *b;
 }
 
-/* The tap that the i-th unknown dataset comes near, unless the dump has that too; a path where the dataset's name is one. */
-static const char *meant_by(const gemma4_activations *engine, size_t i, char near[GEMMA4_TAP_NAME_SIZE])
+/* The tap that the i-th unknown dataset comes near, unless the dump has that too; a path where the
+ * dataset's name is one. */
+static const char *meant_by(const gemma4_activations *engine, size_t i,
+                            char near[GEMMA4_TAP_NAME_SIZE])
 {
     const char *name = gemma4_activations_unknown_at(engine, i);
     gemma4_tap tap;
@@ -53,9 +55,11 @@ static void warn_of(gemma4_report *report, const char *name, const char *near, s
     if (like > 1)
         snprintf(others, sizeof others, " (and %zu like it)", like - 1);
     if (strcmp(name, near))
-        gemma4_report_warn(report, "%.64s%s is no tap and was ignored: did you mean %s?", name, others, near);
+        gemma4_report_warn(report, "%.64s%s is no tap and was ignored: did you mean %s?", name,
+                           others, near);
     else
-        gemma4_report_warn(report, "%.64s%s was ignored: the model has %zu layers, counted from 0", name, others, report->layers);
+        gemma4_report_warn(report, "%.64s%s was ignored: the model has %zu layers, counted from 0",
+                           name, others, report->layers);
 }
 
 void gemma4_note_unknown(const gemma4_activations *engine, gemma4_report *report)
@@ -75,9 +79,11 @@ void gemma4_note_unknown(const gemma4_activations *engine, gemma4_report *report
             warn_of(report, name, near, like);
     }
     if (warnings > MOST_WARNINGS)
-        gemma4_report_warn(report, "and %zu more names that come near a tap's", warnings - MOST_WARNINGS);
+        gemma4_report_warn(report, "and %zu more names that come near a tap's",
+                           warnings - MOST_WARNINGS);
     others -= near_count;
     if (others)
-        gemma4_report_note(report, "%zu dataset%s no tap and ignored: %.60s%s", others, others == 1 ? " is" : "s are",
-                           other ? other : "...", others == 1 || !other ? "" : ", ...");
+        gemma4_report_note(report, "%zu dataset%s no tap and ignored: %.60s%s", others,
+                           others == 1 ? " is" : "s are", other ? other : "...",
+                           others == 1 || !other ? "" : ", ...");
 }

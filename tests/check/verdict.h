@@ -15,13 +15,15 @@ typedef struct gemma4_nonfinite {
 } gemma4_nonfinite;
 gemma4_nonfinite gemma4_find_nonfinite(const gemma4_evidence *evidence, gemma4_tap tap);
 
-/* Fills the local measure, the verdict, what is wrong in words, and the numbers of rows, of a tap that the dump holds. */
+/* Fills the local measure, the verdict, what is wrong in words, and the numbers of rows, of a tap
+ * that the dump holds. */
 void gemma4_judge_reals(const gemma4_evidence *evidence, gemma4_tap tap, gemma4_tap_result *result);
 /* The same for topk_ids. */
 void gemma4_judge_ids(const gemma4_routing_verdict *routing, gemma4_tap_result *result);
 
-/* Is the error, where it can be compared, beyond what the tap's rows may have? Then there is something for a counter-model to explain. A bias is for
- * the filters to explain, and what is not finite explains itself. */
+/* Is the error, where it can be compared, beyond what the tap's rows may have? Then there is
+ * something for a counter-model to explain. A bias is for the filters to explain, and what is not
+ * finite explains itself. */
 bool gemma4_rows_fail(const gemma4_evidence *evidence, gemma4_tap tap);
 
 #endif

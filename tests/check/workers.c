@@ -10,7 +10,8 @@
 
 void *gemma4_shared_new(size_t size, gemma4_error *error)
 {
-    void *memory = mmap(NULL, size ? size : 1, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+    void *memory =
+        mmap(NULL, size ? size : 1, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
     if (memory == MAP_FAILED) {
         gemma4_fail(error, "%zu bytes of shared memory: %s", size, strerror(errno));
         return NULL;
@@ -25,7 +26,8 @@ void gemma4_shared_free(void *memory, size_t size)
 }
 
 /* One process: takes the next piece until none is left, or nobody waits for it any more. */
-static void work_on(size_t count, const char *what, void (*work)(void *, size_t), void *context, pid_t parent, atomic_size_t *next)
+static void work_on(size_t count, const char *what, void (*work)(void *, size_t), void *context,
+                    pid_t parent, atomic_size_t *next)
 {
     for (size_t i; (i = atomic_fetch_add(next, 1)) < count && getppid() == parent;) {
         if (isatty(STDERR_FILENO))
@@ -48,7 +50,8 @@ static size_t wait_for(const pid_t *children, size_t started)
     return bad;
 }
 
-int gemma4_workers_run(size_t count, size_t jobs, const char *what, void (*work)(void *context, size_t i), void *context, gemma4_error *error)
+int gemma4_workers_run(size_t count, size_t jobs, const char *what,
+                       void (*work)(void *context, size_t i), void *context, gemma4_error *error)
 {
     enum { MOST_JOBS = 64 };
     pid_t children[MOST_JOBS];

@@ -24,14 +24,16 @@ static void remove_directory(void)
     char command[96];
     if (getpid() != owner)
         return;
-    snprintf(command, sizeof command, "rm -rf '%s'", directory); /* mkdtemp's name: no quote in it */
+    snprintf(command, sizeof command, "rm -rf '%s'", directory); /* mkdtemp's name: no quote in
+                                                                    it */
     if (system(command))
         fprintf(stderr, "fuzz: %s is left\n", directory);
 }
 
 static void make_directory(void)
 {
-    snprintf(directory, sizeof directory, "%s/gemma4-fuzz-XXXXXX", access("/dev/shm", W_OK) == 0 ? "/dev/shm" : "/tmp");
+    snprintf(directory, sizeof directory, "%s/gemma4-fuzz-XXXXXX",
+             access("/dev/shm", W_OK) == 0 ? "/dev/shm" : "/tmp");
     if (!mkdtemp(directory))
         abort();
     owner = getpid();
@@ -64,13 +66,32 @@ void fuzz_promise(int failed, const gemma4_error *error)
 const gemma4_config *fuzz_config(void)
 {
     static gemma4_layer_config layers[2] = {
-        {.kind = GEMMA4_SLIDING, .num_key_value_heads = 2, .head_dim = 4, .rope_theta = 1e4, .rope_pairs = 2},
-        {.kind = GEMMA4_FULL, .num_key_value_heads = 1, .head_dim = 8, .v_is_k = true, .rope_theta = 1e6, .rope_pairs = 2},
+        {.kind = GEMMA4_SLIDING,
+         .num_key_value_heads = 2,
+         .head_dim = 4,
+         .rope_theta = 1e4,
+         .rope_pairs = 2},
+        {.kind = GEMMA4_FULL,
+         .num_key_value_heads = 1,
+         .head_dim = 8,
+         .v_is_k = true,
+         .rope_theta = 1e6,
+         .rope_pairs = 2},
     };
     static const gemma4_config config = {
-        .hidden_size = 4, .num_hidden_layers = 2, .num_attention_heads = 2, .intermediate_size = 3, .num_experts = 4, .top_k_experts = 2,
-        .moe_intermediate_size = 3, .vocab_size = 8, .sliding_window = 4, .max_position_embeddings = 64, .rms_norm_eps = 1e-6,
-        .final_logit_softcapping = 30, .layers = layers,
+        .hidden_size = 4,
+        .num_hidden_layers = 2,
+        .num_attention_heads = 2,
+        .intermediate_size = 3,
+        .num_experts = 4,
+        .top_k_experts = 2,
+        .moe_intermediate_size = 3,
+        .vocab_size = 8,
+        .sliding_window = 4,
+        .max_position_embeddings = 64,
+        .rms_norm_eps = 1e-6,
+        .final_logit_softcapping = 30,
+        .layers = layers,
     };
     return &config;
 }
@@ -81,7 +102,8 @@ static void read_activation(gemma4_activations *file, const gemma4_activation *a
     gemma4_error error = {""};
     bool ids = gemma4_tap_describe(a->tap)->ids;
     for (size_t i = 0; i < a->rows && i < 64; i++) {
-        int status = ids ? gemma4_activations_read_ids(file, a, i, 1, row, &error) : gemma4_activations_read(file, a, i, 1, row, &error);
+        int status = ids ? gemma4_activations_read_ids(file, a, i, 1, row, &error)
+                         : gemma4_activations_read(file, a, i, 1, row, &error);
         fuzz_promise(status, &error);
     }
 }
@@ -165,7 +187,9 @@ static void manifest(const uint8_t *bytes, size_t size)
 
 static void map(const uint8_t *bytes, size_t size)
 {
-    static const char *const names[] = {"layers.0.attn.q", "Qcur-1", "", "model.layers.1.self_attn.q_proj.output", "l_out-12345678901234567890"};
+    static const char *const names[] = {"layers.0.attn.q", "Qcur-1", "",
+                                        "model.layers.1.self_attn.q_proj.output",
+                                        "l_out-12345678901234567890"};
     gemma4_error error = {""};
     gemma4_map *m = gemma4_map_read(fuzz_file("map.yaml", bytes, size), &error);
     fuzz_promise(!m, &error);
@@ -245,10 +269,20 @@ static void options(const uint8_t *bytes, size_t size)
 /* --- all --- */
 
 static const fuzz_target targets[] = {
-    {"document", document},       {"config", config_json}, {"manifest", manifest},       {"map", map},
-    {"dump-list", dump_list},     {"tokens", tokens},      {"options", options},         {"safetensors", fuzz_safetensors},
-    {"activations", fuzz_activations}, {"npy", fuzz_npy},  {"npz", fuzz_npz},            {"foreign", fuzz_foreign},
-    {"import", fuzz_import},      {"hdf5", fuzz_hdf5},
+    {"document", document},
+    {"config", config_json},
+    {"manifest", manifest},
+    {"map", map},
+    {"dump-list", dump_list},
+    {"tokens", tokens},
+    {"options", options},
+    {"safetensors", fuzz_safetensors},
+    {"activations", fuzz_activations},
+    {"npy", fuzz_npy},
+    {"npz", fuzz_npz},
+    {"foreign", fuzz_foreign},
+    {"import", fuzz_import},
+    {"hdf5", fuzz_hdf5},
 };
 
 const fuzz_target *fuzz_target_at(size_t index)

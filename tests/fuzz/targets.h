@@ -1,7 +1,9 @@
-/* What the fuzzers feed, and the unit suite `fuzz` repeats without them: every reader of this program's inputs, by its public door.
+/* What the fuzzers feed, and the unit suite `fuzz` repeats without them: every reader of this
+ * program's inputs, by its public door.
  *
- * A target takes any bytes. Whatever they are, the reader must accept them or fail with one line; it then reads all that the input
- * declares. What a sanitizer finds, an endless loop, and a broken promise (which calls abort) are findings. */
+ * A target takes any bytes. Whatever they are, the reader must accept them or fail with one line;
+ * it then reads all that the input declares. What a sanitizer finds, an endless loop, and a broken
+ * promise (which calls abort) are findings. */
 #ifndef GEMMA4_FUZZ_TARGETS_H
 #define GEMMA4_FUZZ_TARGETS_H
 
@@ -13,7 +15,8 @@ typedef struct fuzz_target {
     void (*run)(const uint8_t *bytes, size_t size);
 } fuzz_target;
 
-/* NULL behind the last, and for an unknown name. A reader of another format is one more row of the table in targets.c. */
+/* NULL behind the last, and for an unknown name. A reader of another format is one more row of the
+ * table in targets.c. */
 const fuzz_target *fuzz_target_at(size_t index);
 const fuzz_target *fuzz_target_named(const char *name);
 
@@ -32,7 +35,8 @@ struct gemma4_error;
 struct gemma4_config;
 struct gemma4_activations;
 
-/* The path of a file with that content, in a directory of this process' own, which is removed at its end. Valid until the next call. */
+/* The path of a file with that content, in a directory of this process' own, which is removed at
+ * its end. Valid until the next call. */
 const char *fuzz_file(const char *name, const void *bytes, size_t size);
 /* Aborts unless a failure (failed != 0) came with one line of text. */
 void fuzz_promise(int failed, const struct gemma4_error *error);

@@ -14,7 +14,8 @@ void fuzz_safetensors(const uint8_t *bytes, size_t size)
 {
     static volatile unsigned sum; /* reads that nothing depends on would not be made */
     gemma4_error error = {""};
-    gemma4_safetensors *files = gemma4_safetensors_open(fuzz_file("model.safetensors", bytes, size), &error);
+    gemma4_safetensors *files =
+        gemma4_safetensors_open(fuzz_file("model.safetensors", bytes, size), &error);
     fuzz_promise(!files, &error);
     for (size_t i = 0; files && i < gemma4_safetensors_count(files); i++) {
         const gemma4_tensor *tensor = gemma4_safetensors_at(files, i);

@@ -1,7 +1,9 @@
-/* HDF5 files: written with libhdf5 as the input's first bytes say, so that damage reaches deeper than the superblock; then damaged as its
- * last bytes say; then read through the sandboxed reader, like any stranger's file.
+/* HDF5 files: written with libhdf5 as the input's first bytes say, so that damage reaches deeper
+ * than the superblock; then damaged as its last bytes say; then read through the sandboxed reader,
+ * like any stranger's file.
  *
- * libhdf5 is not what is tested: it may die in there. This program must answer with a file or one line, whatever the child does. */
+ * libhdf5 is not what is tested: it may die in there. This program must answer with a file or one
+ * line, whatever the child does. */
 #include "targets.h"
 
 #include <hdf5.h>
@@ -22,8 +24,20 @@ static unsigned take(source *s, unsigned below)
 }
 
 static const char *const names[] = {
-    "embed", "logits", "final_norm", "layers/0/attn/q", "layers/0/attn/scores", "layers/1/output", "layers/0/router/topk_ids",
-    "logprobs/ids", "logprobs/values", "positions", "layers/7/output", "layers/0/attn.q", "unknown", "layers/1/attn/v_norm",
+    "embed",
+    "logits",
+    "final_norm",
+    "layers/0/attn/q",
+    "layers/0/attn/scores",
+    "layers/1/output",
+    "layers/0/router/topk_ids",
+    "logprobs/ids",
+    "logprobs/values",
+    "positions",
+    "layers/7/output",
+    "layers/0/attn.q",
+    "unknown",
+    "layers/1/attn/v_norm",
 };
 enum { NAMES = sizeof names / sizeof *names };
 
@@ -74,7 +88,8 @@ static void write_rows(hid_t to, source *s)
     int64_t rows[4];
     for (hsize_t i = 0; i < 4; i++)
         rows[i] = (int64_t)take(s, 8) - 1;
-    hid_t space = H5Screate_simple(1, &count, NULL), attribute = H5Acreate2(to, "rows", H5T_STD_I64LE, space, H5P_DEFAULT, H5P_DEFAULT);
+    hid_t space = H5Screate_simple(1, &count, NULL),
+          attribute = H5Acreate2(to, "rows", H5T_STD_I64LE, space, H5P_DEFAULT, H5P_DEFAULT);
     if (count)
         H5Awrite(attribute, H5T_NATIVE_INT64, rows);
     H5Aclose(attribute);
@@ -124,14 +139,16 @@ static void write_dataset(hid_t file, source *s)
         H5Lcreate_external("/etc/passwd", "/", file, name, links, H5P_DEFAULT);
     else if (kind == 2)
         H5Lcreate_hard(file, "tokens", file, name, links, H5P_DEFAULT);
-    hid_t type = element(take(s, ELEMENTS)), space = H5Screate_simple((int)rank, shape, NULL), properties = creation(s, rank, shape);
+    hid_t type = element(take(s, ELEMENTS)), space = H5Screate_simple((int)rank, shape, NULL),
+          properties = creation(s, rank, shape);
     hid_t set = H5Dcreate2(file, name, type, space, links, properties, H5P_DEFAULT);
     if (set >= 0) {
         if (take(s, 2))
             write_rows(set, s);
         if (take(s, 4) == 3)
             write_text(set, "dtype", take(s, 2) ? "bfloat16" : "x");
-        bool small = count * H5Tget_size(type) <= sizeof zeros && H5Tget_class(type) != H5T_VLEN && H5Tget_class(type) != H5T_COMPOUND;
+        bool small = count * H5Tget_size(type) <= sizeof zeros && H5Tget_class(type) != H5T_VLEN &&
+                     H5Tget_class(type) != H5T_COMPOUND;
         for (unsigned i = 0; i < rank; i++)
             small = small && shape[i] < 4096;
         if (small)
@@ -155,7 +172,8 @@ static unsigned char *write_file(source *s, size_t *size)
         H5Pset_libver_bounds(access, H5F_LIBVER_LATEST, H5F_LIBVER_LATEST);
     hid_t file = H5Fcreate("fuzz.h5", H5F_ACC_TRUNC, properties, access);
     hid_t space = H5Screate_simple(1, &three, NULL);
-    hid_t set = H5Dcreate2(file, "tokens", H5T_STD_I32LE, space, H5P_DEFAULT, H5P_DEFAULT, H5P_DEFAULT);
+    hid_t set =
+        H5Dcreate2(file, "tokens", H5T_STD_I32LE, space, H5P_DEFAULT, H5P_DEFAULT, H5P_DEFAULT);
     H5Dwrite(set, H5T_NATIVE_INT32, H5S_ALL, H5S_ALL, H5P_DEFAULT, tokens);
     H5Dclose(set);
     H5Sclose(space);
@@ -165,7 +183,8 @@ static unsigned char *write_file(source *s, size_t *size)
         write_dataset(file, s);
     int64_t version = take(s, 16) != 15;
     space = H5Screate(H5S_SCALAR);
-    hid_t attribute = H5Acreate2(file, "format_version", H5T_STD_I64LE, space, H5P_DEFAULT, H5P_DEFAULT);
+    hid_t attribute =
+        H5Acreate2(file, "format_version", H5T_STD_I64LE, space, H5P_DEFAULT, H5P_DEFAULT);
     H5Awrite(attribute, H5T_NATIVE_INT64, &version);
     H5Aclose(attribute);
     H5Sclose(space);

@@ -1,4 +1,5 @@
-/* Twins that must fail: the best twin of the machine with one thing wrong. If the checker passes one of them, it checks nothing. */
+/* Twins that must fail: the best twin of the machine with one thing wrong. If the checker passes
+ * one of them, it checks nothing. */
 #include <math.h>
 #include <string.h>
 
@@ -27,11 +28,14 @@ static GEMMA4_MATMUL(matmul_without_last)
         y[i] -= (float)term(x, w, i / w->rows, i % w->rows, w->cols - 1);
 }
 
-/* Counts the first column twice where rows of bf16 do not begin with a line of the cache: the overlap of head and body. */
+/* Counts the first column twice where rows of bf16 do not begin with a line of the cache: the
+ * overlap of head and body. */
 static GEMMA4_MATMUL(matmul_with_overlap)
 {
     right.matmul(y, x, w, T, scratch);
-    for (size_t i = 0; i < T * w->rows && w->dtype == GEMMA4_BF16 && w->cols % 64 == 0 && (uintptr_t)w->data % 64; i++)
+    for (size_t i = 0;
+         i < T * w->rows && w->dtype == GEMMA4_BF16 && w->cols % 64 == 0 && (uintptr_t)w->data % 64;
+         i++)
         y[i] += (float)term(x, w, i / w->rows, i % w->rows, 0);
 }
 
@@ -69,7 +73,8 @@ static GEMMA4_MATMUL(matmul_writing_behind)
 static GEMMA4_MATMUL(matmul_reading_behind)
 {
     right.matmul(y, x, w, T, scratch);
-    volatile const char *end = (const char *)w->data + w->rows * w->cols * (w->dtype == GEMMA4_F32 ? 4 : 2);
+    volatile const char *end =
+        (const char *)w->data + w->rows * w->cols * (w->dtype == GEMMA4_F32 ? 4 : 2);
     (void)*end;
 }
 
@@ -102,7 +107,8 @@ static GEMMA4_EXPERTS_OUT(experts_out_without_last)
     size_t slot = T * K - 1, M = down_proj->cols;
     for (size_t j = 0; j < d; j++)
         for (size_t k = 0; k < M; k++)
-            y[slot / K * d + j] -= weights[slot] * act[slot * M + k] * gemma4_weight_at(down_proj, ((size_t)ids[slot] * d + j) * M + k);
+            y[slot / K * d + j] -= weights[slot] * act[slot * M + k] *
+                                   gemma4_weight_at(down_proj, ((size_t)ids[slot] * d + j) * M + k);
 }
 
 static GEMMA4_ATTENTION(attention_one_key_too_many)
@@ -135,7 +141,8 @@ static GEMMA4_ROPE(rope_neighbours)
 static GEMMA4_GEGLU(geglu_erf)
 {
     for (size_t i = 0; i < n; i++)
-        y[i] = (float)(0.5 * (double)gate[i] * (1 + erf((double)gate[i] * 0.70710678118654752440)) * (double)up[i]);
+        y[i] = (float)(0.5 * (double)gate[i] * (1 + erf((double)gate[i] * 0.70710678118654752440)) *
+                       (double)up[i]);
 }
 
 static GEMMA4_SOFTCAP(softcap_without_tail)
@@ -143,11 +150,11 @@ static GEMMA4_SOFTCAP(softcap_without_tail)
     right.softcap(x, n / 8 * 8, cap);
 }
 
-#define PLANT(slot, function)                       \
-    static void plant_##function(gemma4_ops *ops)   \
-    {                                               \
-        right = *ops;                               \
-        ops->slot = function;                       \
+#define PLANT(slot, function)                     \
+    static void plant_##function(gemma4_ops *ops) \
+    {                                             \
+        right = *ops;                             \
+        ops->slot = function;                     \
     }
 PLANT(matmul, matmul_without_tail)
 PLANT(matmul, matmul_without_last)

@@ -1,8 +1,10 @@
-/* gemma4-twins: checks the SIMD twins of this machine. Walks upward through the instruction sets, so that the older twins are tested
- * on the newest machine, too; every operator in a process of its own, so that a crash is a FAILED line like any other. Then twins
- * with planted faults, which must fail.
+/* gemma4-twins: checks the SIMD twins of this machine. Walks upward through the instruction sets,
+ * so that the older twins are tested on the newest machine, too; every operator in a process of its
+ * own, so that a crash is a FAILED line like any other. Then twins with planted faults, which must
+ * fail.
  *
- *   gemma4-twins [--seed N] [--table FILE]        exit status 0: all passed, all faulty ones failed; 1: not so */
+ *   gemma4-twins [--seed N] [--table FILE]        exit status 0: all passed, all faulty ones
+ *                                                 failed; 1: not so */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -35,8 +37,10 @@ static void run_check(verdict *v, const operator_check *check, const gemma4_ops 
         snprintf(v->wrong, sizeof v->wrong, "no case compared anything");
 }
 
-/* Runs one operator's cases in a child and reads its verdict; quiet where it is expected to crash. */
-static verdict run_child(const operator_check *check, const gemma4_ops *ops, int threads, bool quiet)
+/* Runs one operator's cases in a child and reads its verdict; quiet where it is expected to
+ * crash. */
+static verdict run_child(const operator_check *check, const gemma4_ops *ops, int threads,
+                         bool quiet)
 {
     verdict v = {0};
     int channel[2], status;
@@ -82,10 +86,11 @@ static size_t check_twin(const gemma4_ops *ops, FILE *table)
         if (v.wrong[0])
             printf("FAILED  %s_%s: %s\n", operator_checks[i].name, ops->name, v.wrong);
         else
-            printf("passed  %s_%s: %zu cases, %zu values, at most %.3f of the bound (%s)\n", operator_checks[i].name, ops->name, v.cases,
-                   v.values, v.worst, v.where);
+            printf("passed  %s_%s: %zu cases, %zu values, at most %.3f of the bound (%s)\n",
+                   operator_checks[i].name, ops->name, v.cases, v.values, v.worst, v.where);
         if (table && !v.wrong[0])
-            fprintf(table, "| %s | %s | %zu | %zu | %.3f | %s |\n", operator_checks[i].name, ops->name, v.cases, v.values, v.worst, v.where);
+            fprintf(table, "| %s | %s | %zu | %zu | %.3f | %s |\n", operator_checks[i].name,
+                    ops->name, v.cases, v.values, v.worst, v.where);
         failed += v.wrong[0] != '\0';
     }
     return failed;
@@ -137,9 +142,12 @@ int main(int argc, char **argv)
         }
     }
     if (table)
-        fprintf(table, "# Worst errors of the twins\n\nWritten by `make twin-errors` (`gemma4-twins --table`), seed %llu. The error is in units of "
-                       "the derived bound of [twins.md](twins.md).\n\n| operator | twin | cases | values | worst error | where |\n"
-                       "|---|---|---|---|---|---|\n",
+        fprintf(table,
+                "# Worst errors of the twins\n\nWritten by `make twin-errors` (`gemma4-twins "
+                "--table`), seed %llu. The error is in units of "
+                "the derived bound of [twins.md](twins.md).\n\n| operator | twin | cases | values "
+                "| worst error | where |\n"
+                "|---|---|---|---|---|---|\n",
                 (unsigned long long)seed);
     printf("seed %llu\n", (unsigned long long)seed);
     for (size_t i = 0; i < COUNT(LADDER); i++) {
@@ -154,6 +162,7 @@ int main(int argc, char **argv)
         failed += fclose(table) != 0;
     if (twins)
         failed += check_faulty(mask);
-    printf("%zu twins on this machine, %zu faulty ones, %zu findings\n", twins, twins ? faulty_twin_count : 0, failed);
+    printf("%zu twins on this machine, %zu faulty ones, %zu findings\n", twins,
+           twins ? faulty_twin_count : 0, failed);
     return failed ? 1 : 0;
 }

@@ -20,8 +20,10 @@ static size_t block_count;
 void *guarded(size_t n, size_t size, size_t misalign)
 {
     size_t page = (size_t)sysconf(_SC_PAGESIZE), bytes = n * size, behind = misalign * size;
-    size_t open = (bytes + behind + page - 1) / page * page + page; /* a page of pattern before it */
-    unsigned char *pages = mmap(NULL, open + page, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    /* a page of pattern before it */
+    size_t open = (bytes + behind + page - 1) / page * page + page;
+    unsigned char *pages =
+        mmap(NULL, open + page, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     if (pages == MAP_FAILED || block_count == BLOCKS || mprotect(pages + open, page, PROT_NONE)) {
         fprintf(stderr, "gemma4-twins: out of memory\n");
         exit(2);

@@ -1,5 +1,6 @@
-/* The cases of each operator: sizes at, below and above every block of ref/ops_simd.h, all types of weights, unaligned pointers, aliasing
- * as the contract allows, subnormal and huge values, cancellation, infinities and NaN; and the bounds, which spec/twins.md derives. */
+/* The cases of each operator: sizes at, below and above every block of ref/ops_simd.h, all types of
+ * weights, unaligned pointers, aliasing as the contract allows, subnormal and huge values,
+ * cancellation, infinities and NaN; and the bounds, which spec/twins.md derives. */
 #include <float.h>
 #include <math.h>
 #include <stdio.h>
@@ -11,7 +12,8 @@
 #define U 0x1p-24 /* half a unit in the last place of 1 */
 
 static const size_t SIZES[] = {1, 2, 3, 4, 5, 7, 8, 9, 15, 16, 17, 31, 32, 33, 47, 63, 64, 65};
-static const size_t COLS[] = {1, 2, 3, 7, 8, 9, 15, 16, 17, 31, 32, 33, 63, 64, 65, 96, 130, 703, 704, 705, 1024, 1409};
+static const size_t COLS[] = {1,  2,  3,  7,  8,  9,   15,  16,  17,  31,   32,
+                              33, 63, 64, 65, 96, 130, 703, 704, 705, 1024, 1409};
 static const size_t ROWS[] = {1, 2, 3, 4, 5, 7, 8, 9, 15, 16, 17, 31, 32, 33, 47, 63, 64, 65, 129};
 static const size_t POSITIONS[] = {1, 2, 3, 4, 5, 6, 7, 8, 9, 12, 13, 14, 15, 24, 29, 33};
 
@@ -52,10 +54,12 @@ static gemma4_weight make_weight(size_t rows, size_t cols, enum kind kind)
         float value = kind == CANCELLING ? 1 : random_real();
         uint32_t bits;
         memcpy(&bits, &value, sizeof bits);
-        /* bf16: the upper half. f16: sign, a random exponent below 1 (0 is subnormal) and a random mantissa. */
-        data[i] = w.dtype == GEMMA4_BF16   ? (uint16_t)(bits >> 16)
-                  : kind == CANCELLING ? 0x3c00
-                                       : (uint16_t)((random_bits() & 0x83ff) | (uint16_t)(random_below(15) << 10));
+        /* bf16: the upper half. f16: sign, a random exponent below 1 (0 is subnormal) and a random
+         * mantissa. */
+        data[i] = w.dtype == GEMMA4_BF16 ? (uint16_t)(bits >> 16)
+                  : kind == CANCELLING
+                      ? 0x3c00
+                      : (uint16_t)((random_bits() & 0x83ff) | (uint16_t)(random_below(15) << 10));
     }
     w.data = data;
     return w;
@@ -116,13 +120,15 @@ static double dot_bound(const product *p, size_t cols)
     return depth(cols) * U * p->size + (double)cols * 0x1p-149;
 }
 
-static void matmul_case(verdict *v, const gemma4_ops *ops, size_t rows, size_t cols, size_t T, enum kind kind)
+static void matmul_case(verdict *v, const gemma4_ops *ops, size_t rows, size_t cols, size_t T,
+                        enum kind kind)
 {
     char where[80];
     gemma4_weight w = make_weight(rows, cols, kind);
     const float *x = make_reals(T * cols, kind);
     float *y = make_output(T * rows), *scratch = make_scratch(ops, cols, T, 0);
-    snprintf(where, sizeof where, "[%zu, %zu] type %d, T %zu, %s", rows, cols, (int)w.dtype, T, KIND_NAMES[kind]);
+    snprintf(where, sizeof where, "[%zu, %zu] type %d, T %zu, %s", rows, cols, (int)w.dtype, T,
+             KIND_NAMES[kind]);
     ops->matmul(y, x, &w, T, scratch);
     for (size_t i = 0; i < T * rows; i++) {
         product p = dot_product(x + i / rows * cols, &w, i % rows);
@@ -149,7 +155,8 @@ static void check_matmul(verdict *v, const gemma4_ops *ops)
         for (size_t i = 0; i < COUNT(ROWS); i++)
             matmul_case(v, ops, ROWS[i], 1 + random_below(70), POSITIONS[t], any_kind());
     }
-    for (size_t t = 0; t < COUNT(POSITIONS); t++) { /* rows of x that collide in the cache are copied; long ones are streamed otherwise */
+    for (size_t t = 0; t < COUNT(POSITIONS); t++) { /* rows of x that collide in the cache are
+                                                       copied; long ones are streamed otherwise */
         matmul_case(v, ops, ANY(SIZES), 1024, POSITIONS[t], PLAIN);
         matmul_case(v, ops, 5, 8192, POSITIONS[t] % 10, PLAIN);
     }
@@ -157,8 +164,8 @@ static void check_matmul(verdict *v, const gemma4_ops *ops)
 
 /* ---------------------------------------------------------------- experts */
 
-/* Slots of T positions: any, or all the same expert, so that every size of group occurs; an expert may occur twice in a position
- * (a hook can write that). */
+/* Slots of T positions: any, or all the same expert, so that every size of group occurs; an expert
+ * may occur twice in a position (a hook can write that). */
 static int32_t *make_ids(size_t T, size_t K, size_t E)
 {
     int32_t *ids = guarded(T * K, sizeof *ids, 0);
@@ -168,34 +175,41 @@ static int32_t *make_ids(size_t T, size_t K, size_t E)
     return ids;
 }
 
-/* gelu_tanh(gate) * up, what errors of gate and up do to it, and what the function's own rounding adds. */
+/* gelu_tanh(gate) * up, what errors of gate and up do to it, and what the function's own rounding
+ * adds. */
 static double geglu_bound(double gate, double up, double gate_error, double up_error)
 {
     double gelu = gemma4_gelu_tanh(gate), exponent = 1.6 * fabs(gate) * (1 + 0.045 * gate * gate);
-    double own = (12 + 4 * fmin(exponent, 100)) * U * fabs(gelu * up) + 0x1p-52 * fabs(gate * up) + 0x1p-148 * (1 + fabs(up));
+    double own = (12 + 4 * fmin(exponent, 100)) * U * fabs(gelu * up) + 0x1p-52 * fabs(gate * up) +
+                 0x1p-148 * (1 + fabs(up));
     return own + 1.13 * gate_error * (fabs(up) + up_error) + fabs(gelu) * up_error;
 }
 
-static void experts_act_case(verdict *v, const gemma4_ops *ops, size_t T, size_t K, size_t E, size_t M, size_t d, enum kind kind)
+static void experts_act_case(verdict *v, const gemma4_ops *ops, size_t T, size_t K, size_t E,
+                             size_t M, size_t d, enum kind kind)
 {
     char where[80];
     gemma4_weight w = make_weight(E * 2 * M, d, kind);
     const float *x = make_reals(T * d, kind);
     const int32_t *ids = make_ids(T, K, E);
     float *act = make_output(T * K * M), *scratch = make_scratch(ops, d, T, K);
-    snprintf(where, sizeof where, "T %zu, K %zu, E %zu, M %zu, d %zu, type %d, %s", T, K, E, M, d, (int)w.dtype, KIND_NAMES[kind]);
+    snprintf(where, sizeof where, "T %zu, K %zu, E %zu, M %zu, d %zu, type %d, %s", T, K, E, M, d,
+             (int)w.dtype, KIND_NAMES[kind]);
     ops->experts_act(act, x, &w, ids, T, K, M, scratch);
     for (size_t i = 0; i < T * K * M; i++) {
         size_t slot = i / M, row = (size_t)ids[slot] * 2 * M + i % M;
-        product gate = dot_product(x + slot / K * d, &w, row), up = dot_product(x + slot / K * d, &w, row + M);
+        product gate = dot_product(x + slot / K * d, &w, row),
+                up = dot_product(x + slot / K * d, &w, row + M);
         double expected = gemma4_gelu_tanh(gate.value) * up.value;
-        if (isinf(expected) || isnan(expected)) { /* inf * 0 against inf * tiny: only whether it is finite is defined */
+        if (isinf(expected) || isnan(expected)) { /* inf * 0 against inf * tiny: only whether it is
+                                                     finite is defined */
             check_value(v, isfinite(act[i]) ? 0 : NAN, NAN, 0, where, i);
             continue;
         }
         check_value(v, (double)act[i], expected,
-                    geglu_bound(gate.value, up.value, dot_bound(&gate, d) + U * fabs(gate.value), dot_bound(&up, d) + U * fabs(up.value)), where,
-                    i);
+                    geglu_bound(gate.value, up.value, dot_bound(&gate, d) + U * fabs(gate.value),
+                                dot_bound(&up, d) + U * fabs(up.value)),
+                    where, i);
     }
     check_guards(v, where);
 }
@@ -209,17 +223,20 @@ static void check_experts_act(verdict *v, const gemma4_ops *ops)
 {
     for (size_t t = 0; t < COUNT(EXPERT_T); t++)
         for (size_t i = 0; i < COUNT(EXPERT_WIDTHS); i++)
-            experts_act_case(v, ops, EXPERT_T[t], ANY(EXPERT_K), 8 + random_below(3), EXPERT_WIDTHS[i], ANY(SIZES), ANY(EXPERT_KINDS));
+            experts_act_case(v, ops, EXPERT_T[t], ANY(EXPERT_K), 8 + random_below(3),
+                             EXPERT_WIDTHS[i], ANY(SIZES), ANY(EXPERT_KINDS));
 }
 
-static void experts_out_case(verdict *v, const gemma4_ops *ops, size_t T, size_t K, size_t E, size_t M, size_t d, enum kind kind)
+static void experts_out_case(verdict *v, const gemma4_ops *ops, size_t T, size_t K, size_t E,
+                             size_t M, size_t d, enum kind kind)
 {
     char where[80];
     gemma4_weight w = make_weight(E * d, M, kind);
     const float *act = make_reals(T * K * M, kind), *weights = make_reals(T * K, PLAIN);
     const int32_t *ids = make_ids(T, K, E);
     float *y = make_output(T * d), *scratch = make_scratch(ops, M, T, K);
-    snprintf(where, sizeof where, "T %zu, K %zu, E %zu, M %zu, d %zu, type %d, %s", T, K, E, M, d, (int)w.dtype, KIND_NAMES[kind]);
+    snprintf(where, sizeof where, "T %zu, K %zu, E %zu, M %zu, d %zu, type %d, %s", T, K, E, M, d,
+             (int)w.dtype, KIND_NAMES[kind]);
     ops->experts_out(y, act, &w, ids, weights, T, K, d, scratch);
     for (size_t i = 0; i < T * d; i++) {
         double expected = 0, bound = 0, energy = 0;
@@ -244,7 +261,8 @@ static void check_experts_out(verdict *v, const gemma4_ops *ops)
     static const size_t D[] = {1, 15, 16, 17, 32, 33, 63, 64, 65, 127, 128, 129};
     for (size_t t = 0; t < COUNT(EXPERT_T); t++)
         for (size_t i = 0; i < COUNT(D); i++)
-            experts_out_case(v, ops, EXPERT_T[t], ANY(EXPERT_K), 8 + random_below(3), ANY(EXPERT_WIDTHS), D[i], ANY(EXPERT_KINDS));
+            experts_out_case(v, ops, EXPERT_T[t], ANY(EXPERT_K), 8 + random_below(3),
+                             ANY(EXPERT_WIDTHS), D[i], ANY(EXPERT_KINDS));
 }
 
 /* ----------------------------------------------------------- element-wise */
@@ -257,15 +275,19 @@ static void rmsnorm_case(verdict *v, const gemma4_ops *ops, size_t T, size_t n, 
     float *x = make_reals(T * n, kind), *y = in_place ? x : make_output(T * n);
     float *copy = guarded(T * n, sizeof *copy, 0);
     memcpy(copy, x, T * n * sizeof *x);
-    snprintf(where, sizeof where, "T %zu, n %zu, %s%s, %s", T, n, weighted ? "weight" : "no weight", in_place ? ", in place" : "", KIND_NAMES[kind]);
+    snprintf(where, sizeof where, "T %zu, n %zu, %s%s, %s", T, n, weighted ? "weight" : "no weight",
+             in_place ? ", in place" : "", KIND_NAMES[kind]);
     ops->rmsnorm(y, x, weighted ? &w : NULL, T, n, 1e-6);
     for (size_t i = 0; i < T * n; i++) {
         double squares = 0;
         for (size_t j = 0; j < n; j++)
             squares += (double)copy[i / n * n + j] * (double)copy[i / n * n + j];
-        double expected = (double)copy[i] / sqrt(squares / (double)n + 1e-6) * (weighted ? (double)gemma4_weight_at(&w, i % n) : 1);
-        /* the sum's relative error counts half in its root; then the root, the two products, and what is subnormal */
-        check_value(v, (double)y[i], expected, (((double)n / 16 + 12) / 2 + 4) * U * fabs(expected) + 0x1p-149, where, i);
+        double expected = (double)copy[i] / sqrt(squares / (double)n + 1e-6) *
+                          (weighted ? (double)gemma4_weight_at(&w, i % n) : 1);
+        /* the sum's relative error counts half in its root; then the root, the two products, and
+         * what is subnormal */
+        check_value(v, (double)y[i], expected,
+                    (((double)n / 16 + 12) / 2 + 4) * U * fabs(expected) + 0x1p-149, where, i);
     }
     check_guards(v, where);
 }
@@ -279,12 +301,14 @@ static void check_rmsnorm(verdict *v, const gemma4_ops *ops)
             rmsnorm_case(v, ops, COLS[i] > 200 ? 1 : T[t], COLS[i], ANY(FINITE));
 }
 
-static void rope_case(verdict *v, const gemma4_ops *ops, size_t T, size_t heads, size_t D, size_t pairs, size_t position)
+static void rope_case(verdict *v, const gemma4_ops *ops, size_t T, size_t heads, size_t D,
+                      size_t pairs, size_t position)
 {
     char where[80];
     float *x = make_reals(T * heads * D, PLAIN), *copy = guarded(T * heads * D, sizeof *copy, 0);
     memcpy(copy, x, T * heads * D * sizeof *x);
-    snprintf(where, sizeof where, "T %zu, heads %zu, D %zu, pairs %zu, position %zu", T, heads, D, pairs, position);
+    snprintf(where, sizeof where, "T %zu, heads %zu, D %zu, pairs %zu, position %zu", T, heads, D,
+             pairs, position);
     ops->rope(x, T, heads, D, pairs, 10000, position);
     for (size_t i = 0; i < T * heads * D; i++) {
         size_t lane = i % D, j = lane % (D / 2);
@@ -295,8 +319,10 @@ static void rope_case(verdict *v, const gemma4_ops *ops, size_t T, size_t heads,
         float frequency = 1.0f / (float)pow(10000, (double)((float)(2 * j) / (float)D));
         double angle = (double)((float)(position + i / D / heads) * frequency);
         double a = (double)copy[i - lane + j], b = (double)copy[i - lane + j + D / 2];
-        double expected = lane < D / 2 ? a * cos(angle) - b * sin(angle) : b * cos(angle) + a * sin(angle);
-        check_unbiased(v, (double)x[i], expected, 3 * U * (fabs(a) + fabs(b)), U, where, i); /* cosine, product, sum */
+        double expected =
+            lane < D / 2 ? a * cos(angle) - b * sin(angle) : b * cos(angle) + a * sin(angle);
+        /* cosine, product, sum */
+        check_unbiased(v, (double)x[i], expected, 3 * U * (fabs(a) + fabs(b)), U, where, i);
     }
     check_guards(v, where);
 }
@@ -307,7 +333,8 @@ static void check_rope(verdict *v, const gemma4_ops *ops)
     for (size_t i = 0; i < COUNT(D); i++)
         for (size_t part = 1; part <= 3; part++) {
             size_t pairs = D[i] / 2 * part / 3;
-            rope_case(v, ops, 1 + random_below(9), 1 + random_below(4), D[i], pairs, random_below(2) ? 0 : random_below(262000));
+            rope_case(v, ops, 1 + random_below(9), 1 + random_below(4), D[i], pairs,
+                      random_below(2) ? 0 : random_below(262000));
         }
 }
 
@@ -317,17 +344,22 @@ static void geglu_case(verdict *v, const gemma4_ops *ops, size_t n, double reach
     char where[80];
     float *gate = make_reals(n, PLAIN), *up = make_reals(n, PLAIN), *inputs[] = {gate, up, NULL};
     size_t over = random_below(3);
-    float *y = over < 2 ? inputs[over] : make_output(n), *gates = guarded(n, sizeof *gates, 0), *ups = guarded(n, sizeof *ups, 0);
+    float *y = over < 2 ? inputs[over] : make_output(n), *gates = guarded(n, sizeof *gates, 0),
+          *ups = guarded(n, sizeof *ups, 0);
     for (size_t i = 0; i < n; i++)
         gate[i] *= (float)reach;
     if (reach > 1000) { /* landmarks */
-        static const float LANDMARKS[] = {0, -0.0f, INFINITY, -INFINITY, NAN, FLT_MIN, -FLT_MIN, 0x1p-149f, FLT_MAX, -FLT_MAX, 11, -11};
+        static const float LANDMARKS[] = {0,        -0.0f,     INFINITY, -INFINITY, NAN, FLT_MIN,
+                                          -FLT_MIN, 0x1p-149f, FLT_MAX,  -FLT_MAX,  11,  -11};
         for (size_t i = 0; i < n && i < COUNT(LANDMARKS); i++)
             gate[i] = LANDMARKS[i];
     }
     memcpy(gates, gate, n * sizeof *gate);
     memcpy(ups, up, n * sizeof *up);
-    snprintf(where, sizeof where, "n %zu, gates up to %g, over %s", n, reach, over == 0 ? "gate" : over == 1 ? "up" : "neither");
+    snprintf(where, sizeof where, "n %zu, gates up to %g, over %s", n, reach,
+             over == 0   ? "gate"
+             : over == 1 ? "up"
+                         : "neither");
     ops->geglu(y, gate, up, n);
     for (size_t i = 0; i < n; i++) {
         double g = (double)gates[i], u = (double)ups[i];
@@ -352,7 +384,8 @@ static void softcap_case(verdict *v, const gemma4_ops *ops, size_t n, double rea
     for (size_t i = 0; i < n; i++)
         x[i] *= (float)reach;
     if (reach > 1000) {
-        static const float LANDMARKS[] = {0, -0.0f, INFINITY, -INFINITY, NAN, 0x1p-149f, FLT_MAX, -FLT_MAX, 18.75f, -18.75f};
+        static const float LANDMARKS[] = {0,         -0.0f,   INFINITY, -INFINITY, NAN,
+                                          0x1p-149f, FLT_MAX, -FLT_MAX, 18.75f,    -18.75f};
         for (size_t i = 0; i < n && i < COUNT(LANDMARKS); i++)
             x[i] = LANDMARKS[i];
     }
@@ -384,11 +417,14 @@ typedef struct attention_case {
 static const float *key_row(const gemma4_keys *s, size_t position, size_t g, bool value)
 {
     const float *past = value ? s->past_v : s->past_k, *chunk = value ? s->chunk_v : s->chunk_k;
-    return (position < s->past ? past + position % s->slots * s->G * s->D : chunk + (position - s->past) * s->G * s->D) + g * s->D;
+    return (position < s->past ? past + position % s->slots * s->G * s->D
+                               : chunk + (position - s->past) * s->G * s->D) +
+           g * s->D;
 }
 
 /* One query row by the definition, in double. */
-static void judge_attention(verdict *v, const float *found, const float *q, const gemma4_keys *s, size_t t, size_t g, const char *where)
+static void judge_attention(verdict *v, const float *found, const float *q, const gemma4_keys *s,
+                            size_t t, size_t g, const char *where)
 {
     gemma4_visible keys = gemma4_visible_through(s->window, s->past + t);
     size_t first = keys.first, n = keys.end - keys.first;
@@ -402,7 +438,8 @@ static void judge_attention(verdict *v, const float *found, const float *q, cons
             size += fabs((double)q[i] * (double)k[i]);
         }
         largest = fmax(largest, p[j]);
-        score_error = fmax(score_error, (depth(s->D) * size + 2 * fabs(p[j])) * U); /* the product; the difference from the largest */
+        /* the product; the difference from the largest */
+        score_error = fmax(score_error, (depth(s->D) * size + 2 * fabs(p[j])) * U);
     }
     for (size_t j = 0; j < n; j++)
         sum += p[j] = exp(p[j] - largest);
@@ -412,11 +449,13 @@ static void judge_attention(verdict *v, const float *found, const float *q, cons
             expected += p[j] / sum * (double)key_row(s, first + j, g, true)[i];
             size += p[j] / sum * fabs((double)key_row(s, first + j, g, true)[i]);
         }
-        /* weights: 4 score errors (this one, the largest's; above and below the line), 4 exponentials; sums over n keys twice, a rescaling a
-         * block; the division */
+        /* weights: 4 score errors (this one, the largest's; above and below the line), 4
+         * exponentials; sums over n keys twice, a rescaling a block; the division */
         double relative = 4 * score_error + (16 + 2 * (double)n + (double)n / 4) * U;
-        if (i == 0) /* the lanes of a row share the errors of its weights: one of them stands for all */
-            check_unbiased(v, (double)found[i], expected, relative * size + 0x1p-140, U * size, where, i);
+        if (i == 0) /* the lanes of a row share the errors of its weights: one of them stands for
+                       all */
+            check_unbiased(v, (double)found[i], expected, relative * size + 0x1p-140, U * size,
+                           where, i);
         else
             check_value(v, (double)found[i], expected, relative * size + 0x1p-140, where, i);
     }
@@ -428,38 +467,50 @@ static void attention_run(verdict *v, const gemma4_ops *ops, const attention_cas
     char where[80];
     size_t width = c->G * c->D;
     const float *q = make_reals(c->T * c->H * c->D, PLAIN);
-    float *past_k = make_output(c->slots * width), *past_v = make_output(c->slots * width); /* NaN where no query may look */
+    /* NaN where no query may look */
+    float *past_k = make_output(c->slots * width), *past_v = make_output(c->slots * width);
     float *chunk_k = make_reals(c->T * width, PLAIN), *chunk_v = make_reals(c->T * width, PLAIN);
     float *context = make_output(c->T * c->H * c->D);
     gemma4_keys s = {c->G, c->D, c->past, c->slots, c->window, past_k, past_v, chunk_k, chunk_v};
-    for (size_t position = gemma4_visible_through(c->window, c->past).first; position < c->past; position++) {
+    for (size_t position = gemma4_visible_through(c->window, c->past).first; position < c->past;
+         position++) {
         fill(past_k + position % c->slots * width, width, PLAIN);
         fill(past_v + position % c->slots * width, width, PLAIN);
     }
     for (size_t i = 0; i < c->T * width; i++)
-        chunk_k[i] *= 3; /* scores that differ */
-    if (c->T > 1 && random_below(4) == 0) /* what only the last query sees must not reach the others */
+        chunk_k[i] *= 3;                  /* scores that differ */
+    if (c->T > 1 && random_below(4) == 0) /* what only the last query sees must not reach the
+                                             others */
         chunk_v[c->T * width - 1] = chunk_k[c->T * width - 1] = NAN;
-    snprintf(where, sizeof where, "T %zu, H %zu, G %zu, D %zu, past %zu, window %zu", c->T, c->H, c->G, c->D, c->past,
-             c->window == SIZE_MAX ? 0 : c->window);
+    snprintf(where, sizeof where, "T %zu, H %zu, G %zu, D %zu, past %zu, window %zu", c->T, c->H,
+             c->G, c->D, c->past, c->window == SIZE_MAX ? 0 : c->window);
     ops->attention(context, q, &s, c->T, c->H);
     for (size_t t = 0; t < c->T; t++)
         for (size_t h = 0; h < c->H; h++)
-            judge_attention(v, context + (t * c->H + h) * c->D, q + (t * c->H + h) * c->D, &s, t, h / (c->H / c->G), where);
+            judge_attention(v, context + (t * c->H + h) * c->D, q + (t * c->H + h) * c->D, &s, t,
+                            h / (c->H / c->G), where);
     check_guards(v, where);
 }
 
 static void check_attention(verdict *v, const gemma4_ops *ops)
 {
-    static const size_t T[] = {1, 2, 3, 5, 8, 9, 17, 33, 40}, HEADS[][2] = {{1, 1}, {4, 2}, {3, 1}, {8, 2}, {20, 1}};
-    static const size_t D[] = {2, 4, 8, 10, 16, 18, 32, 34, 48, 64}, PAST[] = {0, 1, 31, 32, 70}, WINDOW[] = {1, 2, 15, 16, 33, SIZE_MAX};
+    static const size_t T[] = {1, 2, 3, 5, 8, 9, 17, 33, 40},
+                        HEADS[][2] = {{1, 1}, {4, 2}, {3, 1}, {8, 2}, {20, 1}};
+    static const size_t D[] = {2, 4, 8, 10, 16, 18, 32, 34, 48, 64}, PAST[] = {0, 1, 31, 32, 70},
+                        WINDOW[] = {1, 2, 15, 16, 33, SIZE_MAX};
     if (!ops->attention)
         return;
     for (size_t t = 0; t < COUNT(T); t++)
         for (size_t w = 0; w < COUNT(WINDOW); w++) {
             const size_t *heads = HEADS[random_below(COUNT(HEADS))];
-            attention_case c = {.T = T[t], .H = heads[0], .G = heads[1], .D = ANY(D), .past = ANY(PAST), .window = WINDOW[w]};
-            c.slots = c.window == SIZE_MAX || random_below(2) ? c.past + c.T : c.window; /* all, or a ring */
+            attention_case c = {.T = T[t],
+                                .H = heads[0],
+                                .G = heads[1],
+                                .D = ANY(D),
+                                .past = ANY(PAST),
+                                .window = WINDOW[w]};
+            /* all, or a ring */
+            c.slots = c.window == SIZE_MAX || random_below(2) ? c.past + c.T : c.window;
             attention_run(v, ops, &c);
         }
 }
@@ -467,7 +518,13 @@ static void check_attention(verdict *v, const gemma4_ops *ops)
 /* -------------------------------------------------------------------- all */
 
 const operator_check operator_checks[] = {
-    {"matmul", check_matmul}, {"experts_act", check_experts_act}, {"experts_out", check_experts_out}, {"attention", check_attention},
-    {"rmsnorm", check_rmsnorm}, {"rope", check_rope}, {"geglu", check_geglu}, {"softcap", check_softcap},
+    {"matmul", check_matmul},
+    {"experts_act", check_experts_act},
+    {"experts_out", check_experts_out},
+    {"attention", check_attention},
+    {"rmsnorm", check_rmsnorm},
+    {"rope", check_rope},
+    {"geglu", check_geglu},
+    {"softcap", check_softcap},
 };
 const size_t operator_check_count = COUNT(operator_checks);

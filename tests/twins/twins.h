@@ -1,4 +1,5 @@
-/* The twin checker: every operator of a twin against the scalar in double, within a derived bound (spec/twins.md). */
+/* The twin checker: every operator of a twin against the scalar in double, within a derived bound
+ * (spec/twins.md). */
 #ifndef GEMMA4_TWINS_H
 #define GEMMA4_TWINS_H
 
@@ -12,20 +13,22 @@
 
 /* What one operator of one twin has shown so far. */
 typedef struct verdict {
-    char wrong[200];  /* the first thing that is, or "" */
+    char wrong[200]; /* the first thing that is, or "" */
     size_t cases, values;
-    double worst;     /* the largest error in units of its bound */
-    char where[80];   /* the case that shows it */
-    double sum, sum_of_squares; /* of errors towards (-) and away from (+) zero, in units of their spread */
+    double worst;               /* the largest error in units of its bound */
+    char where[80];             /* the case that shows it */
+    double sum, sum_of_squares; /* of errors towards (-) and away from (+) zero, in units of their
+                                   spread */
     size_t signed_values;
-    uint64_t hash;    /* of the bits of all values found: the same for every number of threads */
+    uint64_t hash; /* of the bits of all values found: the same for every number of threads */
 } verdict;
 
-/* --- memory with guards (memory.c): an access behind the end stops the process, a write before the beginning is noticed --- */
+/* --- memory with guards (memory.c): an access behind the end stops the process, a write before the
+ * beginning is noticed --- */
 
-/* n values of `size` bytes whose last byte is the last one of a page; the next page cannot be touched. misalign (in values) moves
- * the block forward in memory by so much; what then lies behind it, and a page before it, is filled with a pattern. Freed
- * all at once by guarded_free_all. */
+/* n values of `size` bytes whose last byte is the last one of a page; the next page cannot be
+ * touched. misalign (in values) moves the block forward in memory by so much; what then lies behind
+ * it, and a page before it, is filled with a pattern. Freed all at once by guarded_free_all. */
 void *guarded(size_t n, size_t size, size_t misalign);
 /* The first block whose surroundings were written to, or 0 (1 = the first block allocated). */
 size_t guarded_damage(void);
@@ -40,11 +43,16 @@ float random_real(void); /* in (-1, 1) */
 
 /* --- comparing (compare.c) --- */
 
-/* One value. expected is exact to double, bound is absolute. Where expected is infinite or NaN, found must be the same. */
-void check_value(verdict *v, double found, double expected, double bound, const char *where, size_t index);
-/* The same, and the value counts for the test of biased rounding: spread is the size of an honest error. */
-void check_unbiased(verdict *v, double found, double expected, double bound, double spread, const char *where, size_t index);
-/* After all cases: errors that lean to one side by more than chance (6 standard deviations of their mean) are a fault. */
+/* One value. expected is exact to double, bound is absolute. Where expected is infinite or NaN,
+ * found must be the same. */
+void check_value(verdict *v, double found, double expected, double bound, const char *where,
+                 size_t index);
+/* The same, and the value counts for the test of biased rounding: spread is the size of an honest
+ * error. */
+void check_unbiased(verdict *v, double found, double expected, double bound, double spread,
+                    const char *where, size_t index);
+/* After all cases: errors that lean to one side by more than chance (6 standard deviations of their
+ * mean) are a fault. */
 void check_bias(verdict *v);
 /* After each case: nothing around the blocks was written to. */
 void check_guards(verdict *v, const char *where);

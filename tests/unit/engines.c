@@ -50,14 +50,16 @@ static bool is_dumped(const test_engine *e, const gemma4_tap_event *event)
 {
     char name[GEMMA4_TAP_NAME_SIZE];
     gemma4_tap_name(event->tap, event->layer, name);
-    return (e->taps[0] == NULL || matches(e->taps, COUNT(e->taps), name)) && !matches(e->but, COUNT(e->but), name);
+    return (e->taps[0] == NULL || matches(e->taps, COUNT(e->taps), name)) &&
+           !matches(e->but, COUNT(e->but), name);
 }
 
 /* Writes what the engine shows, which may be another thing than it goes on with. */
 static int write_shown(const running *r, const gemma4_tap_event *event, gemma4_error *error)
 {
     gemma4_tap_event shown = *event;
-    size_t size = event->rows * event->dims[0] * event->dims[1] * (event->ids ? sizeof *event->ids : sizeof *event->values);
+    size_t size = event->rows * event->dims[0] * event->dims[1] *
+                  (event->ids ? sizeof *event->ids : sizeof *event->values);
     void *copy = malloc(size);
     if (copy == NULL)
         return gemma4_fail(error, "out of memory");
@@ -92,15 +94,19 @@ char *test_engine_dump(const test_engine *e)
     ck_assert(e->T <= COUNT(tokens));
     for (size_t t = 0; t < e->T; t++)
         tokens[t] = (int32_t)((5 + 37 * t) % e->model->config.vocab_size);
-    running r = {
-        e, gemma4_activations_create(path, &e->model->config, tokens, e->T, e->first_position, e->store ? e->store : "float32", &error)};
+    running r = {e,
+                 gemma4_activations_create(path, &e->model->config, tokens, e->T, e->first_position,
+                                           e->store ? e->store : "float32", &error)};
     ck_assert_msg(r.writer != NULL, "%s", error.message);
     for (size_t i = 0; i < COUNT(e->attributes) && e->attributes[i][0]; i++)
-        ck_assert_int_eq(gemma4_activations_set_attribute(r.writer, e->attributes[i][0], e->attributes[i][1], &error), 0);
+        ck_assert_int_eq(gemma4_activations_set_attribute(r.writer, e->attributes[i][0],
+                                                          e->attributes[i][1], &error),
+                         0);
     gemma4_session *session = gemma4_session_new(e->model, e->first_position, e->T, &error);
     ck_assert_msg(session != NULL, "%s", error.message);
     gemma4_session_set_hook(session, on_event, &r);
-    ck_assert_msg(gemma4_forward(session, tokens, e->T, e->T, NULL, &error) == 0, "%s", error.message);
+    ck_assert_msg(gemma4_forward(session, tokens, e->T, e->T, NULL, &error) == 0, "%s",
+                  error.message);
     gemma4_session_free(session);
     ck_assert_msg(gemma4_activations_commit(r.writer, &error) == 0, "%s", error.message);
     return path;
@@ -111,9 +117,11 @@ char *test_engine_dump(const test_engine *e)
 test_judgement test_judge_engine(const test_engine *e, bool with_causes)
 {
     gemma4_error error = {""};
-    test_judgement j = {.dump = gemma4_activations_open(test_engine_dump(e), &e->model->config, &error)};
+    test_judgement j = {
+        .dump = gemma4_activations_open(test_engine_dump(e), &e->model->config, &error)};
     ck_assert_msg(j.dump != NULL, "%s", error.message);
-    const gemma4_judgement judgement = {.model = e->model, .engine = j.dump, .dtype = e->tier, .without_causes = !with_causes};
+    const gemma4_judgement judgement = {
+        .model = e->model, .engine = j.dump, .dtype = e->tier, .without_causes = !with_causes};
     ck_assert_msg(gemma4_judge(&judgement, &j.report, &error) == 0, "%s", error.message);
     return j;
 }

@@ -1,4 +1,5 @@
-/* Engines to be judged: the reference's forward pass with a hook that does something otherwise, and the dump that it leaves. */
+/* Engines to be judged: the reference's forward pass with a hook that does something otherwise, and
+ * the dump that it leaves. */
 #ifndef GEMMA4_TEST_ENGINES_H
 #define GEMMA4_TEST_ENGINES_H
 
@@ -10,9 +11,12 @@ typedef void test_change(const test_engine *engine, gemma4_tap_event *event);
 struct test_engine {
     const gemma4_model *model;
     size_t T;                     /* of the tokens 5, 42, 79 ... modulo the vocabulary */
-    const char *tier;             /* of its arithmetic. bfloat16: every tap is rounded to it, to nearest, before anything is changed */
-    test_change *compute;         /* what it computes otherwise: the next step reads what this leaves; may be NULL */
-    test_change *show;            /* what it writes otherwise than it computes; may be NULL. May set event->values to memory of its own */
+    const char *tier;             /* of its arithmetic. bfloat16: every tap is rounded to it, to
+                                     nearest, before anything is changed */
+    test_change *compute;         /* what it computes otherwise: the next step reads what this
+                                     leaves; may be NULL */
+    test_change *show;            /* what it writes otherwise than it computes; may be NULL. May set
+                                     event->values to memory of its own */
     const char *attributes[3][2]; /* names and texts that its dump has */
     const char *store;            /* the type of its dump's datasets; NULL: float32 */
     size_t first_position;
@@ -39,7 +43,8 @@ const char *test_first_divergence(const test_judgement *j);
 /* Rounded to nearest, ties to even. */
 float test_bfloat16(float value);
 
-/* The checkpoint golden/checkpoints/tiny: 12 layers of which 5 and 11 are full, window 16, 16 experts of which 4 are chosen. Stays open. */
+/* The checkpoint golden/checkpoints/tiny: 12 layers of which 5 and 11 are full, window 16, 16
+ * experts of which 4 are chosen. Stays open. */
 const gemma4_model *test_golden_model(void);
 
 #endif

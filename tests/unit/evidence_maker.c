@@ -34,7 +34,8 @@ static void *allocate(test_evidence *e, size_t count, size_t size)
     return e->memory[e->memory_count++] = memory;
 }
 
-test_evidence *test_evidence_new(const gemma4_model *model, size_t T, const char *tier, gemma4_block block)
+test_evidence *test_evidence_new(const gemma4_model *model, size_t T, const char *tier,
+                                 gemma4_block block)
 {
     gemma4_error error = {""};
     test_evidence *e = calloc(1, sizeof *e);
@@ -48,11 +49,17 @@ test_evidence *test_evidence_new(const gemma4_model *model, size_t T, const char
     e->have_valid_ids = allocate(e, T, sizeof *e->have_valid_ids);
     e->streams[0] = e->stream = allocate(e, T * d, sizeof *e->stream);
     e->streams[1] = e->output = allocate(e, T * d, sizeof *e->output);
-    e->subject = (gemma4_subject){.model = model, .tier = gemma4_tier_of(tier), .T = T, .tokens = e->tokens};
+    e->subject =
+        (gemma4_subject){.model = model, .tier = gemma4_tier_of(tier), .T = T, .tokens = e->tokens};
     ck_assert_msg(e->subject.tier != NULL, "%s: no such tier", tier);
     ck_assert_int_eq(gemma4_schedule_init(&e->subject.schedule, NULL, T, &error), 0);
-    e->evidence = (gemma4_evidence){.subject = &e->subject, .block = block, .known_block = block, .streams = e->streams,
-                                    .output = e->output, .have_ids = e->have_ids, .have_valid_ids = e->have_valid_ids};
+    e->evidence = (gemma4_evidence){.subject = &e->subject,
+                                    .block = block,
+                                    .known_block = block,
+                                    .streams = e->streams,
+                                    .output = e->output,
+                                    .have_ids = e->have_ids,
+                                    .have_valid_ids = e->have_valid_ids};
     e->evidence.layer = gemma4_block_is_layer(&model->config, block) ? (size_t)block : 0;
     return e;
 }
@@ -66,7 +73,8 @@ void test_evidence_free(test_evidence *e)
     free(e);
 }
 
-test_tap *test_evidence_unstored(test_evidence *e, gemma4_tap tap, size_t width, const real *expected, const double *sigma)
+test_tap *test_evidence_unstored(test_evidence *e, gemma4_tap tap, size_t width,
+                                 const real *expected, const double *sigma)
 {
     size_t T = e->subject.T, dims[2] = {1, 1};
     test_tap *t = &e->taps[tap];
@@ -80,18 +88,24 @@ test_tap *test_evidence_unstored(test_evidence *e, gemma4_tap tap, size_t width,
         t->values[i] = t->expected[i] = expected ? expected[i] : 1;
     for (size_t row = 0; row < T; row++)
         t->sigma[row] = sigma ? sigma[row] : 1;
-    *out = (gemma4_tap_evidence){.width = t->width, .expected = t->expected, .values = t->values, .sigma = t->sigma};
+    *out = (gemma4_tap_evidence){
+        .width = t->width, .expected = t->expected, .values = t->values, .sigma = t->sigma};
     for (size_t d = 0; d < GEMMA4_DRAWS; d++)
         out->draws[d] = t->draws[d] = allocate(e, T * t->width, sizeof *t->draws[d]);
     return t;
 }
 
-test_tap *test_evidence_tap(test_evidence *e, gemma4_tap tap, size_t width, const real *expected, const float *engine, const double *sigma)
+test_tap *test_evidence_tap(test_evidence *e, gemma4_tap tap, size_t width, const real *expected,
+                            const float *engine, const double *sigma)
 {
     size_t T = e->subject.T;
     test_tap *t = test_evidence_unstored(e, tap, width, expected, sigma);
     gemma4_tap_evidence *out = &e->evidence.taps[tap];
-    t->stored = (gemma4_activation){.tap = tap, .layer = e->evidence.layer, .stored_dtype = "float32", .usable = true, .rows = T};
+    t->stored = (gemma4_activation){.tap = tap,
+                                    .layer = e->evidence.layer,
+                                    .stored_dtype = "float32",
+                                    .usable = true,
+                                    .rows = T};
     t->engine = allocate(e, T * t->width, sizeof *t->engine);
     t->have = allocate(e, T, sizeof *t->have);
     t->stored_row = allocate(e, T, sizeof *t->stored_row);
@@ -112,7 +126,8 @@ void test_draws_alternate(const test_evidence *e, gemma4_tap tap)
     for (size_t d = 0; d < GEMMA4_DRAWS; d++)
         for (size_t row = 0; row < e->subject.T; row++)
             for (size_t i = 0; i < t->width; i++)
-                t->draws[d][row * t->width + i] = (float)((d + i) % 2 ? -t->sigma[row] : t->sigma[row]);
+                t->draws[d][row * t->width + i] =
+                    (float)((d + i) % 2 ? -t->sigma[row] : t->sigma[row]);
 }
 
 void test_draws_along(const test_evidence *e, gemma4_tap tap, const double part[GEMMA4_DRAWS])
@@ -148,7 +163,10 @@ void test_evidence_ids(test_evidence *e, const int32_t *engine_ids, const int32_
     e->evidence.engine_ids = e->engine_ids;
     e->evidence.ids = e->ids;
     test_tap *t = &e->taps[GEMMA4_TAP_ROUTER_TOPK_IDS];
-    t->stored = (gemma4_activation){.tap = GEMMA4_TAP_ROUTER_TOPK_IDS, .layer = e->evidence.layer, .stored_dtype = "int32", .usable = true,
+    t->stored = (gemma4_activation){.tap = GEMMA4_TAP_ROUTER_TOPK_IDS,
+                                    .layer = e->evidence.layer,
+                                    .stored_dtype = "int32",
+                                    .usable = true,
                                     .rows = T};
     e->evidence.taps[GEMMA4_TAP_ROUTER_TOPK_IDS].stored = engine_ids ? &t->stored : NULL;
 }

@@ -45,7 +45,8 @@ test_bytes test_npy_floats(const char *shape, size_t count, float first)
     ck_assert_ptr_nonnull(values);
     for (size_t i = 0; i < count; i++)
         values[i] = first + (float)i;
-    snprintf(header, sizeof header, "{'descr': '<f4', 'fortran_order': False, 'shape': %s, }\n", shape);
+    snprintf(header, sizeof header, "{'descr': '<f4', 'fortran_order': False, 'shape': %s, }\n",
+             shape);
     test_bytes npy = test_npy(header, values, count * sizeof *values);
     free(values);
     return npy;
@@ -56,9 +57,12 @@ test_bytes test_npy_floats(const char *shape, size_t count, float first)
 static test_bytes deflated_bytes(const test_bytes *content)
 {
     test_bytes packed = {malloc(content->size + 1000), 0};
-    z_stream z = {
-        .next_in = content->bytes, .avail_in = (uInt)content->size, .next_out = packed.bytes, .avail_out = (uInt)content->size + 1000};
-    ck_assert(packed.bytes && deflateInit2(&z, 6, Z_DEFLATED, -MAX_WBITS, 8, Z_DEFAULT_STRATEGY) == Z_OK &&
+    z_stream z = {.next_in = content->bytes,
+                  .avail_in = (uInt)content->size,
+                  .next_out = packed.bytes,
+                  .avail_out = (uInt)content->size + 1000};
+    ck_assert(packed.bytes &&
+              deflateInit2(&z, 6, Z_DEFLATED, -MAX_WBITS, 8, Z_DEFAULT_STRATEGY) == Z_OK &&
               deflate(&z, Z_FINISH) == Z_STREAM_END);
     packed.size = z.total_out;
     deflateEnd(&z);
@@ -117,11 +121,14 @@ void test_zip_free(test_zip *zip)
     test_bytes_free(&zip->directory);
 }
 
-void test_write_tensor(const char *path, const char *key, const char *shape, size_t count, float first)
+void test_write_tensor(const char *path, const char *key, const char *shape, size_t count,
+                       float first)
 {
     char header[400];
     test_bytes file = {0};
-    snprintf(header, sizeof header, "{\"%s\": {\"dtype\": \"F32\", \"shape\": %s, \"data_offsets\": [0, %zu]}}", key, shape, 4 * count);
+    snprintf(header, sizeof header,
+             "{\"%s\": {\"dtype\": \"F32\", \"shape\": %s, \"data_offsets\": [0, %zu]}}", key,
+             shape, 4 * count);
     while (strlen(header) % 8)
         strcat(header, " ");
     append_number(&file, strlen(header), 8);

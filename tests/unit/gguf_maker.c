@@ -5,7 +5,16 @@
 
 #include "support.h"
 
-enum { ALIGNMENT = 32, UINT32 = 4, FLOAT32 = 6, BOOL = 7, STRING = 8, ARRAY = 9, F32 = 0, BF16 = 30 };
+enum {
+    ALIGNMENT = 32,
+    UINT32 = 4,
+    FLOAT32 = 6,
+    BOOL = 7,
+    STRING = 8,
+    ARRAY = 9,
+    F32 = 0,
+    BF16 = 30
+};
 
 /* --- items --- */
 
@@ -63,7 +72,8 @@ void gguf_maker_set_string(gguf_maker *m, const char *key, const char *text)
     append(value, text, length);
 }
 
-void gguf_maker_set_array(gguf_maker *m, const char *key, uint32_t type, const void *items, size_t count, size_t item_size)
+void gguf_maker_set_array(gguf_maker *m, const char *key, uint32_t type, const void *items,
+                          size_t count, size_t item_size)
 {
     gguf_maker_value *value = begin(m, key, ARRAY);
     uint64_t n = count;
@@ -72,7 +82,8 @@ void gguf_maker_set_array(gguf_maker *m, const char *key, uint32_t type, const v
     append(value, items, count * item_size);
 }
 
-void gguf_maker_add_tensor(gguf_maker *m, const char *name, uint32_t type, uint32_t rank, const uint64_t *shape, const void *data, size_t size)
+void gguf_maker_add_tensor(gguf_maker *m, const char *name, uint32_t type, uint32_t rank,
+                           const uint64_t *shape, const void *data, size_t size)
 {
     ck_assert_uint_lt(m->tensors_used, GGUF_MAKER_ITEMS);
     gguf_maker_tensor *t = &m->tensors[m->tensors_used++];
@@ -89,12 +100,20 @@ void gguf_maker_remove_tensor(gguf_maker *m, const char *name)
 
 /* --- the tiny checkpoint --- */
 
-/* llama.cpp's names in the order of gemma4_layer_weights, written down apart from the reader's list. */
+/* llama.cpp's names in the order of gemma4_layer_weights, written down apart from the reader's
+ * list. */
 static const char *const of_layer[] = {
-    "attn_norm.weight", "attn_q.weight", "attn_k.weight", "attn_v.weight", "attn_output.weight", "attn_q_norm.weight", "attn_k_norm.weight",
-    "post_attention_norm.weight", "ffn_norm.weight", "ffn_gate.weight", "ffn_up.weight", "ffn_down.weight", "post_ffw_norm_1.weight",
-    "ffn_gate_inp.weight", "ffn_gate_inp.scale", "ffn_down_exps.scale", "pre_ffw_norm_2.weight", "ffn_gate_up_exps.weight",
-    "ffn_down_exps.weight", "post_ffw_norm_2.weight", "post_ffw_norm.weight", "layer_output_scale.weight",
+    "attn_norm.weight",       "attn_q.weight",
+    "attn_k.weight",          "attn_v.weight",
+    "attn_output.weight",     "attn_q_norm.weight",
+    "attn_k_norm.weight",     "post_attention_norm.weight",
+    "ffn_norm.weight",        "ffn_gate.weight",
+    "ffn_up.weight",          "ffn_down.weight",
+    "post_ffw_norm_1.weight", "ffn_gate_inp.weight",
+    "ffn_gate_inp.scale",     "ffn_down_exps.scale",
+    "pre_ffw_norm_2.weight",  "ffn_gate_up_exps.weight",
+    "ffn_down_exps.weight",   "post_ffw_norm_2.weight",
+    "post_ffw_norm.weight",   "layer_output_scale.weight",
 };
 
 static void add_weights(gguf_maker *m, gemma4_model *model)
@@ -109,9 +128,11 @@ static void add_weights(gguf_maker *m, gemma4_model *model)
         if (spec.layer < 0)
             snprintf(name, sizeof name, "%s", i == 0 ? "token_embd.weight" : "output_norm.weight");
         else
-            snprintf(name, sizeof name, "blk.%d.%s", spec.layer, of_layer[spec.offset / sizeof(gemma4_weight)]);
+            snprintf(name, sizeof name, "blk.%d.%s", spec.layer,
+                     of_layer[spec.offset / sizeof(gemma4_weight)]);
         ck_assert_int_eq(w->dtype, GEMMA4_BF16);
-        gguf_maker_add_tensor(m, name, BF16, (uint32_t)spec.rank, shape, w->data, w->rows * w->cols * 2);
+        gguf_maker_add_tensor(m, name, BF16, (uint32_t)spec.rank, shape, w->data,
+                              w->rows * w->cols * 2);
     }
 }
 
@@ -130,7 +151,8 @@ gguf_maker *gguf_maker_tiny(gemma4_model *model)
 {
     static float factors[1024];
     const gemma4_config *c = &model->config;
-    const gemma4_layer_config *sliding = &c->layers[0], *full = &c->layers[c->num_hidden_layers - 1];
+    const gemma4_layer_config *sliding = &c->layers[0],
+                              *full = &c->layers[c->num_hidden_layers - 1];
     gguf_maker *m = gguf_maker_empty();
     unsigned char pattern[64];
     int32_t heads[64];
@@ -146,12 +168,14 @@ gguf_maker *gguf_maker_tiny(gemma4_model *model)
     gguf_maker_set_int(m, "gemma4.feed_forward_length", (uint32_t)c->intermediate_size);
     gguf_maker_set_int(m, "gemma4.context_length", (uint32_t)c->max_position_embeddings);
     gguf_maker_set_int(m, "gemma4.attention.head_count", (uint32_t)c->num_attention_heads);
-    gguf_maker_set_array(m, "gemma4.attention.head_count_kv", 5, heads, c->num_hidden_layers, sizeof *heads);
+    gguf_maker_set_array(m, "gemma4.attention.head_count_kv", 5, heads, c->num_hidden_layers,
+                         sizeof *heads);
     gguf_maker_set_int(m, "gemma4.attention.key_length", (uint32_t)full->head_dim);
     gguf_maker_set_int(m, "gemma4.attention.key_length_swa", (uint32_t)sliding->head_dim);
     gguf_maker_set_float(m, "gemma4.attention.layer_norm_rms_epsilon", (float)c->rms_norm_eps);
     gguf_maker_set_int(m, "gemma4.attention.sliding_window", (uint32_t)c->sliding_window);
-    gguf_maker_set_array(m, "gemma4.attention.sliding_window_pattern", BOOL, pattern, c->num_hidden_layers, 1);
+    gguf_maker_set_array(m, "gemma4.attention.sliding_window_pattern", BOOL, pattern,
+                         c->num_hidden_layers, 1);
     gguf_maker_set_float(m, "gemma4.rope.freq_base", (float)full->rope_theta);
     gguf_maker_set_float(m, "gemma4.rope.freq_base_swa", (float)sliding->rope_theta);
     gguf_maker_set_int(m, "gemma4.expert_count", (uint32_t)c->num_experts);

@@ -1,4 +1,5 @@
-/* GGUF files made by hand: one that holds golden/checkpoints/tiny under llama.cpp's names, and what a test changes in it. */
+/* GGUF files made by hand: one that holds golden/checkpoints/tiny under llama.cpp's names, and what
+ * a test changes in it. */
 #ifndef GEMMA4_TEST_GGUF_MAKER_H
 #define GEMMA4_TEST_GGUF_MAKER_H
 
@@ -30,7 +31,8 @@ typedef struct gguf_maker {
     size_t cut; /* bytes that the file lacks at its end */
 } gguf_maker;
 
-/* The tiny checkpoint in BF16 (valid until the program ends); its weights, whose order the tensors follow, are model's. */
+/* The tiny checkpoint in BF16 (valid until the program ends); its weights, whose order the tensors
+ * follow, are model's. */
 gguf_maker *gguf_maker_tiny(gemma4_model *model);
 /* Empty, but for magic, version and architecture. */
 gguf_maker *gguf_maker_empty(void);
@@ -42,8 +44,10 @@ void gguf_maker_set_int(gguf_maker *maker, const char *key, uint32_t number);
 void gguf_maker_set_float(gguf_maker *maker, const char *key, float number);
 void gguf_maker_set_string(gguf_maker *maker, const char *key, const char *text);
 /* items: count of item_size bytes each, of that GGUF type. */
-void gguf_maker_set_array(gguf_maker *maker, const char *key, uint32_t type, const void *items, size_t count, size_t item_size);
-void gguf_maker_add_tensor(gguf_maker *maker, const char *name, uint32_t type, uint32_t rank, const uint64_t *shape, const void *data, size_t size);
+void gguf_maker_set_array(gguf_maker *maker, const char *key, uint32_t type, const void *items,
+                          size_t count, size_t item_size);
+void gguf_maker_add_tensor(gguf_maker *maker, const char *name, uint32_t type, uint32_t rank,
+                           const uint64_t *shape, const void *data, size_t size);
 void gguf_maker_remove_tensor(gguf_maker *maker, const char *name);
 
 /* Writes the file; a failure fails the test. */

@@ -1,5 +1,5 @@
-/* Runs every unit test suite, in as many processes as there are processors. Exits with failure where a test failed, where a process
- * died, and where none ran. */
+/* Runs every unit test suite, in as many processes as there are processors. Exits with failure
+ * where a test failed, where a process died, and where none ran. */
 #include <stdlib.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -9,28 +9,81 @@
 
 /* The slowest first: a process takes the next one when it is done with one. */
 static Suite *(*const suites[])(void) = {
-    identify_suite, judge_suite, dumps_suite, cli_suite, counter_model_suite, activations_suite, forward_suite,
-    golden_suite, listed_suite, selftest_suite, diagnose_suite, recognise_suite,
-    document_suite, synth_suite,    safetensors_suite,   report_html_suite, case_suite,    config_suite,      model_suite,
-    causes_suite, describe_suite, filter_suite, fit_suite, changes_suite, point_suite,
-    ops_suite,   report_suite,      taps_suite,          options_suite,     compare_suite,
-    twins_suite, report_junit_suite, spec_suite, near_names_suite, pages_suite, evidence_suite,
-    schedule_suite, noise_suite, score_suite, tap_compare_suite, routing_suite, replay_suite,
-    sample_suite, report_identified_suite, map_suite, import_suite, several_suite, ladder_suite, schema_suite, dump_header_suite,
-    sandbox_suite, outputs_suite, identify_rooms_suite, walkthrough_suite, quotes_suite, fuzz_suite, lies_suite, cliffs_suite,
-    blocks_suite, gguf_suite, gguf_hostile_suite,
+    identify_suite,
+    judge_suite,
+    dumps_suite,
+    cli_suite,
+    counter_model_suite,
+    activations_suite,
+    forward_suite,
+    golden_suite,
+    listed_suite,
+    selftest_suite,
+    diagnose_suite,
+    recognise_suite,
+    document_suite,
+    synth_suite,
+    safetensors_suite,
+    report_html_suite,
+    case_suite,
+    config_suite,
+    model_suite,
+    causes_suite,
+    describe_suite,
+    filter_suite,
+    fit_suite,
+    changes_suite,
+    point_suite,
+    ops_suite,
+    report_suite,
+    taps_suite,
+    options_suite,
+    compare_suite,
+    twins_suite,
+    report_junit_suite,
+    spec_suite,
+    near_names_suite,
+    pages_suite,
+    evidence_suite,
+    schedule_suite,
+    noise_suite,
+    score_suite,
+    tap_compare_suite,
+    routing_suite,
+    replay_suite,
+    sample_suite,
+    report_identified_suite,
+    map_suite,
+    import_suite,
+    several_suite,
+    ladder_suite,
+    schema_suite,
+    dump_header_suite,
+    sandbox_suite,
+    outputs_suite,
+    identify_rooms_suite,
+    walkthrough_suite,
+    quotes_suite,
+    fuzz_suite,
+    lies_suite,
+    cliffs_suite,
+    blocks_suite,
+    gguf_suite,
+    gguf_hostile_suite,
 };
 enum { SUITES = sizeof suites / sizeof *suites, MOST_PROCESSES = 8, SECONDS_AT_MOST = 1800 };
 
-/* Runs one suite, without forks: this process is the isolation, and a fork for every test would cost more than the tests
- * (CK_FORK=yes forks all the same). Returns whether all passed, and one at least ran. */
+/* Runs one suite, without forks: this process is the isolation, and a fork for every test would
+ * cost more than the tests (CK_FORK=yes forks all the same). Returns whether all passed, and one at
+ * least ran. */
 static bool passes(Suite *suite)
 {
     SRunner *runner = srunner_create(suite);
     srunner_set_fork_status(runner, getenv("CK_FORK") ? CK_FORK_GETENV : CK_NOFORK);
     srunner_run_all(runner, CK_NORMAL);
     int run = srunner_ntests_run(runner), failed = srunner_ntests_failed(runner);
-    bool chosen = getenv("CK_RUN_SUITE") || getenv("CK_RUN_CASE"); /* then there may be none of them in this suite */
+    /* then there may be none of them in this suite */
+    bool chosen = getenv("CK_RUN_SUITE") || getenv("CK_RUN_CASE");
     srunner_free(runner);
     return failed == 0 && (run > 0 || chosen);
 }
@@ -50,7 +103,9 @@ static int run_queue(int queue)
 int main(void)
 {
     long processors = sysconf(_SC_NPROCESSORS_ONLN);
-    size_t parts = processors < 1 ? 1 : processors > MOST_PROCESSES ? MOST_PROCESSES : (size_t)processors;
+    size_t parts = processors < 1                ? 1
+                   : processors > MOST_PROCESSES ? MOST_PROCESSES
+                                                 : (size_t)processors;
     size_t bad = 0, started = 0;
     unsigned char numbers[SUITES];
     int queue[2];

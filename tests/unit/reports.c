@@ -16,11 +16,12 @@ test_judged test_judge_dump(const char *case_id, const char *dump, const char *d
     ck_assert_msg(t.the_case != NULL, "%s", error.message);
     t.model = gemma4_model_open(t.the_case->checkpoint_dir, &error);
     ck_assert_msg(t.model != NULL, "%s", error.message);
-    t.judgement = (gemma4_judgement){.the_case = t.the_case,
-                                     .model = t.model,
-                                     .dtype = dtype,
-                                     .engine = gemma4_activations_open(dump, &t.model->config, &error),
-                                     .golden = gemma4_activations_open(t.the_case->golden_path, &t.model->config, &error)};
+    t.judgement = (gemma4_judgement){
+        .the_case = t.the_case,
+        .model = t.model,
+        .dtype = dtype,
+        .engine = gemma4_activations_open(dump, &t.model->config, &error),
+        .golden = gemma4_activations_open(t.the_case->golden_path, &t.model->config, &error)};
     ck_assert_msg(t.judgement.engine && t.judgement.golden, "%s", error.message);
     ck_assert_msg(gemma4_judge(&t.judgement, &t.report, &error) == 0, "%s", error.message);
     return t;
@@ -100,7 +101,8 @@ const char *test_malformed(const char *text)
         const char *at = s;
         if (((unsigned char)*s < 0x20 && *s != '\n') || (*s == '&' && !is_entity(s)))
             return at;
-        if (*s != '<' || !strncmp(s, "<!DOCTYPE html>", 15) || (s == text && !strncmp(s, XML_DECLARATION, sizeof XML_DECLARATION - 1)))
+        if (*s != '<' || !strncmp(s, "<!DOCTYPE html>", 15) ||
+            (s == text && !strncmp(s, XML_DECLARATION, sizeof XML_DECLARATION - 1)))
             continue;
         bool closes = s[1] == '/';
         size_t n = strspn(s + 1 + closes, "abcdefghijklmnopqrstuvwxyz-0123456789");
@@ -108,7 +110,8 @@ const char *test_malformed(const char *text)
             return at;
         snprintf(name, sizeof name, "%.*s", (int)n, s + 1 + closes);
         s = skip_attributes(s + 1 + closes + n);
-        if (!s || (closes && (depth == 0 || strcmp(open[depth - 1], name))) || (*s == '/' && *++s != '>'))
+        if (!s || (closes && (depth == 0 || strcmp(open[depth - 1], name))) ||
+            (*s == '/' && *++s != '>'))
             return at;
         if (closes)
             depth--;

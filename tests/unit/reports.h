@@ -1,4 +1,5 @@
-/* What the tests of the report's forms share: a shipped dump's report, and whether markup is well-formed. */
+/* What the tests of the report's forms share: a shipped dump's report, and whether markup is
+ * well-formed. */
 #ifndef GEMMA4_TEST_REPORTS_H
 #define GEMMA4_TEST_REPORTS_H
 
@@ -19,8 +20,8 @@ void test_judged_free(test_judged *judged);
 char *test_printed(void (*write)(FILE *, const gemma4_report *), const gemma4_report *report);
 char *test_printed_message(void (*write)(FILE *, const char *), const char *message);
 
-/* Where the markup of XML or of an HTML page that is XML as well goes wrong; NULL where tags are balanced, attributes quoted, and & and <
- * stand for nothing else. */
+/* Where the markup of XML or of an HTML page that is XML as well goes wrong; NULL where tags are
+ * balanced, attributes quoted, and & and < stand for nothing else. */
 const char *test_malformed(const char *text);
 
 /* How often what is in text. */

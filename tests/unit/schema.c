@@ -12,7 +12,8 @@ static char violation[400];
 
 static bool refuse(const gemma4_node *value, const char *what, const char *detail)
 {
-    snprintf(violation, sizeof violation, "%.200s: %s %.120s", value->path[0] ? value->path : "(root)", what, detail);
+    snprintf(violation, sizeof violation, "%.200s: %s %.120s",
+             value->path[0] ? value->path : "(root)", what, detail);
     return false;
 }
 
@@ -52,7 +53,8 @@ static bool equal_scalars(const gemma4_node *a, const gemma4_node *b)
     double x, y;
     if (is_number(a, &x) && is_number(b, &y))
         return x == y;
-    return a->kind == GEMMA4_SCALAR && b->kind == GEMMA4_SCALAR && a->quoted == b->quoted && !strcmp(a->text, b->text);
+    return a->kind == GEMMA4_SCALAR && b->kind == GEMMA4_SCALAR && a->quoted == b->quoted &&
+           !strcmp(a->text, b->text);
 }
 
 /* ------------------------------------------------------------------- keywords */
@@ -74,7 +76,8 @@ static bool check_enum(const gemma4_node *values, const gemma4_node *value)
     for (size_t i = 0; i < values->count; i++)
         if (equal_scalars(&values->items[i], value))
             return true;
-    return refuse(value, "is none of the values of enum:", value->kind == GEMMA4_SCALAR ? value->text : "(no scalar)");
+    return refuse(value, "is none of the values of enum:",
+                  value->kind == GEMMA4_SCALAR ? value->text : "(no scalar)");
 }
 
 static bool check_required(const gemma4_node *keys, const gemma4_node *value)
@@ -85,7 +88,8 @@ static bool check_required(const gemma4_node *keys, const gemma4_node *value)
     return true;
 }
 
-static bool check_properties(const gemma4_node *root, const gemma4_node *schema, const gemma4_node *properties, const gemma4_node *value)
+static bool check_properties(const gemma4_node *root, const gemma4_node *schema,
+                             const gemma4_node *properties, const gemma4_node *value)
 {
     const gemma4_node *additional = gemma4_node_get(schema, "additionalProperties");
     for (size_t i = 0; value->kind == GEMMA4_MAPPING && i < value->count; i++) {
@@ -131,25 +135,31 @@ static bool check_bound(const char *keyword, const gemma4_node *bound, const gem
     double limit, number;
     ck_assert(is_number(bound, &limit));
     if (!strcmp(keyword, "minimum"))
-        return !is_number(value, &number) || number >= limit || refuse(value, "is below", bound->text);
+        return !is_number(value, &number) || number >= limit ||
+               refuse(value, "is below", bound->text);
     if (value->kind != GEMMA4_SEQUENCE)
         return true;
-    bool right = !strcmp(keyword, "minItems") ? (double)value->count >= limit : (double)value->count <= limit;
+    bool right = !strcmp(keyword, "minItems") ? (double)value->count >= limit
+                                              : (double)value->count <= limit;
     return right || refuse(value, "has another number of items than", bound->text);
 }
 
-static bool check_reference(const gemma4_node *root, const gemma4_node *reference, const gemma4_node *value)
+static bool check_reference(const gemma4_node *root, const gemma4_node *reference,
+                            const gemma4_node *value)
 {
     static const char prefix[] = "#/$defs/";
     ck_assert(strncmp(reference->text, prefix, strlen(prefix)) == 0);
-    const gemma4_node *definition = gemma4_node_get(gemma4_node_get(root, "$defs"), reference->text + strlen(prefix));
+    const gemma4_node *definition =
+        gemma4_node_get(gemma4_node_get(root, "$defs"), reference->text + strlen(prefix));
     ck_assert_msg(definition != NULL, "the schema has no %s", reference->text);
     return conforms(root, definition, value);
 }
 
-static bool check_keyword(const gemma4_node *root, const gemma4_node *schema, const char *keyword, const gemma4_node *argument, const gemma4_node *value)
+static bool check_keyword(const gemma4_node *root, const gemma4_node *schema, const char *keyword,
+                          const gemma4_node *argument, const gemma4_node *value)
 {
-    static const char *const says_nothing[] = {"$schema", "$id", "$defs", "title", "description", "additionalProperties"};
+    static const char *const says_nothing[] = {"$schema", "$id",         "$defs",
+                                               "title",   "description", "additionalProperties"};
     for (size_t i = 0; i < sizeof says_nothing / sizeof *says_nothing; i++)
         if (!strcmp(keyword, says_nothing[i]))
             return true;
@@ -171,8 +181,9 @@ static bool check_keyword(const gemma4_node *root, const gemma4_node *schema, co
         return check_any(root, argument, value);
     if (!strcmp(keyword, "pattern"))
         return check_pattern(argument, value);
-    ck_assert_msg(!strcmp(keyword, "minimum") || !strcmp(keyword, "minItems") || !strcmp(keyword, "maxItems"), "the schema has the unknown keyword '%s'",
-                  keyword);
+    ck_assert_msg(!strcmp(keyword, "minimum") || !strcmp(keyword, "minItems") ||
+                      !strcmp(keyword, "maxItems"),
+                  "the schema has the unknown keyword '%s'", keyword);
     return check_bound(keyword, argument, value);
 }
 
@@ -189,7 +200,8 @@ const char *test_schema_violation(const gemma4_node *schema, const gemma4_node *
     return test_schema_violation_of(schema, schema, value);
 }
 
-const char *test_schema_violation_of(const gemma4_node *schema, const gemma4_node *part, const gemma4_node *value)
+const char *test_schema_violation_of(const gemma4_node *schema, const gemma4_node *part,
+                                     const gemma4_node *value)
 {
     violation[0] = '\0';
     return conforms(schema, part, value) ? "" : violation;

@@ -10,11 +10,15 @@
 #include "model.h"
 
 const char test_tiny_config[] =
-    "{\"model_type\": \"gemma4_text\", \"hidden_size\": 16, \"num_hidden_layers\": 6, \"num_attention_heads\": 4,\n"
-    " \"num_key_value_heads\": 2, \"head_dim\": 8, \"num_global_key_value_heads\": 1, \"global_head_dim\": 16,\n"
-    " \"attention_k_eq_v\": true, \"sliding_window\": 4, \"intermediate_size\": 24, \"enable_moe_block\": true,\n"
+    "{\"model_type\": \"gemma4_text\", \"hidden_size\": 16, \"num_hidden_layers\": 6, "
+    "\"num_attention_heads\": 4,\n"
+    " \"num_key_value_heads\": 2, \"head_dim\": 8, \"num_global_key_value_heads\": 1, "
+    "\"global_head_dim\": 16,\n"
+    " \"attention_k_eq_v\": true, \"sliding_window\": 4, \"intermediate_size\": 24, "
+    "\"enable_moe_block\": true,\n"
     " \"num_experts\": 4, \"top_k_experts\": 2, \"moe_intermediate_size\": 8, \"vocab_size\": 32,\n"
-    " \"max_position_embeddings\": 64, \"rms_norm_eps\": 1e-06, \"final_logit_softcapping\": 30.0,\n"
+    " \"max_position_embeddings\": 64, \"rms_norm_eps\": 1e-06, \"final_logit_softcapping\": "
+    "30.0,\n"
     " \"hidden_size_per_layer_input\": 0}\n";
 
 /* --- memory and directories that live until the program ends --- */
@@ -25,7 +29,7 @@ typedef struct kept {
 } kept;
 
 static kept *kept_list;
-static char *directory;      /* of this process */
+static char *directory;       /* of this process */
 static pid_t directory_owner; /* the process that made it */
 
 /* For what main.c calls too, where there is no test that an assertion could fail. */
@@ -155,7 +159,8 @@ const char *test_replace(const char *text, const char *old, const char *replacem
 
 /* --- checkpoints --- */
 
-test_tensor *test_tensors(const gemma4_config *config, const char *prefix, size_t room, size_t *count)
+test_tensor *test_tensors(const gemma4_config *config, const char *prefix, size_t room,
+                          size_t *count)
 {
     *count = gemma4_tensor_spec_count(config);
     test_tensor *tensors = calloc(*count + room, sizeof *tensors);
@@ -180,7 +185,8 @@ static size_t tensor_bytes(const test_tensor *tensor)
     return bytes;
 }
 
-/* Every 16-bit half is a small finite number (0x3c00 ... 0x3fff) in BF16 and in F16, and so is every F32 made of two. */
+/* Every 16-bit half is a small finite number (0x3c00 ... 0x3fff) in BF16 and in F16, and so is
+ * every F32 made of two. */
 static void write_values(FILE *file, const test_tensor *tensor, uint64_t seed)
 {
     uint64_t state = seed * 2 + 1;
@@ -194,7 +200,8 @@ static void write_values(FILE *file, const test_tensor *tensor, uint64_t seed)
     }
 }
 
-void test_write_safetensors(const char *path, const test_tensor *tensors, size_t count, uint64_t seed)
+void test_write_safetensors(const char *path, const test_tensor *tensors, size_t count,
+                            uint64_t seed)
 {
     char *header = NULL;
     size_t size = 0, offset = 0;
@@ -212,7 +219,8 @@ void test_write_safetensors(const char *path, const test_tensor *tensors, size_t
     }
     fputc('}', text);
     fflush(text);
-    fprintf(text, "%*s", (int)(63 - (size + 8 + 63) % 64), ""); /* the data start at a multiple of 64 */
+    fprintf(text, "%*s", (int)(63 - (size + 8 + 63) % 64), ""); /* the data start at a multiple of
+                                                                   64 */
     ck_assert_int_eq(fclose(text), 0);
 
     FILE *file = fopen(path, "wb");
@@ -226,7 +234,8 @@ void test_write_safetensors(const char *path, const test_tensor *tensors, size_t
     free(header);
 }
 
-void test_write_checkpoint(const char *parent, const char *config_json, const char *prefix, uint64_t seed)
+void test_write_checkpoint(const char *parent, const char *config_json, const char *prefix,
+                           uint64_t seed)
 {
     gemma4_error error = {""};
     gemma4_config config;

@@ -11,24 +11,28 @@
 #include "error.h"
 
 /* Fails the test unless error's message holds the text expected and is one line. */
-#define assert_message_contains(error, expected)                                                              \
-    do {                                                                                                      \
-        ck_assert_msg(strstr((error)->message, (expected)) != NULL, "message \"%s\" lacks \"%s\"",            \
-                      (error)->message, (expected));                                                          \
-        ck_assert_msg(strchr((error)->message, '\n') == NULL, "message \"%s\" is not one line", (error)->message); \
+#define assert_message_contains(error, expected)                                                   \
+    do {                                                                                           \
+        ck_assert_msg(strstr((error)->message, (expected)) != NULL, "message \"%s\" lacks \"%s\"", \
+                      (error)->message, (expected));                                               \
+        ck_assert_msg(strchr((error)->message, '\n') == NULL, "message \"%s\" is not one line",    \
+                      (error)->message);                                                           \
     } while (0)
 
-/* ck_assert_msg for the inside of long loops: Check notes every assertion that it passes in a pipe, which took a third of the suites' time. */
-#define ASSERT_EACH(condition, ...)          \
-    do {                                     \
-        if (!(condition))                    \
-            ck_abort_msg(__VA_ARGS__);       \
+/* ck_assert_msg for the inside of long loops: Check notes every assertion that it passes in a pipe,
+ * which took a third of the suites' time. */
+#define ASSERT_EACH(condition, ...)    \
+    do {                               \
+        if (!(condition))              \
+            ck_abort_msg(__VA_ARGS__); \
     } while (0)
 
-/* A temporary directory, removed with all it holds when the program ends. Under Check's fork mode, every test has its own
- * (main.c calls this first, and the children make theirs inside the parent's: a test that fails leaves nothing). */
+/* A temporary directory, removed with all it holds when the program ends. Under Check's fork mode,
+ * every test has its own (main.c calls this first, and the children make theirs inside the
+ * parent's: a test that fails leaves nothing). */
 const char *test_dir(void);
-/* A new, empty directory in test_dir(). Every path returned here stays valid until the program ends. */
+/* A new, empty directory in test_dir(). Every path returned here stays valid until the program
+ * ends. */
 char *test_fresh_dir(void);
 /* test_dir()/name, and directory/name. */
 char *test_path(const char *name);
@@ -37,14 +41,17 @@ char *test_join(const char *directory, const char *name);
 void test_write(const char *path, const void *bytes, size_t size);
 void test_write_text(const char *path, const char *text);
 
-/* A file's whole text, read once and valid until the program ends; the test fails where it cannot be read. */
+/* A file's whole text, read once and valid until the program ends; the test fails where it cannot
+ * be read. */
 const char *test_read(const char *path);
 
-/* A copy of text with the first occurrence of old replaced (the test fails where there is none), valid until the program
- * ends. A '@' as old appends the replacement, and NULL as old returns text as it is. */
+/* A copy of text with the first occurrence of old replaced (the test fails where there is none),
+ * valid until the program ends. A '@' as old appends the replacement, and NULL as old returns text
+ * as it is. */
 const char *test_replace(const char *text, const char *old, const char *replacement);
 
-/* A config.json of 6 layers (5 sliding, 1 full) in the text-only layout whose weights fill about 100 KB. */
+/* A config.json of 6 layers (5 sliding, 1 full) in the text-only layout whose weights fill about
+ * 100 KB. */
 extern const char test_tiny_config[];
 
 /* One tensor of a checkpoint to be written; a test may change the list before it is. */
@@ -54,12 +61,16 @@ typedef struct test_tensor {
     size_t rank, shape[3];
 } test_tensor;
 
-/* The BF16 tensors that config implies, their names behind prefix. Sets count; the list is to be freed. room more entries
- * are allocated behind them. */
-test_tensor *test_tensors(const gemma4_config *config, const char *prefix, size_t room, size_t *count);
-/* Writes them as one safetensors file with random finite values that depend on seed and name alone. */
-void test_write_safetensors(const char *path, const test_tensor *tensors, size_t count, uint64_t seed);
+/* The BF16 tensors that config implies, their names behind prefix. Sets count; the list is to be
+ * freed. room more entries are allocated behind them. */
+test_tensor *test_tensors(const gemma4_config *config, const char *prefix, size_t room,
+                          size_t *count);
+/* Writes them as one safetensors file with random finite values that depend on seed and name
+ * alone. */
+void test_write_safetensors(const char *path, const test_tensor *tensors, size_t count,
+                            uint64_t seed);
 /* A complete checkpoint: config.json with the given text, and model.safetensors. */
-void test_write_checkpoint(const char *directory, const char *config_json, const char *prefix, uint64_t seed);
+void test_write_checkpoint(const char *directory, const char *config_json, const char *prefix,
+                           uint64_t seed);
 
 #endif

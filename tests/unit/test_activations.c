@@ -1,5 +1,5 @@
-/* Activation files: what is written reads back, what an engine may write is read, and what a hostile file tries is
- * refused with a message that names it. */
+/* Activation files: what is written reads back, what an engine may write is read, and what a
+ * hostile file tries is refused with a message that names it. */
 #include "activations.h"
 #include "suites.h"
 #include "support.h"
@@ -20,8 +20,16 @@ static gemma4_layer_config layers[2] = {
 };
 
 static const gemma4_config config = {
-    .hidden_size = 12, .num_hidden_layers = 2, .num_attention_heads = 3, .intermediate_size = 10, .num_experts = 6,
-    .top_k_experts = 2, .moe_intermediate_size = 5, .vocab_size = 32, .max_position_embeddings = 64, .layers = layers,
+    .hidden_size = 12,
+    .num_hidden_layers = 2,
+    .num_attention_heads = 3,
+    .intermediate_size = 10,
+    .num_experts = 6,
+    .top_k_experts = 2,
+    .moe_intermediate_size = 5,
+    .vocab_size = 32,
+    .max_position_embeddings = 64,
+    .layers = layers,
 };
 
 static const int32_t tokens[T] = {2, 17, 5, 31, 0};
@@ -49,9 +57,10 @@ static void put_ints(hid_t object, const char *name, const int *values, hsize_t 
     H5Sclose(space);
 }
 
-/* Creates a dataset and the groups on its way, and writes values of memory_type unless they are NULL. */
-static hid_t put(hid_t file, const char *path, hid_t type, int rank, const hsize_t *dims, hid_t creation,
-                 hid_t memory_type, const void *values)
+/* Creates a dataset and the groups on its way, and writes values of memory_type unless they are
+ * NULL. */
+static hid_t put(hid_t file, const char *path, hid_t type, int rank, const hsize_t *dims,
+                 hid_t creation, hid_t memory_type, const void *values)
 {
     hid_t links = H5Pcreate(H5P_LINK_CREATE), space = H5Screate_simple(rank, dims, NULL);
     H5Pset_create_intermediate_group(links, 1);
@@ -121,7 +130,8 @@ static gemma4_activations *open_valid(const char *path)
 static void expect_failure(const char *path, const char *expected)
 {
     gemma4_error error = {""};
-    ck_assert_msg(gemma4_activations_open(path, &config, &error) == NULL, "opened, but expected: %s", expected);
+    ck_assert_msg(gemma4_activations_open(path, &config, &error) == NULL,
+                  "opened, but expected: %s", expected);
     assert_message_contains(&error, expected);
     assert_message_contains(&error, path);
 }
@@ -136,10 +146,11 @@ static double scattered(size_t i)
     return ((double)(x >> 11) / 9007199254740992.0 - 0.5) * 16;
 }
 
-/* The event that shows rows first ... first + rows - 1 of a tap whose whole value is all ([T, dims...]); for scores and
- * probs a position at a time with the keys it sees. The storage is the caller's. */
-static gemma4_tap_event event_of(gemma4_tap tap, size_t layer, size_t first, size_t rows, gemma4_real *values,
-                                 int32_t *ids)
+/* The event that shows rows first ... first + rows - 1 of a tap whose whole value is all ([T,
+ * dims...]); for scores and probs a position at a time with the keys it sees. The storage is the
+ * caller's. */
+static gemma4_tap_event event_of(gemma4_tap tap, size_t layer, size_t first, size_t rows,
+                                 gemma4_real *values, int32_t *ids)
 {
     gemma4_tap_event event = {.tap = tap, .layer = layer, .row = first, .rows = rows};
     event.rank = gemma4_tap_dims(&config, tap, layer, T, event.dims);
@@ -181,7 +192,8 @@ static void write_all_taps(gemma4_activations_writer *writer, size_t chunk)
 static gemma4_activations_writer *create(const char *path, const char *dtype)
 {
     gemma4_error error = {""};
-    gemma4_activations_writer *writer = gemma4_activations_create(path, &config, tokens, T, 3, dtype, &error);
+    gemma4_activations_writer *writer =
+        gemma4_activations_create(path, &config, tokens, T, 3, dtype, &error);
     ck_assert_msg(writer != NULL, "%s", error.message);
     ck_assert_int_eq(gemma4_activations_set_attribute(writer, "engine", "first", &error), 0);
     ck_assert_int_eq(gemma4_activations_set_attribute(writer, "engine", "t\xc3\xa9st", &error), 0);
@@ -197,7 +209,8 @@ static void commit(gemma4_activations_writer *writer)
 static const struct {
     const char *dtype;
     double error; /* largest relative error of one rounding */
-} dtypes[] = {{"float32", 0x1p-24}, {"float64", 0x1p-24}, {"float16", 0x1p-11}, {"bfloat16", 0x1p-8}};
+} dtypes[] = {
+    {"float32", 0x1p-24}, {"float64", 0x1p-24}, {"float16", 0x1p-11}, {"bfloat16", 0x1p-8}};
 
 /* Reads a tap whole and row by row, and compares both with the values of write_all_taps. */
 static void check_tap(gemma4_activations *file, const gemma4_activation *found, double tolerance)
@@ -222,7 +235,8 @@ static void check_tap(gemma4_activations *file, const gemma4_activation *found, 
     }
     ck_assert_int_eq(gemma4_activations_read(file, found, 0, T, values, &error), 0);
     for (size_t i = 0; i < T * row; i++)
-        ASSERT_EACH(fabs(values[i] - scattered(i)) <= fabs(scattered(i)) * tolerance * 1.01, "value %zu: %g", i, (double)values[i]);
+        ASSERT_EACH(fabs(values[i] - scattered(i)) <= fabs(scattered(i)) * tolerance * 1.01,
+                    "value %zu: %g", i, (double)values[i]);
     for (size_t t = 0; t < T; t++) {
         ck_assert_uint_eq(found->row_index[t], t);
         ck_assert_int_eq(gemma4_activations_read(file, found, t, 1, one, &error), 0);
@@ -240,7 +254,8 @@ START_TEST(every_tap_round_trips_in_every_dtype)
         write_all_taps(writer, chunk);
         commit(writer);
         gemma4_activations *file = open_valid(path);
-        ck_assert_uint_eq(gemma4_activations_count(file), 6 + 2 * (GEMMA4_TAP_LAYER_OUTPUT - GEMMA4_TAP_LAYER_INPUT + 1));
+        ck_assert_uint_eq(gemma4_activations_count(file),
+                          6 + 2 * (GEMMA4_TAP_LAYER_OUTPUT - GEMMA4_TAP_LAYER_INPUT + 1));
         ck_assert_uint_eq(gemma4_activations_unknown_count(file), 0);
         for (size_t i = 0; i < gemma4_activations_count(file); i++) {
             const gemma4_activation *found = gemma4_activations_at(file, i);
@@ -264,7 +279,8 @@ START_TEST(taps_come_in_dataflow_order)
     size_t index = 0;
     ck_assert_int_eq(gemma4_activations_at(file, index++)->tap, GEMMA4_TAP_EMBED);
     for (size_t layer = 0; layer < 2; layer++)
-        for (int tap = GEMMA4_TAP_LAYER_INPUT; tap <= (int)GEMMA4_TAP_LAYER_OUTPUT; tap++, index++) {
+        for (int tap = GEMMA4_TAP_LAYER_INPUT; tap <= (int)GEMMA4_TAP_LAYER_OUTPUT;
+             tap++, index++) {
             ck_assert_int_eq((int)gemma4_activations_at(file, index)->tap, tap);
             ck_assert_uint_eq(gemma4_activations_at(file, index)->layer, layer);
         }
@@ -319,7 +335,8 @@ START_TEST(the_same_calls_give_the_same_bytes)
         gemma4_activations_writer *writer = create(path, "bfloat16");
         write_all_taps(writer, 2);
         if (i)
-            for (time_t before = time(NULL); time(NULL) == before;) /* until a stored time would differ */
+            /* until a stored time would differ */
+            for (time_t before = time(NULL); time(NULL) == before;)
                 nanosleep(&(struct timespec){.tv_nsec = 10000000}, NULL);
         commit(writer);
         bytes[i] = slurp(path, &sizes[i]);
@@ -372,8 +389,13 @@ START_TEST(scores_are_padded_to_every_key)
         size_t first_key = t ? t - 1 : 0, keys = t - first_key + 1;
         for (size_t i = 0; i < 3 * keys; i++)
             visible[i] = (gemma4_real)(100 * t + i + 1);
-        gemma4_tap_event event = {.tap = GEMMA4_TAP_ATTN_SCORES, .row = t, .rows = 1, .rank = 2,
-                                  .dims = {3, keys}, .values = visible, .first_key = first_key};
+        gemma4_tap_event event = {.tap = GEMMA4_TAP_ATTN_SCORES,
+                                  .row = t,
+                                  .rows = 1,
+                                  .rank = 2,
+                                  .dims = {3, keys},
+                                  .values = visible,
+                                  .first_key = first_key};
         write_event(writer, &event);
     }
     commit(writer);
@@ -400,21 +422,21 @@ static const struct {
     {0.0, 0x0000, 0x0000},
     {-0.0, 0x8000, 0x8000},
     {1.0, 0x3c00, 0x3f80},
-    {1 + 0x1p-11, 0x3c00, 0x3f80},            /* half way, down to even */
+    {1 + 0x1p-11, 0x3c00, 0x3f80}, /* half way, down to even */
     {1 + 0x1p-11 + 0x1p-20, 0x3c01, 0x3f80},
-    {1 + 0x3p-11, 0x3c02, 0x3f80},            /* half way, up to even */
+    {1 + 0x3p-11, 0x3c02, 0x3f80}, /* half way, up to even */
     {1 + 0x1p-8, 0x3c04, 0x3f80},
     {1 + 0x3p-8, 0x3c0c, 0x3f82},
-    {2 - 0x1p-12, 0x4000, 0x4000},            /* carries into the exponent */
+    {2 - 0x1p-12, 0x4000, 0x4000}, /* carries into the exponent */
     {65504.0, 0x7bff, 0x4780},
     {65519.0, 0x7bff, 0x4780},
-    {65520.0, 0x7c00, 0x4780},                /* the first float16 overflow */
+    {65520.0, 0x7c00, 0x4780}, /* the first float16 overflow */
     {0x1p-14, 0x0400, 0x3880},
-    {0x1p-24, 0x0001, 0x3380},                /* the smallest float16 subnormal */
+    {0x1p-24, 0x0001, 0x3380}, /* the smallest float16 subnormal */
     {0x1p-25, 0x0000, 0x3300},
     {0x1.8p-25, 0x0001, 0x3340},
-    {0x1.ffcp-15, 0x0400, 0x3880},            /* a subnormal that rounds to the smallest normal */
-    {-0x1p-133, 0x8000, 0x8001},              /* the smallest bfloat16 subnormal */
+    {0x1.ffcp-15, 0x0400, 0x3880}, /* a subnormal that rounds to the smallest normal */
+    {-0x1p-133, 0x8000, 0x8001},   /* the smallest bfloat16 subnormal */
     {-0x1p-126, 0x8000, 0x8080},
     {0x1.ffp127, 0x7c00, 0x7f80},
     {0x1.fep127, 0x7c00, 0x7f7f},
@@ -433,7 +455,8 @@ START_TEST(narrow_floats_round_to_nearest_even)
         gemma4_tap_event event = event_of(GEMMA4_TAP_EMBED, 0, 0, T, values, NULL);
         write_event(writer, &event);
         commit(writer);
-        hid_t file = H5Fopen(path, H5F_ACC_RDONLY, H5P_DEFAULT), dataset = H5Dopen2(file, "embed", H5P_DEFAULT);
+        hid_t file = H5Fopen(path, H5F_ACC_RDONLY, H5P_DEFAULT),
+              dataset = H5Dopen2(file, "embed", H5P_DEFAULT);
         hid_t type = H5Dget_type(dataset);
         ck_assert(H5Dread(dataset, type, H5S_ALL, H5S_ALL, H5P_DEFAULT, bits) >= 0);
         ck_assert_uint_eq(bits[0], form ? roundings[_i].bfloat : roundings[_i].half);
@@ -444,17 +467,22 @@ START_TEST(narrow_floats_round_to_nearest_even)
         gemma4_error error = {""};
         float back[12], again[12];
         gemma4_activations *reader = open_valid(path);
-        ck_assert_int_eq(gemma4_activations_read(reader, gemma4_activations_at(reader, 0), 0, 1, back, &error), 0);
+        ck_assert_int_eq(
+            gemma4_activations_read(reader, gemma4_activations_at(reader, 0), 0, 1, back, &error),
+            0);
         gemma4_activations_close(reader);
         values[0] = (gemma4_real)back[0];
         writer = create(path, form ? "bfloat16" : "float16");
         write_event(writer, &event);
         commit(writer);
         reader = open_valid(path);
-        ck_assert_int_eq(gemma4_activations_read(reader, gemma4_activations_at(reader, 0), 0, 1, again, &error), 0);
+        ck_assert_int_eq(
+            gemma4_activations_read(reader, gemma4_activations_at(reader, 0), 0, 1, again, &error),
+            0);
         gemma4_activations_close(reader);
         ck_assert_mem_eq(back, again, sizeof back);
-        if (!isnan(roundings[_i].value) && fabs(roundings[_i].value) < 65504 && fabs(roundings[_i].value) > 0x1p-14)
+        if (!isnan(roundings[_i].value) && fabs(roundings[_i].value) < 65504 &&
+            fabs(roundings[_i].value) > 0x1p-14)
             ck_assert_double_le(fabs(back[0] - roundings[_i].value),
                                 fabs(roundings[_i].value) * (form ? 0x1p-8 : 0x1p-11));
     }
@@ -501,8 +529,9 @@ START_TEST(the_writer_refuses_a_wrong_case)
 {
     gemma4_error error = {""};
     int32_t many[65] = {0};
-    ck_assert_ptr_null(gemma4_activations_create(test_path("bad.h5"), &config, many, bad_cases[_i].count,
-                                                 bad_cases[_i].first_position, bad_cases[_i].dtype, &error));
+    ck_assert_ptr_null(gemma4_activations_create(test_path("bad.h5"), &config, many,
+                                                 bad_cases[_i].count, bad_cases[_i].first_position,
+                                                 bad_cases[_i].dtype, &error));
     assert_message_contains(&error, bad_cases[_i].expected);
 }
 END_TEST
@@ -510,8 +539,8 @@ END_TEST
 START_TEST(the_writer_names_a_directory_that_is_not_there)
 {
     gemma4_error error = {""};
-    ck_assert_ptr_null(
-        gemma4_activations_create(test_path("nowhere/x.h5"), &config, tokens, T, 0, "float32", &error));
+    ck_assert_ptr_null(gemma4_activations_create(test_path("nowhere/x.h5"), &config, tokens, T, 0,
+                                                 "float32", &error));
     assert_message_contains(&error, "nowhere/x.h5");
     assert_message_contains(&error, "cannot write: No such file or directory");
     assert_message_contains(&error, "No such file");
@@ -525,16 +554,21 @@ static const struct {
     gemma4_tap_event event;
     const char *expected;
 } bad_events[] = {
-    {{GEMMA4_TAP_ATTN_Q, 2, 0, 1, 2, {3, 4}, some_values, NULL, 0}, "layers.2.attn.q: expected one of 2 layers"},
+    {{GEMMA4_TAP_ATTN_Q, 2, 0, 1, 2, {3, 4}, some_values, NULL, 0},
+     "layers.2.attn.q: expected one of 2 layers"},
     {{GEMMA4_TAP_ATTN_Q, 0, 0, 1, 2, {3, 8}, some_values, NULL, 0}, "found [3, 8]"},
     {{GEMMA4_TAP_ATTN_Q, 0, 0, 1, 1, {12, 1}, some_values, NULL, 0}, "expected the config's shape"},
     {{GEMMA4_TAP_ATTN_Q, 0, 0, 1, 2, {3, 4}, some_values, NULL, 1}, "from key 1 on"},
-    {{GEMMA4_TAP_ATTN_Q, 0, 4, 2, 2, {3, 4}, some_values, NULL, 0}, "case's 5 positions, found 2 from 4 on"},
+    {{GEMMA4_TAP_ATTN_Q, 0, 4, 2, 2, {3, 4}, some_values, NULL, 0},
+     "case's 5 positions, found 2 from 4 on"},
     {{GEMMA4_TAP_ATTN_Q, 0, SIZE_MAX, 1, 2, {3, 4}, some_values, NULL, 0}, "case's 5 positions"},
     {{GEMMA4_TAP_ATTN_Q, 0, 0, 1, 2, {3, 4}, NULL, some_ids, 0}, "expected reals"},
-    {{GEMMA4_TAP_ROUTER_TOPK_IDS, 0, 0, 1, 1, {2, 1}, some_values, NULL, 0}, "topk_ids: expected ids"},
-    {{GEMMA4_TAP_ATTN_PROBS, 0, 0, 1, 2, {3, 4}, some_values, NULL, 2}, "expected the config's shape"},
-    {{GEMMA4_TAP_ATTN_PROBS, 0, 0, 1, 2, {3, 1}, some_values, NULL, 6}, "expected the config's shape"},
+    {{GEMMA4_TAP_ROUTER_TOPK_IDS, 0, 0, 1, 1, {2, 1}, some_values, NULL, 0},
+     "topk_ids: expected ids"},
+    {{GEMMA4_TAP_ATTN_PROBS, 0, 0, 1, 2, {3, 4}, some_values, NULL, 2},
+     "expected the config's shape"},
+    {{GEMMA4_TAP_ATTN_PROBS, 0, 0, 1, 2, {3, 1}, some_values, NULL, 6},
+     "expected the config's shape"},
 };
 
 START_TEST(the_writer_refuses_a_wrong_event)
@@ -598,12 +632,18 @@ static const struct {
     hsize_t dims[8];
     const char *dtype;
 } accepted[] = {
-    {F32LE, 3, {T, 3, 4}, "float32"},       {F32BE, 3, {T, 3, 4}, "float32"},
-    {F64LE, 3, {T, 3, 4}, "float64"},       {F64BE, 3, {T, 3, 4}, "float64"},
-    {F16LE, 3, {T, 3, 4}, "float16"},       {F16BE, 3, {T, 3, 4}, "float16"},
-    {BF16LE, 3, {T, 3, 4}, "bfloat16"},     {BF16BE, 3, {T, 3, 4}, "bfloat16"},
-    {F32LE, 2, {T, 12}, "float32"},         {F32LE, 3, {1, T, 12}, "float32"},
-    {F32LE, 4, {1, T, 3, 4}, "float32"},    {F32LE, 8, {1, 1, 1, 1, 1, T, 3, 4}, "float32"},
+    {F32LE, 3, {T, 3, 4}, "float32"},
+    {F32BE, 3, {T, 3, 4}, "float32"},
+    {F64LE, 3, {T, 3, 4}, "float64"},
+    {F64BE, 3, {T, 3, 4}, "float64"},
+    {F16LE, 3, {T, 3, 4}, "float16"},
+    {F16BE, 3, {T, 3, 4}, "float16"},
+    {BF16LE, 3, {T, 3, 4}, "bfloat16"},
+    {BF16BE, 3, {T, 3, 4}, "bfloat16"},
+    {F32LE, 2, {T, 12}, "float32"},
+    {F32LE, 3, {1, T, 12}, "float32"},
+    {F32LE, 4, {1, T, 3, 4}, "float32"},
+    {F32LE, 8, {1, 1, 1, 1, 1, T, 3, 4}, "float32"},
     {F16BE, 8, {1, 1, 1, 1, 1, 1, T, 12}, "float16"},
 };
 
@@ -645,8 +685,8 @@ START_TEST(bfloat16_as_marked_uint16)
     bits[2] = 0x0001;
     hid_t file = new_file(path);
     put_tokens(file, T);
-    hid_t dataset = put(file, "embed", _i ? H5T_STD_U16BE : H5T_STD_U16LE, 2, embed_dims, H5P_DEFAULT,
-                        H5T_NATIVE_UINT16, bits);
+    hid_t dataset = put(file, "embed", _i ? H5T_STD_U16BE : H5T_STD_U16LE, 2, embed_dims,
+                        H5P_DEFAULT, H5T_NATIVE_UINT16, bits);
     put_string(dataset, "dtype", "bfloat16");
     H5Dclose(dataset);
     H5Fclose(file);
@@ -670,11 +710,14 @@ START_TEST(non_finite_values_are_read_as_they_are)
     float values[12];
     hid_t file = new_file(path);
     put_tokens(file, T);
-    H5Dclose(put(file, "embed", H5T_IEEE_F64LE, 2, embed_dims, H5P_DEFAULT, H5T_NATIVE_DOUBLE, stored));
+    H5Dclose(
+        put(file, "embed", H5T_IEEE_F64LE, 2, embed_dims, H5P_DEFAULT, H5T_NATIVE_DOUBLE, stored));
     H5Fclose(file);
     gemma4_activations *reader = open_valid(path);
-    ck_assert_int_eq(gemma4_activations_read(reader, gemma4_activations_at(reader, 0), 0, 1, values, &error), 0);
-    ck_assert(isnan(values[0]) && values[1] == INFINITY && values[2] == -INFINITY && values[3] == INFINITY);
+    ck_assert_int_eq(
+        gemma4_activations_read(reader, gemma4_activations_at(reader, 0), 0, 1, values, &error), 0);
+    ck_assert(isnan(values[0]) && values[1] == INFINITY && values[2] == -INFINITY &&
+              values[3] == INFINITY);
     ck_assert(values[4] == 0);
     gemma4_activations_close(reader);
 }
@@ -682,9 +725,10 @@ END_TEST
 
 START_TEST(ids_of_every_integer_type)
 {
-    const hid_t types[] = {H5T_STD_I8LE, H5T_STD_U8BE, H5T_STD_I16BE, H5T_STD_U16LE,
+    const hid_t types[] = {H5T_STD_I8LE,  H5T_STD_U8BE,  H5T_STD_I16BE, H5T_STD_U16LE,
                            H5T_STD_I32BE, H5T_STD_U32LE, H5T_STD_I64BE, H5T_STD_U64LE};
-    const char *const names[] = {"int8", "uint8", "int16", "uint16", "int32", "uint32", "int64", "uint64"};
+    const char *const names[] = {"int8",  "uint8",  "int16", "uint16",
+                                 "int32", "uint32", "int64", "uint64"};
     const char *path = test_path("ids.h5");
     const hsize_t dims[3] = {1, T, 2};
     gemma4_error error = {""};
@@ -693,10 +737,12 @@ START_TEST(ids_of_every_integer_type)
         for (int k = 0; k < T * 2; k++)
             stored[k] = k % 6;
         hid_t file = valid_file(path);
-        H5Dclose(put(file, "layers/1/router/topk_ids", types[i], 3, dims, H5P_DEFAULT, H5T_NATIVE_INT32, stored));
+        H5Dclose(put(file, "layers/1/router/topk_ids", types[i], 3, dims, H5P_DEFAULT,
+                     H5T_NATIVE_INT32, stored));
         H5Fclose(file);
         gemma4_activations *reader = open_valid(path);
-        const gemma4_activation *found = gemma4_activations_find(reader, GEMMA4_TAP_ROUTER_TOPK_IDS, 1);
+        const gemma4_activation *found =
+            gemma4_activations_find(reader, GEMMA4_TAP_ROUTER_TOPK_IDS, 1);
         ck_assert_msg(found->usable, "%s", found->problem);
         ck_assert_str_eq(found->stored_dtype, names[i]);
         ck_assert_int_eq(gemma4_activations_read_ids(reader, found, 0, T, ids, &error), 0);
@@ -716,8 +762,8 @@ START_TEST(ids_beyond_32_bits_fail)
     int32_t ids[T * 2];
     stored[5] = wide[_i];
     hid_t file = valid_file(path);
-    H5Dclose(put(file, "layers/0/router/topk_ids", _i == 2 ? H5T_STD_U64LE : H5T_STD_I64LE, 2, dims, H5P_DEFAULT,
-                 _i == 2 ? H5T_NATIVE_UINT64 : H5T_NATIVE_INT64, stored));
+    H5Dclose(put(file, "layers/0/router/topk_ids", _i == 2 ? H5T_STD_U64LE : H5T_STD_I64LE, 2, dims,
+                 H5P_DEFAULT, _i == 2 ? H5T_NATIVE_UINT64 : H5T_NATIVE_INT64, stored));
     H5Fclose(file);
     gemma4_activations *reader = open_valid(path);
     const gemma4_activation *found = gemma4_activations_find(reader, GEMMA4_TAP_ROUTER_TOPK_IDS, 0);
@@ -751,8 +797,10 @@ END_TEST
 
 START_TEST(names_that_are_no_taps_are_listed)
 {
-    static const char *const expected[] = {"prompt", "logprobs.id", "layers.2.attn.q", "layers.0.attn.extra",
-                                           "/layers/0/attn.k", "layers.00.attn.q", "kv_cache.k", "Layers.0.Attn.Q", "nothing.here"};
+    static const char *const expected[] = {
+        "prompt",           "logprobs.id",      "layers.2.attn.q", "layers.0.attn.extra",
+        "/layers/0/attn.k", "layers.00.attn.q", "kv_cache.k",      "Layers.0.Attn.Q",
+        "nothing.here"};
     const char *path = test_path("unknown.h5");
     const hsize_t dims[2] = {T, 12};
     hid_t file = valid_file(path), string = H5Tcopy(H5T_C_S1);
@@ -806,7 +854,8 @@ START_TEST(the_list_of_unknown_names_is_bounded)
 }
 END_TEST
 
-/* Groups that can hold no tap are looked into for their names, but hard links in them may lead back up in as many ways as they like. */
+/* Groups that can hold no tap are looked into for their names, but hard links in them may lead back
+ * up in as many ways as they like. */
 START_TEST(cyclic_hard_links_in_foreign_groups_end)
 {
     const char *path = test_path("foreign-cycle.h5");
@@ -832,8 +881,10 @@ START_TEST(cyclic_hard_links_end)
     const hsize_t dims[2] = {T, 12};
     hid_t file = valid_file(path);
     H5Dclose(put_floats(file, "layers/0/attn/norm", H5T_IEEE_F32LE, 2, dims));
-    ck_assert(H5Lcreate_hard(file, "layers/0", file, "layers/0/attn/layers", H5P_DEFAULT, H5P_DEFAULT) >= 0);
-    ck_assert(H5Lcreate_hard(file, "layers/0", file, "layers/0/mlp", H5P_DEFAULT, H5P_DEFAULT) >= 0);
+    ck_assert(H5Lcreate_hard(file, "layers/0", file, "layers/0/attn/layers", H5P_DEFAULT,
+                             H5P_DEFAULT) >= 0);
+    ck_assert(H5Lcreate_hard(file, "layers/0", file, "layers/0/mlp", H5P_DEFAULT, H5P_DEFAULT) >=
+              0);
     ck_assert(H5Lcreate_hard(file, "layers", file, "layers/1", H5P_DEFAULT, H5P_DEFAULT) >= 0);
     ck_assert(H5Lcreate_hard(file, "/", file, "logprobs", H5P_DEFAULT, H5P_DEFAULT) >= 0);
     H5Fclose(file);
@@ -907,7 +958,8 @@ static void unusable_scalar(hid_t file)
 {
     hid_t space = H5Screate(H5S_SCALAR);
     const float one = 1;
-    hid_t dataset = H5Dcreate2(file, "logits", H5T_IEEE_F32LE, space, H5P_DEFAULT, H5P_DEFAULT, H5P_DEFAULT);
+    hid_t dataset =
+        H5Dcreate2(file, "logits", H5T_IEEE_F32LE, space, H5P_DEFAULT, H5P_DEFAULT, H5P_DEFAULT);
     H5Dwrite(dataset, H5T_NATIVE_FLOAT, H5S_ALL, H5S_ALL, H5P_DEFAULT, &one);
     H5Dclose(dataset);
     H5Sclose(space);
@@ -916,7 +968,8 @@ static void unusable_scalar(hid_t file)
 static void unusable_null(hid_t file)
 {
     hid_t space = H5Screate(H5S_NULL);
-    H5Dclose(H5Dcreate2(file, "logits", H5T_IEEE_F32LE, space, H5P_DEFAULT, H5P_DEFAULT, H5P_DEFAULT));
+    H5Dclose(
+        H5Dcreate2(file, "logits", H5T_IEEE_F32LE, space, H5P_DEFAULT, H5P_DEFAULT, H5P_DEFAULT));
     H5Sclose(space);
 }
 
@@ -957,12 +1010,14 @@ static void unusable_empty(hid_t file)
 
 static void unusable_rank(hid_t file)
 {
-    H5Dclose(put_floats(file, "logits", H5T_IEEE_F32LE, 9, (const hsize_t[]){1, 1, 1, 1, 1, 1, 1, T, 32}));
+    H5Dclose(put_floats(file, "logits", H5T_IEEE_F32LE, 9,
+                        (const hsize_t[]){1, 1, 1, 1, 1, 1, 1, T, 32}));
 }
 
 static void unusable_unwritten(hid_t file)
 {
-    H5Dclose(put(file, "logits", H5T_IEEE_F32LE, 2, (const hsize_t[]){T, 32}, H5P_DEFAULT, 0, NULL));
+    H5Dclose(
+        put(file, "logits", H5T_IEEE_F32LE, 2, (const hsize_t[]){T, 32}, H5P_DEFAULT, 0, NULL));
 }
 
 /* 2^60 rows, all of them in chunks that do not exist. */
@@ -970,7 +1025,8 @@ static void unusable_huge(hid_t file)
 {
     hid_t creation = H5Pcreate(H5P_DATASET_CREATE);
     H5Pset_chunk(creation, 2, (const hsize_t[]){16, 32});
-    H5Dclose(put(file, "logits", H5T_IEEE_F32LE, 2, (const hsize_t[]){(hsize_t)1 << 50, 32}, creation, 0, NULL));
+    H5Dclose(put(file, "logits", H5T_IEEE_F32LE, 2, (const hsize_t[]){(hsize_t)1 << 50, 32},
+                 creation, 0, NULL));
     H5Pclose(creation);
 }
 
@@ -1047,7 +1103,8 @@ START_TEST(reals_where_ids_belong_are_unusable)
 {
     const char *path = test_path("real-ids.h5");
     hid_t file = valid_file(path);
-    H5Dclose(put_floats(file, "layers/0/router/topk_ids", H5T_IEEE_F32LE, 2, (const hsize_t[]){T, 2}));
+    H5Dclose(
+        put_floats(file, "layers/0/router/topk_ids", H5T_IEEE_F32LE, 2, (const hsize_t[]){T, 2}));
     H5Fclose(file);
     gemma4_activations *reader = open_valid(path);
     const gemma4_activation *ids = gemma4_activations_find(reader, GEMMA4_TAP_ROUTER_TOPK_IDS, 0);
@@ -1056,7 +1113,8 @@ START_TEST(reals_where_ids_belong_are_unusable)
 }
 END_TEST
 
-/* --- hostile files: each starts as a file with the root attributes and lacks or adds what its name says --- */
+/* --- hostile files: each starts as a file with the root attributes and lacks or adds what its name
+ * says --- */
 
 static void complete(hid_t file)
 {
@@ -1104,7 +1162,8 @@ static void tokens_link(hid_t file)
 
 static void user_defined_link(hid_t file)
 {
-    static const H5L_class_t link_class = {.version = H5L_LINK_CLASS_T_VERS, .id = (H5L_type_t)80, .comment = "test"};
+    static const H5L_class_t link_class = {
+        .version = H5L_LINK_CLASS_T_VERS, .id = (H5L_type_t)80, .comment = "test"};
     complete(file);
     H5L_class_t class = link_class;
     /* HDF5 wants a traversal function; the reader must never come to it. */
@@ -1126,7 +1185,8 @@ static void external_storage(hid_t file)
 static void virtual_dataset(hid_t file)
 {
     complete(file);
-    hid_t creation = H5Pcreate(H5P_DATASET_CREATE), space = H5Screate_simple(2, (const hsize_t[]){T, 32}, NULL);
+    hid_t creation = H5Pcreate(H5P_DATASET_CREATE),
+          space = H5Screate_simple(2, (const hsize_t[]){T, 32}, NULL);
     ck_assert(H5Pset_virtual(creation, space, "/etc/passwd", "x", space) >= 0);
     H5Dclose(put(file, "logits", H5T_IEEE_F32LE, 2, (const hsize_t[]){T, 32}, creation, 0, NULL));
     H5Sclose(space);
@@ -1143,7 +1203,8 @@ static void virtual_tokens(hid_t file)
     H5Pclose(creation);
 }
 
-static size_t same_bytes(unsigned flags, size_t count, const unsigned values[], size_t bytes, size_t *size, void **data)
+static size_t same_bytes(unsigned flags, size_t count, const unsigned values[], size_t bytes,
+                         size_t *size, void **data)
 {
     (void)flags, (void)count, (void)values, (void)size, (void)data;
     return bytes;
@@ -1152,7 +1213,11 @@ static size_t same_bytes(unsigned flags, size_t count, const unsigned values[], 
 static void unknown_filter(hid_t file)
 {
     static const H5Z_class2_t filter = {
-        .version = H5Z_CLASS_T_VERS, .id = 31999, .encoder_present = 1, .decoder_present = 1, .name = "test",
+        .version = H5Z_CLASS_T_VERS,
+        .id = 31999,
+        .encoder_present = 1,
+        .decoder_present = 1,
+        .name = "test",
         .filter = same_bytes,
     };
     complete(file);
@@ -1161,7 +1226,8 @@ static void unknown_filter(hid_t file)
     H5Pset_chunk(creation, 2, (const hsize_t[]){T, 32});
     ck_assert(H5Pset_filter(creation, 31999, H5Z_FLAG_OPTIONAL, 0, NULL) >= 0);
     float values[T * 32] = {0};
-    H5Dclose(put(file, "logits", H5T_IEEE_F32LE, 2, (const hsize_t[]){T, 32}, creation, H5T_NATIVE_FLOAT, values));
+    H5Dclose(put(file, "logits", H5T_IEEE_F32LE, 2, (const hsize_t[]){T, 32}, creation,
+                 H5T_NATIVE_FLOAT, values));
     H5Pclose(creation);
 }
 
@@ -1191,7 +1257,8 @@ static void huge_chunk(hid_t file)
     complete(file);
     hid_t creation = H5Pcreate(H5P_DATASET_CREATE), space = H5Screate_simple(2, none, all);
     H5Pset_chunk(creation, 2, (const hsize_t[]){(1 << 23) + 1, 32});
-    hid_t dataset = H5Dcreate2(file, "logits", H5T_IEEE_F32LE, space, H5P_DEFAULT, creation, H5P_DEFAULT);
+    hid_t dataset =
+        H5Dcreate2(file, "logits", H5T_IEEE_F32LE, space, H5P_DEFAULT, creation, H5P_DEFAULT);
     ck_assert(dataset >= 0);
     H5Dclose(dataset);
     H5Sclose(space);
@@ -1258,7 +1325,8 @@ static void committed_type(hid_t file)
 static void with_rows(hid_t file, const int *rows, hsize_t count)
 {
     complete(file);
-    hid_t dataset = put_floats(file, "logits", H5T_IEEE_F32LE, 2, (const hsize_t[]){count ? count : 1, 32});
+    hid_t dataset =
+        put_floats(file, "logits", H5T_IEEE_F32LE, 2, (const hsize_t[]){count ? count : 1, 32});
     put_ints(dataset, "rows", rows, count);
     H5Dclose(dataset);
 }
@@ -1513,7 +1581,8 @@ static const struct {
     {tokens_of_two_sequences, "tokens: expected one axis of positions, found [2, 2]"},
     {tokens_in_a_column, "tokens: expected one axis of positions, found [2, 1]"},
     {too_many_tokens, "tokens: expected at most max_position_embeddings = 64, found [65]"},
-    {huge_tokens, "tokens: expected at most max_position_embeddings = 64, found [1152921504606846976]"},
+    {huge_tokens,
+     "tokens: expected at most max_position_embeddings = 64, found [1152921504606846976]"},
     {unwritten_tokens, "tokens: expected values, found a dataset never written to"},
     {tokens_as_a_group, "tokens: expected the input ids, found no such dataset"},
     {positions_with_a_gap, "positions must be consecutive: entry 2: expected 2, found 3"},
@@ -1596,7 +1665,8 @@ static void patch(const char *path, const void *old, const void *new, size_t siz
     free(bytes);
 }
 
-/* The stored size of an unchunked dataset, which HDF5 trusts, made smaller than its shape implies. */
+/* The stored size of an unchunked dataset, which HDF5 trusts, made smaller than its shape
+ * implies. */
 START_TEST(a_dataset_stored_too_short_is_refused)
 {
     const char *path = test_path("short.h5");
@@ -1615,7 +1685,8 @@ START_TEST(a_chunk_larger_than_its_dataset_is_refused)
     const float values[T * 32] = {0};
     hid_t file = valid_file(path), creation = H5Pcreate(H5P_DATASET_CREATE);
     H5Pset_chunk(creation, 2, (const hsize_t[]){2, 32});
-    H5Dclose(put(file, "logits", H5T_IEEE_F32LE, 2, (const hsize_t[]){T, 32}, creation, H5T_NATIVE_FLOAT, values));
+    H5Dclose(put(file, "logits", H5T_IEEE_F32LE, 2, (const hsize_t[]){T, 32}, creation,
+                 H5T_NATIVE_FLOAT, values));
     H5Pclose(creation);
     H5Fclose(file);
     patch(path, stored, larger, sizeof stored);
@@ -1630,7 +1701,8 @@ static const char *write_safetensors(const char *header)
 {
     unsigned char bytes[2048 + 8 + 400];
     const char *path = test_path("dump.safetensors");
-    uint64_t text = strlen(header), length = (text + 7) / 8 * 8; /* padded, so that the data are aligned */
+    uint64_t text = strlen(header), length = (text + 7) / 8 * 8; /* padded, so that the data are
+                                                                    aligned */
     memcpy(bytes, &length, 8);
     memset(bytes + 8, ' ', length);
     memcpy(bytes + 8, header, text);
@@ -1640,7 +1712,9 @@ static const char *write_safetensors(const char *header)
     return path;
 }
 
-#define METADATA "\"__metadata__\":{\"format\":\"gemma4-activations\",\"format_version\":\"1\",\"dtype\":\"float32\"},"
+#define METADATA                                                                              \
+    "\"__metadata__\":{\"format\":\"gemma4-activations\",\"format_version\":\"1\",\"dtype\":" \
+    "\"float32\"},"
 #define TOKENS "\"tokens\":{\"dtype\":\"I32\",\"shape\":[1,5],\"data_offsets\":[0,20]},"
 #define REST(n) ",\"rest\":{\"dtype\":\"I8\",\"shape\":[" n "],"
 
@@ -1650,8 +1724,8 @@ START_TEST(safetensors_read_like_hdf5)
         "{" METADATA TOKENS
         "\"layers.0.attn.norm\":{\"dtype\":\"F16\",\"shape\":[1,5,12],\"data_offsets\":[20,140]},"
         "\"logits\":{\"dtype\":\"F32\",\"shape\":[1,33],\"data_offsets\":[140,272]},"
-        "\"layers.1.router.topk_ids\":{\"dtype\":\"I64\",\"shape\":[5,2],\"data_offsets\":[272,352]}" REST("48")
-        "\"data_offsets\":[352,400]}}");
+        "\"layers.1.router.topk_ids\":{\"dtype\":\"I64\",\"shape\":[5,2],\"data_offsets\":[272,352]"
+        "}" REST("48") "\"data_offsets\":[352,400]}}");
     gemma4_error error = {""};
     float values[T * 12];
     int32_t ids[T * 2];
@@ -1687,16 +1761,21 @@ static const struct {
     {"{\"__metadata__\":{\"format\":\"gemma4-activations\",\"format_version\":\"3\"}," TOKENS
      "\"embed\":{\"dtype\":\"I8\",\"shape\":[380],\"data_offsets\":[20,400]}}",
      "attribute format_version: expected 1, found 3"},
-    {"{" METADATA "\"embed\":{\"dtype\":\"F32\",\"shape\":[100],\"data_offsets\":[0,400]}}", "tokens: expected the input ids"},
+    {"{" METADATA "\"embed\":{\"dtype\":\"F32\",\"shape\":[100],\"data_offsets\":[0,400]}}",
+     "tokens: expected the input ids"},
     {"{" METADATA TOKENS "\"rest\":{\"dtype\":\"I8\",\"shape\":[380],\"data_offsets\":[20,400]}}",
      "expected at least one tap beside tokens (spec/taps.md), found 'rest'"},
-    {"{" METADATA TOKENS "\"layers.0.outputs\":{\"dtype\":\"I8\",\"shape\":[380],\"data_offsets\":[20,400]}}",
+    {"{" METADATA TOKENS
+     "\"layers.0.outputs\":{\"dtype\":\"I8\",\"shape\":[380],\"data_offsets\":[20,400]}}",
      "found 'layers.0.outputs' (layers.0.output?)"},
-    {"{" METADATA "\"input_ids\":{\"dtype\":\"I8\",\"shape\":[400],\"data_offsets\":[0,400]}}", "'input_ids' (tokens?)"},
-    {"{\"data\":{\"dtype\":\"I8\",\"shape\":[400],\"data_offsets\":[0,400]}}", "expected tensors under taps' names"},
+    {"{" METADATA "\"input_ids\":{\"dtype\":\"I8\",\"shape\":[400],\"data_offsets\":[0,400]}}",
+     "'input_ids' (tokens?)"},
+    {"{\"data\":{\"dtype\":\"I8\",\"shape\":[400],\"data_offsets\":[0,400]}}",
+     "expected tensors under taps' names"},
     {"{" METADATA "\"tokens\":{\"dtype\":\"I32\",\"shape\":[100],\"data_offsets\":[0,400]}}",
      "tokens: expected at most max_position_embeddings = 64, found [100]"},
-    {"{" METADATA "\"tokens\":{\"dtype\":\"I32\",\"shape\":[5],\"data_offsets\":[0,400]}}", "dump.safetensors"},
+    {"{" METADATA "\"tokens\":{\"dtype\":\"I32\",\"shape\":[5],\"data_offsets\":[0,400]}}",
+     "dump.safetensors"},
 };
 
 START_TEST(bad_safetensors_are_refused)
@@ -1710,7 +1789,8 @@ static void close_hdf5(void)
     H5close();
 }
 
-#define LOOP(tcase, test, table) tcase_add_loop_test(tcase, test, 0, sizeof(table) / sizeof *(table))
+#define LOOP(tcase, test, table) \
+    tcase_add_loop_test(tcase, test, 0, sizeof(table) / sizeof *(table))
 
 Suite *activations_suite(void)
 {

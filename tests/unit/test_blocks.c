@@ -1,4 +1,5 @@
-/* Every ggml block type, bit for bit against the values of the Python package gguf (golden/gguf). */
+/* Every ggml block type, bit for bit against the values of the Python package gguf
+ * (golden/gguf). */
 #include "blocks.h"
 #include "quantised.h"
 #include "safetensors.h"
@@ -43,23 +44,27 @@ START_TEST(bits_are_those_of_the_package)
 {
     for (size_t i = 0; i < type_count(); i++) {
         const gemma4_block_type *type = gemma4_block_type_at(i);
-        const gemma4_tensor *blocks = expected_of(type->name, "blocks"), *values = expected_of(type->name, "values");
+        const gemma4_tensor *blocks = expected_of(type->name, "blocks"),
+                            *values = expected_of(type->name, "values");
         size_t count = values->size / sizeof(float) / type->values;
         ck_assert_uint_ge(count, 4);
-        ck_assert_msg(blocks->size == count * type->bytes, "%s: expected %zu bytes a block", type->name, blocks->size / count);
+        ck_assert_msg(blocks->size == count * type->bytes, "%s: expected %zu bytes a block",
+                      type->name, blocks->size / count);
         for (size_t block = 0; block < count; block++) {
             const float *wanted = (const float *)values->data + block * type->values;
             float found[GEMMA4_BLOCK_VALUES];
             type->decode(found, (const unsigned char *)blocks->data + block * type->bytes);
             for (size_t v = 0; v < type->values; v++)
-                ck_assert_msg(!memcmp(&found[v], &wanted[v], sizeof *found), "%s, block %zu, value %zu: expected %a, found %a", type->name, block,
+                ck_assert_msg(!memcmp(&found[v], &wanted[v], sizeof *found),
+                              "%s, block %zu, value %zu: expected %a, found %a", type->name, block,
                               v, (double)wanted[v], (double)found[v]);
         }
     }
 }
 END_TEST
 
-/* A decoder that passes over a bit would show: in one block or another each of them changes a value. */
+/* A decoder that passes over a bit would show: in one block or another each of them changes a
+ * value. */
 START_TEST(every_bit_of_a_block_matters)
 {
     for (size_t i = 0; i < type_count(); i++) {
@@ -71,7 +76,8 @@ START_TEST(every_bit_of_a_block_matters)
             for (size_t block = 0; block < count && !changes; block++) {
                 unsigned char changed[1024];
                 float before[GEMMA4_BLOCK_VALUES], after[GEMMA4_BLOCK_VALUES];
-                memcpy(changed, (const unsigned char *)blocks->data + block * type->bytes, type->bytes);
+                memcpy(changed, (const unsigned char *)blocks->data + block * type->bytes,
+                       type->bytes);
                 type->decode(before, changed);
                 changed[bit / 8] ^= (unsigned char)(1 << bit % 8);
                 type->decode(after, changed);
@@ -98,25 +104,35 @@ START_TEST(numbers_and_names_are_once_each)
 }
 END_TEST
 
-/* Two parts, of which the first has a factor for each matrix: rows 0 and 1 of a matrix are the first part's, 2 and 3 the second's. */
+/* Two parts, of which the first has a factor for each matrix: rows 0 and 1 of a matrix are the
+ * first part's, 2 and 3 the second's. */
 START_TEST(rows_of_two_parts_alternate)
 {
     enum { MATRICES = 2, ROWS = 2, COLS = 64 };
     const gemma4_block_type *q4 = gemma4_block_type_of(2), *q8 = gemma4_block_type_of(8);
-    const unsigned char *first = expected_of("Q4_0", "blocks")->data, *second = expected_of("Q8_0", "blocks")->data;
-    const float *first_values = expected_of("Q4_0", "values")->data, *second_values = expected_of("Q8_0", "values")->data;
+    const unsigned char *first = expected_of("Q4_0", "blocks")->data,
+                        *second = expected_of("Q8_0", "blocks")->data;
+    const float *first_values = expected_of("Q4_0", "values")->data,
+                *second_values = expected_of("Q8_0", "values")->data;
     const float scales[MATRICES] = {2, -0.5f};
-    const gemma4_quantised weight = {.part_count = 2, .rows = ROWS, .parts = {
-        {.type = q4, .data = first, .row_bytes = 2 * q4->bytes, .scales = scales, .scale_count = MATRICES},
-        {.type = q8, .data = second, .row_bytes = 2 * q8->bytes},
-    }};
+    const gemma4_quantised weight = {.part_count = 2,
+                                     .rows = ROWS,
+                                     .parts = {
+                                         {.type = q4,
+                                          .data = first,
+                                          .row_bytes = 2 * q4->bytes,
+                                          .scales = scales,
+                                          .scale_count = MATRICES},
+                                         {.type = q8, .data = second, .row_bytes = 2 * q8->bytes},
+                                     }};
     for (size_t row = 0; row < MATRICES * 2 * ROWS; row++) {
         size_t matrix = row / (2 * ROWS), of_part = matrix * ROWS + row % ROWS;
         bool is_second = row / ROWS % 2;
         float values[COLS];
         gemma4_quantised_row(values, &weight, row, COLS);
         for (size_t col = 0; col < COLS; col++) {
-            float wanted = is_second ? second_values[of_part * COLS + col] : first_values[of_part * COLS + col] * scales[matrix];
+            float wanted = is_second ? second_values[of_part * COLS + col]
+                                     : first_values[of_part * COLS + col] * scales[matrix];
             ck_assert_float_eq(values[col], wanted);
             ck_assert_float_eq(gemma4_quantised_at(&weight, row, col), wanted);
         }

@@ -15,59 +15,58 @@
 #define SHA_B "11112233445566778899aabbccddeeff00112233445566778899aabbccddeeff"
 #define SHA_C "22112233445566778899aabbccddeeff00112233445566778899aabbccddeeff"
 
-static const char VALID[] =
-    "format: gemma4-case\n"
-    "version: 1\n"
-    "id: my-case\n"
-    "summary: A summary\n"
-    "why: >-\n"
-    "  Two lines\n"
-    "  of reason.\n"
-    "shows:\n"
-    "  - first-mistake\n"
-    "  - second-mistake\n"
-    "checkpoint:\n"
-    "  name: small\n"
-    "  preset: tiny\n"
-    "  seed: 9223372036854775807\n"
-    "  sha256: \"" SHA_A "\"\n"
-    "  config_sha256: \"" SHA_B "\"\n"
-    "tokens: [2, 17, 5, 31, 0]\n"
-    "first_position: 262100\n"
-    "schedule: [3, 1, 1]\n"
-    "oracle:\n"
-    "  name: transformers\n"
-    "  version: 5.23.0\n"
-    "  torch: 2.13.0\n"
-    "  dtype: float32\n"
-    "  attention: eager\n"
-    "golden:\n"
-    "  file: my-case.h5\n"
-    "  sha256: \"" SHA_C "\"\n"
-    "  rows: [0, 4]\n"
-    "  taps: ['*.attn.scores']\n"
-    "routing:\n"
-    "  decisions: 60\n"
-    "  smallest_gap: 0.00131\n"
-    "tolerances:\n"
-    "  - dtype: float32\n"
-    "    taps: '*'\n"
-    "    metric: relative_rms\n"
-    "    value: 2.0e-5\n"
-    "    from: a measurement\n"
-    "  - dtype: float32\n"
-    "    taps: 'layers.*.attn.*'\n"
-    "    metric: relative_rms\n"
-    "    value: 3.0e-5\n"
-    "    from: another\n"
-    "  - dtype: float32\n"
-    "    taps: '*'\n"
-    "    metric: position_rms\n"
-    "    value: 6.0e-5\n"
-    "    from: a third\n"
-    "flags:\n"
-    "  - flag: far-positions\n"
-    "    reason: few engines can\n";
+static const char VALID[] = "format: gemma4-case\n"
+                            "version: 1\n"
+                            "id: my-case\n"
+                            "summary: A summary\n"
+                            "why: >-\n"
+                            "  Two lines\n"
+                            "  of reason.\n"
+                            "shows:\n"
+                            "  - first-mistake\n"
+                            "  - second-mistake\n"
+                            "checkpoint:\n"
+                            "  name: small\n"
+                            "  preset: tiny\n"
+                            "  seed: 9223372036854775807\n"
+                            "  sha256: \"" SHA_A "\"\n"
+                            "  config_sha256: \"" SHA_B "\"\n"
+                            "tokens: [2, 17, 5, 31, 0]\n"
+                            "first_position: 262100\n"
+                            "schedule: [3, 1, 1]\n"
+                            "oracle:\n"
+                            "  name: transformers\n"
+                            "  version: 5.23.0\n"
+                            "  torch: 2.13.0\n"
+                            "  dtype: float32\n"
+                            "  attention: eager\n"
+                            "golden:\n"
+                            "  file: my-case.h5\n"
+                            "  sha256: \"" SHA_C "\"\n"
+                            "  rows: [0, 4]\n"
+                            "  taps: ['*.attn.scores']\n"
+                            "routing:\n"
+                            "  decisions: 60\n"
+                            "  smallest_gap: 0.00131\n"
+                            "tolerances:\n"
+                            "  - dtype: float32\n"
+                            "    taps: '*'\n"
+                            "    metric: relative_rms\n"
+                            "    value: 2.0e-5\n"
+                            "    from: a measurement\n"
+                            "  - dtype: float32\n"
+                            "    taps: 'layers.*.attn.*'\n"
+                            "    metric: relative_rms\n"
+                            "    value: 3.0e-5\n"
+                            "    from: another\n"
+                            "  - dtype: float32\n"
+                            "    taps: '*'\n"
+                            "    metric: position_rms\n"
+                            "    value: 6.0e-5\n"
+                            "    from: a third\n"
+                            "flags:\n"
+                            "  - flag: far-positions\n"
+                            "    reason: few engines can\n";
 
 /* Opens text as a manifest; NULL with error filled where it is none. */
 static gemma4_case *open_text(const char *text, gemma4_error *error)
@@ -130,12 +129,15 @@ START_TEST(every_number_is_read)
 }
 END_TEST
 
-/* The golden lies beside the manifest; the checkpoint, which is nowhere yet, will be generated under build/ where there is one. */
+/* The golden lies beside the manifest; the checkpoint, which is nowhere yet, will be generated
+ * under build/ where there is one. */
 START_TEST(paths_are_relative_to_the_manifest)
 {
-    char *root = test_fresh_dir(), *cases = test_join(root, "golden/cases"), *path = test_join(cases, "my-case.yaml");
+    char *root = test_fresh_dir(), *cases = test_join(root, "golden/cases"),
+         *path = test_join(cases, "my-case.yaml");
     gemma4_error error = {""};
-    ck_assert(mkdir(test_join(root, "golden"), 0777) == 0 && mkdir(cases, 0777) == 0 && mkdir(test_join(root, "build"), 0777) == 0);
+    ck_assert(mkdir(test_join(root, "golden"), 0777) == 0 && mkdir(cases, 0777) == 0 &&
+              mkdir(test_join(root, "build"), 0777) == 0);
     test_write_text(path, VALID);
     gemma4_case *c = gemma4_case_open(path, &error);
     ck_assert_msg(c != NULL, "%s", error.message);
@@ -146,7 +148,8 @@ START_TEST(paths_are_relative_to_the_manifest)
 }
 END_TEST
 
-/* Sets a variable of the environment, or (NULL) removes it. Returns what it was: a copy, or NULL. */
+/* Sets a variable of the environment, or (NULL) removes it. Returns what it was: a copy, or
+ * NULL. */
 static char *exchange_variable(const char *name, const char *value)
 {
     char *old = getenv(name) ? strdup(getenv(name)) : NULL;
@@ -154,16 +157,20 @@ static char *exchange_variable(const char *name, const char *value)
     return old;
 }
 
-/* Beside installed cases, which are not to be written to, there is no folder build/: then it is the user's cache; without one, build/ all the same. */
+/* Beside installed cases, which are not to be written to, there is no folder build/: then it is the
+ * user's cache; without one, build/ all the same. */
 START_TEST(an_installed_case_s_checkpoint_is_generated_in_the_cache)
 {
     static const struct {
         const char *cache, *home, *expected;
     } places[] = {
-        {"/a/cache", "/home/me", "/a/cache/gemma4/checkpoints"},    {NULL, "/home/me", "/home/me/.cache/gemma4/checkpoints"},
-        {"not/absolute", "/home/me", "/home/me/.cache/gemma4/checkpoints"}, {NULL, NULL, "/nowhere/golden/../build/checkpoints"},
+        {"/a/cache", "/home/me", "/a/cache/gemma4/checkpoints"},
+        {NULL, "/home/me", "/home/me/.cache/gemma4/checkpoints"},
+        {"not/absolute", "/home/me", "/home/me/.cache/gemma4/checkpoints"},
+        {NULL, NULL, "/nowhere/golden/../build/checkpoints"},
     };
-    char *cache = exchange_variable("XDG_CACHE_HOME", NULL), *home = exchange_variable("HOME", NULL), path[100];
+    char *cache = exchange_variable("XDG_CACHE_HOME", NULL),
+         *home = exchange_variable("HOME", NULL), path[100];
     for (size_t i = 0; i < COUNT(places); i++) {
         free(exchange_variable("XDG_CACHE_HOME", places[i].cache));
         free(exchange_variable("HOME", places[i].home));
@@ -184,7 +191,8 @@ START_TEST(the_environment_says_where_the_cases_are)
     char *root = test_fresh_dir(), *data = exchange_variable("GEMMA4_DATA", root);
     ck_assert_ptr_null(gemma4_golden_dir());
     ck_assert_ptr_null(gemma4_cases_dir());
-    ck_assert(mkdir(test_join(root, "golden"), 0777) == 0 && mkdir(test_join(root, "golden/cases"), 0777) == 0);
+    ck_assert(mkdir(test_join(root, "golden"), 0777) == 0 &&
+              mkdir(test_join(root, "golden/cases"), 0777) == 0);
     ck_assert_str_eq(gemma4_golden_dir(), test_join(root, "golden"));
     ck_assert_str_eq(gemma4_cases_dir(), test_join(root, "golden/cases"));
     free(exchange_variable("GEMMA4_DATA", data));
@@ -216,7 +224,8 @@ END_TEST
 /* What an earlier version generated is written anew; what is committed never is (above). */
 START_TEST(a_generated_checkpoint_of_an_earlier_version_is_replaced)
 {
-    static const char *const folders[] = {"golden", "golden/cases", "build", "build/checkpoints", "build/checkpoints/uneven96"};
+    static const char *const folders[] = {"golden", "golden/cases", "build", "build/checkpoints",
+                                          "build/checkpoints/uneven96"};
     char *root = test_fresh_dir(), *path = test_join(root, "golden/cases/uneven96-prompt.yaml");
     char *directory = test_join(root, "build/checkpoints/uneven96");
     gemma4_error error = {""};
@@ -227,7 +236,8 @@ START_TEST(a_generated_checkpoint_of_an_earlier_version_is_replaced)
     test_write_text(test_join(directory, "model.safetensors"), "other weights");
     gemma4_case *c = gemma4_case_open(path, &error);
     ck_assert_msg(c && gemma4_case_provide_checkpoint(c, &error) == 0, "%s", error.message);
-    ck_assert_str_eq(test_read(test_join(directory, "config.json")), test_read("golden/checkpoints/uneven96/config.json"));
+    ck_assert_str_eq(test_read(test_join(directory, "config.json")),
+                     test_read("golden/checkpoints/uneven96/config.json"));
     /* so is one that lacks the tokenizer */
     ck_assert_int_eq(unlink(test_join(directory, "tokenizer.json")), 0);
     ck_assert_msg(gemma4_case_provide_checkpoint(c, &error) == 0, "%s", error.message);
@@ -239,8 +249,10 @@ END_TEST
 START_TEST(lists_of_remarks_may_be_empty)
 {
     gemma4_error error = {""};
-    const char *text = test_replace(VALID, "flags:\n  - flag: far-positions\n    reason: few engines can\n", "flags: []\n");
-    gemma4_case *c = open_text(test_replace(text, "  rows: [0, 4]\n  taps: ['*.attn.scores']\n", ""), &error);
+    const char *text = test_replace(
+        VALID, "flags:\n  - flag: far-positions\n    reason: few engines can\n", "flags: []\n");
+    gemma4_case *c =
+        open_text(test_replace(text, "  rows: [0, 4]\n  taps: ['*.attn.scores']\n", ""), &error);
     ck_assert_msg(c != NULL, "%s", error.message);
     ck_assert_uint_eq(c->flag_count, 0);
     gemma4_case_close(c);
@@ -259,7 +271,7 @@ static const struct {
     {"version: 1", "version: \"1\"", "version"},
     {"version: 1\n", "", "version"},
     {"@", "extra: 1\n", "found \"extra\""},
-    {"@", "summary: again\n", "summary"},              /* twice */
+    {"@", "summary: again\n", "summary"}, /* twice */
     {"id: my-case\n", "", "expected the key \"id\""},
     {"id: my-case", "id: My-Case", "id: expected lower-case letters, digits and hyphens"},
     {"id: my-case", "id: ../my-case", "id: expected lower-case"},
@@ -269,19 +281,24 @@ static const struct {
     {"summary: A summary", "summary:", "summary: expected a string, found null"},
     {"why: >-\n  Two lines\n  of reason.\n", "", "\"why\""},
     {"shows:\n  - first-mistake\n  - second-mistake\n", "", "\"shows\""},
-    {"shows:\n  - first-mistake\n  - second-mistake\n", "shows: all\n", "shows: expected a sequence"},
+    {"shows:\n  - first-mistake\n  - second-mistake\n", "shows: all\n",
+     "shows: expected a sequence"},
     {"  - second-mistake", "  - {a: b}", "shows[1]: expected a string, found a mapping"},
     {"  name: small\n", "", "checkpoint: expected the key \"name\""},
     {"name: small", "name: ../../etc", "checkpoint.name: expected a name of lower-case letters"},
     {"name: small", "name: a/b", "checkpoint.name: expected a name"},
     {"  preset: tiny\n", "", "\"preset\""},
     {"  seed: 9223372036854775807", "  seed: -1", "checkpoint.seed: expected an integer"},
-    {"  seed: 9223372036854775807", "  seed: 9223372036854775808", "checkpoint.seed: expected an integer"},
+    {"  seed: 9223372036854775807", "  seed: 9223372036854775808",
+     "checkpoint.seed: expected an integer"},
     {"  seed: 9223372036854775807", "  seed: 1.5", "checkpoint.seed: expected an integer"},
-    {"  sha256: \"" SHA_A, "  sha256: \"" SHA_A "0", "checkpoint.sha256: expected a SHA-256 in hexadecimal"},
+    {"  sha256: \"" SHA_A, "  sha256: \"" SHA_A "0",
+     "checkpoint.sha256: expected a SHA-256 in hexadecimal"},
     {SHA_A, "", "checkpoint.sha256: expected a SHA-256"},
-    {"  config_sha256: \"1", "  config_sha256: \"A", "checkpoint.config_sha256: expected a SHA-256"},
-    {"  config_sha256: \"1", "  config_sha256: \"g", "checkpoint.config_sha256: expected a SHA-256"},
+    {"  config_sha256: \"1", "  config_sha256: \"A",
+     "checkpoint.config_sha256: expected a SHA-256"},
+    {"  config_sha256: \"1", "  config_sha256: \"g",
+     "checkpoint.config_sha256: expected a SHA-256"},
     {"  preset: tiny\n", "  preset: tiny\n  layers: 3\n", "found \"layers\""},
     {"tokens: [2, 17", "tokens: [-1, 17", "tokens[0]: expected an integer from 0"},
     {"tokens: [2, 17", "tokens: [2147483648, 17", "tokens[0]: expected an integer"},
@@ -291,16 +308,19 @@ static const struct {
     {"tokens: [2, 17, 5, 31, 0]", "tokens: []", "tokens: expected at least one integer"},
     {"tokens: [2, 17, 5, 31, 0]", "tokens: 2", "tokens: expected a sequence"},
     {"tokens: [2, 17, 5, 31, 0]", "tokens: [[2, 17, 5, 31, 0]]", "tokens[0]: expected an integer"},
-    {"tokens: [2, 17, 5, 31, 0]", "tokens: [2, 17, 5, 31]", "schedule: expected chunk lengths that add up to the number of tokens"},
+    {"tokens: [2, 17, 5, 31, 0]", "tokens: [2, 17, 5, 31]",
+     "schedule: expected chunk lengths that add up to the number of tokens"},
     {"first_position: 262100", "first_position: -1", "first_position: expected an integer"},
     {"first_position: 262100", "first_position: 2147483648", "first_position: expected an integer"},
     {"schedule: [3, 1, 1]", "schedule: [3, 1]", "schedule: expected chunk lengths that add up"},
-    {"schedule: [3, 1, 1]", "schedule: [3, 1, 1, 1]", "schedule: expected chunk lengths that add up"},
+    {"schedule: [3, 1, 1]", "schedule: [3, 1, 1, 1]",
+     "schedule: expected chunk lengths that add up"},
     {"schedule: [3, 1, 1]", "schedule: [5, 0]", "schedule[1]: expected an integer from 1"},
     {"schedule: [3, 1, 1]", "schedule: [7, -2]", "schedule[1]: expected an integer from 1"},
     {"schedule: [3, 1, 1]", "schedule: []", "schedule: expected at least one integer"},
     {"file: my-case.h5", "file: ../my-case.h5", "golden.file: expected the case's id and .h5"},
-    {"file: my-case.h5", "file: my-case.h5/../../x.h5", "golden.file: expected the case's id and .h5"},
+    {"file: my-case.h5", "file: my-case.h5/../../x.h5",
+     "golden.file: expected the case's id and .h5"},
     {"file: my-case.h5", "file: /etc/passwd", "golden.file: expected the case's id and .h5"},
     {"file: my-case.h5", "file: other.h5", "golden.file: expected the case's id and .h5"},
     {"file: my-case.h5", "file: my-case", "golden.file: expected the case's id and .h5"},
@@ -323,14 +343,17 @@ static const struct {
     {"value: 3.0e-5", "value: \"3.0e-5\"", "tolerances[1].value: expected a number"},
     {"    from: another\n", "", "tolerances[1]: expected the key \"from\""},
     {"    from: another", "    from: another\n    unit: none", "found \"unit\""},
-    {"metric: position_rms", "metric: cosine", "tolerances[2].metric: expected relative_rms or position_rms"},
-    {"metric: position_rms", "metric: relative_rm", "tolerances[2].metric: expected relative_rms or position_rms"},
+    {"metric: position_rms", "metric: cosine",
+     "tolerances[2].metric: expected relative_rms or position_rms"},
+    {"metric: position_rms", "metric: relative_rm",
+     "tolerances[2].metric: expected relative_rms or position_rms"},
     {"  - flag: far-positions\n    reason: few engines can\n", "  - far-positions\n", "flags[0]"},
     {"    reason: few engines can\n", "", "flags[0]: expected the key \"reason\""},
-    {"    reason: few engines can", "    reason: few engines can\n    until: 2027", "found \"until\""},
-    {"tokens: [2, 17", "tokens: [&a 2, *a", ""},         /* anchors and aliases */
+    {"    reason: few engines can", "    reason: few engines can\n    until: 2027",
+     "found \"until\""},
+    {"tokens: [2, 17", "tokens: [&a 2, *a", ""},            /* anchors and aliases */
     {"summary: A summary", "summary: !!str A summary", ""}, /* tags */
-    {"@", "---\nformat: gemma4-case\n", ""},              /* a second document */
+    {"@", "---\nformat: gemma4-case\n", ""},                /* a second document */
     {"tokens: [2, 17", "tokens: [2, 17]]", ""},
     {"tokens: [2", "tokens: [{a: [{b: [[[[[[[[[[[[[[[[[1]]]]]]]]]]]]]]]]]}]}", ""},
     {"summary: A summary", "summary: \"A \\0 summary\"", ""},
@@ -340,14 +363,17 @@ static const struct {
 START_TEST(hostile_manifests_are_refused)
 {
     gemma4_error error = {""};
-    gemma4_case *c = open_text(test_replace(VALID, HOSTILE[_i].old, HOSTILE[_i].replacement), &error);
+    gemma4_case *c =
+        open_text(test_replace(VALID, HOSTILE[_i].old, HOSTILE[_i].replacement), &error);
     ck_assert_msg(c == NULL, "row %d was accepted: %s", _i, HOSTILE[_i].replacement);
     assert_message_contains(&error, "my-case.yaml");
     assert_message_contains(&error, HOSTILE[_i].message);
 }
 END_TEST
 
-static const char *const NO_MANIFESTS[] = {"", "\n", "# nothing\n", "just text\n", "[1, 2]\n", "{}\n", "---\n", "\x89HDF\r\n\x1a\n", "{\"format\": 1}"};
+static const char *const NO_MANIFESTS[] = {
+    "",     "\n",    "# nothing\n",       "just text\n",    "[1, 2]\n",
+    "{}\n", "---\n", "\x89HDF\r\n\x1a\n", "{\"format\": 1}"};
 
 START_TEST(other_files_are_refused)
 {
@@ -376,8 +402,9 @@ START_TEST(an_alias_bomb_is_refused)
     char bomb[2000] = "a0: &a0 [x]\n";
     for (int i = 1; i < 10; i++) {
         char line[120];
-        snprintf(line, sizeof line, "a%d: &a%d [*a%d, *a%d, *a%d, *a%d, *a%d, *a%d, *a%d, *a%d, *a%d]\n", i, i, i - 1, i - 1, i - 1, i - 1,
-                 i - 1, i - 1, i - 1, i - 1, i - 1);
+        snprintf(line, sizeof line,
+                 "a%d: &a%d [*a%d, *a%d, *a%d, *a%d, *a%d, *a%d, *a%d, *a%d, *a%d]\n", i, i, i - 1,
+                 i - 1, i - 1, i - 1, i - 1, i - 1, i - 1, i - 1, i - 1);
         strcat(bomb, line);
     }
     ck_assert_ptr_null(open_text(bomb, &error));
@@ -433,7 +460,8 @@ static const struct {
     double value; /* 0: no row */
 } TOLERANCES[] = {
     {"float32", "embed", GEMMA4_METRIC_RELATIVE_RMS, 2e-5},
-    {"float32", "layers.5.attn.q_rope", GEMMA4_METRIC_RELATIVE_RMS, 3e-5}, /* the last row that matches */
+    /* the last row that matches */
+    {"float32", "layers.5.attn.q_rope", GEMMA4_METRIC_RELATIVE_RMS, 3e-5},
     {"float32", "layers.11.mlp.act", GEMMA4_METRIC_RELATIVE_RMS, 2e-5},
     {"float32", "layers.5.attn.q_rope", GEMMA4_METRIC_POSITION_RMS, 6e-5},
     {"bfloat16", "embed", GEMMA4_METRIC_RELATIVE_RMS, 0},
@@ -446,7 +474,8 @@ static const struct {
 START_TEST(the_last_matching_tolerance_decides)
 {
     gemma4_case *c = open_valid();
-    const gemma4_tolerance_row *row = gemma4_case_tolerance(c, TOLERANCES[_i].dtype, TOLERANCES[_i].tap, TOLERANCES[_i].metric);
+    const gemma4_tolerance_row *row =
+        gemma4_case_tolerance(c, TOLERANCES[_i].dtype, TOLERANCES[_i].tap, TOLERANCES[_i].metric);
     ck_assert_int_eq(row != NULL, TOLERANCES[_i].value != 0);
     if (row != NULL)
         ck_assert_double_eq(row->value, TOLERANCES[_i].value);
@@ -458,10 +487,14 @@ END_TEST
 START_TEST(order_matters_not_precision)
 {
     gemma4_error error = {""};
-    gemma4_case *c = open_text(test_replace(VALID, "metric: position_rms", "metric: relative_rms"), &error);
+    gemma4_case *c =
+        open_text(test_replace(VALID, "metric: position_rms", "metric: relative_rms"), &error);
     ck_assert_msg(c != NULL, "%s", error.message);
-    ck_assert_double_eq(gemma4_case_tolerance(c, "float32", "layers.0.attn.q", GEMMA4_METRIC_RELATIVE_RMS)->value, 6e-5);
-    ck_assert_ptr_null(gemma4_case_tolerance(c, "float32", "layers.0.attn.q", GEMMA4_METRIC_POSITION_RMS));
+    ck_assert_double_eq(
+        gemma4_case_tolerance(c, "float32", "layers.0.attn.q", GEMMA4_METRIC_RELATIVE_RMS)->value,
+        6e-5);
+    ck_assert_ptr_null(
+        gemma4_case_tolerance(c, "float32", "layers.0.attn.q", GEMMA4_METRIC_POSITION_RMS));
     gemma4_case_close(c);
 }
 END_TEST
@@ -469,7 +502,8 @@ END_TEST
 Suite *case_suite(void)
 {
     Suite *suite = suite_create("case");
-    TCase *valid = tcase_create("valid"), *hostile = tcase_create("hostile"), *tolerances = tcase_create("tolerances");
+    TCase *valid = tcase_create("valid"), *hostile = tcase_create("hostile"),
+          *tolerances = tcase_create("tolerances");
     tcase_add_test(valid, every_text_is_read);
     tcase_add_test(valid, every_number_is_read);
     tcase_add_test(valid, paths_are_relative_to_the_manifest);

@@ -1,4 +1,5 @@
-/* Causes (tests/check/causes.h): findings whose fits are written by hand become causes. No evidence, no run. */
+/* Causes (tests/check/causes.h): findings whose fits are written by hand become causes. No
+ * evidence, no run. */
 #include "causes.h"
 #include "engines.h"
 #include "suites.h"
@@ -21,7 +22,8 @@ static size_t A, B, C, D, E, F, V1, V2;
 static size_t model_of(const char *id, const char *variant)
 {
     for (size_t i = 0; i < gemma4_counter_model_count(); i++)
-        if (!strcmp(gemma4_counter_model_at(i)->id, id) && !strcmp(gemma4_counter_model_at(i)->variant, variant))
+        if (!strcmp(gemma4_counter_model_at(i)->id, id) &&
+            !strcmp(gemma4_counter_model_at(i)->variant, variant))
             return i;
     ck_abort_msg("no counter-model is called %s (%s)", id, variant);
     return 0;
@@ -60,15 +62,21 @@ static void tear_down(void)
 static gemma4_finding *found(gemma4_tap tap, size_t layer)
 {
     gemma4_finding *f = &findings[finding_count++];
-    *f = (gemma4_finding){.tap = tap, .layer = layer, .error = 100, .description = "spread over all"};
+    *f = (gemma4_finding){
+        .tap = tap, .layer = layer, .error = 100, .description = "spread over all"};
     return f;
 }
 
 static gemma4_fit *fits(gemma4_finding *f, size_t model, double residual)
 {
     gemma4_fit *fit = &f->fits[f->fit_count++];
-    *fit = (gemma4_fit){.model = model, .second = GEMMA4_NO_MODEL, .only_layer = -1, .coefficient = 1, .residual = residual,
-                        .error = 100, .share = 1};
+    *fit = (gemma4_fit){.model = model,
+                        .second = GEMMA4_NO_MODEL,
+                        .only_layer = -1,
+                        .coefficient = 1,
+                        .residual = residual,
+                        .error = 100,
+                        .share = 1};
     return fit;
 }
 
@@ -82,14 +90,19 @@ static void holds(gemma4_finding *f, size_t model, double coefficient, double sh
         for (size_t i = 0; i < count; i++)
             f->partial[i] = (gemma4_fit){.model = GEMMA4_NO_MODEL};
     }
-    f->partial[model] = (gemma4_fit){.model = model, .second = GEMMA4_NO_MODEL, .only_layer = -1, .coefficient = coefficient,
+    f->partial[model] = (gemma4_fit){.model = model,
+                                     .second = GEMMA4_NO_MODEL,
+                                     .only_layer = -1,
+                                     .coefficient = coefficient,
                                      .share = share};
 }
 
 static void conclude(void)
 {
     gemma4_error error = {""};
-    ck_assert_msg(gemma4_find_causes(&config, findings, finding_count, filtered, &causes, &error) == 0, "%s", error.message);
+    ck_assert_msg(gemma4_find_causes(&config, findings, finding_count, filtered, &causes, &error) ==
+                      0,
+                  "%s", error.message);
 }
 
 static bool is_equivalent(const gemma4_cause *cause, size_t model)
@@ -101,12 +114,14 @@ static bool is_equivalent(const gemma4_cause *cause, size_t model)
 }
 
 /* A point with one number, between low and high, that explains a finding; the finding's own. */
-static gemma4_point_fit *point_fits(gemma4_finding *f, gemma4_parameter parameter, gemma4_tap step, double number, double residual)
+static gemma4_point_fit *point_fits(gemma4_finding *f, gemma4_parameter parameter, gemma4_tap step,
+                                    double number, double residual)
 {
     const gemma4_setting s = {.parameter = parameter, .steps = GEMMA4_STEP(step), .number = number};
     gemma4_point_fit *fit = &f->points[f->point_count++];
     *fit = (gemma4_point_fit){.only_layer = -1, .coefficient = 1, .residual = residual};
-    fit->point = gemma4_point_new(&test_golden_model()->config, &s, 1, GEMMA4_ON_SLIDING | GEMMA4_ON_FULL);
+    fit->point =
+        gemma4_point_new(&test_golden_model()->config, &s, 1, GEMMA4_ON_SLIDING | GEMMA4_ON_FULL);
     ck_assert_ptr_nonnull(fit->point);
     return fit;
 }
@@ -134,8 +149,8 @@ START_TEST(findings_that_one_mistake_explains_are_one_cause)
     ck_assert_uint_eq(c->first_layer, 2);
     ck_assert_uint_eq(c->taps, 2);
     ck_assert_str_eq(c->layers, "2-3");
-    ck_assert_double_eq_tol(c->coefficient, 1.01, 1e-12);     /* the mean */
-    ck_assert_double_eq_tol(c->residual, sqrt(12.5), 1e-12);  /* the root of the mean square */
+    ck_assert_double_eq_tol(c->coefficient, 1.01, 1e-12);    /* the mean */
+    ck_assert_double_eq_tol(c->residual, sqrt(12.5), 1e-12); /* the root of the mean square */
     ck_assert_uint_eq(c->equivalent_count, 0);
 }
 END_TEST
@@ -167,7 +182,8 @@ END_TEST
 
 START_TEST(a_cause_has_the_runner_up_and_the_scope_of_where_it_is_first_explained)
 {
-    gemma4_finding *first = found(GEMMA4_TAP_ATTN_CONTEXT, 2), *second = found(GEMMA4_TAP_ATTN_CONTEXT, 3);
+    gemma4_finding *first = found(GEMMA4_TAP_ATTN_CONTEXT, 2),
+                   *second = found(GEMMA4_TAP_ATTN_CONTEXT, 3);
     fits(first, A, 1)->scope = GEMMA4_DECODE_ONLY;
     fits(second, A, 1);
     first->has_near = second->has_near = true;
@@ -187,8 +203,8 @@ static const struct {
     double best, other;
     bool equivalent;
 } RESIDUALS[] = {
-    {0, 0.09, true},   {0, 0.11, false},  {0.4, 0.59, true}, {0.4, 0.61, false}, {1, 1.34, true},
-    {1, 1.36, false},  {4, 5.09, true},   {4, 5.11, false},  {1, 1, true},
+    {0, 0.09, true},  {0, 0.11, false}, {0.4, 0.59, true}, {0.4, 0.61, false}, {1, 1.34, true},
+    {1, 1.36, false}, {4, 5.09, true},  {4, 5.11, false},  {1, 1, true},
 };
 
 START_TEST(what_leaves_hardly_more_fits_as_well)
@@ -205,7 +221,8 @@ END_TEST
 
 START_TEST(an_equivalent_mistake_explains_the_same_findings)
 {
-    gemma4_finding *first = found(GEMMA4_TAP_LAYER_OUTPUT, 2), *second = found(GEMMA4_TAP_LAYER_OUTPUT, 3);
+    gemma4_finding *first = found(GEMMA4_TAP_LAYER_OUTPUT, 2),
+                   *second = found(GEMMA4_TAP_LAYER_OUTPUT, 3);
     fits(first, A, 1);
     fits(second, A, 1);
     fits(first, B, 1);  /* one of them only */
@@ -253,8 +270,10 @@ END_TEST
 /* Each lists the other's id: here q's rotation and one mask, there another mask and k's. */
 START_TEST(two_causes_that_the_evidence_takes_for_each_other_are_one)
 {
-    size_t wide = model_of("window-off-by-one-wide", ""), wide_in_decode = model_of("window-off-by-one-wide", "decode only");
-    gemma4_finding *f = found(GEMMA4_TAP_LAYER_OUTPUT, 1), *g = found(GEMMA4_TAP_LAYER_OUTPUT, 2), *h = found(GEMMA4_TAP_LAYER_OUTPUT, 4);
+    size_t wide = model_of("window-off-by-one-wide", ""),
+           wide_in_decode = model_of("window-off-by-one-wide", "decode only");
+    gemma4_finding *f = found(GEMMA4_TAP_LAYER_OUTPUT, 1), *g = found(GEMMA4_TAP_LAYER_OUTPUT, 2),
+                   *h = found(GEMMA4_TAP_LAYER_OUTPUT, 4);
     fits(f, wide_in_decode, 1)->coefficient = 0.98;
     fits(f, V1, _i == 1 ? 9 : 1.1);
     fits(g, V2, 3);
@@ -283,7 +302,8 @@ START_TEST(a_mistake_beside_another_one_and_by_itself_is_one_cause)
     fits(found(GEMMA4_TAP_LAYER_OUTPUT, 2), A, 1);
     conclude();
     ck_assert_uint_eq(causes.count, 2);
-    const gemma4_cause *a = &causes.list[causes.list[0].model == A ? 0 : 1], *b = &causes.list[causes.list[0].model == A ? 1 : 0];
+    const gemma4_cause *a = &causes.list[causes.list[0].model == A ? 0 : 1],
+                       *b = &causes.list[causes.list[0].model == A ? 1 : 0];
     ck_assert_uint_eq(a->model, A);
     ck_assert_uint_eq(a->second, B);
     ck_assert_uint_eq(a->taps, 3);
@@ -302,11 +322,13 @@ START_TEST(layers_in_a_list_are_found)
         size_t layer;
         bool listed;
     } cases[] = {
-        {"0-4, 6", 0, true}, {"0-4, 6", 4, true}, {"0-4, 6", 5, false}, {"0-4, 6", 6, true},    {"0-4, 6", 7, false},
-        {"5, 11", 1, false}, {"5, 11", 11, true}, {"", 0, false},       {"3, ...", 3, true},    {"3, ...", 4, false},
+        {"0-4, 6", 0, true},  {"0-4, 6", 4, true},  {"0-4, 6", 5, false}, {"0-4, 6", 6, true},
+        {"0-4, 6", 7, false}, {"5, 11", 1, false},  {"5, 11", 11, true},  {"", 0, false},
+        {"3, ...", 3, true},  {"3, ...", 4, false},
     };
     for (size_t i = 0; i < COUNT(cases); i++)
-        ck_assert_msg(gemma4_layer_is_listed(cases[i].list, cases[i].layer) == cases[i].listed, "%zu in %s", cases[i].layer, cases[i].list);
+        ck_assert_msg(gemma4_layer_is_listed(cases[i].list, cases[i].layer) == cases[i].listed,
+                      "%zu in %s", cases[i].layer, cases[i].list);
 }
 END_TEST
 
@@ -328,7 +350,8 @@ START_TEST(three_others_that_fit_as_well_are_a_name_and_four_are_none)
         ck_assert_str_eq(c->description, "");
         ck_assert(c->has_near);
     } else {
-        ck_assert_str_eq(c->description, "more than 3 known mistakes fit this evidence, layer-scalar-dropped among them; dump more taps");
+        ck_assert_str_eq(c->description, "more than 3 known mistakes fit this evidence, "
+                                         "layer-scalar-dropped among them; dump more taps");
         ck_assert(!c->has_near); /* many fit: what does not fit says nothing */
     }
 }
@@ -340,8 +363,9 @@ static const struct {
     const char *found; /* a digit a layer of 12 */
     const char *layers;
 } LISTS[] = {
-    {"100000000000", "0"},       {"000000000001", "11"},       {"110000000000", "0-1"}, {"111110100000", "0-4, 6"},
-    {"000001000001", "5, 11"},   {"101010000011", "0, 2, 4, 10-11"}, {"111111111111", "0-11"},
+    {"100000000000", "0"},      {"000000000001", "11"},    {"110000000000", "0-1"},
+    {"111110100000", "0-4, 6"}, {"000001000001", "5, 11"}, {"101010000011", "0, 2, 4, 10-11"},
+    {"111111111111", "0-11"},
 };
 
 START_TEST(layers_are_listed_as_ranges)
@@ -400,7 +424,8 @@ START_TEST(findings_of_two_mistakes_are_two_causes)
     fits(found(GEMMA4_TAP_LAYER_OUTPUT, 3), A, 1);
     conclude();
     ck_assert_uint_eq(causes.count, 2);
-    const gemma4_cause *a = causes.list[0].model == A ? &causes.list[0] : &causes.list[1], *d = a == causes.list ? a + 1 : causes.list;
+    const gemma4_cause *a = causes.list[0].model == A ? &causes.list[0] : &causes.list[1],
+                       *d = a == causes.list ? a + 1 : causes.list;
     ck_assert_uint_eq(d->model, D);
     ck_assert_str_eq(d->layers, "1-2");
     ck_assert_uint_eq(a->model, A);
@@ -415,7 +440,8 @@ START_TEST(the_cause_that_explains_most_comes_first)
     fits(found(GEMMA4_TAP_MLP_ACT, 3), D, 1);
     fits(found(GEMMA4_TAP_LOGITS, 0), E, 2);
     conclude();
-    const size_t expected[] = {D, C, E}; /* of those that explain as much, the one that leaves less */
+    const size_t expected[] = {D, C, E}; /* of those that explain as much, the one that leaves
+                                            less */
     ck_assert_uint_eq(causes.count, COUNT(expected));
     for (size_t i = 0; i < COUNT(expected); i++)
         ck_assert_uint_eq(causes.list[i].model, expected[i]);
@@ -479,8 +505,8 @@ static const struct {
     double coefficient, share;
     bool attributed;
 } PARTS[] = {
-    {1, 0.51, true},    {1, 0.49, false},   {1, 1, true},        {0.71, 0.9, true},
-    {0.69, 0.9, false}, {1.29, 0.9, true},  {1.31, 0.9, false},
+    {1, 0.51, true},    {1, 0.49, false},  {1, 1, true},       {0.71, 0.9, true},
+    {0.69, 0.9, false}, {1.29, 0.9, true}, {1.31, 0.9, false},
 };
 
 START_TEST(a_mistake_that_holds_most_of_an_unexplained_error_takes_it)
@@ -557,8 +583,13 @@ static gemma4_filter filter(double deviations)
 
 static void filters(size_t model, double deviations, gemma4_tap tap, size_t layer)
 {
-    filtered[model] = (gemma4_filtered){.all = filter(deviations), .blocks = 2, .tap = tap, .first_layer = layer,
-                                        .best = filter(deviations / 2), .best_tap = tap, .best_layer = layer + 1};
+    filtered[model] = (gemma4_filtered){.all = filter(deviations),
+                                        .blocks = 2,
+                                        .tap = tap,
+                                        .first_layer = layer,
+                                        .best = filter(deviations / 2),
+                                        .best_tap = tap,
+                                        .best_layer = layer + 1};
 }
 
 START_TEST(a_significant_filter_is_a_cause_below_the_bound)
@@ -582,8 +613,12 @@ END_TEST
 
 START_TEST(a_filter_that_only_one_layer_shows_is_a_cause_there)
 {
-    filtered[C] = (gemma4_filtered){.all = filter(7), .blocks = 9, .tap = GEMMA4_TAP_MOE_ACT, .best = filter(13),
-                                    .best_tap = GEMMA4_TAP_MOE_OUT, .best_layer = 4};
+    filtered[C] = (gemma4_filtered){.all = filter(7),
+                                    .blocks = 9,
+                                    .tap = GEMMA4_TAP_MOE_ACT,
+                                    .best = filter(13),
+                                    .best_tap = GEMMA4_TAP_MOE_OUT,
+                                    .best_layer = 4};
     conclude();
     ck_assert_uint_eq(causes.count, 1);
     ck_assert_int_eq(causes.list[0].tap, GEMMA4_TAP_MOE_OUT);
@@ -650,9 +685,11 @@ END_TEST
 
 START_TEST(findings_that_one_point_explains_are_one_cause)
 {
-    point_fits(found(GEMMA4_TAP_ATTN_NORM, 2), EPS, GEMMA4_TAP_ATTN_NORM, 1e-4, 3)->coefficient = 0.9;
+    point_fits(found(GEMMA4_TAP_ATTN_NORM, 2), EPS, GEMMA4_TAP_ATTN_NORM, 1e-4, 3)->coefficient =
+        0.9;
     point_fits(found(GEMMA4_TAP_MLP_NORM, 2), EPS, GEMMA4_TAP_MLP_NORM, 1.01e-4, 4);
-    point_fits(found(GEMMA4_TAP_ATTN_NORM, 4), EPS, GEMMA4_TAP_ATTN_NORM, 1e-4, 3)->coefficient = 1.1;
+    point_fits(found(GEMMA4_TAP_ATTN_NORM, 4), EPS, GEMMA4_TAP_ATTN_NORM, 1e-4, 3)->coefficient =
+        1.1;
     conclude();
     ck_assert_uint_eq(causes.count, 1);
     const gemma4_cause *c = &causes.list[0];
@@ -664,7 +701,8 @@ START_TEST(findings_that_one_point_explains_are_one_cause)
     ck_assert_uint_eq(c->first_layer, 2);
     ck_assert_uint_eq(c->taps, 3);
     ck_assert_str_eq(c->layers, "2, 4");
-    ck_assert(c->places[0] == (GEMMA4_STEP(GEMMA4_TAP_ATTN_NORM) | GEMMA4_STEP(GEMMA4_TAP_MLP_NORM)));
+    ck_assert(c->places[0] ==
+              (GEMMA4_STEP(GEMMA4_TAP_ATTN_NORM) | GEMMA4_STEP(GEMMA4_TAP_MLP_NORM)));
     ck_assert_double_eq_tol(c->coefficient, 1, 1e-12);
     ck_assert_double_eq_tol(c->residual, sqrt(34.0 / 3), 1e-12);
     ck_assert_uint_eq(c->equivalent_point_count, 0);
@@ -676,7 +714,9 @@ START_TEST(what_one_layer_does_not_show_of_a_list_others_do)
 {
     const double seen[2][3] = {{1, NAN, 0.5}, {NAN, 2, 0.5}};
     for (size_t layer = 0; layer < 2; layer++) {
-        gemma4_point_fit *fit = point_fits(found(GEMMA4_TAP_MOE_OUT, layer), GEMMA4_PARAMETER_WEIGHT_FACTORS, GEMMA4_TAP_MOE_OUT, 0, 3);
+        gemma4_point_fit *fit =
+            point_fits(found(GEMMA4_TAP_MOE_OUT, layer), GEMMA4_PARAMETER_WEIGHT_FACTORS,
+                       GEMMA4_TAP_MOE_OUT, 0, 3);
         fit->point->settings[0].count = 3;
         memcpy(fit->point->settings[0].list, seen[layer], sizeof seen[layer]);
     }
@@ -700,7 +740,8 @@ START_TEST(other_numbers_are_other_causes)
 }
 END_TEST
 
-/* Of points that explain as much: what a config sets goes before what a result is multiplied with, and few digits before many. */
+/* Of points that explain as much: what a config sets goes before what a result is multiplied with,
+ * and few digits before many. */
 static const struct {
     gemma4_parameter parameter;
     double number, residual;
@@ -715,8 +756,8 @@ START_TEST(the_plainest_of_the_points_is_the_cause)
     for (int turn = 0; turn < 2; turn++) { /* whichever was found first */
         gemma4_finding *f = found(GEMMA4_TAP_ATTN_NORM, 2);
         for (int i = 0; i < 2; i++)
-            point_fits(f, PLAINER[_i][i ^ turn].parameter, GEMMA4_TAP_ATTN_NORM, PLAINER[_i][i ^ turn].number,
-                       PLAINER[_i][i ^ turn].residual);
+            point_fits(f, PLAINER[_i][i ^ turn].parameter, GEMMA4_TAP_ATTN_NORM,
+                       PLAINER[_i][i ^ turn].number, PLAINER[_i][i ^ turn].residual);
         conclude();
         ck_assert_uint_eq(causes.count, 1);
         ck_assert_ptr_eq(causes.list[0].point, f->points[turn].point);
@@ -760,7 +801,8 @@ END_TEST
 /* Planted in one layer, seen in another: bridged layers. */
 START_TEST(a_point_of_one_layer_is_said_of_that)
 {
-    point_fits(found(GEMMA4_TAP_LAYER_OUTPUT, 6), FACTOR, GEMMA4_TAP_ATTN_OUT, 2, 1)->only_layer = 4;
+    point_fits(found(GEMMA4_TAP_LAYER_OUTPUT, 6), FACTOR, GEMMA4_TAP_ATTN_OUT, 2, 1)->only_layer =
+        4;
     conclude();
     ck_assert_uint_eq(causes.count, 1);
     ck_assert_str_eq(causes.list[0].layers, "4");
@@ -770,7 +812,8 @@ END_TEST
 
 START_TEST(a_point_keeps_its_scope)
 {
-    point_fits(found(GEMMA4_TAP_ATTN_OUT, 6), FACTOR, GEMMA4_TAP_ATTN_OUT, 2, 1)->scope = GEMMA4_DECODE_ONLY;
+    point_fits(found(GEMMA4_TAP_ATTN_OUT, 6), FACTOR, GEMMA4_TAP_ATTN_OUT, 2, 1)->scope =
+        GEMMA4_DECODE_ONLY;
     conclude();
     ck_assert_uint_eq(causes.count, 1);
     ck_assert_int_eq(causes.list[0].scope, GEMMA4_DECODE_ONLY);
@@ -805,7 +848,8 @@ Suite *causes_suite(void)
     tcase_add_test(c, of_a_pair_each_mistake_is_a_cause);
     tcase_add_test(c, the_second_mistake_of_a_pair_is_not_lost_where_the_first_explains_more);
     tcase_add_test(c, a_pair_beside_too_many_others_is_one_unknown_cause);
-    tcase_add_loop_test(c, a_mistake_that_holds_most_of_an_unexplained_error_takes_it, 0, COUNT(PARTS));
+    tcase_add_loop_test(c, a_mistake_that_holds_most_of_an_unexplained_error_takes_it, 0,
+                        COUNT(PARTS));
     tcase_add_test(c, what_another_mistake_explains_is_not_taken);
     tcase_add_test(c, what_no_explained_mistake_holds_stays_unknown);
     tcase_add_test(c, what_nothing_explains_is_one_entry_a_kind_of_tap);

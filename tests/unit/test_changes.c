@@ -1,5 +1,6 @@
-/* Changes that any step may have (tests/check/counter_changes.h): an order is a permutation of the axis, a type rounds to its own numbers,
- * and a step with a setting is what the same step gives on inputs, weights or results that are changed by hand. */
+/* Changes that any step may have (tests/check/counter_changes.h): an order is a permutation of the
+ * axis, a type rounds to its own numbers, and a step with a setting is what the same step gives on
+ * inputs, weights or results that are changed by hand. */
 #include "counter_changes.h"
 #include "engines.h"
 #include "forward.h"
@@ -30,7 +31,8 @@ static const struct {
 } ORDERS[] = {
     {GEMMA4_REVERSED, GEMMA4_LANES, 0, {6, 2}, {5, 4, 3, 2, 1, 0}},
     {GEMMA4_REVERSED, GEMMA4_HALVES, 0, {6, 1}, {3, 4, 5, 0, 1, 2}},
-    {GEMMA4_REVERSED, GEMMA4_HALVES, 0, {7, 1}, {3, 4, 5, 0, 1, 2, 6}}, /* what halves leave over stays */
+    /* what halves leave over stays */
+    {GEMMA4_REVERSED, GEMMA4_HALVES, 0, {7, 1}, {3, 4, 5, 0, 1, 2, 6}},
     {GEMMA4_REVERSED, GEMMA4_GROUPS, 0, {6, 3}, {4, 5, 2, 3, 0, 1}},
     {GEMMA4_REVERSED, GEMMA4_LANES_OF_GROUP, 0, {6, 2}, {2, 1, 0, 5, 4, 3}},
     {GEMMA4_REVERSED, GEMMA4_HALVES_OF_GROUP, 0, {8, 2}, {2, 3, 0, 1, 6, 7, 4, 5}},
@@ -39,7 +41,8 @@ static const struct {
     {GEMMA4_ROLLED, GEMMA4_LANES, 9, {4, 1}, {1, 2, 3, 0}},
     {GEMMA4_ROLLED, GEMMA4_GROUPS, 1, {6, 3}, {2, 3, 4, 5, 0, 1}},
     {GEMMA4_ROLLED, GEMMA4_LANES_OF_GROUP, 1, {6, 2}, {1, 2, 0, 4, 5, 3}},
-    {GEMMA4_EXCHANGED, GEMMA4_LANES, 0, {5, 1}, {1, 0, 3, 2, 4}}, /* the last one has no neighbour */
+    {GEMMA4_EXCHANGED, GEMMA4_LANES, 0, {5, 1}, {1, 0, 3, 2, 4}}, /* the last one has no
+                                                                     neighbour */
     {GEMMA4_EXCHANGED, GEMMA4_GROUPS, 0, {8, 4}, {2, 3, 0, 1, 6, 7, 4, 5}},
     {GEMMA4_INTERLEAVED, GEMMA4_HALVES, 0, {6, 1}, {0, 3, 1, 4, 2, 5}},
     {GEMMA4_DEINTERLEAVED, GEMMA4_HALVES, 0, {6, 1}, {0, 2, 4, 1, 3, 5}},
@@ -49,7 +52,8 @@ static const struct {
     {GEMMA4_WOVEN, GEMMA4_GROUPS, 0, {8, 4}, {0, 1, 4, 5, 2, 3, 6, 7}},
     {GEMMA4_WOVEN, GEMMA4_GROUPS, 0, {6, 6}, {0, 3, 1, 4, 2, 5}},
     {GEMMA4_UNWOVEN, GEMMA4_GROUPS, 0, {6, 6}, {0, 2, 4, 1, 3, 5}},
-    {GEMMA4_UNWOVEN, GEMMA4_GROUPS, 0, {6, 3}, {0, 1, 2, 3, 4, 5}}, /* an odd number has no halves */
+    /* an odd number has no halves */
+    {GEMMA4_UNWOVEN, GEMMA4_GROUPS, 0, {6, 3}, {0, 1, 2, 3, 4, 5}},
     {GEMMA4_REPEATED, GEMMA4_GROUPS, 0, {6, 3}, {0, 1, 0, 1, 0, 1}},
     {GEMMA4_REPEATED, GEMMA4_HALVES_OF_GROUP, 0, {8, 2}, {0, 1, 0, 1, 4, 5, 4, 5}},
     {GEMMA4_PERMUTED, GEMMA4_GROUPS, 0, {8, 4}, {0, 1, 6, 7, 4, 5, 2, 3}}, /* by the list below */
@@ -58,7 +62,8 @@ static const double EXCHANGES[] = {1, 3, 3, 1};
 
 START_TEST(an_order_reads_what_it_says)
 {
-    gemma4_setting s = {.word = (int)ORDERS[_i].order, .unit = ORDERS[_i].unit, .number = ORDERS[_i].number};
+    gemma4_setting s = {
+        .word = (int)ORDERS[_i].order, .unit = ORDERS[_i].unit, .number = ORDERS[_i].number};
     if (s.word == GEMMA4_PERMUTED) {
         s.count = COUNT(EXCHANGES);
         memcpy(s.list, EXCHANGES, sizeof EXCHANGES);
@@ -75,8 +80,11 @@ static void for_each_axis(void (*check)(const gemma4_setting *s, gemma4_axis axi
         for (size_t inner = 1; inner <= 9; inner++)
             for (int unit = GEMMA4_LANES; unit <= GEMMA4_HALVES_OF_GROUP; unit++)
                 for (int order = GEMMA4_REVERSED; order <= GEMMA4_UNWOVEN; order++)
-                    for (int number = order == GEMMA4_ROLLED ? -2 : 0; number <= (order == GEMMA4_ROLLED ? 2 : 0); number++)
-                        check(&(gemma4_setting){.word = order, .unit = (gemma4_unit)unit, .number = number},
+                    for (int number = order == GEMMA4_ROLLED ? -2 : 0;
+                         number <= (order == GEMMA4_ROLLED ? 2 : 0); number++)
+                        check(&(gemma4_setting){.word = order,
+                                                .unit = (gemma4_unit)unit,
+                                                .number = number},
                               (gemma4_axis){groups * inner, groups});
 }
 
@@ -85,8 +93,9 @@ static void check_permutation(const gemma4_setting *s, gemma4_axis axis)
     bool seen[64] = {false};
     for (size_t i = 0; i < axis.values; i++) {
         size_t from = gemma4_order_read(s, axis, i);
-        ASSERT_EACH(from < axis.values && !seen[from], "order %d of unit %d on %zu values in %zu groups: %zu is read from %zu", s->word,
-                    (int)s->unit, axis.values, axis.groups, i, from);
+        ASSERT_EACH(from < axis.values && !seen[from],
+                    "order %d of unit %d on %zu values in %zu groups: %zu is read from %zu",
+                    s->word, (int)s->unit, axis.values, axis.groups, i, from);
         seen[from] = true;
     }
 }
@@ -111,8 +120,8 @@ static void check_inverse(const gemma4_setting *s, gemma4_axis axis)
     back.word = inverse[s->word];
     for (size_t i = 0; i < axis.values; i++)
         ASSERT_EACH(gemma4_order_read(&back, axis, gemma4_order_read(s, axis, i)) == i,
-                    "order %d of unit %d on %zu values in %zu groups: %zu does not come back", s->word, (int)s->unit, axis.values,
-                    axis.groups, i);
+                    "order %d of unit %d on %zu values in %zu groups: %zu does not come back",
+                    s->word, (int)s->unit, axis.values, axis.groups, i);
 }
 
 START_TEST(every_order_has_its_inverse)
@@ -121,7 +130,8 @@ START_TEST(every_order_has_its_inverse)
 }
 END_TEST
 
-/* --- a run of the reference on golden/checkpoints/tiny: what the steps of two layers read, and give --- */
+/* --- a run of the reference on golden/checkpoints/tiny: what the steps of two layers read, and
+ * give --- */
 
 enum { T = 24, SLIDING = 3, FULL = 5, LAYERS = 12 };
 
@@ -162,7 +172,8 @@ static void set_up(void)
     gemma4_session_set_hook(session, keep, NULL);
     for (size_t t = 0; t < T; t++)
         run.tokens[t] = (int32_t)((5 + 37 * t) % run.model->config.vocab_size);
-    ck_assert_msg(gemma4_forward(session, run.tokens, T, T, NULL, &error) == 0, "%s", error.message);
+    ck_assert_msg(gemma4_forward(session, run.tokens, T, T, NULL, &error) == 0, "%s",
+                  error.message);
     gemma4_session_free(session);
 }
 
@@ -177,7 +188,11 @@ static void tear_down(void)
 
 static gemma4_step step_of(size_t layer)
 {
-    gemma4_step step = {.model = run.model, .layer = layer, .T = T, .tokens = run.tokens, .topk_ids = run.ids[layer]};
+    gemma4_step step = {.model = run.model,
+                        .layer = layer,
+                        .T = T,
+                        .tokens = run.tokens,
+                        .topk_ids = run.ids[layer]};
     for (int tap = 0; tap < GEMMA4_TAP_COUNT; tap++)
         step.values[tap] = run.values[layer][tap];
     return step;
@@ -200,8 +215,9 @@ static void assert_same(const real *found, const real *expected, gemma4_tap tap,
 {
     size_t width = width_of(tap, layer);
     for (size_t i = 0; i < T * width; i++)
-        ASSERT_EACH(found[i] == expected[i], "%s: row %zu, %zu: expected %g, found %g", gemma4_tap_describe(tap)->name, i / width,
-                    i % width, (double)expected[i], (double)found[i]);
+        ASSERT_EACH(found[i] == expected[i], "%s: row %zu, %zu: expected %g, found %g",
+                    gemma4_tap_describe(tap)->name, i / width, i % width, (double)expected[i],
+                    (double)found[i]);
 }
 
 static bool differs(const real *a, const real *b, gemma4_tap tap, size_t layer)
@@ -257,10 +273,16 @@ static const struct {
     change *by_hand;
 } RESULTS[] = {
     {{.parameter = OF(RESULT_FACTOR), .number = 3}, GEMMA4_TAP_ATTN_OUT, times_three},
-    {{.parameter = OF(RESULT_FACTORS), .count = 4, .list = {1, -0.5, 2, 0}}, GEMMA4_TAP_ATTN_Q_NORM, by_head},
+    {{.parameter = OF(RESULT_FACTORS), .count = 4, .list = {1, -0.5, 2, 0}},
+     GEMMA4_TAP_ATTN_Q_NORM,
+     by_head},
     {{.parameter = OF(RESULT_CLAMPED), .number = 0.25}, GEMMA4_TAP_MLP_ACT, clamped},
-    {{.parameter = OF(RESULT_ZERO), .unit = GEMMA4_GROUPS, .first = 1, .end = 2}, GEMMA4_TAP_ATTN_CONTEXT, without_second_head},
-    {{.parameter = OF(RESULT_ORDER), .unit = GEMMA4_GROUPS, .word = GEMMA4_REVERSED}, GEMMA4_TAP_ATTN_Q, heads_reversed},
+    {{.parameter = OF(RESULT_ZERO), .unit = GEMMA4_GROUPS, .first = 1, .end = 2},
+     GEMMA4_TAP_ATTN_CONTEXT,
+     without_second_head},
+    {{.parameter = OF(RESULT_ORDER), .unit = GEMMA4_GROUPS, .word = GEMMA4_REVERSED},
+     GEMMA4_TAP_ATTN_Q,
+     heads_reversed},
     {{.parameter = OF(RESULT_ROUNDED), .word = GEMMA4_TYPE_BF16}, GEMMA4_TAP_FFN_SUM, in_bfloat16},
 };
 
@@ -273,7 +295,8 @@ START_TEST(a_result_is_changed_as_by_hand)
         gemma4_setting s = RESULTS[_i].setting;
         s.steps = GEMMA4_STEP(tap);
         size_t width = width_of(tap, layers[l]);
-        real *right = computed(&step, NULL, tap), *found = computed(&step, &s, tap), *expected = malloc(T * width * sizeof *expected);
+        real *right = computed(&step, NULL, tap), *found = computed(&step, &s, tap),
+             *expected = malloc(T * width * sizeof *expected);
         for (size_t t = 0; t < T; t++) {
             double row[256];
             for (size_t i = 0; i < width; i++)
@@ -294,25 +317,30 @@ END_TEST
 START_TEST(factors_of_more_parts_than_there_are_values_are_none)
 {
     static const size_t counts[] = {128, 3, 0};
-    gemma4_setting s = {.parameter = OF(RESULT_FACTORS), .steps = AT(ATTN_Q_NORM), .count = counts[_i]};
+    gemma4_setting s = {
+        .parameter = OF(RESULT_FACTORS), .steps = AT(ATTN_Q_NORM), .count = counts[_i]};
     for (size_t k = 0; k < s.count; k++)
         s.list[k] = 3;
     gemma4_step step = step_of(SLIDING);
     real *found = computed(&step, &s, GEMMA4_TAP_ATTN_Q_NORM);
-    assert_same(found, run.values[SLIDING][GEMMA4_TAP_ATTN_Q_NORM], GEMMA4_TAP_ATTN_Q_NORM, SLIDING);
+    assert_same(found, run.values[SLIDING][GEMMA4_TAP_ATTN_Q_NORM], GEMMA4_TAP_ATTN_Q_NORM,
+                SLIDING);
     free(found);
 }
 END_TEST
 
-/* Probabilities that a step holds are those of the right keys: another mask is computed from q and k. */
+/* Probabilities that a step holds are those of the right keys: another mask is computed from q and
+ * k. */
 START_TEST(a_mask_does_not_read_probabilities_of_other_keys)
 {
-    static const gemma4_setting masks[] = {{.parameter = OF(MASK), .steps = AT(ATTN_CONTEXT), .word = GEMMA4_MASK_OFFSET, .number = 2},
-                                           {.parameter = OF(WINDOW), .steps = AT(ATTN_CONTEXT), .number = 2}};
+    static const gemma4_setting masks[] = {
+        {.parameter = OF(MASK), .steps = AT(ATTN_CONTEXT), .word = GEMMA4_MASK_OFFSET, .number = 2},
+        {.parameter = OF(WINDOW), .steps = AT(ATTN_CONTEXT), .number = 2}};
     gemma4_step without = step_of(SLIDING), with = without;
     real *probs = computed(&without, NULL, GEMMA4_TAP_ATTN_PROBS);
     with.values[GEMMA4_TAP_ATTN_PROBS] = probs;
-    real *found = computed(&with, &masks[_i], GEMMA4_TAP_ATTN_CONTEXT), *expected = computed(&without, &masks[_i], GEMMA4_TAP_ATTN_CONTEXT);
+    real *found = computed(&with, &masks[_i], GEMMA4_TAP_ATTN_CONTEXT),
+         *expected = computed(&without, &masks[_i], GEMMA4_TAP_ATTN_CONTEXT);
     assert_same(found, expected, GEMMA4_TAP_ATTN_CONTEXT, SLIDING);
     free(probs);
     free(found);
@@ -336,8 +364,12 @@ START_TEST(changes_of_a_result_act_one_after_the_other)
 {
     gemma4_error error = {""};
     const gemma4_tap tap = GEMMA4_TAP_MLP_GATE;
-    const gemma4_setting twice = {.parameter = OF(RESULT_FACTOR), .steps = AT(MLP_GATE), .number = 2},
-                         clamp = {.parameter = OF(RESULT_CLAMPED), .steps = AT(MLP_GATE), .number = 0.25};
+    const gemma4_setting twice = {.parameter = OF(RESULT_FACTOR),
+                                  .steps = AT(MLP_GATE),
+                                  .number = 2},
+                         clamp = {.parameter = OF(RESULT_CLAMPED),
+                                  .steps = AT(MLP_GATE),
+                                  .number = 0.25};
     gemma4_step step = step_of(SLIDING);
     gemma4_parameters p = gemma4_right_parameters();
     p.settings[0] = _i ? &twice : &clamp;
@@ -346,7 +378,8 @@ START_TEST(changes_of_a_result_act_one_after_the_other)
     size_t n = T * width_of(tap, SLIDING);
     real *found = malloc(n * sizeof *found);
     double largest = 0;
-    ck_assert_msg(gemma4_counter_step(&step, &p, tap, found, NULL, &error) == 0, "%s", error.message);
+    ck_assert_msg(gemma4_counter_step(&step, &p, tap, found, NULL, &error) == 0, "%s",
+                  error.message);
     for (size_t i = 0; i < n; i++)
         largest = fmax(largest, fabs((double)found[i]));
     ck_assert_double_eq(largest, _i ? 0.25 : 0.5);
@@ -388,7 +421,8 @@ static const struct {
 /* attn.residual is the sum of two tensors: the first row's are x and 127, and 0. */
 START_TEST(a_type_rounds_to_its_numbers)
 {
-    const gemma4_setting s = {.parameter = OF(RESULT_ROUNDED), .steps = AT(ATTN_RESIDUAL), .word = TYPES[_i].type};
+    const gemma4_setting s = {
+        .parameter = OF(RESULT_ROUNDED), .steps = AT(ATTN_RESIDUAL), .word = TYPES[_i].type};
     const size_t d = run.model->config.hidden_size;
     bool integers = TYPES[_i].type == GEMMA4_TYPE_INT8 || TYPES[_i].type == GEMMA4_TYPE_INT4;
     real *x = calloc(T * d, sizeof *x), *zero = calloc(T * d, sizeof *zero);
@@ -398,7 +432,8 @@ START_TEST(a_type_rounds_to_its_numbers)
     step.values[GEMMA4_TAP_LAYER_INPUT] = x;
     step.values[GEMMA4_TAP_ATTN_POST_NORM] = zero;
     real *found = computed(&step, &s, GEMMA4_TAP_ATTN_RESIDUAL);
-    ck_assert_double_eq_tol((double)found[0], TYPES[_i].rounded, 1e-30 + 1e-5 * fabs(TYPES[_i].rounded));
+    ck_assert_double_eq_tol((double)found[0], TYPES[_i].rounded,
+                            1e-30 + 1e-5 * fabs(TYPES[_i].rounded));
     ck_assert_double_eq((double)found[1], integers ? 127 : 0);
     for (size_t i = 2; i < T * d; i++)
         ASSERT_EACH(found[i] == 0, "%zu", i);
@@ -412,14 +447,17 @@ END_TEST
 
 START_TEST(another_tensor_is_read)
 {
-    const gemma4_setting s = {
-        .parameter = OF(STEP_INPUT), .steps = AT(ROUTER_LOGITS), .input = GEMMA4_TAP_ROUTER_NORM, .tensor = GEMMA4_TAP_MLP_NORM};
+    const gemma4_setting s = {.parameter = OF(STEP_INPUT),
+                              .steps = AT(ROUTER_LOGITS),
+                              .input = GEMMA4_TAP_ROUTER_NORM,
+                              .tensor = GEMMA4_TAP_MLP_NORM};
     gemma4_step step = step_of(SLIDING);
     real *found = computed(&step, &s, GEMMA4_TAP_ROUTER_LOGITS);
     step.values[GEMMA4_TAP_ROUTER_NORM] = step.values[GEMMA4_TAP_MLP_NORM];
     real *expected = computed(&step, NULL, GEMMA4_TAP_ROUTER_LOGITS);
     assert_same(found, expected, GEMMA4_TAP_ROUTER_LOGITS, SLIDING);
-    ck_assert(differs(found, run.values[SLIDING][GEMMA4_TAP_ROUTER_LOGITS], GEMMA4_TAP_ROUTER_LOGITS, SLIDING));
+    ck_assert(differs(found, run.values[SLIDING][GEMMA4_TAP_ROUTER_LOGITS],
+                      GEMMA4_TAP_ROUTER_LOGITS, SLIDING));
     free(found);
     free(expected);
 }
@@ -428,14 +466,17 @@ END_TEST
 START_TEST(a_tensor_that_is_not_there_is_refused)
 {
     gemma4_error error = {""};
-    const gemma4_setting s = {
-        .parameter = OF(STEP_INPUT), .steps = AT(ROUTER_LOGITS), .input = GEMMA4_TAP_ROUTER_NORM, .tensor = GEMMA4_TAP_MLP_NORM};
+    const gemma4_setting s = {.parameter = OF(STEP_INPUT),
+                              .steps = AT(ROUTER_LOGITS),
+                              .input = GEMMA4_TAP_ROUTER_NORM,
+                              .tensor = GEMMA4_TAP_MLP_NORM};
     gemma4_step step = step_of(SLIDING);
     gemma4_parameters p = gemma4_right_parameters();
     real out[T * 16];
     p.settings[p.setting_count++] = &s;
     step.values[GEMMA4_TAP_MLP_NORM] = NULL;
-    ck_assert_int_eq(gemma4_counter_step(&step, &p, GEMMA4_TAP_ROUTER_LOGITS, out, NULL, &error), -1);
+    ck_assert_int_eq(gemma4_counter_step(&step, &p, GEMMA4_TAP_ROUTER_LOGITS, out, NULL, &error),
+                     -1);
     assert_message_contains(&error, "router.logits: cannot read mlp.norm");
 }
 END_TEST
@@ -445,14 +486,16 @@ START_TEST(other_positions_are_read)
 {
     static const int shifts[] = {-1, 1, -3};
     const gemma4_tap read = GEMMA4_TAP_ATTN_NORM, tap = GEMMA4_TAP_ATTN_K;
-    const gemma4_setting s = {.parameter = OF(INPUT_POSITIONS), .steps = AT(ATTN_K), .input = read, .number = shifts[_i]};
+    const gemma4_setting s = {
+        .parameter = OF(INPUT_POSITIONS), .steps = AT(ATTN_K), .input = read, .number = shifts[_i]};
     size_t width = width_of(read, SLIDING);
     real *shifted = malloc(T * width * sizeof *shifted);
     gemma4_step step = step_of(SLIDING);
     real *found = computed(&step, &s, tap);
     for (int t = 0; t < T; t++) {
         int from = t + shifts[_i] < 0 ? 0 : t + shifts[_i] >= T ? T - 1 : t + shifts[_i];
-        memcpy(shifted + (size_t)t * width, step.values[read] + (size_t)from * width, width * sizeof *shifted);
+        memcpy(shifted + (size_t)t * width, step.values[read] + (size_t)from * width,
+               width * sizeof *shifted);
     }
     step.values[read] = shifted;
     real *expected = computed(&step, NULL, tap);
@@ -466,9 +509,16 @@ END_TEST
 START_TEST(an_input_is_read_in_another_order_or_type)
 {
     const gemma4_tap read = GEMMA4_TAP_ATTN_CONTEXT, tap = GEMMA4_TAP_ATTN_OUT;
-    gemma4_setting s = {.parameter = OF(INPUT_ORDER), .steps = AT(ATTN_OUT), .input = read, .word = GEMMA4_REVERSED, .unit = GEMMA4_GROUPS};
+    gemma4_setting s = {.parameter = OF(INPUT_ORDER),
+                        .steps = AT(ATTN_OUT),
+                        .input = read,
+                        .word = GEMMA4_REVERSED,
+                        .unit = GEMMA4_GROUPS};
     if (_i)
-        s = (gemma4_setting){.parameter = OF(INPUT_ROUNDED), .steps = AT(ATTN_OUT), .input = read, .word = GEMMA4_TYPE_BF16};
+        s = (gemma4_setting){.parameter = OF(INPUT_ROUNDED),
+                             .steps = AT(ATTN_OUT),
+                             .input = read,
+                             .word = GEMMA4_TYPE_BF16};
     size_t width = width_of(read, FULL), length = width / 4;
     real *other = malloc(T * width * sizeof *other);
     gemma4_step step = step_of(FULL);
@@ -494,7 +544,8 @@ typedef struct other_model {
     float *data;
 } other_model;
 
-/* The reference's model, but for one weight of the layer, which becomes a copy in float32 to be changed. */
+/* The reference's model, but for one weight of the layer, which becomes a copy in float32 to be
+ * changed. */
 static other_model copy_weight(size_t layer, size_t offset)
 {
     other_model o = {.model = *run.model};
@@ -517,7 +568,8 @@ static void free_other(other_model *o)
 }
 
 /* The step of the other model is the reference's with the setting. */
-static void assert_is_that_model(const other_model *o, const gemma4_setting *s, gemma4_tap tap, size_t layer, bool same_as_right)
+static void assert_is_that_model(const other_model *o, const gemma4_setting *s, gemma4_tap tap,
+                                 size_t layer, bool same_as_right)
 {
     gemma4_step step = step_of(layer), other = step;
     other.model = &o->model;
@@ -528,24 +580,62 @@ static void assert_is_that_model(const other_model *o, const gemma4_setting *s, 
     free(expected);
 }
 
-/* Weights of another layer, absolute or not, or of another tensor: w' is that weight; own where the shape is another. */
+/* Weights of another layer, absolute or not, or of another tensor: w' is that weight; own where the
+ * shape is another. */
 static const struct {
     gemma4_setting setting;
     gemma4_tap tap;
     size_t layer, from_layer, from; /* from SIZE_MAX: its own */
 } SOURCES[] = {
     {{.parameter = OF(WEIGHT_LAYER), .number = 1}, GEMMA4_TAP_ATTN_Q, 3, 4, WEIGHT(q_proj)},
-    {{.parameter = OF(WEIGHT_LAYER), .number = -3}, GEMMA4_TAP_MOE_ACT, 3, 0, WEIGHT(experts_gate_up_proj)},
-    {{.parameter = OF(WEIGHT_LAYER), .number = 11, .absolute = true}, GEMMA4_TAP_MLP_NORM, 5, 11, WEIGHT(pre_feedforward_layernorm)},
-    {{.parameter = OF(WEIGHT_LAYER), .number = -4}, GEMMA4_TAP_ATTN_Q, 3, 0, SIZE_MAX},                   /* before the first */
-    {{.parameter = OF(WEIGHT_LAYER), .number = 12, .absolute = true}, GEMMA4_TAP_ATTN_Q, 3, 0, SIZE_MAX}, /* behind the last */
-    {{.parameter = OF(WEIGHT_LAYER), .number = 1}, GEMMA4_TAP_ATTN_Q, 4, 0, SIZE_MAX},                    /* a full layer's is larger */
-    {{.parameter = OF(WEIGHT_TENSOR), .weight = WEIGHT(up_proj)}, GEMMA4_TAP_MLP_GATE, 3, 3, WEIGHT(up_proj)},
-    {{.parameter = OF(WEIGHT_TENSOR), .weight = WEIGHT(v_proj)}, GEMMA4_TAP_ATTN_K, 3, 3, WEIGHT(v_proj)},
-    {{.parameter = OF(WEIGHT_TENSOR), .weight = WEIGHT(v_proj)}, GEMMA4_TAP_ATTN_K, 5, 0, SIZE_MAX},      /* a full layer has none */
-    {{.parameter = OF(WEIGHT_TENSOR), .weight = WEIGHT(down_proj)}, GEMMA4_TAP_MLP_GATE, 3, 0, SIZE_MAX}, /* of another shape */
-    {{.parameter = OF(NORM_WEIGHT_OF), .weight = WEIGHT(q_norm)}, GEMMA4_TAP_ATTN_K_NORM, 3, 3, WEIGHT(q_norm)},
-    {{.parameter = OF(NORM_WEIGHT_OF), .weight = WEIGHT(q_norm)}, GEMMA4_TAP_ATTN_NORM, 3, 0, SIZE_MAX},
+    {{.parameter = OF(WEIGHT_LAYER), .number = -3},
+     GEMMA4_TAP_MOE_ACT,
+     3,
+     0,
+     WEIGHT(experts_gate_up_proj)},
+    {{.parameter = OF(WEIGHT_LAYER), .number = 11, .absolute = true},
+     GEMMA4_TAP_MLP_NORM,
+     5,
+     11,
+     WEIGHT(pre_feedforward_layernorm)},
+    /* before the first */
+    {{.parameter = OF(WEIGHT_LAYER), .number = -4}, GEMMA4_TAP_ATTN_Q, 3, 0, SIZE_MAX},
+    /* behind the last */
+    {{.parameter = OF(WEIGHT_LAYER), .number = 12, .absolute = true},
+     GEMMA4_TAP_ATTN_Q,
+     3,
+     0,
+     SIZE_MAX},
+    /* a full layer's is larger */
+    {{.parameter = OF(WEIGHT_LAYER), .number = 1}, GEMMA4_TAP_ATTN_Q, 4, 0, SIZE_MAX},
+    {{.parameter = OF(WEIGHT_TENSOR), .weight = WEIGHT(up_proj)},
+     GEMMA4_TAP_MLP_GATE,
+     3,
+     3,
+     WEIGHT(up_proj)},
+    {{.parameter = OF(WEIGHT_TENSOR), .weight = WEIGHT(v_proj)},
+     GEMMA4_TAP_ATTN_K,
+     3,
+     3,
+     WEIGHT(v_proj)},
+    /* a full layer has none */
+    {{.parameter = OF(WEIGHT_TENSOR), .weight = WEIGHT(v_proj)}, GEMMA4_TAP_ATTN_K, 5, 0, SIZE_MAX},
+    /* of another shape */
+    {{.parameter = OF(WEIGHT_TENSOR), .weight = WEIGHT(down_proj)},
+     GEMMA4_TAP_MLP_GATE,
+     3,
+     0,
+     SIZE_MAX},
+    {{.parameter = OF(NORM_WEIGHT_OF), .weight = WEIGHT(q_norm)},
+     GEMMA4_TAP_ATTN_K_NORM,
+     3,
+     3,
+     WEIGHT(q_norm)},
+    {{.parameter = OF(NORM_WEIGHT_OF), .weight = WEIGHT(q_norm)},
+     GEMMA4_TAP_ATTN_NORM,
+     3,
+     0,
+     SIZE_MAX},
 };
 
 START_TEST(a_weight_is_read_from_elsewhere)
@@ -624,7 +714,8 @@ static void heads_exchanged(const float *w, size_t rows, size_t cols, float *out
 {
     size_t length = rows / 4; /* 4 heads */
     for (size_t row = 0; row < rows; row++)
-        memcpy(out + row * cols, w + ((row / length ^ 1) * length + row % length) * cols, cols * sizeof *out);
+        memcpy(out + row * cols, w + ((row / length ^ 1) * length + row % length) * cols,
+               cols * sizeof *out);
 }
 
 static void columns_of_heads_rolled(const float *w, size_t rows, size_t cols, float *out)
@@ -638,7 +729,8 @@ static void experts_reversed(const float *w, size_t rows, size_t cols, float *ou
 {
     size_t length = rows / 16;
     for (size_t row = 0; row < rows; row++)
-        memcpy(out + row * cols, w + ((15 - row / length) * length + row % length) * cols, cols * sizeof *out);
+        memcpy(out + row * cols, w + ((15 - row / length) * length + row % length) * cols,
+               cols * sizeof *out);
 }
 
 static void int4_by_row(const float *w, size_t rows, size_t cols, float *out)
@@ -659,21 +751,41 @@ static const struct {
     reading *by_hand;
 } WEIGHTS[] = {
     {{.parameter = OF(WEIGHT_ZERO), .first = 48, .end = 96}, GEMMA4_TAP_MLP_GATE, last_rows_zero},
-    {{.parameter = OF(WEIGHT_ZERO), .columns = true, .end = 10}, GEMMA4_TAP_MLP_OUT, first_columns_zero},
-    {{.parameter = OF(WEIGHT_ZERO), .unit = GEMMA4_GROUPS, .first = 15, .end = 16}, GEMMA4_TAP_MOE_OUT, last_expert_zero},
+    {{.parameter = OF(WEIGHT_ZERO), .columns = true, .end = 10},
+     GEMMA4_TAP_MLP_OUT,
+     first_columns_zero},
+    {{.parameter = OF(WEIGHT_ZERO), .unit = GEMMA4_GROUPS, .first = 15, .end = 16},
+     GEMMA4_TAP_MOE_OUT,
+     last_expert_zero},
     {{.parameter = OF(WEIGHT_FORM), .word = GEMMA4_FORM_ONE_PLUS}, GEMMA4_TAP_ATTN_NORM, one_plus},
     {{.parameter = OF(WEIGHT_FORM), .word = GEMMA4_FORM_SQUARE}, GEMMA4_TAP_LAYER_OUTPUT, squared},
     {{.parameter = OF(WEIGHT_FORM), .word = GEMMA4_FORM_ONE}, GEMMA4_TAP_ROUTER_NORM, ones},
     {{.parameter = OF(NORM_WEIGHT_OF), .weight = SIZE_MAX}, GEMMA4_TAP_MOE_NORM, ones},
-    {{.parameter = OF(WEIGHT_FACTORS), .count = 16, .list = {1, 0.5, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1}},
-     GEMMA4_TAP_MOE_OUT, second_expert_halved},
+    {{.parameter = OF(WEIGHT_FACTORS),
+      .count = 16,
+      .list = {1, 0.5, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1}},
+     GEMMA4_TAP_MOE_OUT,
+     second_expert_halved},
     {{.parameter = OF(WEIGHTS_ORDER), .word = GEMMA4_TRANSPOSED}, GEMMA4_TAP_MLP_UP, as_columns},
-    {{.parameter = OF(WEIGHTS_ORDER), .word = GEMMA4_TRANSPOSED}, GEMMA4_TAP_MOE_ACT, as_columns_of_each_expert},
-    {{.parameter = OF(WEIGHTS_ORDER), .word = GEMMA4_EXCHANGED, .unit = GEMMA4_GROUPS}, GEMMA4_TAP_ATTN_Q, heads_exchanged},
-    {{.parameter = OF(WEIGHTS_ORDER), .word = GEMMA4_ROLLED, .number = 1, .unit = GEMMA4_GROUPS, .columns = true},
-     GEMMA4_TAP_ATTN_OUT, columns_of_heads_rolled},
-    {{.parameter = OF(WEIGHTS_ORDER), .word = GEMMA4_REVERSED, .unit = GEMMA4_GROUPS}, GEMMA4_TAP_MOE_ACT, experts_reversed},
-    {{.parameter = OF(WEIGHT_ROUNDED), .word = GEMMA4_TYPE_INT4}, GEMMA4_TAP_ROUTER_LOGITS, int4_by_row},
+    {{.parameter = OF(WEIGHTS_ORDER), .word = GEMMA4_TRANSPOSED},
+     GEMMA4_TAP_MOE_ACT,
+     as_columns_of_each_expert},
+    {{.parameter = OF(WEIGHTS_ORDER), .word = GEMMA4_EXCHANGED, .unit = GEMMA4_GROUPS},
+     GEMMA4_TAP_ATTN_Q,
+     heads_exchanged},
+    {{.parameter = OF(WEIGHTS_ORDER),
+      .word = GEMMA4_ROLLED,
+      .number = 1,
+      .unit = GEMMA4_GROUPS,
+      .columns = true},
+     GEMMA4_TAP_ATTN_OUT,
+     columns_of_heads_rolled},
+    {{.parameter = OF(WEIGHTS_ORDER), .word = GEMMA4_REVERSED, .unit = GEMMA4_GROUPS},
+     GEMMA4_TAP_MOE_ACT,
+     experts_reversed},
+    {{.parameter = OF(WEIGHT_ROUNDED), .word = GEMMA4_TYPE_INT4},
+     GEMMA4_TAP_ROUTER_LOGITS,
+     int4_by_row},
 };
 
 START_TEST(a_weight_is_changed_as_by_hand)
@@ -698,14 +810,18 @@ END_TEST
 /* V's norm has no weight of its own: it may have been given one. */
 START_TEST(the_norm_of_v_may_have_a_weight)
 {
-    const gemma4_setting s = {.parameter = OF(NORM_WEIGHT_OF), .steps = AT(ATTN_V_NORM), .weight = WEIGHT(k_norm)};
+    const gemma4_setting s = {
+        .parameter = OF(NORM_WEIGHT_OF), .steps = AT(ATTN_V_NORM), .weight = WEIGHT(k_norm)};
     gemma4_step step = step_of(SLIDING);
-    real *right = computed(&step, NULL, GEMMA4_TAP_ATTN_V_NORM), *found = computed(&step, &s, GEMMA4_TAP_ATTN_V_NORM);
+    real *right = computed(&step, NULL, GEMMA4_TAP_ATTN_V_NORM),
+         *found = computed(&step, &s, GEMMA4_TAP_ATTN_V_NORM);
     size_t width = width_of(GEMMA4_TAP_ATTN_V_NORM, SLIDING);
     const gemma4_weight *w = &run.model->layers[SLIDING].k_norm;
     for (size_t i = 0; i < T * width; i++)
-        ASSERT_EACH(fabs((double)found[i] - (double)right[i] * (double)gemma4_weight_at(w, i % w->cols)) <= 1e-6 * fabs((double)found[i]),
-                    "%zu", i);
+        ASSERT_EACH(
+            fabs((double)found[i] - (double)right[i] * (double)gemma4_weight_at(w, i % w->cols)) <=
+                1e-6 * fabs((double)found[i]),
+            "%zu", i);
     free(right);
     free(found);
 }
@@ -716,15 +832,21 @@ START_TEST(the_head_has_weights_too)
 {
     gemma4_step step = {.model = run.model, .T = T, .tokens = run.tokens};
     step.values[GEMMA4_TAP_LAYER_OUTPUT] = run.values[LAYERS - 1][GEMMA4_TAP_LAYER_OUTPUT];
-    const gemma4_setting form = {.parameter = OF(WEIGHT_FORM), .steps = AT(FINAL_NORM), .word = GEMMA4_FORM_ONE},
-                         layer = {.parameter = OF(WEIGHT_LAYER), .steps = AT(FINAL_NORM), .number = 1};
-    real *unit = computed(&step, &form, GEMMA4_TAP_FINAL_NORM), *same = computed(&step, &layer, GEMMA4_TAP_FINAL_NORM),
+    const gemma4_setting form = {.parameter = OF(WEIGHT_FORM),
+                                 .steps = AT(FINAL_NORM),
+                                 .word = GEMMA4_FORM_ONE},
+                         layer = {
+                             .parameter = OF(WEIGHT_LAYER), .steps = AT(FINAL_NORM), .number = 1};
+    real *unit = computed(&step, &form, GEMMA4_TAP_FINAL_NORM),
+         *same = computed(&step, &layer, GEMMA4_TAP_FINAL_NORM),
          *right = run.values[0][GEMMA4_TAP_FINAL_NORM];
     assert_same(same, right, GEMMA4_TAP_FINAL_NORM, 0);
     for (size_t i = 0; i < T * run.model->config.hidden_size; i++)
-        ASSERT_EACH(fabs((double)unit[i] * (double)gemma4_weight_at(&run.model->norm, i % run.model->config.hidden_size) -
-                         (double)right[i]) <= 1e-6 * fabs((double)right[i]),
-                    "%zu", i);
+        ASSERT_EACH(
+            fabs((double)unit[i] *
+                     (double)gemma4_weight_at(&run.model->norm, i % run.model->config.hidden_size) -
+                 (double)right[i]) <= 1e-6 * fabs((double)right[i]),
+            "%zu", i);
     free(unit);
     free(same);
 }
@@ -733,7 +855,8 @@ END_TEST
 /* The steps' weights and their names. */
 START_TEST(every_weight_of_a_layer_belongs_to_a_step)
 {
-    for (size_t offset = 0; offset < sizeof(gemma4_layer_weights); offset += sizeof(gemma4_weight)) {
+    for (size_t offset = 0; offset < sizeof(gemma4_layer_weights);
+         offset += sizeof(gemma4_weight)) {
         size_t steps = 0;
         for (int tap = 0; tap < GEMMA4_TAP_COUNT; tap++)
             steps += gemma4_step_weight((gemma4_tap)tap) == offset;
@@ -747,7 +870,8 @@ END_TEST
 
 /* --- parameters of single steps --- */
 
-/* Which keys a setting of WINDOW or MASK leaves to a query, on a sliding layer (window 16) and on a full one. */
+/* Which keys a setting of WINDOW or MASK leaves to a query, on a sliding layer (window 16) and on a
+ * full one. */
 static bool window_of_five(size_t layer, size_t t, size_t j)
 {
     (void)layer;
@@ -821,9 +945,11 @@ START_TEST(attention_reads_the_keys_that_the_mask_leaves)
         for (size_t i = 0; i < T * H * T; i++) {
             size_t t = i / (H * T), j = i % T;
             bool leaves = MASKS[_i].leaves(layers[l], t, j);
-            ASSERT_EACH((probs[i] > 0) == leaves, "layer %zu, query %zu, key %zu: %g", layers[l], t, j, (double)probs[i]);
-            ASSERT_EACH(gemma4_mask_leaves(&run.model->config, layers[l], &s, SIZE_MAX, t, j) == leaves, "layer %zu, query %zu, key %zu", layers[l],
-                        t, j);
+            ASSERT_EACH((probs[i] > 0) == leaves, "layer %zu, query %zu, key %zu: %g", layers[l], t,
+                        j, (double)probs[i]);
+            ASSERT_EACH(gemma4_mask_leaves(&run.model->config, layers[l], &s, SIZE_MAX, t, j) ==
+                            leaves,
+                        "layer %zu, query %zu, key %zu", layers[l], t, j);
         }
         free(probs);
     }
@@ -834,18 +960,26 @@ END_TEST
 START_TEST(query_heads_read_the_kv_heads_of_the_map)
 {
     static const gemma4_parameter maps[] = {OF(KV_HEAD_OF), OF(K_HEAD_OF), OF(V_HEAD_OF)};
-    const gemma4_setting right = {.parameter = maps[_i], .steps = AT(ATTN_CONTEXT), .count = 4, .list = {0, 0, 1, 1}},
-                         second = {.parameter = maps[_i], .steps = AT(ATTN_CONTEXT), .count = 4, .list = {1, 1, 1, 1}};
+    const gemma4_setting right = {.parameter = maps[_i],
+                                  .steps = AT(ATTN_CONTEXT),
+                                  .count = 4,
+                                  .list = {0, 0, 1, 1}},
+                         second = {.parameter = maps[_i],
+                                   .steps = AT(ATTN_CONTEXT),
+                                   .count = 4,
+                                   .list = {1, 1, 1, 1}};
     const gemma4_tap tap = GEMMA4_TAP_ATTN_CONTEXT;
     size_t n = T * width_of(GEMMA4_TAP_ATTN_K_ROPE, SLIDING);
     gemma4_step step = step_of(SLIDING);
-    real *as_is = computed(&step, &right, tap), *found = computed(&step, &second, tap), *k = malloc(n * sizeof *k),
-         *v = malloc(n * sizeof *v);
+    real *as_is = computed(&step, &right, tap), *found = computed(&step, &second, tap),
+         *k = malloc(n * sizeof *k), *v = malloc(n * sizeof *v);
     assert_same(as_is, run.values[SLIDING][tap], tap, SLIDING);
     for (size_t i = 0; i < n; i++) {
         bool first = i % 32 < 16; /* 2 heads of 16 */
-        k[i] = first && maps[_i] != OF(V_HEAD_OF) ? step.values[GEMMA4_TAP_ATTN_K_ROPE][i + 16] : step.values[GEMMA4_TAP_ATTN_K_ROPE][i];
-        v[i] = first && maps[_i] != OF(K_HEAD_OF) ? step.values[GEMMA4_TAP_ATTN_V_NORM][i + 16] : step.values[GEMMA4_TAP_ATTN_V_NORM][i];
+        k[i] = first && maps[_i] != OF(V_HEAD_OF) ? step.values[GEMMA4_TAP_ATTN_K_ROPE][i + 16]
+                                                  : step.values[GEMMA4_TAP_ATTN_K_ROPE][i];
+        v[i] = first && maps[_i] != OF(K_HEAD_OF) ? step.values[GEMMA4_TAP_ATTN_V_NORM][i + 16]
+                                                  : step.values[GEMMA4_TAP_ATTN_V_NORM][i];
     }
     step.values[GEMMA4_TAP_ATTN_K_ROPE] = k;
     step.values[GEMMA4_TAP_ATTN_V_NORM] = v;
@@ -862,12 +996,16 @@ END_TEST
 
 START_TEST(scores_are_scaled_and_capped)
 {
-    const gemma4_setting s = {.parameter = _i ? OF(ATTN_SOFTCAP) : OF(ATTN_SCALE), .steps = AT(ATTN_SCORES), .number = _i ? 2 : 0.3};
+    const gemma4_setting s = {.parameter = _i ? OF(ATTN_SOFTCAP) : OF(ATTN_SCALE),
+                              .steps = AT(ATTN_SCORES),
+                              .number = _i ? 2 : 0.3};
     gemma4_step step = step_of(SLIDING);
-    real *right = computed(&step, NULL, GEMMA4_TAP_ATTN_SCORES), *found = computed(&step, &s, GEMMA4_TAP_ATTN_SCORES);
+    real *right = computed(&step, NULL, GEMMA4_TAP_ATTN_SCORES),
+         *found = computed(&step, &s, GEMMA4_TAP_ATTN_SCORES);
     for (size_t i = 0; i < T * 4 * T; i++) {
         double x = (double)right[i], y = _i ? 2 * tanh(x / 2) : 0.3 * x;
-        ASSERT_EACH(fabs((double)found[i] - y) <= 1e-6 * (1e-3 + fabs(x)), "%zu: expected %g, found %g", i, y, (double)found[i]);
+        ASSERT_EACH(fabs((double)found[i] - y) <= 1e-6 * (1e-3 + fabs(x)),
+                    "%zu: expected %g, found %g", i, y, (double)found[i]);
     }
     free(right);
     free(found);
@@ -876,10 +1014,12 @@ END_TEST
 
 START_TEST(a_sum_takes_its_parts_times_factors)
 {
-    const gemma4_setting s = {.parameter = OF(RESIDUAL), .steps = AT(FFN_SUM), .count = 2, .list = {0.5, -2}};
+    const gemma4_setting s = {
+        .parameter = OF(RESIDUAL), .steps = AT(FFN_SUM), .count = 2, .list = {0.5, -2}};
     gemma4_step step = step_of(FULL);
     real *found = computed(&step, &s, GEMMA4_TAP_FFN_SUM);
-    const real *a = step.values[GEMMA4_TAP_MLP_POST_NORM], *b = step.values[GEMMA4_TAP_MOE_POST_NORM];
+    const real *a = step.values[GEMMA4_TAP_MLP_POST_NORM],
+               *b = step.values[GEMMA4_TAP_MOE_POST_NORM];
     for (size_t i = 0; i < T * run.model->config.hidden_size; i++)
         ASSERT_EACH(found[i] == (real)(0.5 * (double)a[i] - 2 * (double)b[i]), "%zu", i);
     free(found);
@@ -889,13 +1029,15 @@ END_TEST
 /* 0: another cap; 1: none. */
 START_TEST(logits_have_another_cap_or_none)
 {
-    const gemma4_setting s = {.parameter = OF(FINAL_SOFTCAP), .steps = AT(LOGITS), .number = _i ? INFINITY : 20};
+    const gemma4_setting s = {
+        .parameter = OF(FINAL_SOFTCAP), .steps = AT(LOGITS), .number = _i ? INFINITY : 20};
     gemma4_step step = {.model = run.model, .T = T, .tokens = run.tokens};
     step.values[GEMMA4_TAP_LOGITS_RAW] = run.values[0][GEMMA4_TAP_LOGITS_RAW];
     real *found = computed(&step, &s, GEMMA4_TAP_LOGITS);
     for (size_t i = 0; i < T * run.model->config.vocab_size; i++) {
         double x = (double)step.values[GEMMA4_TAP_LOGITS_RAW][i], y = _i ? x : 20 * tanh(x / 20);
-        ASSERT_EACH(fabs((double)found[i] - y) <= 1e-6 * fabs(y), "%zu: expected %g, found %g", i, y, (double)found[i]);
+        ASSERT_EACH(fabs((double)found[i] - y) <= 1e-6 * fabs(y), "%zu: expected %g, found %g", i,
+                    y, (double)found[i]);
     }
     free(found);
 }
@@ -904,8 +1046,9 @@ END_TEST
 /* y = x / sqrt(mean((x - m)^2) + eps) * w, m the mean where it is removed. */
 START_TEST(a_norm_has_another_eps_or_no_mean)
 {
-    const gemma4_setting s = _i ? (gemma4_setting){.parameter = OF(NORM_MEAN), .steps = AT(MLP_NORM)}
-                                : (gemma4_setting){.parameter = OF(EPS), .steps = AT(MLP_NORM), .number = 0.5};
+    const gemma4_setting s =
+        _i ? (gemma4_setting){.parameter = OF(NORM_MEAN), .steps = AT(MLP_NORM)}
+           : (gemma4_setting){.parameter = OF(EPS), .steps = AT(MLP_NORM), .number = 0.5};
     size_t d = run.model->config.hidden_size;
     gemma4_step step = step_of(SLIDING);
     real *found = computed(&step, &s, GEMMA4_TAP_MLP_NORM);
@@ -917,17 +1060,19 @@ START_TEST(a_norm_has_another_eps_or_no_mean)
         for (size_t i = 0; i < d; i++)
             squares += ((double)x[i] - mean) * ((double)x[i] - mean) / (double)d;
         for (size_t i = 0; i < d; i++) {
-            double y = ((double)x[i] - mean) / sqrt(squares + eps) *
-                       (double)gemma4_weight_at(&run.model->layers[SLIDING].pre_feedforward_layernorm, i);
-            ASSERT_EACH(fabs((double)found[t * d + i] - y) <= 1e-6 * (1e-3 + fabs(y)), "row %zu, %zu: expected %g, found %g", t, i, y,
-                        (double)found[t * d + i]);
+            double y =
+                ((double)x[i] - mean) / sqrt(squares + eps) *
+                (double)gemma4_weight_at(&run.model->layers[SLIDING].pre_feedforward_layernorm, i);
+            ASSERT_EACH(fabs((double)found[t * d + i] - y) <= 1e-6 * (1e-3 + fabs(y)),
+                        "row %zu, %zu: expected %g, found %g", t, i, y, (double)found[t * d + i]);
         }
     }
     free(found);
 }
 END_TEST
 
-/* What the K experts' weights are before per_expert_scale: p^0.5 / sum, p, sigmoid of the logits / sum, 1 / K, the first two only. */
+/* What the K experts' weights are before per_expert_scale: p^0.5 / sum, p, sigmoid of the logits /
+ * sum, 1 / K, the first two only. */
 static const struct {
     gemma4_setting setting;
     bool normalised;
@@ -946,7 +1091,9 @@ static double weight_of_rank(const gemma4_setting *s, double p, double logit, si
         return sqrt(p);
     if (s->parameter == OF(TOP_K))
         return rank < 2 ? p : 0;
-    return s->word == GEMMA4_WEIGHTS_P ? p : s->word == GEMMA4_WEIGHTS_UNIFORM ? 1 : 1 / (1 + exp(-logit));
+    return s->word == GEMMA4_WEIGHTS_P         ? p
+           : s->word == GEMMA4_WEIGHTS_UNIFORM ? 1
+                                               : 1 / (1 + exp(-logit));
 }
 
 START_TEST(the_router_weighs_otherwise)
@@ -960,13 +1107,14 @@ START_TEST(the_router_weighs_otherwise)
         double weights[K], sum = 0;
         for (size_t r = 0; r < K; r++) {
             size_t at = t * E + (size_t)step.topk_ids[t * K + r];
-            weights[r] =
-                weight_of_rank(&s, (double)step.values[GEMMA4_TAP_ROUTER_PROBS][at], (double)step.values[GEMMA4_TAP_ROUTER_LOGITS][at], r);
+            weights[r] = weight_of_rank(&s, (double)step.values[GEMMA4_TAP_ROUTER_PROBS][at],
+                                        (double)step.values[GEMMA4_TAP_ROUTER_LOGITS][at], r);
             sum += weights[r];
         }
         for (size_t r = 0; r < K; r++) {
             double y = ROUTERS[_i].normalised ? weights[r] / sum : weights[r];
-            ASSERT_EACH(fabs((double)found[t * K + r] - y) <= 1e-6, "row %zu, rank %zu: expected %g, found %g", t, r, y,
+            ASSERT_EACH(fabs((double)found[t * K + r] - y) <= 1e-6,
+                        "row %zu, rank %zu: expected %g, found %g", t, r, y,
                         (double)found[t * K + r]);
         }
     }
@@ -1013,14 +1161,17 @@ START_TEST(experts_are_chosen_otherwise)
     int32_t ids[T * K];
     s.steps = AT(ROUTER_TOPK_IDS);
     p.settings[p.setting_count++] = &s;
-    ck_assert_msg(gemma4_counter_step(&step, &p, GEMMA4_TAP_ROUTER_TOPK_IDS, NULL, ids, &error) == 0, "%s", error.message);
+    ck_assert_msg(gemma4_counter_step(&step, &p, GEMMA4_TAP_ROUTER_TOPK_IDS, NULL, ids, &error) ==
+                      0,
+                  "%s", error.message);
     for (size_t t = 0; t < T; t++)
         for (size_t r = 0; r < K; r++) {
             const real *logits = step.values[GEMMA4_TAP_ROUTER_LOGITS] + t * E;
             size_t chosen = ((size_t)ids[t * K + r] + E - CHOICES[_i].shift) % E, place = 0;
             for (size_t e = 0; e < E; e++)
                 place += logits[e] > logits[chosen];
-            ASSERT_EACH(place == CHOICES[_i].ranks[r], "row %zu, rank %zu: expert %d is the %zuth", t, r, ids[t * K + r], place);
+            ASSERT_EACH(place == CHOICES[_i].ranks[r], "row %zu, rank %zu: expert %d is the %zuth",
+                        t, r, ids[t * K + r], place);
         }
 }
 END_TEST
@@ -1030,12 +1181,17 @@ START_TEST(experts_are_chosen_by_groups)
 {
     enum { K = 4, E = 16 };
     gemma4_error error = {""};
-    const gemma4_setting s = {.parameter = OF(CHOICE), .steps = AT(ROUTER_TOPK_IDS), .word = GEMMA4_CHOICE_GROUPS, .number = 2};
+    const gemma4_setting s = {.parameter = OF(CHOICE),
+                              .steps = AT(ROUTER_TOPK_IDS),
+                              .word = GEMMA4_CHOICE_GROUPS,
+                              .number = 2};
     gemma4_parameters p = gemma4_right_parameters();
     gemma4_step step = step_of(SLIDING);
     int32_t ids[T * K];
     p.settings[p.setting_count++] = &s;
-    ck_assert_msg(gemma4_counter_step(&step, &p, GEMMA4_TAP_ROUTER_TOPK_IDS, NULL, ids, &error) == 0, "%s", error.message);
+    ck_assert_msg(gemma4_counter_step(&step, &p, GEMMA4_TAP_ROUTER_TOPK_IDS, NULL, ids, &error) ==
+                      0,
+                  "%s", error.message);
     for (size_t i = 0; i < T * K; i++) {
         const real *logits = step.values[GEMMA4_TAP_ROUTER_LOGITS] + i / K * E;
         size_t group = i % K / 2, place = 0;
@@ -1078,7 +1234,9 @@ static const struct {
 
 START_TEST(a_function_is_what_its_name_says)
 {
-    const gemma4_setting s = {.parameter = OF(ACTIVATION), .word = FUNCTIONS[_i].function, .number = FUNCTIONS[_i].number};
+    const gemma4_setting s = {.parameter = OF(ACTIVATION),
+                              .word = FUNCTIONS[_i].function,
+                              .number = FUNCTIONS[_i].number};
     ck_assert_double_eq_tol(gemma4_function_at(&s, FUNCTIONS[_i].x), FUNCTIONS[_i].y, 1e-6);
 }
 END_TEST
@@ -1086,7 +1244,8 @@ END_TEST
 Suite *changes_suite(void)
 {
     Suite *suite = suite_create("changes");
-    TCase *orders = tcase_create("orders"), *steps = tcase_create("steps"), *functions = tcase_create("functions");
+    TCase *orders = tcase_create("orders"), *steps = tcase_create("steps"),
+          *functions = tcase_create("functions");
     tcase_add_loop_test(orders, an_order_reads_what_it_says, 0, COUNT(ORDERS));
     tcase_add_test(orders, every_order_is_a_permutation);
     tcase_add_test(orders, every_order_has_its_inverse);

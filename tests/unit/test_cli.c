@@ -1,5 +1,6 @@
-/* The programs as a user or a CI job meets them: exit status, exactly one line on stderr where something is wrong, and no
- * half-written file. They are looked for in the directory GEMMA4_BUILD, or build. */
+/* The programs as a user or a CI job meets them: exit status, exactly one line on stderr where
+ * something is wrong, and no half-written file. They are looked for in the directory GEMMA4_BUILD,
+ * or build. */
 #include "activations.h"
 #include "document.h"
 #include "manifest.h"
@@ -25,7 +26,8 @@ typedef enum program { REF, CHECK } program;
 static const char *const NAMES[] = {"gemma4-ref", "gemma4-check"};
 
 static char paths[2][PATH_MAX]; /* of the programs */
-static char *work;              /* the directory that they run in; everything in the tables lies there */
+static char *work;              /* the directory that they run in; everything in the tables lies
+                                   there */
 
 /* --- running a program --- */
 
@@ -54,7 +56,8 @@ static void redirect(int to, const char *path)
 static outcome run_in(const char *directory, program which, const char *const *args)
 {
     outcome o = {0};
-    char *captured = test_fresh_dir(), *out = test_join(captured, "out"), *err = test_join(captured, "err");
+    char *captured = test_fresh_dir(), *out = test_join(captured, "out"),
+         *err = test_join(captured, "err");
     char *argv[16] = {paths[which]};
     for (size_t i = 0; args[i] != NULL; i++) {
         ck_assert_uint_lt(i + 2, COUNT(argv));
@@ -94,8 +97,10 @@ static void assert_unusable(const outcome *o, program which, const char *text)
     const char *newline = strchr(o->err, '\n');
     size_t name = strlen(NAMES[which]);
     ck_assert_msg(o->status == 2, "status %d: %s", o->status, o->err);
-    ck_assert_msg(newline != NULL && newline[1] == '\0', "expected exactly one line on stderr: %s", o->err);
-    ck_assert_msg(strncmp(o->err, NAMES[which], name) == 0 && strncmp(o->err + name, ": ", 2) == 0, "%s", o->err);
+    ck_assert_msg(newline != NULL && newline[1] == '\0', "expected exactly one line on stderr: %s",
+                  o->err);
+    ck_assert_msg(strncmp(o->err, NAMES[which], name) == 0 && strncmp(o->err + name, ": ", 2) == 0,
+                  "%s", o->err);
     ck_assert_msg(strstr(o->err, text) != NULL, "\"%s\" is not in: %s", text, o->err);
 }
 
@@ -124,20 +129,25 @@ static bool exists(const char *name)
 
 static const char *const MAKE_DUMPS[][10] = {
     {"dump", "--model", "model", "--tokens", TOKENS, "--out", "good.h5", NULL},
-    {"dump", "--model", "model", "--tokens", TOKENS, "--out", "logits.h5", "--taps", "logits", NULL},
+    {"dump", "--model", "model", "--tokens", TOKENS, "--out", "logits.h5", "--taps", "logits",
+     NULL},
     {"dump", "--model", "model", "--tokens", TOKENS, "--out", "embed.h5", "--taps", "embed", NULL},
     {"dump", "--model", "model", "--tokens", "2,197", "--out", "short.h5", NULL},
-    {"dump", "--model", "model", "--tokens=" TOKENS, "--out", "best.h5", "--logprobs", "20", "--taps=logprobs.*", NULL},
+    {"dump", "--model", "model", "--tokens=" TOKENS, "--out", "best.h5", "--logprobs", "20",
+     "--taps=logprobs.*", NULL},
 };
 
 /* A dump of one tap that is all zeros, with one attribute beside (NULL: none). */
-static void write_zeros(const gemma4_model *model, const gemma4_case *c, const char *name, const char *attribute, const char *text)
+static void write_zeros(const gemma4_model *model, const gemma4_case *c, const char *name,
+                        const char *attribute, const char *text)
 {
     gemma4_error error = {""};
     gemma4_real zeros[64] = {0};
-    gemma4_tap_event event = {.tap = GEMMA4_TAP_EMBED, .rows = 1, .rank = 1, .dims = {64, 1}, .values = zeros};
+    gemma4_tap_event event = {
+        .tap = GEMMA4_TAP_EMBED, .rows = 1, .rank = 1, .dims = {64, 1}, .values = zeros};
     gemma4_activations_writer *w =
-        gemma4_activations_create(test_join(work, name), &model->config, c->tokens, c->token_count, c->first_position, "float32", &error);
+        gemma4_activations_create(test_join(work, name), &model->config, c->tokens, c->token_count,
+                                  c->first_position, "float32", &error);
     ck_assert_msg(w != NULL, "%s", error.message);
     if (strcmp(attribute, "dtype") != 0 && *attribute)
         ck_assert_int_eq(gemma4_activations_set_attribute(w, "dtype", "float32", &error), 0);
@@ -164,8 +174,9 @@ static void find_programs(void)
     const char *build = getenv("GEMMA4_BUILD");
     for (int i = 0; i < 2; i++) {
         char *path = test_join(build != NULL && *build ? build : "build", NAMES[i]);
-        ck_assert_msg(realpath(path, paths[i]) != NULL, "%s is not there: build the programs, or name their directory in GEMMA4_BUILD",
-                      path);
+        ck_assert_msg(
+            realpath(path, paths[i]) != NULL,
+            "%s is not there: build the programs, or name their directory in GEMMA4_BUILD", path);
     }
 }
 
@@ -196,29 +207,41 @@ static void copy_file(const char *from, const char *to)
 }
 
 /* A copy of a dump in which datasets have other names. */
-static void write_renamed(const char *name, const char *of, const char *const names[][2], size_t count)
+static void write_renamed(const char *name, const char *of, const char *const names[][2],
+                          size_t count)
 {
     copy_file(of, name);
-    hid_t file = H5Fopen(test_join(work, name), H5F_ACC_RDWR, H5P_DEFAULT), links = H5Pcreate(H5P_LINK_CREATE);
+    hid_t file = H5Fopen(test_join(work, name), H5F_ACC_RDWR, H5P_DEFAULT),
+          links = H5Pcreate(H5P_LINK_CREATE);
     H5Pset_create_intermediate_group(links, 1);
     for (size_t i = 0; i < count; i++)
-        ck_assert_msg(H5Lmove(file, names[i][0], file, names[i][1], links, H5P_DEFAULT) >= 0, "%s", names[i][0]);
+        ck_assert_msg(H5Lmove(file, names[i][0], file, names[i][1], links, H5P_DEFAULT) >= 0, "%s",
+                      names[i][0]);
     H5Pclose(links);
     ck_assert(H5Fclose(file) >= 0);
 }
 
 static const char *const MISSPELT[][2] = {
-    {"layers/0/attn/q_rope", "layers/0/attn/q-rope"},     {"layers/1/attn/q_rope", "layers/1/attn/q-rope"},
-    {"layers/11/attn/q_rope", "layers/11/attn/q-rope"},   {"layers/3/output", "layer.3.output"},
-    {"layers/3/attn/q", "layers/3/self_attn/q_proj"},     {"logits", "logit"},
-    {"layers/4/attn/q_norm", "layers/40/attn/q_norm"},    {"layers/5/attn/q_norm", "my/own/tensor"},
+    {"layers/0/attn/q_rope", "layers/0/attn/q-rope"},
+    {"layers/1/attn/q_rope", "layers/1/attn/q-rope"},
+    {"layers/11/attn/q_rope", "layers/11/attn/q-rope"},
+    {"layers/3/output", "layer.3.output"},
+    {"layers/3/attn/q", "layers/3/self_attn/q_proj"},
+    {"logits", "logit"},
+    {"layers/4/attn/q_norm", "layers/40/attn/q_norm"},
+    {"layers/5/attn/q_norm", "my/own/tensor"},
 };
 static const char *const BADLY_MISSPELT[][2] = {
-    {"layers/0/attn/q", "layers/0/attn/q_proj"},           {"layers/0/attn/k", "layers/0/attn/k_proj"},
-    {"layers/0/attn/q_norm", "layers/0/attn/q-norm"},      {"layers/0/attn/k_norm", "layers/0/attn/k-norm"},
-    {"layers/0/attn/q_rope", "layers/0/attn/q-rope"},      {"layers/0/attn/k_rope", "layers/0/attn/k-rope"},
-    {"layers/0/attn/context", "layers/0/attn/Context"},    {"layers/0/attn/out", "layers/0/attn/o_proj"},
-    {"layers/0/mlp/gate", "layers/0/mlp/gate_proj"},       {"layers/0/mlp/up", "layers/0/mlp/up_proj"},
+    {"layers/0/attn/q", "layers/0/attn/q_proj"},
+    {"layers/0/attn/k", "layers/0/attn/k_proj"},
+    {"layers/0/attn/q_norm", "layers/0/attn/q-norm"},
+    {"layers/0/attn/k_norm", "layers/0/attn/k-norm"},
+    {"layers/0/attn/q_rope", "layers/0/attn/q-rope"},
+    {"layers/0/attn/k_rope", "layers/0/attn/k-rope"},
+    {"layers/0/attn/context", "layers/0/attn/Context"},
+    {"layers/0/attn/out", "layers/0/attn/o_proj"},
+    {"layers/0/mlp/gate", "layers/0/mlp/gate_proj"},
+    {"layers/0/mlp/up", "layers/0/mlp/up_proj"},
     {"layers/0/mlp/out", "layers/0/mlp/down_proj"},
 };
 
@@ -233,7 +256,8 @@ static void write_extra(const char *name)
 
 static void write_hostile_files(void)
 {
-    static const char garbage[] = "\x89HDF\r\n\x1a\nthis goes on in another way than an HDF5 file would, for quite a while";
+    static const char garbage[] =
+        "\x89HDF\r\n\x1a\nthis goes on in another way than an HDF5 file would, for quite a while";
     test_write_text(test_join(work, "empty.h5"), "");
     test_write_text(test_join(work, "json.h5"), "{\"tokens\": [2, 197]}");
     test_write(test_join(work, "garbage.h5"), garbage, sizeof garbage - 1);
@@ -297,70 +321,140 @@ static const struct {
     {REF, {"run", MODEL, "--tokens", "2", "--temperature", "1"}, "unknown option '--temperature'"},
     {REF, {"run", MODEL, "--tokens", "2", "extra"}, "unexpected argument 'extra'"},
     {REF, {"run", MODEL, "--tokens", "2", "--cpu", "avx1024"}, "--cpu: expected "},
-    {REF, {"run", MODEL, "--tokens", "2", "--stream", "maybe"}, "--stream: expected auto, yes or no, found 'maybe'"},
+    {REF,
+     {"run", MODEL, "--tokens", "2", "--stream", "maybe"},
+     "--stream: expected auto, yes or no, found 'maybe'"},
     {REF, {"run", MODEL, "--tokens", ""}, "--tokens: expected an integer from 0 to 255"},
     {REF, {"run", MODEL, "--tokens", "2,,3"}, "--tokens: expected an integer from 0 to 255"},
     {REF, {"run", MODEL, "--tokens", "2,256"}, "--tokens: expected an integer from 0 to 255"},
     {REF, {"run", MODEL, "--tokens", "2,-1"}, "--tokens: expected an integer"},
     {REF, {"run", MODEL, "--tokens", "two"}, "--tokens: expected an integer"},
     {REF, {"run", MODEL, "--tokens", "2;3"}, "--tokens: expected integers separated by commas"},
-    {REF, {"run", MODEL, "--tokens", "2,3", "--schedule", "1"}, "--schedule: expected chunks that add up to 2 tokens, found 1"},
-    {REF, {"run", MODEL, "--tokens", "2,3", "--schedule", "2,1"}, "--schedule: expected chunks that add up to 2 tokens, found 3"},
-    {REF, {"run", MODEL, "--tokens", "2,3", "--schedule", "2,0"}, "--schedule: expected an integer from 1"},
-    {REF, {"run", MODEL, "--tokens", "2,3", "--decode", "0"}, "--decode: expected an integer from 1"},
-    {REF, {"run", MODEL, "--tokens", "2,3", "--decode", "262144"}, "positions: expected a range within 0 ... 262143"},
-    {REF, {"run", MODEL, "--tokens", "2,3", "--first-position", "262143"}, "positions: expected a range within 0 ... 262143"},
-    {REF, {"run", MODEL, "--tokens", "2,3", "--first-position", "262144"}, "--first-position: expected an integer"},
+    {REF,
+     {"run", MODEL, "--tokens", "2,3", "--schedule", "1"},
+     "--schedule: expected chunks that add up to 2 tokens, found 1"},
+    {REF,
+     {"run", MODEL, "--tokens", "2,3", "--schedule", "2,1"},
+     "--schedule: expected chunks that add up to 2 tokens, found 3"},
+    {REF,
+     {"run", MODEL, "--tokens", "2,3", "--schedule", "2,0"},
+     "--schedule: expected an integer from 1"},
+    {REF,
+     {"run", MODEL, "--tokens", "2,3", "--decode", "0"},
+     "--decode: expected an integer from 1"},
+    {REF,
+     {"run", MODEL, "--tokens", "2,3", "--decode", "262144"},
+     "positions: expected a range within 0 ... 262143"},
+    {REF,
+     {"run", MODEL, "--tokens", "2,3", "--first-position", "262143"},
+     "positions: expected a range within 0 ... 262143"},
+    {REF,
+     {"run", MODEL, "--tokens", "2,3", "--first-position", "262144"},
+     "--first-position: expected an integer"},
     {REF, {"dump", MODEL, "--tokens", "2"}, "option '--out' is required"},
-    {REF, {"dump", MODEL, "--tokens", "2", "--out", "x.h5", "--dtype", "int8"}, "expected a store dtype"},
-    {REF, {"dump", MODEL, "--tokens", "2", "--out", "x.h5", "--dtype", "fp32"}, "expected a store dtype"},
-    {REF, {"dump", MODEL, "--tokens", "2", "--out", "x.h5", "--taps", "nothing.*"}, "--taps: expected a pattern that matches a tap"},
-    {REF, {"dump", MODEL, "--tokens", "2", "--out", "x.h5", "--logprobs", "0"}, "--logprobs: expected an integer from 1 to 256"},
-    {REF, {"dump", MODEL, "--tokens", "2", "--out", "x.h5", "--logprobs", "257"}, "--logprobs: expected an integer from 1 to 256"},
+    {REF,
+     {"dump", MODEL, "--tokens", "2", "--out", "x.h5", "--dtype", "int8"},
+     "expected a store dtype"},
+    {REF,
+     {"dump", MODEL, "--tokens", "2", "--out", "x.h5", "--dtype", "fp32"},
+     "expected a store dtype"},
+    {REF,
+     {"dump", MODEL, "--tokens", "2", "--out", "x.h5", "--taps", "nothing.*"},
+     "--taps: expected a pattern that matches a tap"},
+    {REF,
+     {"dump", MODEL, "--tokens", "2", "--out", "x.h5", "--logprobs", "0"},
+     "--logprobs: expected an integer from 1 to 256"},
+    {REF,
+     {"dump", MODEL, "--tokens", "2", "--out", "x.h5", "--logprobs", "257"},
+     "--logprobs: expected an integer from 1 to 256"},
     {REF, {"facts", "--model"}, "option '--model' needs a value"},
     {REF, {"show"}, "expected CASE or FILE"},
     {REF, {"show", "good.h5", "embed", "logits"}, "unexpected argument 'logits'"},
     {REF, {"show", "good.h5", "--head", "0"}, "expected a tap with --head"},
-    {REF, {"show", "good.h5", "layers.5.attn.qrope"}, "found 'layers.5.attn.qrope': is 'layers.5.attn.q_rope' meant?"},
-    {REF, {"show", "good.h5", "something-else"}, "expected a tap's name such as layers.0.attn.q (spec/taps.md), found 'something-else'"},
-    {REF, {"show", "good.h5", "layers.12.output"}, "good.h5: expected the tap layers.12.output, found a file without it"},
-    {REF, {"show", "embed.h5", "logits"}, "embed.h5: expected the tap logits, found a file without it"},
-    {REF, {"show", "good.h5", "embed", "--position", "1"}, "--position: expected one of the 1 positions of embed, 0 ... 0, found 1"},
-    {REF, {"show", "good.h5", "embed", "--position", "first"}, "--position: expected an integer from 0"},
-    {REF, {"show", "good.h5", "embed", "--head", "0"}, "--head: expected a tap with heads, such as layers.0.attn.q, found embed"},
-    {REF, {"show", "good.h5", "layers.0.attn.k", "--head", "2"}, "--head: expected one of the 2 heads of layers.0.attn.k, 0 ... 1, found 2"},
-    {REF, {"show", "good.h5", "tokens", "--position", "0"}, "tokens is shown whole: expected neither --position nor --head"},
+    {REF,
+     {"show", "good.h5", "layers.5.attn.qrope"},
+     "found 'layers.5.attn.qrope': is 'layers.5.attn.q_rope' meant?"},
+    {REF,
+     {"show", "good.h5", "something-else"},
+     "expected a tap's name such as layers.0.attn.q (spec/taps.md), found 'something-else'"},
+    {REF,
+     {"show", "good.h5", "layers.12.output"},
+     "good.h5: expected the tap layers.12.output, found a file without it"},
+    {REF,
+     {"show", "embed.h5", "logits"},
+     "embed.h5: expected the tap logits, found a file without it"},
+    {REF,
+     {"show", "good.h5", "embed", "--position", "1"},
+     "--position: expected one of the 1 positions of embed, 0 ... 0, found 1"},
+    {REF,
+     {"show", "good.h5", "embed", "--position", "first"},
+     "--position: expected an integer from 0"},
+    {REF,
+     {"show", "good.h5", "embed", "--head", "0"},
+     "--head: expected a tap with heads, such as layers.0.attn.q, found embed"},
+    {REF,
+     {"show", "good.h5", "layers.0.attn.k", "--head", "2"},
+     "--head: expected one of the 2 heads of layers.0.attn.k, 0 ... 1, found 2"},
+    {REF,
+     {"show", "good.h5", "tokens", "--position", "0"},
+     "tokens is shown whole: expected neither --position nor --head"},
     {REF, {"synth", "--preset", "tiny", "--seed", "1"}, "option '--out' is required"},
     {REF, {"synth", "--preset", "tiny", "--out", "x"}, "option '--seed' is required"},
     {REF, {"synth", "--seed", "1", "--out", "x"}, "option '--preset' is required"},
     {REF, {"synth", "--preset", "huge", "--seed", "1", "--out", "x"}, "expected a preset among"},
-    {REF, {"synth", "--preset", "tiny", "--seed", "-1", "--out", "x"}, "--seed: expected an integer"},
-    {REF, {"synth", "--preset", "tiny", "--seed", "1", "--out", "x", "--layers", "0"}, "--layers: expected an integer from 1"},
-    {REF, {"synth", "--preset", "tiny", "--seed", "1", "--out", "x", "--shards", "13"}, "expected 1 to 12 shards, found 13"},
+    {REF,
+     {"synth", "--preset", "tiny", "--seed", "-1", "--out", "x"},
+     "--seed: expected an integer"},
+    {REF,
+     {"synth", "--preset", "tiny", "--seed", "1", "--out", "x", "--layers", "0"},
+     "--layers: expected an integer from 1"},
+    {REF,
+     {"synth", "--preset", "tiny", "--seed", "1", "--out", "x", "--shards", "13"},
+     "expected 1 to 12 shards, found 13"},
     {CHECK, {"tiny-one-token"}, "expected CASE ENGINE.h5"},
     {CHECK, {"tiny-one-token", "good.h5", "good.h5"}, "unexpected argument 'good.h5'"},
     {CHECK, {MODEL}, "expected CASE ENGINE.h5"},
     {CHECK, {MODEL, "tiny-one-token", "good.h5"}, "expected CASE ENGINE.h5"},
     {CHECK, {"tiny-one-token", "good.h5", "--jsno", "x"}, "unknown option '--jsno'"},
     {CHECK, {"tiny-one-token", "good.h5", "--json"}, "option '--json' needs a value"},
-    {CHECK, {"tiny-one-token", "good.h5", "--require", "everything"}, "--require: expected full, layers or logits, found 'everything'"},
-    {CHECK, {"tiny-one-token", "good.h5", "--require", "partial"}, "--require: expected full, layers or logits, found 'partial'"},
+    {CHECK,
+     {"tiny-one-token", "good.h5", "--require", "everything"},
+     "--require: expected full, layers or logits, found 'everything'"},
+    {CHECK,
+     {"tiny-one-token", "good.h5", "--require", "partial"},
+     "--require: expected full, layers or logits, found 'partial'"},
     {CHECK, {"tiny-one-token", "good.h5", "--dtype", "q9_9"}, "dtype: expected one of float32"},
     {CHECK, {"--manifest", "missing.yaml"}, "missing.yaml: No such file"},
-    {CHECK, {"--manifest", "bad.yaml"}, "bad.yaml:1: format: expected gemma4-dumps, found gemma4-case"},
-    {CHECK, {"--manifest", "folder"}, "folder: expected dumps (*.h5, *.hdf5, *.safetensors), found none"},
-    {CHECK, {"--manifest", "folder", "--html", "x"}, "--manifest takes no CASE, no ENGINE.h5, no --model and no --html"},
+    {CHECK,
+     {"--manifest", "bad.yaml"},
+     "bad.yaml:1: format: expected gemma4-dumps, found gemma4-case"},
+    {CHECK,
+     {"--manifest", "folder"},
+     "folder: expected dumps (*.h5, *.hdf5, *.safetensors), found none"},
+    {CHECK,
+     {"--manifest", "folder", "--html", "x"},
+     "--manifest takes no CASE, no ENGINE.h5, no --model and no --html"},
     {CHECK, {"--manifest", "folder", "good.h5"}, "--manifest takes no CASE"},
     {CHECK, {"self-test", "--sample", "--seeds", "3"}, "unknown option '--seeds'"},
     {CHECK, {"self-test", "--sample", "--jobs", "0"}, "--jobs: expected an integer from 1"},
     {CHECK, {"self-test", "--times"}, "self-test --times: option '--model' is required"},
-    {CHECK, {"self-test", "--times", MODEL, "--tap-set", "some"}, "--tap-set: expected all, layers or logits, found 'some'"},
-    {CHECK, {"self-test", "--times", MODEL, "--tier", "int8"}, "--tier: expected float32, bfloat16 or float16, found 'int8'"},
-    {CHECK, {"self-test", "--times", MODEL, "--cause", "no-such"}, "--cause: expected an id of the catalogue"},
-    {CHECK, {"self-test", "--honest", "--out", "x"}, "self-test --honest: takes neither --out nor --cause"},
+    {CHECK,
+     {"self-test", "--times", MODEL, "--tap-set", "some"},
+     "--tap-set: expected all, layers or logits, found 'some'"},
+    {CHECK,
+     {"self-test", "--times", MODEL, "--tier", "int8"},
+     "--tier: expected float32, bfloat16 or float16, found 'int8'"},
+    {CHECK,
+     {"self-test", "--times", MODEL, "--cause", "no-such"},
+     "--cause: expected an id of the catalogue"},
+    {CHECK,
+     {"self-test", "--honest", "--out", "x"},
+     "self-test --honest: takes neither --out nor --cause"},
     /* models and outputs */
     {REF, {"run", "--model", "missing", "--tokens", "2"}, "missing/config.json: No such file"},
-    {REF, {"run", "--model", "good.h5", "--tokens", "2"}, "good.h5: expected a folder with config.json, or a GGUF file, found a file of another kind"},
+    {REF,
+     {"run", "--model", "good.h5", "--tokens", "2"},
+     "good.h5: expected a folder with config.json, or a GGUF file, found a file of another kind"},
     {REF, {"run", "--model", "no-config", "--tokens", "2"}, "no-config/config.json"},
     {REF, {"facts", "--model", "missing"}, "missing/config.json: No such file"},
     {REF, {"dump", MODEL, "--tokens", "2", "--out", "missing/x.h5"}, "missing/x.h5"},
@@ -370,11 +464,17 @@ static const struct {
     /* cases and dumps */
     {REF, {"show", "no-such-case", "embed"}, "case 'no-such-case': expected the id of a case"},
     {REF, {"show", "missing.h5", "embed"}, "missing.h5: "},
-    {REF, {"show", "folder", "embed"}, "folder: expected an activation file (HDF5 or safetensors), found a folder"},
+    {REF,
+     {"show", "folder", "embed"},
+     "folder: expected an activation file (HDF5 or safetensors), found a folder"},
     {REF, {"show", "half.h5", "logits"}, "half.h5: "},
     {REF, {"show", "garbage.h5", "embed"}, "garbage.h5: "},
-    {REF, {"show", "keras.h5"}, "keras.h5: expected tensors under taps' names (spec/taps.md), found none"},
-    {REF, {"show", "model/model.safetensors", "embed"}, "model.safetensors: expected activations, found a checkpoint's weights"},
+    {REF,
+     {"show", "keras.h5"},
+     "keras.h5: expected tensors under taps' names (spec/taps.md), found none"},
+    {REF,
+     {"show", "model/model.safetensors", "embed"},
+     "model.safetensors: expected activations, found a checkpoint's weights"},
     {CHECK, {"list", "no-such-case"}, "case 'no-such-case'"},
     {CHECK, {"list", "bad.yaml"}, "bad.yaml:2: version"},
     {CHECK, {"no-such-case", "good.h5"}, "case 'no-such-case'"},
@@ -391,23 +491,48 @@ static const struct {
     {CHECK, {"tiny-one-token", "garbage.h5"}, "garbage.h5: "},
     {CHECK, {"tiny-one-token", "half.h5"}, "half.h5: "},
     {CHECK, {"tiny-one-token", "start.h5"}, "start.h5: "},
-    {CHECK, {"tiny-one-token", "model/model.safetensors"}, "model.safetensors: expected activations, found a checkpoint's weights (model."},
+    {CHECK,
+     {"tiny-one-token", "model/model.safetensors"},
+     "model.safetensors: expected activations, found a checkpoint's weights (model."},
     {CHECK, {MODEL, "model/model.safetensors"}, "a checkpoint's folder goes behind --model"},
-    {CHECK, {"tiny-one-token", "/dev/null"}, "/dev/null: expected an activation file (HDF5 or safetensors), found a device"},
-    {CHECK, {"tiny-one-token", "pipe"}, "pipe: expected an activation file (HDF5 or safetensors), found a pipe: write the dump to a file"},
-    {CHECK, {"tiny-one-token", "keras.h5"},
-     "keras.h5: expected tensors under taps' names (tokens, layers/0/output, logits: spec/taps.md), or --map for others"},
+    {CHECK,
+     {"tiny-one-token", "/dev/null"},
+     "/dev/null: expected an activation file (HDF5 or safetensors), found a device"},
+    {CHECK,
+     {"tiny-one-token", "pipe"},
+     "pipe: expected an activation file (HDF5 or safetensors), found a pipe: write the dump to a "
+     "file"},
+    {CHECK,
+     {"tiny-one-token", "keras.h5"},
+     "keras.h5: expected tensors under taps' names (tokens, layers/0/output, logits: "
+     "spec/taps.md), or --map for others"},
     {CHECK, {MODEL, "half.h5"}, "half.h5: "},
-    {CHECK, {"tiny-one-token", "no-dtype.h5"}, "no-dtype.h5: attribute dtype: expected the engine's arithmetic"},
-    {CHECK, {"tiny-one-token", "odd-dtype.h5"}, "dtype: expected one of float32, float64, bfloat16, float16, q8_0, q4_0, q4_k, found 'q9_9'"},
-    {CHECK, {MODEL, "odd-dtype.h5"}, "dtype: expected one of float32, float64, bfloat16, float16, q8_0, q4_0, q4_k, found 'q9_9'"},
-    {CHECK, {"tiny-one-token", "odd-cache.h5"},
-     "odd-cache.h5: attribute kv_dtype: expected one of float32, float64, bfloat16, float16, q8_0, q4_0, q4_k, found 'q9_9'"},
-    {CHECK, {MODEL, "odd-cache.h5"},
-     "odd-cache.h5: attribute kv_dtype: expected one of float32, float64, bfloat16, float16, q8_0, q4_0, q4_k, found 'q9_9'"},
-    {CHECK, {"tiny-one-token", "other-case.h5"}, "attribute case: expected 'tiny-one-token', found 'tiny-far'"},
-    {CHECK, {"tiny-one-token", "other-checkpoint.h5"}, "attribute checkpoint_sha256: expected 58fe7c7f"},
-    {CHECK, {"tiny-one-token", "short.h5"}, "tokens: expected the 1 of case tiny-one-token, found 2"},
+    {CHECK,
+     {"tiny-one-token", "no-dtype.h5"},
+     "no-dtype.h5: attribute dtype: expected the engine's arithmetic"},
+    {CHECK,
+     {"tiny-one-token", "odd-dtype.h5"},
+     "dtype: expected one of float32, float64, bfloat16, float16, q8_0, q4_0, q4_k, found 'q9_9'"},
+    {CHECK,
+     {MODEL, "odd-dtype.h5"},
+     "dtype: expected one of float32, float64, bfloat16, float16, q8_0, q4_0, q4_k, found 'q9_9'"},
+    {CHECK,
+     {"tiny-one-token", "odd-cache.h5"},
+     "odd-cache.h5: attribute kv_dtype: expected one of float32, float64, bfloat16, float16, q8_0, "
+     "q4_0, q4_k, found 'q9_9'"},
+    {CHECK,
+     {MODEL, "odd-cache.h5"},
+     "odd-cache.h5: attribute kv_dtype: expected one of float32, float64, bfloat16, float16, q8_0, "
+     "q4_0, q4_k, found 'q9_9'"},
+    {CHECK,
+     {"tiny-one-token", "other-case.h5"},
+     "attribute case: expected 'tiny-one-token', found 'tiny-far'"},
+    {CHECK,
+     {"tiny-one-token", "other-checkpoint.h5"},
+     "attribute checkpoint_sha256: expected 58fe7c7f"},
+    {CHECK,
+     {"tiny-one-token", "short.h5"},
+     "tokens: expected the 1 of case tiny-one-token, found 2"},
     {CHECK, {"tiny-far", "good.h5"}, "tokens: expected the 24 of case tiny-far, found 1"},
     {CHECK, {"moe128-prompt", "good.h5"}, "found 1"},
     {CHECK, {"tiny-one-token", "good.h5", "--json", "missing/r.json"}, "missing/r.json"},
@@ -431,14 +556,20 @@ END_TEST
 START_TEST(a_real_engines_own_names_lead_to_a_verdict)
 {
     static const char *const shipped[] = {
-        "tiny-prompt", DEBUGGER, "--map", "transformers-debugger", "--dtype", "float32", "--json", "map.json", "--html", "map.html", NULL};
+        "tiny-prompt", DEBUGGER,   "--map",  "transformers-debugger",
+        "--dtype",     "float32",  "--json", "map.json",
+        "--html",      "map.html", NULL};
     static const char *const names[] = {"names", DEBUGGER, "--case", "tiny-prompt", NULL};
-    static const char *const proposed[] = {"tiny-prompt", DEBUGGER, "--map", "./proposed.yaml", "--dtype", "float32", NULL};
+    static const char *const proposed[] = {"tiny-prompt", DEBUGGER,  "--map", "./proposed.yaml",
+                                           "--dtype",     "float32", NULL};
     assert_succeeds(CHECK, shipped);
-    const char *json = test_read(test_join(work, "map.json")), *html = test_read(test_join(work, "map.html"));
+    const char *json = test_read(test_join(work, "map.json")),
+               *html = test_read(test_join(work, "map.html"));
     ck_assert_ptr_nonnull(strstr(json, "\"map\": {\"file\": "));
-    ck_assert_ptr_nonnull(strstr(json, "{\"tap\": \"layers.{N}.attn.q\", \"from\": \"*.layers.{N}.self_attn.q_proj_outputs\", "
-                                       "\"does\": \"*.layers.{N}.self_attn.q_proj_outputs\", \"taps\": 2, \"first\": \"Gemma4"));
+    ck_assert_ptr_nonnull(strstr(
+        json,
+        "{\"tap\": \"layers.{N}.attn.q\", \"from\": \"*.layers.{N}.self_attn.q_proj_outputs\", "
+        "\"does\": \"*.layers.{N}.self_attn.q_proj_outputs\", \"taps\": 2, \"first\": \"Gemma4"));
     ck_assert_ptr_nonnull(strstr(json, "\"untaken\": []"));
     ck_assert_ptr_nonnull(strstr(html, "What the map did"));
     outcome o = run(CHECK, names);
@@ -455,25 +586,30 @@ END_TEST
 START_TEST(values_say_what_names_do_not)
 {
     static const char *const names[] = {"names", "nameless.h5", "--case", "tiny-prompt", NULL};
-    static const char *const check[] = {"tiny-prompt", "nameless.h5", "--map", "./nameless.yaml", "--dtype", "float32", NULL};
+    static const char *const check[] = {"tiny-prompt", "nameless.h5", "--map", "./nameless.yaml",
+                                        "--dtype",     "float32",     NULL};
     enum { LAYERS = 12, MOVED = 2 * LAYERS + 2 };
     const char *moved[MOVED][2] = {[2 * LAYERS] = {"logits", "c"}, {"tokens", "d"}};
     char texts[2 * LAYERS][2][40];
     for (size_t i = 0; i < 2 * LAYERS; i++) {
-        snprintf(texts[i][0], sizeof texts[i][0], "layers/%zu/%s", i / 2, i % 2 ? "attn/q_rope" : "output");
+        snprintf(texts[i][0], sizeof texts[i][0], "layers/%zu/%s", i / 2,
+                 i % 2 ? "attn/q_rope" : "output");
         snprintf(texts[i][1], sizeof texts[i][1], "%s/%zu", i % 2 ? "a" : "b", i / 2);
         moved[i][0] = texts[i][0];
         moved[i][1] = texts[i][1];
     }
-    static const char *const dump[] = {"dump", "--model", "model", "--tokens", PROMPT, "--out", "prompt.h5", NULL};
+    static const char *const dump[] = {"dump", "--model", "model",     "--tokens",
+                                       PROMPT, "--out",   "prompt.h5", NULL};
     assert_succeeds(REF, dump);
     write_renamed("nameless.h5", "prompt.h5", (const char *const(*)[2])moved, COUNT(moved));
     outcome o = run(CHECK, names);
     ck_assert_msg(o.status == 0, "%s", o.err);
-    static const char *const found[] = {"layers.{N}.attn.q_rope: {from: 'a/{N}'}", "layers.{N}.output: {from: 'b/{N}'}",
+    static const char *const found[] = {"layers.{N}.attn.q_rope: {from: 'a/{N}'}",
+                                        "layers.{N}.output: {from: 'b/{N}'}",
                                         "  logits: {from: 'c'}", "  tokens: {from: 'd'}"};
     for (size_t i = 0; i < COUNT(found); i++)
-        ck_assert_msg(strstr(o.out, found[i]) != NULL, "%s is not in %.2000s", found[i], o.out + strcspn(o.out, "f"));
+        ck_assert_msg(strstr(o.out, found[i]) != NULL, "%s is not in %.2000s", found[i],
+                      o.out + strcspn(o.out, "f"));
     test_write_text(test_join(work, "nameless.yaml"), o.out);
     assert_succeeds(CHECK, check);
 }
@@ -487,9 +623,11 @@ static const struct {
     {{"names", "nothing.npz"}, "nothing.npz: cannot open"},
     {{"names", "empty.h5"}, "empty.h5: "},
     {{"names", "good.h5", "--case", "no-such-case"}, "case 'no-such-case'"},
-    {{"names", "good.h5", "--case", "tiny-prompt", "--model", "model"}, "names: expected --case or --model, found both"},
+    {{"names", "good.h5", "--case", "tiny-prompt", "--model", "model"},
+     "names: expected --case or --model, found both"},
     {{"names", "good.h5", "--colour", "red"}, "unknown option '--colour'"},
-    {{"tiny-one-token", "good.h5", "--map", "nothing"}, "map 'nothing': expected a map's path, or the name of one in golden/maps"},
+    {{"tiny-one-token", "good.h5", "--map", "nothing"},
+     "map 'nothing': expected a map's path, or the name of one in golden/maps"},
     {{"tiny-one-token", "good.h5", "--map", "bad.yaml"}, "bad.yaml"},
     {{"tiny-one-token", "nothing.npz", "--map", "taps"}, "nothing.npz: cannot open"},
     {{"tiny-one-token", "half.h5", "--map", "taps"}, "half.h5: "},
@@ -518,29 +656,37 @@ static const struct {
     const char *found, *advice;
 } OTHER_FILES[] = {
     {"h5", BYTES(""), "an empty file", "did the engine close it"},
-    {"npy", BYTES("\x93NUMPY\1\0v\0{'descr': '<f4', 'fortran_order': False, 'shape': (3, 4), }   \n\0\0\0\0"), "a NumPy array (.npy)",
+    {"npy",
+     BYTES("\x93NUMPY\1\0v\0{'descr': '<f4', 'fortran_order': False, 'shape': (3, 4), }   "
+           "\n\0\0\0\0"),
+     "a NumPy array (.npy)", "gemma4-check names"},
+    {"npz", BYTES(ZIP_MEMBER("\x0a\0\x14\0logits.npy\1\0\x10\0\0\0\0\0")), "NumPy arrays (.npz)",
      "gemma4-check names"},
-    {"npz", BYTES(ZIP_MEMBER("\x0a\0\x14\0logits.npy\1\0\x10\0\0\0\0\0")), "NumPy arrays (.npz)", "gemma4-check names"},
-    {"pt", BYTES(ZIP_MEMBER("\x10\0\0\0archive/data.pkl\x80\2}q\0")), "a PyTorch file (.pt)", "golden/engines/pt_to_safetensors.py"},
-    {"pt", BYTES("\x80\2\x8a\x0al\xfc\x9c\x46\xf9 j\xa8P\x19.\x80\2M"), "a PyTorch file (.pt, pickled)",
+    {"pt", BYTES(ZIP_MEMBER("\x10\0\0\0archive/data.pkl\x80\2}q\0")), "a PyTorch file (.pt)",
      "golden/engines/pt_to_safetensors.py"},
+    {"pt", BYTES("\x80\2\x8a\x0al\xfc\x9c\x46\xf9 j\xa8P\x19.\x80\2M"),
+     "a PyTorch file (.pt, pickled)", "golden/engines/pt_to_safetensors.py"},
     {"pkl", BYTES("\x80\4\x95\x10\0\0\0\0\0\0\0}"), "a Python pickle", "with h5py"},
     {"zip", BYTES(ZIP_MEMBER("\7\0\0\0a.trace\0\0")), "a zip archive", "unpack it"},
     {"zip", BYTES("PK\5\6\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0"), "a zip archive", "unpack it"},
     {"zip", BYTES("PK\3\4"), "a zip archive", "unpack it"},
-    {"gguf", BYTES("GGUF\3\0\0\0\x0a\0\0\0\0\0\0\0"), "a GGUF file, which holds weights", "dump what the layers compute"},
+    {"gguf", BYTES("GGUF\3\0\0\0\x0a\0\0\0\0\0\0\0"), "a GGUF file, which holds weights",
+     "dump what the layers compute"},
     {"gz", BYTES("\x1f\x8b\x08\0\0\0\0\0\0\3"), "a gzip file", "unpack it"},
     {"onnx", BYTES("\x08\x08\x12\7pytorch\x1a\0052.1.0"), "an ONNX model", "as outputs"},
     {"json", BYTES("{\"layers.0.output\": [1.0, 2.0]}"), "JSON text", "spec/activations.md"},
     {"json", BYTES("\xef\xbb\xbf\n [1, 2]\n"), "JSON text", "spec/activations.md"},
     {"yaml", BYTES("tokens: [2, 197]\nlayers: 3\n"), "YAML text", "spec/activations.md"},
-    {"csv", BYTES("position,value\n0,1.5\n1,2.5\n"), "a table in text (CSV)", "spec/activations.md"},
+    {"csv", BYTES("position,value\n0,1.5\n1,2.5\n"), "a table in text (CSV)",
+     "spec/activations.md"},
     {"txt", BYTES("0.5 1.5 2.5\n3.5 4.5 5.5\n"), "plain text", "spec/activations.md"},
     {"txt", BYTES("x"), "plain text", "spec/activations.md"},
-    {"html", BYTES("<!DOCTYPE html>\n<title>404</title>\n"), "an HTML or XML page", "spec/activations.md"},
-    {"h5", BYTES("version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 12\n"), "a Git LFS pointer", "git lfs pull"},
-    {"bin", BYTES("\0\0\x80\x3f\0\0\0\x40\0\0\x40\x40"), "a file of another kind, which begins with 00 00 80 3f 00 00 00 40",
+    {"html", BYTES("<!DOCTYPE html>\n<title>404</title>\n"), "an HTML or XML page",
      "spec/activations.md"},
+    {"h5", BYTES("version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 12\n"),
+     "a Git LFS pointer", "git lfs pull"},
+    {"bin", BYTES("\0\0\x80\x3f\0\0\0\x40\0\0\x40\x40"),
+     "a file of another kind, which begins with 00 00 80 3f 00 00 00 40", "spec/activations.md"},
     {"bin", BYTES("\0"), "a file of another kind, which begins with 00:", "spec/activations.md"},
 };
 
@@ -548,7 +694,9 @@ START_TEST(a_file_of_another_kind_is_called_what_it_is)
 {
     char usual[32], expected[128];
     snprintf(usual, sizeof usual, "other-%d.%s", _i, OTHER_FILES[_i].extension);
-    snprintf(expected, sizeof expected, ": expected an activation file (HDF5 or safetensors), found %s", OTHER_FILES[_i].found);
+    snprintf(expected, sizeof expected,
+             ": expected an activation file (HDF5 or safetensors), found %s",
+             OTHER_FILES[_i].found);
     const char *const names[] = {usual, "dump.h5"};
     for (size_t i = 0; i < COUNT(names); i++) {
         const char *const args[] = {"tiny-one-token", names[i], NULL};
@@ -561,7 +709,8 @@ START_TEST(a_file_of_another_kind_is_called_what_it_is)
 }
 END_TEST
 
-/* A file that calls itself safetensors is read as one: what is wrong with it is more than that it is another kind. */
+/* A file that calls itself safetensors is read as one: what is wrong with it is more than that it
+ * is another kind. */
 START_TEST(a_broken_safetensors_file_is_read_as_one)
 {
     const char *const args[] = {"tiny-one-token", "broken.safetensors", NULL};
@@ -597,20 +746,36 @@ static const struct {
     {REF, {"facts", MODEL}, "model\n"},
     {REF, {"run", MODEL, "--tokens", TOKENS}, "next token"},
     {REF, {"run", MODEL, "--tokens", "2,3", "--decode", "3"}, ","},
-    {REF, {"run", MODEL, "--tokens=2,3,4", "--schedule=2,1", "--first-position=262141", "--cpu=scalar"}, "next token"},
-    {REF, {"run", MODEL, "--tokens=2,3,4", "--cpu=auto", "--stream=yes", "--decode=2"}, "peak resident memory: "},
-    {REF, {"show", "tiny-prompt"}, "\nlayers.1.output                  float32   [12, 64]\nlayers.2.input "},
+    {REF,
+     {"run", MODEL, "--tokens=2,3,4", "--schedule=2,1", "--first-position=262141", "--cpu=scalar"},
+     "next token"},
+    {REF,
+     {"run", MODEL, "--tokens=2,3,4", "--cpu=auto", "--stream=yes", "--decode=2"},
+     "peak resident memory: "},
+    {REF,
+     {"show", "tiny-prompt"},
+     "\nlayers.1.output                  float32   [12, 64]\nlayers.2.input "},
     {REF, {"show", "golden/cases/tiny-prompt.yaml", "tokens"}, "\n" PROMPT "\n"},
-    {REF, {"show", "tiny-prompt", "layers.5.attn.q_rope"}, "\nshape   [12, 4, 32]  T, H, D\ndtype   float32\n"},
-    {REF, {"show", "tiny-prompt", "layers.0.router.topk_ids"}, "\nshape   [12, 4]  T, K\ndtype   int32\nmin 1  max 15\n"},
+    {REF,
+     {"show", "tiny-prompt", "layers.5.attn.q_rope"},
+     "\nshape   [12, 4, 32]  T, H, D\ndtype   float32\n"},
+    {REF,
+     {"show", "tiny-prompt", "layers.0.router.topk_ids"},
+     "\nshape   [12, 4]  T, K\ndtype   int32\nmin 1  max 15\n"},
     {REF, {"show", "good.h5", "embed"}, "good.h5\nshape   [1, 64]  T, d\n"},
-    {REF, {"show", "extra.h5"}, "\nembed                            float32   [1, 64]\nand 1 dataset that is no tap\n"},
-    {REF, {"show", "no-dtype.h5", "embed", "--position", "0"}, "\nmin 0  max 0  mean 0  RMS 0  NaN 0  Inf 0\nposition 0\n       0 "},
+    {REF,
+     {"show", "extra.h5"},
+     "\nembed                            float32   [1, 64]\nand 1 dataset that is no tap\n"},
+    {REF,
+     {"show", "no-dtype.h5", "embed", "--position", "0"},
+     "\nmin 0  max 0  mean 0  RMS 0  NaN 0  Inf 0\nposition 0\n       0 "},
     {CHECK, {"--help"}, "usage: gemma4-check"},
     {CHECK, {"--version"}, "gemma4-check "},
     {CHECK, {"--version"}, "\nsandbox: "},
     {CHECK, {"list"}, "tiny-one-token"},
-    {CHECK, {"list", "tiny-prompt"}, "\ntokens     " PROMPT "\nschedule   12\npositions  0 ... 11\n"},
+    {CHECK,
+     {"list", "tiny-prompt"},
+     "\ntokens     " PROMPT "\nschedule   12\npositions  0 ... 11\n"},
     {CHECK, {"list", "golden/cases/tiny-far.yaml"}, "\npositions  262120 ... 262143\n"},
     {CHECK, {"list"}, "The last 24 of 262,144 positions [start-position, far-positions]\n"},
     {CHECK, {"list"}, "\n  start-position   the first token has another position than 0"},
@@ -620,12 +785,17 @@ static const struct {
     {CHECK, {MODEL, "good.h5", "--require=full"}, "from the reference"},
     {CHECK, {MODEL, "short.h5"}, "\nCONFORMS\n"},
     {CHECK, {"tiny-one-token", "logits.h5", "--require", "logits"}, "coverage   logits: 1 of "},
-    {CHECK, {"tiny-one-token", "best.h5", "--require", "logits"},
-     "note       log-probabilities in the place of logits: of 20 of 256 tokens, at 1 of 1 positions\n"},
+    {CHECK,
+     {"tiny-one-token", "best.h5", "--require", "logits"},
+     "note       log-probabilities in the place of logits: of 20 of 256 tokens, at 1 of 1 "
+     "positions\n"},
     {CHECK,
      {"tiny-one-token", "embed.h5"},
-     "\nNO FAULT FOUND in the 1 tensor covered (of 373): too little for a verdict; dump logits at least\n"},
-    {CHECK, {"tiny-one-token", "golden/cases/tiny-one-token.h5", "--require", "full"}, "\nCONFORMS\n"},
+     "\nNO FAULT FOUND in the 1 tensor covered (of 373): too little for a verdict; dump logits at "
+     "least\n"},
+    {CHECK,
+     {"tiny-one-token", "golden/cases/tiny-one-token.h5", "--require", "full"},
+     "\nCONFORMS\n"},
 };
 
 START_TEST(good_command_lines_succeed_in_silence)
@@ -633,7 +803,8 @@ START_TEST(good_command_lines_succeed_in_silence)
     outcome o = run(DONE[_i].which, DONE[_i].args);
     ck_assert_msg(o.status == 0, "status %d: %s%s", o.status, o.out, o.err);
     ck_assert_str_eq(o.err, "");
-    ck_assert_msg(strstr(o.out, DONE[_i].output) != NULL, "\"%s\" is not in: %s", DONE[_i].output, o.out);
+    ck_assert_msg(strstr(o.out, DONE[_i].output) != NULL, "\"%s\" is not in: %s", DONE[_i].output,
+                  o.out);
 }
 END_TEST
 
@@ -641,9 +812,11 @@ END_TEST
 START_TEST(names_near_a_taps_are_warned_of)
 {
     static const char *const warnings[] = {
-        "warning    layers.0.attn.q-rope (and 2 like it) is no tap and was ignored: did you mean layers.0.attn.q_rope?\n",
+        "warning    layers.0.attn.q-rope (and 2 like it) is no tap and was ignored: did you mean "
+        "layers.0.attn.q_rope?\n",
         "warning    /layer.3.output is no tap and was ignored: did you mean layers/3/output?\n",
-        "warning    layers.3.self_attn.q_proj is no tap and was ignored: did you mean layers.3.attn.q?\n",
+        "warning    layers.3.self_attn.q_proj is no tap and was ignored: did you mean "
+        "layers.3.attn.q?\n",
         "warning    logit is no tap and was ignored: did you mean logits?\n",
         "warning    layers.40.attn.q_norm was ignored: the model has 12 layers, counted from 0\n",
         "1 dataset is no tap and ignored: my.own.tensor\n",
@@ -665,7 +838,9 @@ START_TEST(many_near_names_are_counted)
     for (const char *at = o.out; (at = strstr(at, "warning    ")); at++)
         warnings += strncmp(at, "warning    and ", 15) != 0;
     const char *rest = strstr(o.out, "warning    and ");
-    ck_assert_msg(rest && sscanf(rest, "warning    and %zu more names that come near a tap's", &more) == 1, "%s", o.out);
+    ck_assert_msg(
+        rest && sscanf(rest, "warning    and %zu more names that come near a tap's", &more) == 1,
+        "%s", o.out);
     ck_assert_uint_eq(warnings, 8);
     ck_assert_uint_eq(warnings + more, COUNT(BADLY_MISSPELT));
     ck_assert_ptr_null(strstr(o.out, "no tap and ignored"));
@@ -680,13 +855,18 @@ static const struct {
     {{MODEL, "wrong.h5"}, "First divergence: embed"},
     {{"tiny-one-token", "no-dtype.h5", "--dtype", "float32"}, "First divergence: embed"},
     {{"tiny-one-token", "odd-dtype.h5", "--dtype", "float32"}, "First divergence: embed"},
-    {{"tiny-one-token", "embed.h5", "--require", "logits"}, "--require logits: the dump covers less (partial): 1 of 373 required tensors"},
+    {{"tiny-one-token", "embed.h5", "--require", "logits"},
+     "--require logits: the dump covers less (partial): 1 of 373 required tensors"},
     {{"tiny-far", "far.h5", "--dtype", "float32"},
-     "this case has the flag start-position: some engines cannot start at a position other than 0\n"},
+     "this case has the flag start-position: some engines cannot start at a position other than "
+     "0\n"},
     {{"tiny-far", "far.h5", "--dtype", "float32"}, "this case has the flag far-positions: "},
-    {{"tiny-one-token", "best.h5", "--require", "layers"}, "--require layers: the dump covers less (logits)"},
-    {{"tiny-one-token", "logits.h5", "--require", "layers"}, "--require layers: the dump covers less (logits)"},
-    {{"tiny-one-token", "logits.h5", "--require", "full"}, "--require full: the dump covers less (logits)"},
+    {{"tiny-one-token", "best.h5", "--require", "layers"},
+     "--require layers: the dump covers less (logits)"},
+    {{"tiny-one-token", "logits.h5", "--require", "layers"},
+     "--require layers: the dump covers less (logits)"},
+    {{"tiny-one-token", "logits.h5", "--require", "full"},
+     "--require full: the dump covers less (logits)"},
 };
 
 START_TEST(what_does_not_conform_is_status_1)
@@ -706,41 +886,53 @@ static const struct {
     const char *old, *replacement, *problem;
 } LINT[] = {
     {"- softcap-missing", "- softcap-mising",
-     "tiny-one-token: shows[9]: expected a cause of the catalogue (gemma4-check explain), found 'softcap-mising'\n"},
+     "tiny-one-token: shows[9]: expected a cause of the catalogue (gemma4-check explain), found "
+     "'softcap-mising'\n"},
     {"- softcap-missing", "- topk-tie-order", "found 'topk-tie-order'\n"},
     {"- softcap-missing", "- v-norm-missing", "shows[9]: found 'v-norm-missing' twice\n"},
-    {"- softcap-missing", "- window-not-passed", "shows[9]: window-not-passed changes no tap of this case by more than its tolerance\n"},
+    {"- softcap-missing", "- window-not-passed",
+     "shows[9]: window-not-passed changes no tap of this case by more than its tolerance\n"},
     {"- softcap-missing", "- rope-missing", "shows[9]: rope-missing changes no tap of this case"},
     {"taps: '*'", "taps: 'layers.*.attn.rope'",
-     "tolerances[0].taps: expected a pattern that matches a tap of the model, found 'layers.*.attn.rope'\n"},
+     "tolerances[0].taps: expected a pattern that matches a tap of the model, found "
+     "'layers.*.attn.rope'\n"},
     {"taps: '*'", "taps: 'layers.99.*'", "tolerances[0].taps: expected a pattern"},
-    {"  - dtype: float32", "  - dtype: fp32", "tolerances[0].dtype: expected a tier's name (float32, bfloat16 ...), found 'fp32'\n"},
-    {"flags: []", "flags:\n  - flag: far\n    reason: none\n", "flags[0]: expected a flag that spec/cases.md explains, found 'far'\n"},
+    {"  - dtype: float32", "  - dtype: fp32",
+     "tolerances[0].dtype: expected a tier's name (float32, bfloat16 ...), found 'fp32'\n"},
+    {"flags: []", "flags:\n  - flag: far\n    reason: none\n",
+     "flags[0]: expected a flag that spec/cases.md explains, found 'far'\n"},
     {"flags: []", "flags:\n  - flag: start-position\n    reason: none\n",
      "flags: start-position is for cases whose first_position is 1 or more, which is 0 here\n"},
-    {"flags: []", "flags:\n  - flag: start-position\n    reason: a\n  - flag: start-position\n    reason: b\n",
+    {"flags: []",
+     "flags:\n  - flag: start-position\n    reason: a\n  - flag: start-position\n    reason: b\n",
      "flags[1]: found 'start-position' twice\n"},
-    {"first_position: 0", "first_position: 5", "flags: start-position is for cases whose first_position is 1 or more, which is 5 here\n"},
-    {"decisions: 12", "decisions: 13", "routing.decisions: expected 12 layers times 1 positions, found 13\n"},
+    {"first_position: 0", "first_position: 5",
+     "flags: start-position is for cases whose first_position is 1 or more, which is 5 here\n"},
+    {"decisions: 12", "decisions: 13",
+     "routing.decisions: expected 12 layers times 1 positions, found 13\n"},
 };
 
 START_TEST(lint_finds_what_is_wrong_with_a_manifest)
 {
     const char *const args[] = {"lint", NULL};
-    char *root = test_fresh_dir(), *golden = test_join(root, "golden"), *cases = test_join(golden, "cases"), text[8192], real[PATH_MAX];
+    char *root = test_fresh_dir(), *golden = test_join(root, "golden"),
+         *cases = test_join(golden, "cases"), text[8192], real[PATH_MAX];
     ck_assert(mkdir(golden, 0777) == 0 && mkdir(cases, 0777) == 0);
-    ck_assert(realpath(test_join(work, "golden/checkpoints"), real) && symlink(real, test_join(golden, "checkpoints")) == 0);
+    ck_assert(realpath(test_join(work, "golden/checkpoints"), real) &&
+              symlink(real, test_join(golden, "checkpoints")) == 0);
     ck_assert(realpath(test_join(work, "golden/cases/tiny-one-token.h5"), real) != NULL);
     ck_assert_int_eq(symlink(real, test_join(cases, "tiny-one-token.h5")), 0);
     read_text(test_join(work, "golden/cases/tiny-one-token.yaml"), text, sizeof text);
     test_write_text(test_join(cases, "tiny-one-token.yaml"), text);
     outcome o = run_in(root, CHECK, args);
     ck_assert_msg(o.status == 0, "status %d: %s%s", o.status, o.out, o.err);
-    test_write_text(test_join(cases, "tiny-one-token.yaml"), test_replace(text, LINT[_i].old, LINT[_i].replacement));
+    test_write_text(test_join(cases, "tiny-one-token.yaml"),
+                    test_replace(text, LINT[_i].old, LINT[_i].replacement));
     o = run_in(root, CHECK, args);
     ck_assert_msg(o.status == 1, "status %d: %s%s", o.status, o.out, o.err);
     ck_assert_str_eq(o.err, "");
-    ck_assert_msg(strstr(o.out, LINT[_i].problem) != NULL, "%s is not in: %s", LINT[_i].problem, o.out);
+    ck_assert_msg(strstr(o.out, LINT[_i].problem) != NULL, "%s is not in: %s", LINT[_i].problem,
+                  o.out);
 }
 END_TEST
 
@@ -754,7 +946,8 @@ START_TEST(decode_continues_the_prompt)
     ck_assert_int_eq(sscanf(o.out, "%d,%d,%d", &first, &second, &third), 3);
     snprintf(prompt, sizeof prompt, "2,3,%d,%d", first, second);
     snprintf(expected, sizeof expected, "%d\n", third);
-    const char *const one[] = {"run", MODEL, "--tokens", prompt, "--decode", "1", "--schedule", "1,1,1,1", NULL};
+    const char *const one[] = {"run", MODEL,        "--tokens", prompt, "--decode",
+                               "1",   "--schedule", "1,1,1,1",  NULL};
     o = run(REF, one);
     ck_assert_str_eq(o.out, expected);
 }
@@ -787,7 +980,8 @@ END_TEST
 /* Decoding a token at a time is another schedule, not another result. */
 START_TEST(a_dump_by_any_schedule_conforms)
 {
-    const char *const dump[] = {"dump", MODEL, "--tokens", PROMPT, "--out", "chunked.h5", "--schedule", "5,1,1,4,1", NULL};
+    const char *const dump[] = {"dump",       MODEL,        "--tokens",  PROMPT, "--out",
+                                "chunked.h5", "--schedule", "5,1,1,4,1", NULL};
     const char *const check[] = {"tiny-prompt", "chunked.h5", "--require", "full", NULL};
     assert_succeeds(REF, dump);
     assert_succeeds(CHECK, check);
@@ -799,19 +993,28 @@ static const struct {
     program which;
     const char *args;
 } PRINTING[] = {
-    {CHECK, "list"}, {CHECK, "explain"}, {CHECK, "explain --all"}, {CHECK, "explain softcap-missing"}, {CHECK, "tiny-one-token good.h5"},
-    {REF, "facts"}, {REF, "run --model model --tokens 2"}, {REF, "show tiny-prompt embed"}, {CHECK, "list tiny-prompt"},
+    {CHECK, "list"},
+    {CHECK, "explain"},
+    {CHECK, "explain --all"},
+    {CHECK, "explain softcap-missing"},
+    {CHECK, "tiny-one-token good.h5"},
+    {REF, "facts"},
+    {REF, "run --model model --tokens 2"},
+    {REF, "show tiny-prompt embed"},
+    {CHECK, "list tiny-prompt"},
 };
 
 START_TEST(output_that_cannot_be_written_is_status_2)
 {
     char command[PATH_MAX + 256], *err = test_join(test_fresh_dir(), "err");
     outcome o = {0};
-    snprintf(command, sizeof command, "cd '%s' && '%s' %s >/dev/full 2>'%s'", work, paths[PRINTING[_i].which], PRINTING[_i].args, err);
+    snprintf(command, sizeof command, "cd '%s' && '%s' %s >/dev/full 2>'%s'", work,
+             paths[PRINTING[_i].which], PRINTING[_i].args, err);
     int status = system(command);
     o.status = WIFEXITED(status) ? WEXITSTATUS(status) : -1;
     read_text(err, o.err, sizeof o.err);
-    assert_unusable(&o, PRINTING[_i].which, "standard output: cannot write: No space left on device");
+    assert_unusable(&o, PRINTING[_i].which,
+                    "standard output: cannot write: No space left on device");
 }
 END_TEST
 
@@ -823,15 +1026,20 @@ static const struct {
     int status;
     const char *verdict, *junit;
 } REPORTS[] = {
-    {"good.h5", "full", 0, "PASS", "failures=\"0\" errors=\"0\""},      {"wrong.h5", NULL, 1, "FAIL", "failures=\"1\" errors=\"0\""},
-    {"logits.h5", "logits", 0, "PASS", "failures=\"0\" errors=\"0\""},  {"logits.h5", "full", 1, "FAIL", "failures=\"1\" errors=\"0\""},
-    {"embed.h5", NULL, 0, "PASS", "failures=\"0\" errors=\"0\""},       {"half.h5", NULL, 2, "UNUSABLE", "failures=\"0\" errors=\"1\""},
-    {"missing.h5", NULL, 2, "UNUSABLE", "failures=\"0\" errors=\"1\""}, {"no-dtype.h5", NULL, 2, "UNUSABLE", "failures=\"0\" errors=\"1\""},
+    {"good.h5", "full", 0, "PASS", "failures=\"0\" errors=\"0\""},
+    {"wrong.h5", NULL, 1, "FAIL", "failures=\"1\" errors=\"0\""},
+    {"logits.h5", "logits", 0, "PASS", "failures=\"0\" errors=\"0\""},
+    {"logits.h5", "full", 1, "FAIL", "failures=\"1\" errors=\"0\""},
+    {"embed.h5", NULL, 0, "PASS", "failures=\"0\" errors=\"0\""},
+    {"half.h5", NULL, 2, "UNUSABLE", "failures=\"0\" errors=\"1\""},
+    {"missing.h5", NULL, 2, "UNUSABLE", "failures=\"0\" errors=\"1\""},
+    {"no-dtype.h5", NULL, 2, "UNUSABLE", "failures=\"0\" errors=\"1\""},
 };
 
 START_TEST(json_and_junit_are_written_whatever_the_verdict)
 {
-    char *json = test_join(test_fresh_dir(), "r.json"), *junit = test_join(test_fresh_dir(), "r.xml"), text[2048];
+    char *json = test_join(test_fresh_dir(), "r.json"),
+         *junit = test_join(test_fresh_dir(), "r.xml"), text[2048];
     const char *const args[] = {"tiny-one-token",
                                 REPORTS[_i].dump,
                                 "--json",
@@ -846,7 +1054,8 @@ START_TEST(json_and_junit_are_written_whatever_the_verdict)
     ck_assert_int_eq(o.status, REPORTS[_i].status);
     gemma4_document *document = gemma4_document_read(json, &error);
     ck_assert_msg(document != NULL, "%s", error.message);
-    ck_assert_str_eq(gemma4_node_get(gemma4_document_root(document), "verdict")->text, REPORTS[_i].verdict);
+    ck_assert_str_eq(gemma4_node_get(gemma4_document_root(document), "verdict")->text,
+                     REPORTS[_i].verdict);
     gemma4_document_free(document);
     read_text(junit, text, sizeof text);
     ck_assert_msg(strstr(text, REPORTS[_i].junit) != NULL, "%s", text);
@@ -867,7 +1076,8 @@ END_TEST
 
 /* --- the manual --- */
 
-/* The next word of text that begins with the mark: what follows the mark is copied to word. False where there is none. */
+/* The next word of text that begins with the mark: what follows the mark is copied to word. False
+ * where there is none. */
 static bool next_option(const char **text, const char *mark, char word[64])
 {
     const char *at = strstr(*text, mark);
@@ -903,7 +1113,8 @@ START_TEST(the_manual_has_the_options_that_there_are)
         ck_assert_msg(has_option(manual, "Fl -", word), "%s lacks --%s", page, word);
     ck_assert_uint_gt(count, 8);
     for (const char *at = manual; next_option(&at, "Fl -", word);)
-        ck_assert_msg(!strcmp(word, "help") || has_option(o.out, "--", word), "%s has --%s, which %s --help lacks", page, word, NAMES[_i]);
+        ck_assert_msg(!strcmp(word, "help") || has_option(o.out, "--", word),
+                      "%s has --%s, which %s --help lacks", page, word, NAMES[_i]);
 }
 END_TEST
 
@@ -915,28 +1126,50 @@ static const struct {
     int status;
     const char *verdict, *out, *junit[3];
 } LISTS[] = {
-    {{"{file: good.h5, case: tiny-one-token, require: full}", "{file: logits.h5, case: tiny-one-token}"}, 0, "PASS",
+    {{"{file: good.h5, case: tiny-one-token, require: full}",
+      "{file: logits.h5, case: tiny-one-token}"},
+     0,
+     "PASS",
      "2 dumps: 2 without a fault, 0 do not conform, 0 cannot be judged\n",
-     {"<testsuite name=\"tiny-one-token.good\"", "<testcase classname=\"gemma4.tiny-one-token.logits.head\" name=\"logits\"", "tensors are not in the dump: embed "}},
-    {{"{file: good.h5, case: tiny-one-token}", "{file: wrong.h5, case: tiny-one-token}"}, 1, "FAIL", "DOES NOT CONFORM; first divergence embed",
-     {"<testsuite name=\"tiny-one-token.good\"", "<testsuite name=\"tiny-one-token.wrong\"", "failures=\"1\""}},
-    {{"{file: half.h5, case: tiny-one-token}", "{file: wrong.h5, case: tiny-one-token}", "{file: good.h5, model: model}"}, 2, "UNUSABLE",
+     {"<testsuite name=\"tiny-one-token.good\"",
+      "<testcase classname=\"gemma4.tiny-one-token.logits.head\" name=\"logits\"",
+      "tensors are not in the dump: embed "}},
+    {{"{file: good.h5, case: tiny-one-token}", "{file: wrong.h5, case: tiny-one-token}"},
+     1,
+     "FAIL",
+     "DOES NOT CONFORM; first divergence embed",
+     {"<testsuite name=\"tiny-one-token.good\"", "<testsuite name=\"tiny-one-token.wrong\"",
+      "failures=\"1\""}},
+    {{"{file: half.h5, case: tiny-one-token}", "{file: wrong.h5, case: tiny-one-token}",
+      "{file: good.h5, model: model}"},
+     2,
+     "UNUSABLE",
      "3 dumps: 1 without a fault, 1 do not conform, 1 cannot be judged\n",
-     {"<testsuite name=\"gemma4-check.half\"", "<testcase classname=\"gemma4.half\" name=\"input\"", "<testsuite name=\"gemma4-check.good\""}},
-    {{"{file: good.h5}"}, 2, "UNUSABLE", "attribute case: expected a text, found none", {"<error type=\"unusable\"", "errors=\"1\"", "good.h5"}},
-    {{"{file: good.h5, case: tiny-one-token, require: most}"}, 2, "UNUSABLE", "--require: expected full, layers or logits, found 'most'",
+     {"<testsuite name=\"gemma4-check.half\"", "<testcase classname=\"gemma4.half\" name=\"input\"",
+      "<testsuite name=\"gemma4-check.good\""}},
+    {{"{file: good.h5}"},
+     2,
+     "UNUSABLE",
+     "attribute case: expected a text, found none",
+     {"<error type=\"unusable\"", "errors=\"1\"", "good.h5"}},
+    {{"{file: good.h5, case: tiny-one-token, require: most}"},
+     2,
+     "UNUSABLE",
+     "--require: expected full, layers or logits, found 'most'",
      {"<error ", "<testsuite name=\"gemma4-check.good\"", "most"}},
 };
 
 START_TEST(several_dumps_are_judged_in_one_call)
 {
-    char *list = test_join(work, "list.yaml"), *json = test_join(test_fresh_dir(), "r.json"), *junit = test_join(test_fresh_dir(), "r.xml");
+    char *list = test_join(work, "list.yaml"), *json = test_join(test_fresh_dir(), "r.json"),
+         *junit = test_join(test_fresh_dir(), "r.xml");
     const char *const args[] = {"--manifest", "list.yaml", "--json", json, "--junit", junit, NULL};
     char text[4096] = "format: gemma4-dumps\nversion: 1\ndumps:\n";
     gemma4_error error = {""};
     size_t count = 0;
     for (; LISTS[_i].dumps[count]; count++)
-        snprintf(text + strlen(text), sizeof text - strlen(text), "  - %s\n", LISTS[_i].dumps[count]);
+        snprintf(text + strlen(text), sizeof text - strlen(text), "  - %s\n",
+                 LISTS[_i].dumps[count]);
     test_write_text(list, text);
     outcome o = run(CHECK, args);
     ck_assert_msg(o.status == LISTS[_i].status, "status %d: %.500s%.300s", o.status, o.out, o.err);
@@ -945,7 +1178,8 @@ START_TEST(several_dumps_are_judged_in_one_call)
     else
         ck_assert_str_eq(o.err, "");
     ck_assert_msg(strstr(o.out, LISTS[_i].out) != NULL, "%.1000s", o.out);
-    gemma4_document *document = gemma4_document_read(json, &error), *schema = gemma4_document_read("spec/report.schema.json", &error);
+    gemma4_document *document = gemma4_document_read(json, &error),
+                    *schema = gemma4_document_read("spec/report.schema.json", &error);
     ck_assert_msg(document && schema, "%s", error.message);
     const gemma4_node *root = gemma4_document_root(document);
     ck_assert_str_eq(test_schema_violation(gemma4_document_root(schema), root), "");
@@ -957,7 +1191,8 @@ START_TEST(several_dumps_are_judged_in_one_call)
     ck_assert_msg(malformed == NULL, "%.80s", malformed);
     ck_assert_uint_eq(test_occurrences(xml, "<testsuite "), count);
     for (size_t i = 0; i < COUNT(LISTS[_i].junit); i++)
-        ck_assert_msg(strstr(xml, LISTS[_i].junit[i]) != NULL, "%s is not in %.500s", LISTS[_i].junit[i], xml);
+        ck_assert_msg(strstr(xml, LISTS[_i].junit[i]) != NULL, "%s is not in %.500s",
+                      LISTS[_i].junit[i], xml);
 }
 END_TEST
 
@@ -983,7 +1218,8 @@ Suite *cli_suite(void)
     tcase_add_test(c, decode_continues_the_prompt);
     tcase_add_test(c, the_same_dump_has_the_same_bytes);
     tcase_add_test(c, a_dump_by_any_schedule_conforms);
-    tcase_add_loop_test(c, output_that_cannot_be_written_is_status_2, 0, access("/dev/full", W_OK) == 0 ? COUNT(PRINTING) : 0);
+    tcase_add_loop_test(c, output_that_cannot_be_written_is_status_2, 0,
+                        access("/dev/full", W_OK) == 0 ? COUNT(PRINTING) : 0);
     tcase_add_loop_test(c, json_and_junit_are_written_whatever_the_verdict, 0, COUNT(REPORTS));
     tcase_add_test(c, an_older_report_is_replaced);
     tcase_add_loop_test(c, several_dumps_are_judged_in_one_call, 0, COUNT(LISTS));

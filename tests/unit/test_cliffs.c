@@ -1,5 +1,6 @@
-/* Small files that ask for much. Whatever such a file says, the programs answer within a bounded time and memory: nothing under 1 MB takes
- * more than 10 s of processor time or 1 GB (spec/robustness.md). All children of a program count, the sandboxed reader too. */
+/* Small files that ask for much. Whatever such a file says, the programs answer within a bounded
+ * time and memory: nothing under 1 MB takes more than 10 s of processor time or 1 GB
+ * (spec/robustness.md). All children of a program count, the sandboxed reader too. */
 #include "foreign_maker.h"
 #include "sandbox.h"
 #include "suites.h"
@@ -45,7 +46,8 @@ static outcome run(const char *words)
             text[used++] = *words;
     }
     text[used] = '\0';
-    for (char *word = strtok_r(text, " ", &save); word && count < 23; word = strtok_r(NULL, " ", &save))
+    for (char *word = strtok_r(text, " ", &save); word && count < 23;
+         word = strtok_r(NULL, " ", &save))
         argv[count++] = word;
     argv[count] = NULL;
     snprintf(program, sizeof program, "%s/%s", build ? build : "build", argv[0]);
@@ -60,7 +62,8 @@ static outcome run(const char *words)
     struct rusage used_up;
     ck_assert(child > 0 && wait4(child, &status, 0, &used_up) == child);
     o.status = WIFEXITED(status) ? WEXITSTATUS(status) : -1;
-    o.seconds = (double)(used_up.ru_utime.tv_sec + used_up.ru_stime.tv_sec) + 1e-6 * (double)(used_up.ru_utime.tv_usec + used_up.ru_stime.tv_usec);
+    o.seconds = (double)(used_up.ru_utime.tv_sec + used_up.ru_stime.tv_sec) +
+                1e-6 * (double)(used_up.ru_utime.tv_usec + used_up.ru_stime.tv_usec);
     o.kib = used_up.ru_maxrss;
     FILE *f = fopen(err, "rb");
     ck_assert_ptr_nonnull(f);
@@ -89,12 +92,15 @@ static void text_attribute(hid_t to, const char *name, const char *text)
     H5Tclose(type);
 }
 
-/* A dataset of that many rows and columns. With chunks of so many rows, none of which is written but where the first is asked for. */
-static void dataset(hid_t file, const char *name, hid_t type, hsize_t rows, hsize_t columns, hsize_t chunk, const void *values)
+/* A dataset of that many rows and columns. With chunks of so many rows, none of which is written
+ * but where the first is asked for. */
+static void dataset(hid_t file, const char *name, hid_t type, hsize_t rows, hsize_t columns,
+                    hsize_t chunk, const void *values)
 {
     const hsize_t shape[2] = {rows, columns}, part[2] = {chunk, columns}, start[2] = {0, 0};
     const int rank = columns ? 2 : 1;
-    hid_t space = H5Screate_simple(rank, shape, NULL), properties = H5Pcreate(H5P_DATASET_CREATE), links = H5Pcreate(H5P_LINK_CREATE);
+    hid_t space = H5Screate_simple(rank, shape, NULL), properties = H5Pcreate(H5P_DATASET_CREATE),
+          links = H5Pcreate(H5P_LINK_CREATE);
     H5Pset_create_intermediate_group(links, 1);
     if (chunk) {
         H5Pset_chunk(properties, rank, part);
@@ -117,11 +123,13 @@ static void dataset(hid_t file, const char *name, hid_t type, hsize_t rows, hsiz
 static hid_t new_dump(const char *name, hsize_t tokens)
 {
     const int64_t version = 1;
-    hid_t file = H5Fcreate(test_join(folder, name), H5F_ACC_TRUNC, H5P_DEFAULT, H5P_DEFAULT), space = H5Screate(H5S_SCALAR);
+    hid_t file = H5Fcreate(test_join(folder, name), H5F_ACC_TRUNC, H5P_DEFAULT, H5P_DEFAULT),
+          space = H5Screate(H5S_SCALAR);
     ck_assert(file >= 0);
     text_attribute(file, "format", "gemma4-activations");
     text_attribute(file, "dtype", "float32");
-    hid_t attribute = H5Acreate2(file, "format_version", H5T_STD_I64LE, space, H5P_DEFAULT, H5P_DEFAULT);
+    hid_t attribute =
+        H5Acreate2(file, "format_version", H5T_STD_I64LE, space, H5P_DEFAULT, H5P_DEFAULT);
     H5Awrite(attribute, H5T_NATIVE_INT64, &version);
     H5Aclose(attribute);
     H5Sclose(space);
@@ -131,12 +139,14 @@ static hid_t new_dump(const char *name, hsize_t tokens)
     return file;
 }
 
-/* Two tensors of 12 rows, in a chunk each that has room for 160 MB: zeros, which deflate to a sixth of a megabyte. */
+/* Two tensors of 12 rows, in a chunk each that has room for 160 MB: zeros, which deflate to a sixth
+ * of a megabyte. */
 static void make_bomb(void)
 {
     enum { ROWS = 5 << 17 };
     static const char *const names[] = {"embed", "final_norm"};
-    const hsize_t shape[2] = {12, 64}, most[2] = {H5S_UNLIMITED, 64}, chunk[2] = {ROWS, 64}, start[2] = {0, 0};
+    const hsize_t shape[2] = {12, 64}, most[2] = {H5S_UNLIMITED, 64}, chunk[2] = {ROWS, 64},
+                  start[2] = {0, 0};
     const size_t size = (size_t)ROWS * 64 * sizeof(float);
     unsigned char *zeros = calloc(1, size), *packed = malloc(SMALL);
     uLongf packed_size = SMALL;
@@ -147,7 +157,8 @@ static void make_bomb(void)
         hid_t space = H5Screate_simple(2, shape, most), properties = H5Pcreate(H5P_DATASET_CREATE);
         H5Pset_chunk(properties, 2, chunk);
         H5Pset_deflate(properties, 1);
-        hid_t set = H5Dcreate2(file, names[i], H5T_IEEE_F32LE, space, H5P_DEFAULT, properties, H5P_DEFAULT);
+        hid_t set =
+            H5Dcreate2(file, names[i], H5T_IEEE_F32LE, space, H5P_DEFAULT, properties, H5P_DEFAULT);
         ck_assert(set >= 0 && H5Dwrite_chunk(set, H5P_DEFAULT, 0, start, packed_size, packed) >= 0);
         H5Dclose(set);
         H5Pclose(properties);
@@ -188,9 +199,12 @@ static void make_safetensors(const char *name, size_t count, const char *shape)
     size_t size;
     FILE *memory = open_memstream(&header, &size);
     ck_assert_ptr_nonnull(memory);
-    fputs("{\"__metadata__\":{\"format\":\"gemma4-activations\",\"format_version\":\"1\",\"dtype\":\"float32\"}", memory);
+    fputs("{\"__metadata__\":{\"format\":\"gemma4-activations\",\"format_version\":\"1\",\"dtype\":"
+          "\"float32\"}",
+          memory);
     for (size_t i = 0; i < count; i++)
-        fprintf(memory, ",\"t%zu\":{\"dtype\":\"F32\",\"shape\":%s,\"data_offsets\":[0,0]}", i, shape);
+        fprintf(memory, ",\"t%zu\":{\"dtype\":\"F32\",\"shape\":%s,\"data_offsets\":[0,0]}", i,
+                shape);
     fputc('}', memory);
     fflush(memory);
     fprintf(memory, "%*s", (int)(7 - (size + 7) % 8), ""); /* data are aligned */
@@ -210,7 +224,8 @@ static void make_safetensors(const char *name, size_t count, const char *shape)
 static void make_npz(void)
 {
     const size_t size = (size_t)1835937 * 64 * sizeof(float);
-    test_bytes npy = test_npy("{'descr': '<f4', 'fortran_order': False, 'shape': (1835937, 64), }", NULL, 0);
+    test_bytes npy =
+        test_npy("{'descr': '<f4', 'fortran_order': False, 'shape': (1835937, 64), }", NULL, 0);
     npy.bytes = realloc(npy.bytes, npy.size + size);
     ck_assert_ptr_nonnull(npy.bytes);
     memset(npy.bytes + npy.size, 0, size);
@@ -221,7 +236,8 @@ static void make_npz(void)
     test_zip_close(&zip);
     test_write(test_join(folder, "bomb.npz"), zip.file.bytes, zip.file.size);
     test_zip_free(&zip);
-    test_bytes huge = test_npy("{'descr': '<f4', 'fortran_order': False, 'shape': (4611686018427387904, 4), }", "1234", 4);
+    test_bytes huge = test_npy(
+        "{'descr': '<f4', 'fortran_order': False, 'shape': (4611686018427387904, 4), }", "1234", 4);
     test_write(test_join(folder, "shape.npy"), huge.bytes, huge.size);
     test_bytes_free(&huge);
 }
@@ -289,14 +305,16 @@ static const struct {
     {"bomb.npz", false, "gemma4-check tiny-prompt @/bomb.npz --map taps --dtype float32"},
     {"shape.npy", false, "gemma4-check names @/shape.npy"},
     {"deep.yaml", false, "gemma4-check @/deep.yaml golden/dumps/tiny-prompt-float32.h5"},
-    {"deep-block.yaml", false, "gemma4-check @/deep-block.yaml golden/dumps/tiny-prompt-float32.h5"},
+    {"deep-block.yaml", false,
+     "gemma4-check @/deep-block.yaml golden/dumps/tiny-prompt-float32.h5"},
     {"deep-keys.yaml", false, "gemma4-check @/deep-keys.yaml golden/dumps/tiny-prompt-float32.h5"},
     {"flow.yaml", false, "gemma4-check --manifest @/flow.yaml"},
     {"items.yaml", false, "gemma4-check --manifest @/items.yaml"},
     {"quotes.yaml", false, "gemma4-check --manifest @/quotes.yaml"},
     {"lines.yaml", false, "gemma4-check --manifest @/lines.yaml"},
     {"comments.yaml", false, "gemma4-check --manifest @/comments.yaml"},
-    {"keys.yaml", false, "gemma4-check tiny-prompt golden/dumps/tiny-prompt-float32.h5 --map @/keys.yaml"},
+    {"keys.yaml", false,
+     "gemma4-check tiny-prompt golden/dumps/tiny-prompt-float32.h5 --map @/keys.yaml"},
 };
 
 START_TEST(little_takes_little)
@@ -304,11 +322,15 @@ START_TEST(little_takes_little)
     const double factor = GEMMA4_SANITIZED ? 10 : 1;
     outcome o = run(CLIFFS[_i].words);
     const char *newline = strchr(o.err, '\n');
-    ck_assert_msg(CLIFFS[_i].larger || size_of(CLIFFS[_i].file) <= SMALL, "%s is not small", CLIFFS[_i].file);
+    ck_assert_msg(CLIFFS[_i].larger || size_of(CLIFFS[_i].file) <= SMALL, "%s is not small",
+                  CLIFFS[_i].file);
     if (getenv("CLIFFS_PRINT"))
-        printf("CLIFF %s: status %d, %.2f s, %ld MB: %s\n", CLIFFS[_i].words, o.status, o.seconds, o.kib >> 10, o.err);
-    ck_assert_msg(o.status >= 0 && o.status <= 2, "%s: status %d: %s", CLIFFS[_i].words, o.status, o.err);
-    ck_assert_msg(o.status != 2 || (newline && !newline[1]), "%s: expected one line: %s", CLIFFS[_i].words, o.err);
+        printf("CLIFF %s: status %d, %.2f s, %ld MB: %s\n", CLIFFS[_i].words, o.status, o.seconds,
+               o.kib >> 10, o.err);
+    ck_assert_msg(o.status >= 0 && o.status <= 2, "%s: status %d: %s", CLIFFS[_i].words, o.status,
+                  o.err);
+    ck_assert_msg(o.status != 2 || (newline && !newline[1]), "%s: expected one line: %s",
+                  CLIFFS[_i].words, o.err);
     ck_assert_msg(o.seconds <= SECONDS * factor, "%s: %.1f s", CLIFFS[_i].words, o.seconds);
     ck_assert_msg(o.kib <= MOST_KIB || GEMMA4_SANITIZED, "%s: %ld KiB", CLIFFS[_i].words, o.kib);
 }

@@ -1,4 +1,5 @@
-/* The metrics (tests/check/compare.h; spec/cases.md, "Metrics"), on numbers that can be checked in the head. */
+/* The metrics (tests/check/compare.h; spec/cases.md, "Metrics"), on numbers that can be checked in
+ * the head. */
 #include "compare.h"
 #include "suites.h"
 #include "support.h"
@@ -27,7 +28,8 @@ static bool passes(const gemma4_comparison *c, double tolerance)
 
 static void assert_near(double found, double expected)
 {
-    ck_assert_msg(fabs(found - expected) <= 1e-15 * fabs(expected), "expected %.17g, found %.17g", expected, found);
+    ck_assert_msg(fabs(found - expected) <= 1e-15 * fabs(expected), "expected %.17g, found %.17g",
+                  expected, found);
 }
 
 START_TEST(equal_tensors_have_no_error)
@@ -44,7 +46,8 @@ START_TEST(equal_tensors_have_no_error)
 }
 END_TEST
 
-/* g = (3, 4 | 0, 12), e - g = (0, 0 | 5, 0): norms 5 and 13 of 25 + 144, position 1 alone is 5 / 12. */
+/* g = (3, 4 | 0, 12), e - g = (0, 0 | 5, 0): norms 5 and 13 of 25 + 144, position 1 alone is 5 /
+ * 12. */
 START_TEST(metrics_of_small_numbers)
 {
     const float engine[] = {3, 4, 5, 12}, expected[] = {3, 4, 0, 12};
@@ -65,7 +68,8 @@ START_TEST(metrics_of_small_numbers)
 }
 END_TEST
 
-/* g = (10, 0 | 0, 0.1): position 1's error of 0.1 counts in units of the average position, norm(g) / sqrt(2). */
+/* g = (10, 0 | 0, 0.1): position 1's error of 0.1 counts in units of the average position, norm(g)
+ * / sqrt(2). */
 START_TEST(a_small_position_is_judged_in_units_of_the_average)
 {
     const float engine[] = {10, 0, 0, 0.2f}, expected[] = {10, 0, 0, 0.1f};
@@ -185,10 +189,12 @@ static const struct {
     float engine, expected;
     size_t nonfinite; /* of the engine */
 } NONFINITE[] = {
-    {NAN, 1, 1}, {INFINITY, 1, 1}, {-INFINITY, 1, 1}, {NAN, NAN, 1}, {INFINITY, INFINITY, 1}, {1, NAN, 0}, {1, INFINITY, 0},
+    {NAN, 1, 1}, {INFINITY, 1, 1}, {-INFINITY, 1, 1}, {NAN, NAN, 1}, {INFINITY, INFINITY, 1},
+    {1, NAN, 0}, {1, INFINITY, 0},
 };
 
-/* Whoever has it, and at whatever tolerance: there is no tensor with a NaN or an infinity that passes. */
+/* Whoever has it, and at whatever tolerance: there is no tensor with a NaN or an infinity that
+ * passes. */
 START_TEST(nonfinite_values_never_pass)
 {
     float engine[4] = {1, 1, 1, 1}, expected[4] = {1, 1, 1, 1};

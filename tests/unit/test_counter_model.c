@@ -1,5 +1,5 @@
-/* Counter-models (tests/check/counter_model.h): with the right parameters every step gives the reference's bits; every entry of the
- * catalogue changes exactly the taps that it lists. */
+/* Counter-models (tests/check/counter_model.h): with the right parameters every step gives the
+ * reference's bits; every entry of the catalogue changes exactly the taps that it lists. */
 #include "counter_model.h"
 #include "explain.h"
 #include "forward.h"
@@ -12,11 +12,11 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-
 enum { T = 40, FAR = 1000 };
 
-static const int32_t TOKENS[T] = {2,   197, 214, 34, 153, 23,  76,  115, 13,  151, 249, 242, 7,  8,   99, 100, 101, 33, 240, 5,
-                                  66,  71,  18,  255, 3,  190, 191, 12,  144, 60,  61,  222, 41, 177, 88, 9,   130, 54, 203, 17};
+static const int32_t TOKENS[T] = {
+    2,  197, 214, 34,  153, 23,  76,  115, 13,  151, 249, 242, 7,  8,   99, 100, 101, 33, 240, 5,
+    66, 71,  18,  255, 3,   190, 191, 12,  144, 60,  61,  222, 41, 177, 88, 9,   130, 54, 203, 17};
 
 /* --- a run of the reference, every tap of it kept --- */
 
@@ -24,7 +24,8 @@ typedef struct run {
     gemma4_model *model;
     size_t first_position, layers;
     int32_t tokens[T];
-    gemma4_real **values; /* [layers, TAP_COUNT] of [T, dims]; taps without a layer stand at layer 0 */
+    gemma4_real **values; /* [layers, TAP_COUNT] of [T, dims]; taps without a layer stand at layer
+                             0 */
     int32_t **ids;        /* [layers] of [T, K] */
 } run;
 
@@ -44,10 +45,11 @@ static int keep(void *context, gemma4_tap_event *event, gemma4_error *error)
         return 0;
     }
     gemma4_real *to = r->values[event->layer * GEMMA4_TAP_COUNT + event->tap];
-    if (event->tap == GEMMA4_TAP_ATTN_SCORES || event->tap == GEMMA4_TAP_ATTN_PROBS) /* [1, H, visible keys] into [T, H, T] */
+    /* [1, H, visible keys] into [T, H, T] */
+    if (event->tap == GEMMA4_TAP_ATTN_SCORES || event->tap == GEMMA4_TAP_ATTN_PROBS)
         for (size_t h = 0; h < event->dims[0]; h++)
-            memcpy(to + (event->row * event->dims[0] + h) * T + event->first_key, event->values + h * event->dims[1],
-                   event->dims[1] * sizeof *to);
+            memcpy(to + (event->row * event->dims[0] + h) * T + event->first_key,
+                   event->values + h * event->dims[1], event->dims[1] * sizeof *to);
     else
         memcpy(to, event->values, event->rows * event->dims[0] * event->dims[1] * sizeof *to);
     return 0;
@@ -71,7 +73,8 @@ static run run_reference(gemma4_model *model, size_t first_position)
         r.ids[l] = zeroed(T * c->top_k_experts, sizeof **r.ids);
         for (int tap = 0; tap < GEMMA4_TAP_COUNT; tap++)
             if (gemma4_tap_describe((gemma4_tap)tap)->per_layer || l == 0)
-                r.values[l * GEMMA4_TAP_COUNT + tap] = zeroed(T * tap_width(&r, (gemma4_tap)tap, l), sizeof(gemma4_real));
+                r.values[l * GEMMA4_TAP_COUNT + tap] =
+                    zeroed(T * tap_width(&r, (gemma4_tap)tap, l), sizeof(gemma4_real));
     }
     gemma4_session *session = gemma4_session_new(model, first_position, T, &error);
     ck_assert_msg(session != NULL, "%s", error.message);
@@ -93,13 +96,18 @@ static void free_run(run *r)
     free(r->ids);
 }
 
-/* What a step reads: of the recorded tensors, those that come before the tap, so that reading a later one would be noticed. */
+/* What a step reads: of the recorded tensors, those that come before the tap, so that reading a
+ * later one would be noticed. */
 static gemma4_step step_of(const run *r, size_t layer, gemma4_tap tap)
 {
     /* The schedule 7, 1, 20, 3, 9. */
     static size_t chunk_start[T], chunk_end[T];
     static const size_t ends[] = {7, 8, 28, 31, T};
-    gemma4_step step = {.model = r->model, .layer = layer, .T = T, .first_position = r->first_position, .tokens = r->tokens};
+    gemma4_step step = {.model = r->model,
+                        .layer = layer,
+                        .T = T,
+                        .first_position = r->first_position,
+                        .tokens = r->tokens};
     for (size_t t = 0, chunk = 0; t < T; t++) {
         chunk += t == ends[chunk];
         chunk_start[t] = chunk ? ends[chunk - 1] : 0;
@@ -112,16 +120,18 @@ static gemma4_step step_of(const run *r, size_t layer, gemma4_tap tap)
         if (!head || i > GEMMA4_TAP_LAYER_OUTPUT)
             step.values[i] = r->values[layer * GEMMA4_TAP_COUNT + (size_t)i];
     if (head)
-        step.values[GEMMA4_TAP_LAYER_OUTPUT] = r->values[(r->layers - 1) * GEMMA4_TAP_COUNT + GEMMA4_TAP_LAYER_OUTPUT];
+        step.values[GEMMA4_TAP_LAYER_OUTPUT] =
+            r->values[(r->layers - 1) * GEMMA4_TAP_COUNT + GEMMA4_TAP_LAYER_OUTPUT];
     step.topk_ids = tap > GEMMA4_TAP_ROUTER_TOPK_IDS ? r->ids[layer] : NULL;
     return step;
 }
 
-/* How far a tap computed with those parameters is from the recorded one: 0 where the bits are the same, relative RMS elsewhere, at
- * least TINY; for ids, how many differ. */
+/* How far a tap computed with those parameters is from the recorded one: 0 where the bits are the
+ * same, relative RMS elsewhere, at least TINY; for ids, how many differ. */
 static const double TINY = 1e-30;
 
-static double distance(const run *r, const gemma4_step *step, const gemma4_parameters *parameters, gemma4_tap tap)
+static double distance(const run *r, const gemma4_step *step, const gemma4_parameters *parameters,
+                       gemma4_tap tap)
 {
     gemma4_error error = {""};
     size_t n = T * tap_width(r, tap, step->layer);
@@ -130,7 +140,8 @@ static double distance(const run *r, const gemma4_step *step, const gemma4_param
     int32_t *ids = zeroed(n, sizeof *ids);
     double difference = 0, size = 0;
     bool same = true;
-    ck_assert_msg(gemma4_counter_step(step, parameters, tap, out, ids, &error) == 0, "%s", error.message);
+    ck_assert_msg(gemma4_counter_step(step, parameters, tap, out, ids, &error) == 0, "%s",
+                  error.message);
     if (gemma4_tap_describe(tap)->ids)
         for (size_t i = 0; i < n; i++)
             difference += ids[i] != r->ids[step->layer][i];
@@ -149,11 +160,11 @@ static double distance(const run *r, const gemma4_step *step, const gemma4_param
 
 static bool computed(gemma4_tap tap, size_t layer)
 {
-    return tap != GEMMA4_TAP_LAYER_INPUT && !gemma4_tap_describe(tap)->derived && (gemma4_tap_describe(tap)->per_layer || layer == 0);
+    return tap != GEMMA4_TAP_LAYER_INPUT && !gemma4_tap_describe(tap)->derived &&
+           (gemma4_tap_describe(tap)->per_layer || layer == 0);
 }
 
 /* --- fixtures, made before the tests are forked --- */
-
 
 static run runs[5]; /* tiny, tiny far out, moe128, moe128 far out, odd */
 static gemma4_model *tiny, *moe128, *odd;
@@ -166,18 +177,22 @@ static gemma4_model *open_model(const char *directory)
     return model;
 }
 
-/* A hidden size whose root is no bf16 number, as the published one's is not, and an eps large enough to be seen. */
+/* A hidden size whose root is no bf16 number, as the published one's is not, and an eps large
+ * enough to be seen. */
 static const char *odd_config(void)
 {
-    const char *config = test_replace(test_tiny_config, "\"hidden_size\": 16", "\"hidden_size\": 24");
+    const char *config =
+        test_replace(test_tiny_config, "\"hidden_size\": 16", "\"hidden_size\": 24");
     config = test_replace(config, "1e-06", "1e-03");
-    return test_replace(config, "\"max_position_embeddings\": 64", "\"max_position_embeddings\": 2000");
+    return test_replace(config, "\"max_position_embeddings\": 64",
+                        "\"max_position_embeddings\": 2000");
 }
 
 static void set_up(void)
 {
     gemma4_error error = {""};
-    const gemma4_synth_options options = {.preset = "moe128", .seed = 5, .shards = 1, .layers = 3, .vocab = 64};
+    const gemma4_synth_options options = {
+        .preset = "moe128", .seed = 5, .shards = 1, .layers = 3, .vocab = 64};
     char *directory = test_fresh_dir(), *odd_directory = test_fresh_dir();
     ck_assert_msg(gemma4_synth(&options, directory, &error) == 0, "%s", error.message);
     test_write_checkpoint(odd_directory, odd_config(), "model.", 7);
@@ -208,7 +223,8 @@ static void check_reference(const run *r, size_t layer, gemma4_tap tap, gemma4_t
     gemma4_step step = step_of(r, layer, tap);
     if (hidden != GEMMA4_TAP_COUNT)
         step.values[hidden] = NULL;
-    ck_assert_msg(distance(r, &step, &right, tap) == 0, "%s: other bits", gemma4_tap_name(tap, layer, name));
+    ck_assert_msg(distance(r, &step, &right, tap) == 0, "%s: other bits",
+                  gemma4_tap_name(tap, layer, name));
 }
 
 START_TEST(right_parameters_give_the_reference)
@@ -245,12 +261,16 @@ START_TEST(a_missing_tensor_is_refused)
     gemma4_real out[T * 64];
     gemma4_step step = step_of(&runs[2], 1, GEMMA4_TAP_ATTN_RESIDUAL);
     step.values[GEMMA4_TAP_ATTN_POST_NORM] = NULL;
-    ck_assert_int_eq(gemma4_counter_step(&step, &right, GEMMA4_TAP_ATTN_RESIDUAL, out, NULL, &error), -1);
-    assert_message_contains(&error, "layers.1.attn.residual: cannot be computed without layers.1.attn.post_norm");
-    ck_assert_int_eq(gemma4_counter_step(&step, &right, GEMMA4_TAP_LAYER_INPUT, out, NULL, &error), -1);
+    ck_assert_int_eq(
+        gemma4_counter_step(&step, &right, GEMMA4_TAP_ATTN_RESIDUAL, out, NULL, &error), -1);
+    assert_message_contains(
+        &error, "layers.1.attn.residual: cannot be computed without layers.1.attn.post_norm");
+    ck_assert_int_eq(gemma4_counter_step(&step, &right, GEMMA4_TAP_LAYER_INPUT, out, NULL, &error),
+                     -1);
     assert_message_contains(&error, "input: no step computes it");
     step.layer = 3;
-    ck_assert_int_eq(gemma4_counter_step(&step, &right, GEMMA4_TAP_ATTN_NORM, out, NULL, &error), -1);
+    ck_assert_int_eq(gemma4_counter_step(&step, &right, GEMMA4_TAP_ATTN_NORM, out, NULL, &error),
+                     -1);
     assert_message_contains(&error, "layer 3: expected one below 3");
 }
 END_TEST
@@ -264,7 +284,8 @@ START_TEST(an_id_that_is_no_expert_is_refused)
     gemma4_step step = step_of(&runs[2], 1, GEMMA4_TAP_ROUTER_TOPK_WEIGHTS);
     step.topk_ids = ids;
     ids[T * 8 - 1] = 128;
-    ck_assert_int_eq(gemma4_counter_step(&step, &right, GEMMA4_TAP_ROUTER_TOPK_WEIGHTS, out, NULL, &error), -1);
+    ck_assert_int_eq(
+        gemma4_counter_step(&step, &right, GEMMA4_TAP_ROUTER_TOPK_WEIGHTS, out, NULL, &error), -1);
     assert_message_contains(&error, "router.topk_ids: expected experts below 128, found 128");
 }
 END_TEST
@@ -276,7 +297,8 @@ START_TEST(a_branch_cannot_read_what_comes_later)
     gemma4_error error = {""};
     gemma4_step step = step_of(&runs[2], 1, GEMMA4_TAP_MLP_NORM);
     wrong.mlp.input = GEMMA4_FROM_MLP_OUT;
-    ck_assert_int_eq(gemma4_counter_step(&step, &wrong, GEMMA4_TAP_MLP_NORM, out, NULL, &error), -1);
+    ck_assert_int_eq(gemma4_counter_step(&step, &wrong, GEMMA4_TAP_MLP_NORM, out, NULL, &error),
+                     -1);
     assert_message_contains(&error, "mlp.norm: cannot read mlp.out, which comes later");
 }
 END_TEST
@@ -296,7 +318,8 @@ typedef struct distances {
     double of[2][GEMMA4_TAP_COUNT];
 } distances;
 
-/* Whether a layer is the first of its kind: taps that should not change are looked at there only, for speed. */
+/* Whether a layer is the first of its kind: taps that should not change are looked at there only,
+ * for speed. */
 static bool first_of_kind(const gemma4_config *c, size_t layer)
 {
     for (size_t l = 0; l < layer; l++)
@@ -313,19 +336,23 @@ static void measure(const run *r, const gemma4_counter_model *entry, distances *
     for (size_t l = 0; l < r->layers; l++)
         for (int i = 0; i < GEMMA4_TAP_COUNT; i++) {
             gemma4_tap tap = (gemma4_tap)i;
-            if (!computed(tap, l) || !gemma4_counter_model_acts(entry, c, tap, l) || !(listed(entry, tap) || first_of_kind(c, l)))
+            if (!computed(tap, l) || !gemma4_counter_model_acts(entry, c, tap, l) ||
+                !(listed(entry, tap) || first_of_kind(c, l)))
                 continue;
             gemma4_step step = step_of(r, l, tap);
-            double *largest = &d->of[gemma4_tap_describe(tap)->per_layer ? c->layers[l].kind : 0][tap];
+            double *largest =
+                &d->of[gemma4_tap_describe(tap)->per_layer ? c->layers[l].kind : 0][tap];
             *largest = fmax(*largest, distance(r, &step, &wrong, tap));
         }
 }
 
-/* Whether the entry says that it changes a tap on a kind of layer; a tap without a layer counts with the first kind. */
+/* Whether the entry says that it changes a tap on a kind of layer; a tap without a layer counts
+ * with the first kind. */
 static bool should_change(const gemma4_counter_model *entry, int kind, gemma4_tap tap)
 {
     int bit = kind == GEMMA4_SLIDING ? GEMMA4_ON_SLIDING : GEMMA4_ON_FULL;
-    return listed(entry, tap) && (gemma4_tap_describe(tap)->per_layer ? (entry->where & bit) != 0 : kind == 0);
+    return listed(entry, tap) &&
+           (gemma4_tap_describe(tap)->per_layer ? (entry->where & bit) != 0 : kind == 0);
 }
 
 static const double SEEN = 1e-6;
@@ -352,15 +379,17 @@ START_TEST(an_entry_changes_the_taps_that_it_lists)
         for (int i = 0; i < GEMMA4_TAP_COUNT; i++) {
             const char *tap = gemma4_tap_describe((gemma4_tap)i)->name;
             if (should_change(entry, kind, (gemma4_tap)i))
-                ck_assert_msg(d.of[kind][i] > SEEN, "%s (%s), %s, kind %d: differs by %g only", entry->id, entry->variant, tap, kind,
-                              d.of[kind][i]);
+                ck_assert_msg(d.of[kind][i] > SEEN, "%s (%s), %s, kind %d: differs by %g only",
+                              entry->id, entry->variant, tap, kind, d.of[kind][i]);
             else
-                ck_assert_msg(d.of[kind][i] == 0, "%s (%s), %s: changes but is not listed", entry->id, entry->variant, tap);
+                ck_assert_msg(d.of[kind][i] == 0, "%s (%s), %s: changes but is not listed",
+                              entry->id, entry->variant, tap);
         }
 }
 END_TEST
 
-/* Mistakes combine: whatever changes are made one after the other, every step still computes something. */
+/* Mistakes combine: whatever changes are made one after the other, every step still computes
+ * something. */
 START_TEST(mistakes_combine)
 {
     const run *r = &runs[4];
@@ -388,9 +417,11 @@ START_TEST(senseless_numbers_do_no_harm)
         wrong.norm[norm].eps = x;
         wrong.norm[norm].weight_of = (norm + _i) % (GEMMA4_NORM_COUNT + 3);
     }
-    wrong.q_rope.offset = wrong.q_rope.position_scale = wrong.q_rope.theta = wrong.q_rope.denominator = wrong.q_rope.pairs = x;
+    wrong.q_rope.offset = wrong.q_rope.position_scale = wrong.q_rope.theta =
+        wrong.q_rope.denominator = wrong.q_rope.pairs = x;
     wrong.k_rope = wrong.v_rope = wrong.q_rope;
-    wrong.attention.scale = wrong.attention.softcap = wrong.stream.softcap = wrong.expert.capacity_factor = x;
+    wrong.attention.scale = wrong.attention.softcap = wrong.stream.softcap =
+        wrong.expert.capacity_factor = x;
     wrong.attention.window_change = _i % 2 ? -1000 : 1000;
     wrong.router.k_change = _i % 2 ? -1000 : 1000;
     for (int tap = 0; tap < GEMMA4_TAP_COUNT; tap++)
@@ -405,14 +436,16 @@ static void check_text(const char *id, const char *text, bool may_be_empty)
 {
     ck_assert_msg(may_be_empty || text[0] != '\0', "%s: an empty text", id);
     for (const char *c = text; *c != '\0'; c++)
-        ASSERT_EACH(*c >= ' ' && *c <= '~' && !strchr("|<`", *c), "%s: \"%s\" is not plain ASCII", id, text);
+        ASSERT_EACH(*c >= ' ' && *c <= '~' && !strchr("|<`", *c), "%s: \"%s\" is not plain ASCII",
+                    id, text);
 }
 
 static void check_urls(const gemma4_counter_model *entry)
 {
     for (const char *url = entry->seen; *url != '\0';) {
         size_t length = strcspn(url, " ");
-        ck_assert_msg(strncmp(url, "https://", 8) == 0 && length > 12, "%s: \"%s\" is no URL", entry->id, url);
+        ck_assert_msg(strncmp(url, "https://", 8) == 0 && length > 12, "%s: \"%s\" is no URL",
+                      entry->id, url);
         url += length;
         url += *url == ' ';
         ck_assert_msg(url[-1] != ' ' || *url != '\0', "%s: the URLs end with a space", entry->id);
@@ -423,19 +456,22 @@ static void check_taps(const gemma4_counter_model *entry)
 {
     bool head = false, layer = false;
     for (size_t i = 0; entry->taps[i] != GEMMA4_TAP_COUNT; i++) {
-        ck_assert_msg(i == 0 || entry->taps[i] > entry->taps[i - 1], "%s: taps are not in dataflow order", entry->id);
+        ck_assert_msg(i == 0 || entry->taps[i] > entry->taps[i - 1],
+                      "%s: taps are not in dataflow order", entry->id);
         head = head || !gemma4_tap_describe(entry->taps[i])->per_layer;
         layer = layer || gemma4_tap_describe(entry->taps[i])->per_layer;
     }
     ck_assert_msg(head || layer, "%s: no taps", entry->id);
-    ck_assert_msg(head == ((entry->where & GEMMA4_ON_HEAD) != 0), "%s: where and taps disagree on the head", entry->id);
-    ck_assert_msg(layer == ((entry->where & (GEMMA4_ON_SLIDING | GEMMA4_ON_FULL)) != 0), "%s: where and taps disagree on layers",
-                  entry->id);
+    ck_assert_msg(head == ((entry->where & GEMMA4_ON_HEAD) != 0),
+                  "%s: where and taps disagree on the head", entry->id);
+    ck_assert_msg(layer == ((entry->where & (GEMMA4_ON_SLIDING | GEMMA4_ON_FULL)) != 0),
+                  "%s: where and taps disagree on layers", entry->id);
 }
 
 static void check_entry(size_t index)
 {
-    static const char sections[] = "embedding norms attention rope masks cache router experts dense stream head";
+    static const char sections[] =
+        "embedding norms attention rope masks cache router experts dense stream head";
     const gemma4_counter_model *entry = gemma4_counter_model_at(index);
     const char *texts[] = {entry->id, entry->section, entry->wrong, entry->right, entry->invisible};
     for (size_t i = 0; i < sizeof texts / sizeof *texts; i++)
@@ -444,13 +480,15 @@ static void check_entry(size_t index)
     check_text(entry->id, entry->seen, true);
     check_urls(entry);
     check_taps(entry);
-    ck_assert_msg(strstr(sections, entry->section) != NULL, "%s: section %s", entry->id, entry->section);
+    ck_assert_msg(strstr(sections, entry->section) != NULL, "%s: section %s", entry->id,
+                  entry->section);
     for (const char *c = entry->id; *c != '\0'; c++)
-        ck_assert_msg(islower((unsigned char)*c) || isdigit((unsigned char)*c) || *c == '-', "%s: an id is lower case and dashes",
-                      entry->id);
+        ck_assert_msg(islower((unsigned char)*c) || isdigit((unsigned char)*c) || *c == '-',
+                      "%s: an id is lower case and dashes", entry->id);
     for (size_t i = 0; i < index; i++) {
         const gemma4_counter_model *other = gemma4_counter_model_at(i);
-        ASSERT_EACH(strcmp(entry->id, other->id) || strcmp(entry->variant, other->variant), "%s (%s): twice", entry->id, entry->variant);
+        ASSERT_EACH(strcmp(entry->id, other->id) || strcmp(entry->variant, other->variant),
+                    "%s (%s): twice", entry->id, entry->variant);
     }
 }
 
@@ -490,10 +528,12 @@ static int all_markdown(FILE *out, const char *id)
 
 static void check_page(const gemma4_counter_model *entry)
 {
-    const char *texts[] = {entry->id, entry->variant, entry->section, entry->wrong, entry->right, entry->invisible};
+    const char *texts[] = {entry->id,    entry->variant, entry->section,
+                           entry->wrong, entry->right,   entry->invisible};
     char *page = printed(gemma4_explain, entry->id, 0);
     for (size_t i = 0; i < sizeof texts / sizeof *texts; i++)
-        ck_assert_msg(strstr(page, texts[i]) != NULL, "%s: its page lacks \"%s\"", entry->id, texts[i]);
+        ck_assert_msg(strstr(page, texts[i]) != NULL, "%s: its page lacks \"%s\"", entry->id,
+                      texts[i]);
     free(page);
 }
 
@@ -515,7 +555,8 @@ START_TEST(an_unknown_id_gets_suggestions)
         {"", "gemma4-check explain lists them"},
     };
     char *page = printed(gemma4_explain, cases[_i].asked, -1);
-    ck_assert_msg(strstr(page, cases[_i].answer) != NULL, "\"%s\" lacks \"%s\"", page, cases[_i].answer);
+    ck_assert_msg(strstr(page, cases[_i].answer) != NULL, "\"%s\" lacks \"%s\"", page,
+                  cases[_i].answer);
     free(page);
 }
 END_TEST
@@ -527,7 +568,8 @@ START_TEST(spec_causes_is_what_the_catalogue_says)
     ck_assert_msg(file != NULL, "spec/causes.md: cannot be read");
     found[fread(found, 1, strlen(expected) + 1, file)] = '\0';
     fclose(file);
-    ck_assert_msg(!strcmp(expected, found), "spec/causes.md is out of date: gemma4-check explain --all writes it");
+    ck_assert_msg(!strcmp(expected, found),
+                  "spec/causes.md is out of date: gemma4-check explain --all writes it");
     free(expected);
     free(found);
 }

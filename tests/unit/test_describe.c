@@ -1,4 +1,5 @@
-/* Descriptions (tests/check/describe.h): what is said of an error, on evidence whose error is made by hand. */
+/* Descriptions (tests/check/describe.h): what is said of an error, on evidence whose error is made
+ * by hand. */
 #include "describe.h"
 #include "evidence_maker.h"
 #include "suites.h"
@@ -10,7 +11,8 @@ static test_evidence *evidence;
 static test_tap *tap;
 static char text[300];
 
-/* A tap of T rows and `width` lanes in one head, or of 4 heads; every expected value is another one. */
+/* A tap of T rows and `width` lanes in one head, or of 4 heads; every expected value is another
+ * one. */
 static void set_tap(size_t T, gemma4_tap which, size_t width)
 {
     evidence = test_evidence_new(NULL, T, "float32", 0);
@@ -24,7 +26,8 @@ static void set_tap(size_t T, gemma4_tap which, size_t width)
 static const char *describe(gemma4_tap which)
 {
     gemma4_error error = {""};
-    ck_assert_int_eq(gemma4_describe_error(&evidence->evidence, which, text, sizeof text, &error), 0);
+    ck_assert_int_eq(gemma4_describe_error(&evidence->evidence, which, text, sizeof text, &error),
+                     0);
     test_evidence_free(evidence);
     return text;
 }
@@ -54,7 +57,8 @@ START_TEST(a_constant_factor_leaves_next_to_nothing)
         tap->engine[i] = (float)(i % 2 ? 2 + x : 2 - x);
     }
     describe(GEMMA4_TAP_ATTN_NORM);
-    ck_assert_int_eq(strstr(text, "the expected values times a constant, 2") != NULL, LEFT[_i].said);
+    ck_assert_int_eq(strstr(text, "the expected values times a constant, 2") != NULL,
+                     LEFT[_i].said);
 }
 END_TEST
 
@@ -65,8 +69,9 @@ START_TEST(an_error_without_a_shape_is_told_by_its_norm)
         tap->expected[i] = i % 3 ? 1 : -1;
         tap->engine[i] = i % 5 ? 2 : -2;
     }
-    ck_assert_str_eq(describe(GEMMA4_TAP_ATTN_NORM),
-                     "spread over all positions and lanes; norm of yours / norm of the expected = 2.000000");
+    ck_assert_str_eq(
+        describe(GEMMA4_TAP_ATTN_NORM),
+        "spread over all positions and lanes; norm of yours / norm of the expected = 2.000000");
 }
 END_TEST
 
@@ -77,8 +82,9 @@ START_TEST(where_nothing_was_expected_there_is_no_ratio)
         tap->expected[i] = 0;
         tap->engine[i] = (float)(i % 5) - 7;
     }
-    ck_assert_str_eq(describe(GEMMA4_TAP_ATTN_NORM),
-                     "spread over all positions and lanes; norm of yours / norm of the expected = 0.000000");
+    ck_assert_str_eq(
+        describe(GEMMA4_TAP_ATTN_NORM),
+        "spread over all positions and lanes; norm of yours / norm of the expected = 0.000000");
 }
 END_TEST
 
@@ -96,8 +102,15 @@ static const struct {
     size_t rows, wrong;
     const char *said;
 } FEW[] = {
-    {3, 1, "only in positions 0"}, {4, 1, "only in positions 0"}, {5, 2, NULL}, {6, 2, "only in positions 0, 1"}, {6, 3, NULL},
-    {2, 1, NULL},                  {1, 1, NULL},                  {8, 3, NULL}, {9, 3, "only in positions 0, 1, 2"},
+    {3, 1, "only in positions 0"},
+    {4, 1, "only in positions 0"},
+    {5, 2, NULL},
+    {6, 2, "only in positions 0, 1"},
+    {6, 3, NULL},
+    {2, 1, NULL},
+    {1, 1, NULL},
+    {8, 3, NULL},
+    {9, 3, "only in positions 0, 1, 2"},
 };
 
 START_TEST(a_few_positions_are_listed)
@@ -117,13 +130,17 @@ END_TEST
 static const struct {
     double largest;
     const char *said;
-} SHARES[] = {{0.982, "only in positions 4"}, {0.979, "only in positions 0, 4"}, {0.9755, "only in positions 0, 4"}, {0.974, NULL}};
+} SHARES[] = {{0.982, "only in positions 4"},
+              {0.979, "only in positions 0, 4"},
+              {0.9755, "only in positions 0, 4"},
+              {0.974, NULL}};
 
 START_TEST(the_positions_listed_hold_nearly_all_of_the_error)
 {
     set_tap(6, GEMMA4_TAP_ATTN_NORM, 12);
     for (size_t row = 0; row < 6; row++)
-        spoil_row(row, 1e4 * (row == 4 ? SHARES[_i].largest : (1 - SHARES[_i].largest) / 5 + (row == 0 ? 1e-6 : 0)));
+        spoil_row(row, 1e4 * (row == 4 ? SHARES[_i].largest
+                                       : (1 - SHARES[_i].largest) / 5 + (row == 0 ? 1e-6 : 0)));
     describe(GEMMA4_TAP_ATTN_NORM);
     if (SHARES[_i].said)
         ck_assert_str_eq(text, SHARES[_i].said);
@@ -161,7 +178,8 @@ START_TEST(of_many_lanes_eight_are_listed)
         if (i % 27 < 8 + (size_t)_i)
             tap->engine[i] += 1;
     ck_assert_str_eq(describe(GEMMA4_TAP_ATTN_NORM),
-                     _i ? "only in lanes 0, 1, 2, 3, 4, 5, 6, 7 ... (9 of 27)" : "only in lanes 0, 1, 2, 3, 4, 5, 6, 7");
+                     _i ? "only in lanes 0, 1, 2, 3, 4, 5, 6, 7 ... (9 of 27)"
+                        : "only in lanes 0, 1, 2, 3, 4, 5, 6, 7");
 }
 END_TEST
 
@@ -169,7 +187,8 @@ START_TEST(places_are_told_together)
 {
     set_tap(6, GEMMA4_TAP_ATTN_Q, 0);
     tap->engine[3 * 32 + 2 * 8 + 5] += 1;
-    ck_assert_str_eq(describe(GEMMA4_TAP_ATTN_Q), "only in positions 3; only in heads 2; only in lanes 5");
+    ck_assert_str_eq(describe(GEMMA4_TAP_ATTN_Q),
+                     "only in positions 3; only in heads 2; only in lanes 5");
 }
 END_TEST
 
@@ -202,12 +221,16 @@ START_TEST(a_shift_leaves_next_to_nothing)
     set_tap(6, GEMMA4_TAP_ATTN_NORM, 30);
     for (size_t row = 0; row < 6; row++)
         for (size_t i = 0; i < 30; i++)
-            total += pow((double)tap->expected[row * 30 + (i + 1) % 30] - (double)tap->expected[row * 30 + i], 2);
+            total += pow((double)tap->expected[row * 30 + (i + 1) % 30] -
+                             (double)tap->expected[row * 30 + i],
+                         2);
     for (size_t row = 0; row < 6; row++)
         for (size_t i = 0; i < 30; i++)
             tap->engine[row * 30 + i] =
-                (float)((double)tap->expected[row * 30 + (i + 1) % 30] + (i % 2 ? 1 : -1) * sqrt((_i ? 0.025 : 0.016) * total / 180));
-    ck_assert_int_eq(strstr(describe(GEMMA4_TAP_ATTN_NORM), "the lanes are shifted by 1") != NULL, _i == 0);
+                (float)((double)tap->expected[row * 30 + (i + 1) % 30] +
+                        (i % 2 ? 1 : -1) * sqrt((_i ? 0.025 : 0.016) * total / 180));
+    ck_assert_int_eq(strstr(describe(GEMMA4_TAP_ATTN_NORM), "the lanes are shifted by 1") != NULL,
+                     _i == 0);
 }
 END_TEST
 
@@ -219,7 +242,8 @@ START_TEST(shifts_of_wide_tensors_are_not_looked_for)
     for (size_t row = 0; row < 3; row++)
         for (size_t i = 0; i < width; i++)
             tap->engine[row * width + i] = (float)tap->expected[row * width + (i + 1) % width];
-    ck_assert_int_eq(strstr(describe(GEMMA4_TAP_ATTN_NORM), "the lanes are shifted by 1") != NULL, _i == 0);
+    ck_assert_int_eq(strstr(describe(GEMMA4_TAP_ATTN_NORM), "the lanes are shifted by 1") != NULL,
+                     _i == 0);
 }
 END_TEST
 
@@ -242,7 +266,8 @@ START_TEST(scores_that_are_masked_may_hold_anything)
     ck_assert_uint_eq(tap->width, 4 * 6);
     tap->engine[5 * 24 + 1] = -1e30f;
     tap->engine[4 * 24 + 6 + 3] += 1;
-    ck_assert_str_eq(describe(GEMMA4_TAP_ATTN_SCORES), "only in positions 4; only in heads 1; only in lanes 3");
+    ck_assert_str_eq(describe(GEMMA4_TAP_ATTN_SCORES),
+                     "only in positions 4; only in heads 1; only in lanes 3");
 }
 END_TEST
 
@@ -255,7 +280,8 @@ Suite *describe_suite(void)
     tcase_add_test(c, an_error_without_a_shape_is_told_by_its_norm);
     tcase_add_test(c, where_nothing_was_expected_there_is_no_ratio);
     tcase_add_loop_test(c, a_few_positions_are_listed, 0, sizeof FEW / sizeof *FEW);
-    tcase_add_loop_test(c, the_positions_listed_hold_nearly_all_of_the_error, 0, sizeof SHARES / sizeof *SHARES);
+    tcase_add_loop_test(c, the_positions_listed_hold_nearly_all_of_the_error, 0,
+                        sizeof SHARES / sizeof *SHARES);
     tcase_add_test(c, a_head_is_named);
     tcase_add_test(c, lanes_are_counted_within_their_head);
     tcase_add_loop_test(c, of_many_lanes_eight_are_listed, 0, 2);

@@ -1,12 +1,11 @@
-/* Diagnosis as a whole (tests/check/diagnose.h): from failing taps to causes, of a block made by hand and of simulated engines with one
- * or two planted mistakes. */
+/* Diagnosis as a whole (tests/check/diagnose.h): from failing taps to causes, of a block made by
+ * hand and of simulated engines with one or two planted mistakes. */
 #include "diagnose.h"
 #include "evidence_maker.h"
 #include "judge.h"
 #include "planted_engine.h"
 #include "suites.h"
 #include "support.h"
-
 
 #define COUNT(table) (sizeof(table) / sizeof *(table))
 
@@ -19,7 +18,8 @@ static const gemma4_counter_model *mistake(const char *id)
     return NULL;
 }
 
-/* --- a block made by hand: all of it is stored and right, but layers.2.output, where the scalar is missing --- */
+/* --- a block made by hand: all of it is stored and right, but layers.2.output, where the scalar is
+ * missing --- */
 
 enum { T = 4, D = 16, BLOCK = 2 };
 
@@ -59,7 +59,8 @@ static void diagnose_block(size_t layer)
 {
     gemma4_error error = {""};
     block->evidence.layer = layer;
-    ck_assert_msg(gemma4_diagnose_block(diagnosis, &block->evidence, runner, failed, &error) == 0, "%s", error.message);
+    ck_assert_msg(gemma4_diagnose_block(diagnosis, &block->evidence, runner, failed, &error) == 0,
+                  "%s", error.message);
 }
 
 static size_t conclude(void)
@@ -134,7 +135,8 @@ END_TEST
 
 /* --- which cause a tap has (report_cause.c) --- */
 
-/* attn.q_rope of layer 1 and attn.k_rope of layers 1 and 3 are explained by one mistake, the output of layer 4 is unknown. */
+/* attn.q_rope of layer 1 and attn.k_rope of layers 1 and 3 are explained by one mistake, the output
+ * of layer 4 is unknown. */
 static gemma4_report report_of_causes(void)
 {
     return (gemma4_report){.diagnosis = diagnosis};
@@ -147,9 +149,11 @@ START_TEST(a_tap_s_cause_is_found_by_layer_and_tap)
         size_t layer;
         bool explained;
     } cases[] = {
-        {GEMMA4_TAP_LAYER_OUTPUT, 0, true},  {GEMMA4_TAP_LAYER_OUTPUT, 1, true},  {GEMMA4_TAP_LAYER_OUTPUT, 2, false},
-        {GEMMA4_TAP_LAYER_OUTPUT, 3, true},  {GEMMA4_TAP_LAYER_OUTPUT, 4, true},  {GEMMA4_TAP_LAYER_OUTPUT, 5, true},
-        {GEMMA4_TAP_FFN_RESIDUAL, 1, false}, {GEMMA4_TAP_LOGITS, 0, false},       {GEMMA4_TAP_EMBED, 0, false},
+        {GEMMA4_TAP_LAYER_OUTPUT, 0, true},  {GEMMA4_TAP_LAYER_OUTPUT, 1, true},
+        {GEMMA4_TAP_LAYER_OUTPUT, 2, false}, {GEMMA4_TAP_LAYER_OUTPUT, 3, true},
+        {GEMMA4_TAP_LAYER_OUTPUT, 4, true},  {GEMMA4_TAP_LAYER_OUTPUT, 5, true},
+        {GEMMA4_TAP_FFN_RESIDUAL, 1, false}, {GEMMA4_TAP_LOGITS, 0, false},
+        {GEMMA4_TAP_EMBED, 0, false},
     };
     static const size_t layers[] = {0, 1, 3, 4, 5};
     gemma4_report report = report_of_causes();
@@ -164,11 +168,13 @@ START_TEST(a_tap_s_cause_is_found_by_layer_and_tap)
 }
 END_TEST
 
-/* branch-post-norms-swapped changes mlp.post_norm and moe.post_norm; here the engine's moe.post_norm has another error, nobody's. */
+/* branch-post-norms-swapped changes mlp.post_norm and moe.post_norm; here the engine's
+ * moe.post_norm has another error, nobody's. */
 START_TEST(the_cause_of_the_tap_itself_goes_before_one_that_acts_there)
 {
     gemma4_report report = report_of_causes();
-    const gemma4_tap_result first = {.tap = GEMMA4_TAP_ATTN_Q_NORM, .layer = 2}, second = {.tap = GEMMA4_TAP_ATTN_K_NORM, .layer = 2};
+    const gemma4_tap_result first = {.tap = GEMMA4_TAP_ATTN_Q_NORM, .layer = 2},
+                            second = {.tap = GEMMA4_TAP_ATTN_K_NORM, .layer = 2};
     size_t heads = block->taps[GEMMA4_TAP_ATTN_Q_NORM].width;
     failed[GEMMA4_TAP_LAYER_OUTPUT] = false;
     failed[GEMMA4_TAP_ATTN_Q_NORM] = true;
@@ -185,7 +191,8 @@ START_TEST(the_cause_of_the_tap_itself_goes_before_one_that_acts_there)
     const gemma4_cause *missing = gemma4_cause_at(diagnosis, 0);
     ck_assert_str_eq(gemma4_counter_model_at(missing->model)->id, "qk-norm-missing");
     ck_assert_ptr_eq(gemma4_cause_of(&report, &first), missing);
-    ck_assert_ptr_eq(gemma4_cause_of(&report, &second), _i ? gemma4_cause_at(diagnosis, 1) : missing);
+    ck_assert_ptr_eq(gemma4_cause_of(&report, &second),
+                     _i ? gemma4_cause_at(diagnosis, 1) : missing);
 }
 END_TEST
 
@@ -193,7 +200,8 @@ END_TEST
 START_TEST(an_unknown_cause_is_that_of_its_own_tap_only)
 {
     gemma4_report report = report_of_causes();
-    const gemma4_tap_result own = {.tap = GEMMA4_TAP_MLP_OUT, .layer = 2}, other = {.tap = GEMMA4_TAP_EMBED};
+    const gemma4_tap_result own = {.tap = GEMMA4_TAP_MLP_OUT, .layer = 2},
+                            other = {.tap = GEMMA4_TAP_EMBED};
     failed[GEMMA4_TAP_LAYER_OUTPUT] = false;
     failed[GEMMA4_TAP_MLP_OUT] = true;
     block->taps[GEMMA4_TAP_MLP_OUT].engine[5] = 1e6f;
@@ -227,12 +235,18 @@ static void judge(const engine *e)
     gemma4_error error = {""};
     char *path = test_join(test_fresh_dir(), "dump.h5");
     judged.the_case = gemma4_case_open(e->case_id, &error);
-    ck_assert_msg(judged.the_case && gemma4_case_provide_checkpoint(judged.the_case, &error) == 0, "%s", error.message);
+    ck_assert_msg(judged.the_case && gemma4_case_provide_checkpoint(judged.the_case, &error) == 0,
+                  "%s", error.message);
     judged.model = gemma4_model_open(judged.the_case->checkpoint_dir, &error);
     ck_assert_msg(judged.model != NULL, "%s", error.message);
-    gemma4_simulation s = {.the_case = judged.the_case, .model = judged.model, .tier = e->tier, .stochastic = e->seed > 0, .seed = e->seed,
+    gemma4_simulation s = {.the_case = judged.the_case,
+                           .model = judged.model,
+                           .tier = e->tier,
+                           .stochastic = e->seed > 0,
+                           .seed = e->seed,
                            .planted = {mistake(e->planted[0]), mistake(e->planted[1])},
-                           .only_layer = {e->only_layer[0] - 1, e->only_layer[1] - 1}, .taps = e->taps};
+                           .only_layer = {e->only_layer[0] - 1, e->only_layer[1] - 1},
+                           .taps = e->taps};
     ck_assert_msg(gemma4_simulate(&s, path, &error) == 0, "%s", error.message);
     judged.dump = gemma4_activations_open(path, &judged.model->config, &error);
     ck_assert_msg(judged.dump != NULL, "%s", error.message);
@@ -255,17 +269,27 @@ static const gemma4_cause *assert_cause(const char *id)
     for (size_t i = 0; i < gemma4_cause_count(judged.report.diagnosis); i++) {
         const gemma4_cause *cause = gemma4_cause_at(judged.report.diagnosis, i);
         char name[GEMMA4_TAP_NAME_SIZE];
-        ck_assert_msg(cause->explained, "at %s: %s", gemma4_tap_name(cause->tap, cause->first_layer, name), cause->description);
+        ck_assert_msg(cause->explained, "at %s: %s",
+                      gemma4_tap_name(cause->tap, cause->first_layer, name), cause->description);
         found = strcmp(gemma4_counter_model_at(cause->model)->id, id) ? found : cause;
     }
     ck_assert_msg(found != NULL, "%s is not among the causes", id);
     return found;
 }
 
-/* Of each, several findings, which one mistake explains; some of these used to be two causes or one beside an unknown one. */
+/* Of each, several findings, which one mistake explains; some of these used to be two causes or one
+ * beside an unknown one. */
 static const engine SINGLE[] = {
-    {"tiny-window-crossings", "bfloat16", {"window-off-by-one-wide"}, .taps = GEMMA4_SET_LAYERS, .seed = 1},
-    {"tiny-chunks", "bfloat16", {"qk-norm-per-layer-kv-geometry-decode"}, .taps = GEMMA4_SET_LAYERS, .seed = 1},
+    {"tiny-window-crossings",
+     "bfloat16",
+     {"window-off-by-one-wide"},
+     .taps = GEMMA4_SET_LAYERS,
+     .seed = 1},
+    {"tiny-chunks",
+     "bfloat16",
+     {"qk-norm-per-layer-kv-geometry-decode"},
+     .taps = GEMMA4_SET_LAYERS,
+     .seed = 1},
     {"tiny-prompt", "bfloat16", {"router-root-twice"}, .taps = GEMMA4_SET_LAYERS},
     {"tiny-prompt", "bfloat16", {"per-expert-scale-by-rank"}, .taps = GEMMA4_SET_LAYERS},
 };
@@ -280,8 +304,16 @@ START_TEST(one_mistake_is_one_cause)
 END_TEST
 
 static const engine PAIRS[] = {
-    {"tiny-prompt", "bfloat16", {"v-norm-missing", "layer-scalar-dropped"}, {2 + 1, 8 + 1}, GEMMA4_SET_LAYERS, 1},
-    {"tiny-chunks", "bfloat16", {"chunked-prefill-no-past", "experts-silu"}, .taps = GEMMA4_SET_ALL},
+    {"tiny-prompt",
+     "bfloat16",
+     {"v-norm-missing", "layer-scalar-dropped"},
+     {2 + 1, 8 + 1},
+     GEMMA4_SET_LAYERS,
+     1},
+    {"tiny-chunks",
+     "bfloat16",
+     {"chunked-prefill-no-past", "experts-silu"},
+     .taps = GEMMA4_SET_ALL},
 };
 
 START_TEST(two_mistakes_are_two_causes)
@@ -297,14 +329,16 @@ END_TEST
 /* A GELU that no tap shows, and a soft-cap that the logits do. */
 START_TEST(the_first_divergence_may_be_below_the_bound)
 {
-    static const engine e = {"tiny-prompt", "bfloat16", {"experts-gelu-erf", "softcap-missing"}, .taps = GEMMA4_SET_ALL};
+    static const engine e = {
+        "tiny-prompt", "bfloat16", {"experts-gelu-erf", "softcap-missing"}, .taps = GEMMA4_SET_ALL};
     judge(&e);
     const gemma4_tap_result *first = judged.report.first_divergence;
     ck_assert_ptr_nonnull(first);
     ck_assert_int_eq(first->tap, GEMMA4_TAP_MOE_ACT);
     ck_assert_int_eq(first->local.kind, GEMMA4_METRIC_MATCHED_FILTER);
     ck_assert_uint_eq(gemma4_cause_count(judged.report.diagnosis), 2);
-    ck_assert(assert_cause("experts-gelu-erf")->below_bound && !assert_cause("softcap-missing")->below_bound);
+    ck_assert(assert_cause("experts-gelu-erf")->below_bound &&
+              !assert_cause("softcap-missing")->below_bound);
     ck_assert_ptr_eq(gemma4_cause_of(&judged.report, first), assert_cause("experts-gelu-erf"));
     close_judged();
 }

@@ -57,7 +57,8 @@ END_TEST
 
 START_TEST(json_tree)
 {
-    gemma4_document *document = parse_valid("{\"a\":1,\"b\":[true,null,\"x\\/\\u00e9\"],\n\t\"c\":{\"d\":-2.5e3}}");
+    gemma4_document *document =
+        parse_valid("{\"a\":1,\"b\":[true,null,\"x\\/\\u00e9\"],\n\t\"c\":{\"d\":-2.5e3}}");
     const gemma4_node *root = gemma4_document_root(document);
     ck_assert_str_eq(gemma4_document_name(document), "doc");
     ck_assert_int_eq(root->kind, GEMMA4_MAPPING);
@@ -83,7 +84,8 @@ END_TEST
 
 START_TEST(yaml_tree)
 {
-    gemma4_document *document = parse_valid("# comment\nid: tiny\nempty:\nlist:\n  - 1\n  - 'two'\ntext: |\n  100\n");
+    gemma4_document *document =
+        parse_valid("# comment\nid: tiny\nempty:\nlist:\n  - 1\n  - 'two'\ntext: |\n  100\n");
     const gemma4_node *root = gemma4_document_root(document);
     ck_assert_str_eq(gemma4_node_get(root, "id")->text, "tiny");
     ck_assert(gemma4_node_is_null(gemma4_node_get(root, "empty")));
@@ -119,7 +121,10 @@ START_TEST(large_mapping)
         char key[32];
         int64_t value = -1;
         sprintf(key, "key.%d", i);
-        ASSERT_EACH(gemma4_get_int(gemma4_document_root(document), key, 0, COUNT, &value, NULL) == 0 && value == i, "%s: %d", key, (int)value);
+        ASSERT_EACH(gemma4_get_int(gemma4_document_root(document), key, 0, COUNT, &value, NULL) ==
+                            0 &&
+                        value == i,
+                    "%s: %d", key, (int)value);
     }
     gemma4_document_free(document);
     free(text);
@@ -172,7 +177,8 @@ static const struct {
     {"!!str a: 1", "expected no tags"},
     {"--- 1\n--- 2\n", "doc:2: expected one document, found a second one"},
     {"a: 1\n...\nb: 1\n", "doc:3: expected YAML or JSON"},
-    {"%YAML 1.1\n--- 1\n", "doc: expected no directives, found a line that begins with '%' at byte 0"},
+    {"%YAML 1.1\n--- 1\n",
+     "doc: expected no directives, found a line that begins with '%' at byte 0"},
     {"--- 1\n...\n%TAG ! x\n--- 2", "expected no directives"},
     {"\xEF\xBB\xBF%TAG ! x\n--- 2", "expected no directives"},
     {"? [1]\n: 2", "expected a scalar as the key, found another kind of node"},
@@ -184,7 +190,9 @@ static const struct {
     {"\"\\ud83d\\ude00\"", "invalid Unicode character escape code"},
     {"a: \xff", "doc: expected UTF-8 text, found at byte 3"},
     {"a: \x01", "doc: expected UTF-8 text, found at byte 3: control characters are not allowed"},
-    {"\xff\xfe" "a\x01", "expected UTF-8 text"},
+    {"\xff\xfe"
+     "a\x01",
+     "expected UTF-8 text"},
 };
 
 START_TEST(hostile_text)
@@ -328,7 +336,8 @@ START_TEST(ints)
     int64_t value = 0;
     gemma4_error error = {""};
     gemma4_document *document = parse_valid(INTS[_i].text);
-    int status = gemma4_node_int(gemma4_document_root(document), INT64_MIN, INT64_MAX, &value, &error);
+    int status =
+        gemma4_node_int(gemma4_document_root(document), INT64_MIN, INT64_MAX, &value, &error);
     ck_assert_int_eq(status, INTS[_i].valid ? 0 : -1);
     ck_assert_int_eq(value, INTS[_i].value);
     if (!INTS[_i].valid)
@@ -342,11 +351,12 @@ static const struct {
     double value;
     bool valid;
 } NUMBERS[] = {
-    {"0", 0, true},          {"-2.5", -2.5, true},  {"1e-06", 1e-6, true},    {"1E+2", 100, true},   {"1000000.0", 1e6, true},
-    {"1e999", 0, false},     {"-1e999", 0, false},  {"nan", 0, false},        {".nan", 0, false},    {".inf", 0, false},
-    {"inf", 0, false},       {"Infinity", 0, false}, {"0x1p3", 0, false},     {".5", 0, false},      {"5.", 0, false},
-    {"1e", 0, false},        {"1e+", 0, false},     {"01.5", 0, false},       {"+1.5", 0, false},    {"1.5x", 0, false},
-    {"\"1.5\"", 0, false},   {"null", 0, false},    {"[1]", 0, false},        {"1,5", 0, false},
+    {"0", 0, true},           {"-2.5", -2.5, true}, {"1e-06", 1e-6, true}, {"1E+2", 100, true},
+    {"1000000.0", 1e6, true}, {"1e999", 0, false},  {"-1e999", 0, false},  {"nan", 0, false},
+    {".nan", 0, false},       {".inf", 0, false},   {"inf", 0, false},     {"Infinity", 0, false},
+    {"0x1p3", 0, false},      {".5", 0, false},     {"5.", 0, false},      {"1e", 0, false},
+    {"1e+", 0, false},        {"01.5", 0, false},   {"+1.5", 0, false},    {"1.5x", 0, false},
+    {"\"1.5\"", 0, false},    {"null", 0, false},   {"[1]", 0, false},     {"1,5", 0, false},
 };
 
 START_TEST(numbers)
@@ -354,7 +364,8 @@ START_TEST(numbers)
     double value = 0;
     gemma4_error error = {""};
     gemma4_document *document = parse_valid(NUMBERS[_i].text);
-    int status = gemma4_node_number(gemma4_document_root(document), -INFINITY, INFINITY, &value, &error);
+    int status =
+        gemma4_node_number(gemma4_document_root(document), -INFINITY, INFINITY, &value, &error);
     ck_assert_int_eq(status, NUMBERS[_i].valid ? 0 : -1);
     ck_assert_double_eq(value, NUMBERS[_i].value);
     if (!NUMBERS[_i].valid)
@@ -455,8 +466,8 @@ END_TEST
 Suite *document_suite(void)
 {
     Suite *suite = suite_create("document");
-    TCase *errors = tcase_create("errors"), *trees = tcase_create("trees"), *hostile = tcase_create("hostile"),
-          *scalars = tcase_create("scalars");
+    TCase *errors = tcase_create("errors"), *trees = tcase_create("trees"),
+          *hostile = tcase_create("hostile"), *scalars = tcase_create("scalars");
     tcase_add_test(errors, error_is_one_line);
     tcase_add_test(errors, error_may_quote_itself);
     tcase_add_test(errors, error_is_cut_to_its_size);

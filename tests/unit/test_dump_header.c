@@ -1,4 +1,5 @@
-/* golden/engines/gemma4_dump.h, the header that engines write dumps with: what it writes is read as it was meant, and misuse is an error. */
+/* golden/engines/gemma4_dump.h, the header that engines write dumps with: what it writes is read as
+ * it was meant, and misuse is an error. */
 #define GEMMA4_DUMP_IMPLEMENTATION
 #include "../../golden/engines/gemma4_dump.h"
 
@@ -23,7 +24,8 @@ START_TEST(what_is_written_is_read)
 {
     enum { D = 64, V = 256, N = 1 };
     static float output[3 * D], logits[V];
-    static const unsigned short embed[3 * D] = {[D] = 0x3f80 /* 1 */, [2 * D + 1] = 0xc000 /* -2 */};
+    static const unsigned short embed[3 * D] = {[D] = 0x3f80 /* 1 */,
+                                                [2 * D + 1] = 0xc000 /* -2 */};
     static const int ids[3] = {9, 8, 7}, last[1] = {2};
     gemma4_error error = {""};
     char *path = test_join(test_fresh_dir(), "mine.safetensors");
@@ -35,7 +37,9 @@ START_TEST(what_is_written_is_read)
     ck_assert_int_eq(gemma4_dump_attribute(dump, "case", "tiny-prompt"), 0);
     ck_assert_int_eq(gemma4_dump_add(dump, "layers.1.output", GEMMA4_DUMP_F32, 2, D, output), 0);
     ck_assert_int_eq(gemma4_dump_add(dump, "embed", GEMMA4_DUMP_BF16, 3, D, embed), 0);
-    ck_assert_int_eq(gemma4_dump_add(dump, "layers.1.output", GEMMA4_DUMP_F32, 1, D, output + 2 * D), 0); /* decoding goes on */
+    /* decoding goes on */
+    ck_assert_int_eq(
+        gemma4_dump_add(dump, "layers.1.output", GEMMA4_DUMP_F32, 1, D, output + 2 * D), 0);
     ck_assert_int_eq(gemma4_dump_add(dump, "logits", GEMMA4_DUMP_F32, 1, V, logits), 0);
     ck_assert_int_eq(gemma4_dump_rows(dump, "logits", last, 1), 0);
     ck_assert_int_eq(gemma4_dump_add(dump, "logprobs.ids", GEMMA4_DUMP_I32, 3, N, ids), 0);
@@ -78,13 +82,15 @@ START_TEST(misuse_is_an_error)
         {"logits", GEMMA4_DUMP_BF16, 1, 8, "logits: another type or width than before"},
         {"embed", GEMMA4_DUMP_F32, 0, 8, "embed: a shape without values, or too large"},
         {"embed", GEMMA4_DUMP_F32, 8, 0, "embed: a shape without values, or too large"},
-        {"embed", GEMMA4_DUMP_F32, (size_t)-1 / 2, 8, "embed: a shape without values, or too large"},
+        {"embed", GEMMA4_DUMP_F32, (size_t)-1 / 2, 8,
+         "embed: a shape without values, or too large"},
     };
     for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
         char *path = test_join(test_fresh_dir(), "none.safetensors");
         gemma4_dump *dump = begin(path);
         ck_assert_int_eq(gemma4_dump_add(dump, "logits", GEMMA4_DUMP_F32, 1, 8, values), 0);
-        ck_assert_int_eq(gemma4_dump_add(dump, bad[i].name, bad[i].type, bad[i].rows, bad[i].width, values), -1);
+        ck_assert_int_eq(
+            gemma4_dump_add(dump, bad[i].name, bad[i].type, bad[i].rows, bad[i].width, values), -1);
         ck_assert_int_eq(gemma4_dump_add(dump, "embed", GEMMA4_DUMP_F32, 1, 8, values), -1);
         ck_assert_int_eq(gemma4_dump_write(dump), -1);
         ck_assert_str_eq(gemma4_dump_error(dump), bad[i].message);
@@ -116,9 +122,12 @@ START_TEST(bad_rows_are_refused)
     static const struct {
         const char *rows, *message;
     } bad[] = {
-        {"", "logits.rows: expected an integer from 0"}, {"1,x", "logits.rows: expected an integer from 0"},
-        {"1;2", "logits.rows: expected integers separated by commas"}, {"-1", "logits.rows: expected an integer from 0"},
-        {"3", "attribute rows: expected positions in 0 ... 2, found 3"}, {"1,1", "attribute rows: expected distinct positions, found 1 twice"},
+        {"", "logits.rows: expected an integer from 0"},
+        {"1,x", "logits.rows: expected an integer from 0"},
+        {"1;2", "logits.rows: expected integers separated by commas"},
+        {"-1", "logits.rows: expected an integer from 0"},
+        {"3", "attribute rows: expected positions in 0 ... 2, found 3"},
+        {"1,1", "attribute rows: expected distinct positions, found 1 twice"},
         {"0,1,2,3", "attribute rows: expected at most 3 positions, found 4"},
     };
     static const float logits[2 * 256] = {0};
@@ -130,7 +139,8 @@ START_TEST(bad_rows_are_refused)
         ck_assert_int_eq(gemma4_dump_attribute(dump, "logits.rows", bad[i].rows), 0);
         ck_assert_int_eq(gemma4_dump_write(dump), 0);
         gemma4_dump_free(dump);
-        ck_assert_msg(gemma4_activations_open(path, &test_golden_model()->config, &error) == NULL, "rows '%s' were read", bad[i].rows);
+        ck_assert_msg(gemma4_activations_open(path, &test_golden_model()->config, &error) == NULL,
+                      "rows '%s' were read", bad[i].rows);
         assert_message_contains(&error, bad[i].message);
         assert_message_contains(&error, path);
     }

@@ -1,4 +1,5 @@
-/* Evidence (tests/check/evidence.h): which taps a block has, which entries may hold anything, and how far rounding reaches. */
+/* Evidence (tests/check/evidence.h): which taps a block has, which entries may hold anything, and
+ * how far rounding reaches. */
 #include "evidence_maker.h"
 #include "suites.h"
 #include "support.h"
@@ -31,7 +32,8 @@ START_TEST(every_tap_is_in_exactly_one_kind_of_block)
 }
 END_TEST
 
-/* Window 4: on a sliding layer position 5 sees the keys 2 ... 5, on a full one 0 ... 5. The second head's row begins at index 7. */
+/* Window 4: on a sliding layer position 5 sees the keys 2 ... 5, on a full one 0 ... 5. The second
+ * head's row begins at index 7. */
 START_TEST(scores_of_the_future_and_beyond_the_window_are_masked)
 {
     static const struct {
@@ -42,9 +44,11 @@ START_TEST(scores_of_the_future_and_beyond_the_window_are_masked)
         test_evidence *e = test_evidence_new(NULL, 7, "float32", cases[i].layer);
         for (size_t key = 0; key < 7; key++)
             for (size_t head = 0; head < 2; head++)
-                ck_assert_int_eq(gemma4_evidence_masked(&e->evidence, GEMMA4_TAP_ATTN_SCORES, 5, head * 7 + key),
-                                 key < cases[i].first || key > 5);
-        ck_assert(!gemma4_evidence_masked(&e->evidence, GEMMA4_TAP_ATTN_PROBS, 5, 6)); /* a probability in the future must be 0 */
+                ck_assert_int_eq(
+                    gemma4_evidence_masked(&e->evidence, GEMMA4_TAP_ATTN_SCORES, 5, head * 7 + key),
+                    key < cases[i].first || key > 5);
+        /* a probability in the future must be 0 */
+        ck_assert(!gemma4_evidence_masked(&e->evidence, GEMMA4_TAP_ATTN_PROBS, 5, 6));
         ck_assert(!gemma4_evidence_masked(&e->evidence, GEMMA4_TAP_ATTN_Q, 5, 6));
         test_evidence_free(e);
     }
@@ -63,7 +67,8 @@ START_TEST(logits_are_stored_where_the_dump_has_their_row)
 }
 END_TEST
 
-/* Two logits that err by sigma each: their difference errs by sqrt(2) sigma, and five of those may be rounding. */
+/* Two logits that err by sigma each: their difference errs by sqrt(2) sigma, and five of those may
+ * be rounding. */
 START_TEST(two_logits_are_a_near_tie_within_five_deviations_of_their_difference)
 {
     const double sigma[] = {0.25, 2};
@@ -81,15 +86,17 @@ START_TEST(storage_rounds_by_the_coarser_of_arithmetic_and_dataset)
         const char *tier, *stored;
         double unit;
     } cases[] = {
-        {"float32", "float32", 0x1p-24}, {"float32", "bfloat16", 0x1p-8},    {"float32", "float16", 0x1p-11},
-        {"bfloat16", "float32", 0x1p-8}, {"bfloat16", "float16", 0x1p-8},    {"float16", "bfloat16", 0x1p-8},
+        {"float32", "float32", 0x1p-24}, {"float32", "bfloat16", 0x1p-8},
+        {"float32", "float16", 0x1p-11}, {"bfloat16", "float32", 0x1p-8},
+        {"bfloat16", "float16", 0x1p-8}, {"float16", "bfloat16", 0x1p-8},
         {"float32", "float64", 0x1p-24}, {"float16", "unheard-of", 0x1p-11},
     };
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
         test_evidence *e = test_evidence_new(NULL, 1, cases[i].tier, 0);
         test_tap *t = test_evidence_tap(e, GEMMA4_TAP_ATTN_Q, 0, NULL, NULL, NULL);
         strcpy(t->stored.stored_dtype, cases[i].stored);
-        ck_assert_msg(gemma4_storage_unit(&e->subject, &t->stored) == cases[i].unit, "%s in %s", cases[i].stored, cases[i].tier);
+        ck_assert_msg(gemma4_storage_unit(&e->subject, &t->stored) == cases[i].unit, "%s in %s",
+                      cases[i].stored, cases[i].tier);
         test_evidence_free(e);
     }
 }
@@ -109,7 +116,8 @@ static test_evidence *with_draws(gemma4_block block)
 static void clear_draws(test_evidence *e, size_t row)
 {
     for (size_t d = 0; d < GEMMA4_DRAWS; d++)
-        e->taps[GEMMA4_TAP_ATTN_OUT].draws[d][2 * row] = e->taps[GEMMA4_TAP_ATTN_OUT].draws[d][2 * row + 1] = 0;
+        e->taps[GEMMA4_TAP_ATTN_OUT].draws[d][2 * row] =
+            e->taps[GEMMA4_TAP_ATTN_OUT].draws[d][2 * row + 1] = 0;
 }
 
 static void spread(const test_evidence *e, double sigma[4])
@@ -132,7 +140,8 @@ START_TEST(the_spread_of_a_row_is_the_rms_of_its_draws)
 }
 END_TEST
 
-/* The last row's draws are 0, by chance. Typical is the root of 3 / 4 of a row's size; where the row itself is twice as large, of 3 / 7. */
+/* The last row's draws are 0, by chance. Typical is the root of 3 / 4 of a row's size; where the
+ * row itself is twice as large, of 3 / 7. */
 START_TEST(a_row_that_the_draws_spared_has_half_of_a_typical_spread)
 {
     double sigma[4];

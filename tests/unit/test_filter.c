@@ -55,13 +55,14 @@ static test_evidence *plain(gemma4_tap which, size_t width)
 
 START_TEST(error_and_draws_are_projected_on_the_difference)
 {
-    static const gemma4_real prediction[T * 2] = {3, 1, 1, 1, 1, 1, 1, -1}; /* minus 1: 2 0 0 0 0 0 0 -2 */
+    /* minus 1: 2 0 0 0 0 0 0 -2 */
+    static const gemma4_real prediction[T * 2] = {3, 1, 1, 1, 1, 1, 1, -1};
     const gemma4_against all = {0};
     test_evidence *e = plain(GEMMA4_TAP_MLP_OUT, 2);
     test_tap *t = &e->taps[GEMMA4_TAP_MLP_OUT];
-    t->engine[0] = 4;  /* error 3 */
-    t->engine[2] = 6;  /* 5, where nothing is predicted */
-    t->engine[7] = 0;  /* -1 */
+    t->engine[0] = 4; /* error 3 */
+    t->engine[2] = 6; /* 5, where nothing is predicted */
+    t->engine[7] = 0; /* -1 */
     gemma4_filter f = gemma4_project(&e->evidence, GEMMA4_TAP_MLP_OUT, prediction, &all);
     ck_assert_double_eq_tol(f.size, 8, CLOSE);
     ck_assert_double_eq_tol(f.error, 8, CLOSE);
@@ -81,9 +82,11 @@ START_TEST(only_rows_that_count_are_projected)
     bool skip[T] = {false, true, false, false};
     gemma4_against rows = {.skip = skip, .positions = 3};
     test_evidence *e = plain(GEMMA4_TAP_MLP_OUT, 2);
-    ck_assert_double_eq_tol(gemma4_project(&e->evidence, GEMMA4_TAP_MLP_OUT, prediction, &rows).size, 4, CLOSE);
+    ck_assert_double_eq_tol(
+        gemma4_project(&e->evidence, GEMMA4_TAP_MLP_OUT, prediction, &rows).size, 4, CLOSE);
     e->taps[GEMMA4_TAP_MLP_OUT].have[0] = false;
-    ck_assert_double_eq_tol(gemma4_project(&e->evidence, GEMMA4_TAP_MLP_OUT, prediction, &rows).size, 2, CLOSE);
+    ck_assert_double_eq_tol(
+        gemma4_project(&e->evidence, GEMMA4_TAP_MLP_OUT, prediction, &rows).size, 2, CLOSE);
     test_evidence_free(e);
 }
 END_TEST
@@ -95,10 +98,11 @@ START_TEST(what_is_not_finite_or_masked_is_not_projected)
     test_evidence *e = plain(GEMMA4_TAP_ATTN_SCORES, 0);
     for (size_t i = 0; i < COUNT(prediction); i++)
         prediction[i] = 1;
-    prediction[0] = (gemma4_real)-INFINITY;    /* position 0, key 0 */
-    prediction[3 * 4 * T] = 3;                 /* position 3 sees key 0 */
-    prediction[1 * 4 * T + 2] = 9;             /* position 1 does not see key 2 */
-    ck_assert_double_eq_tol(gemma4_project(&e->evidence, GEMMA4_TAP_ATTN_SCORES, prediction, &all).size, 4, CLOSE);
+    prediction[0] = (gemma4_real)-INFINITY; /* position 0, key 0 */
+    prediction[3 * 4 * T] = 3;              /* position 3 sees key 0 */
+    prediction[1 * 4 * T + 2] = 9;          /* position 1 does not see key 2 */
+    ck_assert_double_eq_tol(
+        gemma4_project(&e->evidence, GEMMA4_TAP_ATTN_SCORES, prediction, &all).size, 4, CLOSE);
     test_evidence_free(e);
 }
 END_TEST
@@ -110,13 +114,15 @@ START_TEST(sums_add_up)
     gemma4_filter to = {.error = 1, .size = 2, .draws = {3, 4}, .total = 5};
     const gemma4_filter more = {.error = 10, .size = 20, .draws = {30, 40}, .total = 50};
     gemma4_filter_add(&to, &more);
-    ck_assert(to.error == 11 && to.size == 22 && to.draws[0] == 33 && to.draws[1] == 44 && to.draws[2] == 0 && to.total == 55);
+    ck_assert(to.error == 11 && to.size == 22 && to.draws[0] == 33 && to.draws[1] == 44 &&
+              to.draws[2] == 0 && to.total == 55);
 }
 END_TEST
 
 START_TEST(coefficient_spread_and_share_follow_from_the_sums)
 {
-    const gemma4_filter f = {.error = 50, .size = 100, .draws = {30, -30, 30, -30, 30, -30}, .total = 250};
+    const gemma4_filter f = {
+        .error = 50, .size = 100, .draws = {30, -30, 30, -30, 30, -30}, .total = 250};
     ck_assert_double_eq_tol(gemma4_filter_coefficient(&f), 0.5, CLOSE);
     ck_assert_double_eq_tol(gemma4_filter_spread(&f), 0.3, CLOSE);
     ck_assert_double_eq_tol(gemma4_filter_share(&f), 0.1, CLOSE);
@@ -134,7 +140,8 @@ END_TEST
 START_TEST(nothing_seen_is_nothing)
 {
     const gemma4_filter f = {0};
-    ck_assert(gemma4_filter_coefficient(&f) == 0 && gemma4_filter_share(&f) == 0 && isinf(gemma4_filter_spread(&f)));
+    ck_assert(gemma4_filter_coefficient(&f) == 0 && gemma4_filter_share(&f) == 0 &&
+              isinf(gemma4_filter_spread(&f)));
     ck_assert(!gemma4_filter_is_significant(&f, 0.001));
 }
 END_TEST
@@ -150,14 +157,15 @@ static const struct {
     double coefficient, deviations, asked;
     bool significant;
 } SIGNIFICANT[] = {
-    {1, 8.01, 8, true},    {1, 7.99, 8, false},   {0.71, 50, 8, true},   {0.69, 50, 8, false},
-    {1.29, 50, 8, true},   {1.31, 50, 8, false},  {1, 11.9, 12, false},  {1, 12.1, 12, true},
+    {1, 8.01, 8, true},  {1, 7.99, 8, false},  {0.71, 50, 8, true},  {0.69, 50, 8, false},
+    {1.29, 50, 8, true}, {1.31, 50, 8, false}, {1, 11.9, 12, false}, {1, 12.1, 12, true},
 };
 
 START_TEST(a_mistake_is_significant_near_its_full_size_and_far_from_none)
 {
     gemma4_filter f = sums(SIGNIFICANT[_i].coefficient, SIGNIFICANT[_i].deviations);
-    ck_assert_int_eq(gemma4_filter_is_significant(&f, SIGNIFICANT[_i].asked), SIGNIFICANT[_i].significant);
+    ck_assert_int_eq(gemma4_filter_is_significant(&f, SIGNIFICANT[_i].asked),
+                     SIGNIFICANT[_i].significant);
 }
 END_TEST
 
@@ -177,7 +185,8 @@ END_TEST
 
 /* --- one block --- */
 
-/* Of layer-scalar-dropped at layers.2.output: it predicts ffn.residual, which is 1, where s is right. */
+/* Of layer-scalar-dropped at layers.2.output: it predicts ffn.residual, which is 1, where s is
+ * right. */
 static struct {
     test_evidence *e;
     gemma4_runner *runner;
@@ -212,7 +221,8 @@ static const gemma4_filtered *filter_block(const char *id, const bool *failed)
 {
     static const bool none[GEMMA4_TAP_COUNT];
     gemma4_error error = {""};
-    int status = gemma4_filter_block(block.filtered, &block.e->evidence, block.runner, failed ? failed : none, &error);
+    int status = gemma4_filter_block(block.filtered, &block.e->evidence, block.runner,
+                                     failed ? failed : none, &error);
     ck_assert_msg(status == 0, "%s", error.message);
     return &block.filtered[model_of(id)];
 }
@@ -322,18 +332,25 @@ END_TEST
 
 /* --- what is only the rounding of what the step read --- */
 
-/* Perturbed, the step's difference is (1 - s): by how much it moves is the square of what that is above the one that was predicted. */
+/* Perturbed, the step's difference is (1 - s): by how much it moves is the square of what that is
+ * above the one that was predicted. */
 static const struct {
     double coefficient, difference;
     size_t blocks;
 } MOVED[] = {
-    {1, 1 / 1.70, 1},   {1, 1 / 1.715, 0},  {1, 1 / 0.31, 1},  {1, 1 / 0.285, 0}, /* a half */
-    {0.49, 1 / 2.0, 1}, {0.51, 1 / 2.0, 0},                                       /* less than half the mistake is not looked at again */
+    {1, 1 / 1.70, 1},
+    {1, 1 / 1.715, 0},
+    {1, 1 / 0.31, 1},
+    {1, 1 / 0.285, 0}, /* a half */
+    /* less than half the mistake is not looked at again */
+    {0.49, 1 / 2.0, 1},
+    {0.51, 1 / 2.0, 0},
 };
 
 START_TEST(a_difference_that_moves_with_the_inputs_does_not_count)
 {
-    ck_assert_uint_eq(filter_scalar(MOVED[_i].coefficient, MOVED[_i].difference, 0.01)->blocks, MOVED[_i].blocks);
+    ck_assert_uint_eq(filter_scalar(MOVED[_i].coefficient, MOVED[_i].difference, 0.01)->blocks,
+                      MOVED[_i].blocks);
     tear_down_block();
 }
 END_TEST
@@ -341,28 +358,35 @@ END_TEST
 /* Nor is one that is within its spread: 64 values of this difference and variance 0.01 sigma^2. */
 START_TEST(a_coefficient_within_its_spread_is_not_looked_at_again)
 {
-    double s = (double)gemma4_weight_at(&test_small_model()->layers[BLOCK].layer_scalar, 0), difference = (1 - s) / 2, coefficient = 0.8;
+    double s = (double)gemma4_weight_at(&test_small_model()->layers[BLOCK].layer_scalar, 0),
+           difference = (1 - s) / 2, coefficient = 0.8;
     double spread = coefficient * (_i ? 1.02 : 0.98);
-    ck_assert_uint_eq(filter_scalar(coefficient, 0.5, 10 * spread * 8 * fabs(difference))->blocks, _i == 1);
+    ck_assert_uint_eq(filter_scalar(coefficient, 0.5, 10 * spread * 8 * fabs(difference))->blocks,
+                      _i == 1);
     tear_down_block();
 }
 END_TEST
 
-/* An honest engine stores right values that were rounded to nearest. Here they are made so that this alone looks like so much of the
- * mistake. */
+/* An honest engine stores right values that were rounded to nearest. Here they are made so that
+ * this alone looks like so much of the mistake. */
 START_TEST(what_rounding_to_nearest_gives_is_no_mistake)
 {
     static gemma4_real prediction[T * 16];
     gemma4_error error = {""};
     size_t model = model_of("mlp-silu");
-    gemma4_planted planted = {.models = {gemma4_counter_model_at(model)}, .only_layer = {-1}, .count = 1};
+    gemma4_planted planted = {
+        .models = {gemma4_counter_model_at(model)}, .only_layer = {-1}, .count = 1};
     double rounding = _i ? 0.52 : 0.48;
     set_up_block("bfloat16", 1e-3, 0, 0);
-    ck_assert_int_eq(gemma4_predict(&block.e->evidence, block.runner, &planted, GEMMA4_TAP_LAYER_OUTPUT, 0, prediction, NULL, &error), 0);
+    ck_assert_int_eq(gemma4_predict(&block.e->evidence, block.runner, &planted,
+                                    GEMMA4_TAP_LAYER_OUTPUT, 0, prediction, NULL, &error),
+                     0);
     for (size_t i = 0; i < T * 16; i++) {
-        double p = (double)prediction[i], ulp = ldexp(0x1p-8, ilogb(p) + 1), gap = nearbyint(p / ulp) * ulp - p;
+        double p = (double)prediction[i], ulp = ldexp(0x1p-8, ilogb(p) + 1),
+               gap = nearbyint(p / ulp) * ulp - p;
         bool near = fabs(gap) < 0.3 * ulp; /* else nothing is predicted there */
-        block.e->taps[GEMMA4_TAP_LAYER_OUTPUT].expected[i] = (gemma4_real)(near ? p - gap / (rounding - 1) : p);
+        block.e->taps[GEMMA4_TAP_LAYER_OUTPUT].expected[i] =
+            (gemma4_real)(near ? p - gap / (rounding - 1) : p);
         block.e->taps[GEMMA4_TAP_LAYER_OUTPUT].engine[i] = (float)p;
     }
     ck_assert_uint_eq(filter_block("mlp-silu", NULL)->blocks, _i == 0);
@@ -382,7 +406,8 @@ Suite *filter_suite(void)
     tcase_add_test(c, coefficient_spread_and_share_follow_from_the_sums);
     tcase_add_test(c, the_spread_is_at_least_that_of_independent_errors);
     tcase_add_test(c, nothing_seen_is_nothing);
-    tcase_add_loop_test(c, a_mistake_is_significant_near_its_full_size_and_far_from_none, 0, COUNT(SIGNIFICANT));
+    tcase_add_loop_test(c, a_mistake_is_significant_near_its_full_size_and_far_from_none, 0,
+                        COUNT(SIGNIFICANT));
     tcase_add_loop_test(c, one_layer_needs_more_than_all_together, 0, COUNT(WHICH));
     tcase_add_test(blocks, a_block_adds_its_sums);
     tcase_add_test(blocks, blocks_add_up_and_the_best_is_kept);
@@ -390,7 +415,8 @@ Suite *filter_suite(void)
     tcase_add_loop_test(blocks, float32_is_not_filtered, 0, 3);
     tcase_add_test(blocks, a_mistake_is_looked_for_at_the_first_stored_tap_behind_it);
     tcase_add_loop_test(blocks, one_bridged_block_is_filtered_and_two_are_not, 0, 2);
-    tcase_add_loop_test(blocks, a_difference_that_moves_with_the_inputs_does_not_count, 0, COUNT(MOVED));
+    tcase_add_loop_test(blocks, a_difference_that_moves_with_the_inputs_does_not_count, 0,
+                        COUNT(MOVED));
     tcase_add_loop_test(blocks, a_coefficient_within_its_spread_is_not_looked_at_again, 0, 2);
     tcase_add_loop_test(blocks, what_rounding_to_nearest_gives_is_no_mistake, 0, 2);
     suite_add_tcase(suite, c);

@@ -1,5 +1,5 @@
-/* Which mistakes explain an error (tests/check/fit.h), on evidence made by hand: the numbers are such that it is known where each limit
- * lies. */
+/* Which mistakes explain an error (tests/check/fit.h), on evidence made by hand: the numbers are
+ * such that it is known where each limit lies. */
 #include "evidence_maker.h"
 #include "fit.h"
 #include "ops.h"
@@ -20,7 +20,8 @@ typedef gemma4_real real;
 static size_t model_of(const char *id, const char *variant)
 {
     for (size_t i = 0; i < gemma4_counter_model_count(); i++)
-        if (!strcmp(gemma4_counter_model_at(i)->id, id) && !strcmp(gemma4_counter_model_at(i)->variant, variant))
+        if (!strcmp(gemma4_counter_model_at(i)->id, id) &&
+            !strcmp(gemma4_counter_model_at(i)->variant, variant))
             return i;
     ck_abort_msg("no counter-model is called %s (%s)", id, variant);
     return 0;
@@ -28,7 +29,8 @@ static size_t model_of(const char *id, const char *variant)
 
 static gemma4_planted plant(const char *id)
 {
-    return (gemma4_planted){.models = {gemma4_counter_model_at(model_of(id, ""))}, .only_layer = {-1, -1}, .count = 1};
+    return (gemma4_planted){
+        .models = {gemma4_counter_model_at(model_of(id, ""))}, .only_layer = {-1, -1}, .count = 1};
 }
 
 /* --- the block at hand --- */
@@ -54,11 +56,14 @@ static void start_runner(void)
     ck_assert_msg(runner != NULL, "%s", error.message);
 }
 
-static const gemma4_finding *find_behind(gemma4_tap tap, const gemma4_finding *earlier, size_t count)
+static const gemma4_finding *find_behind(gemma4_tap tap, const gemma4_finding *earlier,
+                                         size_t count)
 {
     gemma4_error error = {""};
     gemma4_finding_free(&finding);
-    ck_assert_msg(gemma4_find_fits(&block->evidence, runner, tap, earlier, count, &finding, &error) == 0, "%s", error.message);
+    ck_assert_msg(
+        gemma4_find_fits(&block->evidence, runner, tap, earlier, count, &finding, &error) == 0,
+        "%s", error.message);
     return &finding;
 }
 
@@ -78,7 +83,9 @@ static const gemma4_fit *fit_of(const char *id)
 static void predict(const gemma4_planted *planted, gemma4_tap tap, real *values)
 {
     gemma4_error error = {""};
-    ck_assert_msg(gemma4_predict(&block->evidence, runner, planted, tap, 0, values, NULL, &error) == 0, "%s", error.message);
+    ck_assert_msg(gemma4_predict(&block->evidence, runner, planted, tap, 0, values, NULL, &error) ==
+                      0,
+                  "%s", error.message);
 }
 
 /* --- one step: layers.2.output without its scalar is ffn.residual --- */
@@ -86,9 +93,11 @@ static void predict(const gemma4_planted *planted, gemma4_tap tap, real *values)
 static const char SCALAR[] = "layer-scalar-dropped";
 static test_tap *output; /* of the block */
 
-/* Every tap before the output is stored and right, so that only mistakes at the output can show. Everywhere `expected` is expected,
- * ffn.residual is `predicted`, the engine has `engine`, and sigma is `sigma`. The stored ffn.residual, which runs read, may be another. */
-static void one_step(size_t T, const char *tier, double expected, double predicted, double engine, double sigma)
+/* Every tap before the output is stored and right, so that only mistakes at the output can show.
+ * Everywhere `expected` is expected, ffn.residual is `predicted`, the engine has `engine`, and
+ * sigma is `sigma`. The stored ffn.residual, which runs read, may be another. */
+static void one_step(size_t T, const char *tier, double expected, double predicted, double engine,
+                     double sigma)
 {
     int32_t ids[MOST * K];
     double sigmas[MOST];
@@ -106,7 +115,8 @@ static void one_step(size_t T, const char *tier, double expected, double predict
     for (size_t i = 0; i < T * D; i++) {
         block->taps[GEMMA4_TAP_FFN_RESIDUAL].values[i] = (real)predicted;
         block->taps[GEMMA4_TAP_FFN_RESIDUAL].engine[i] = (float)predicted;
-        block->taps[GEMMA4_TAP_LAYER_INPUT].values[i] = 1e6f; /* far from what layer-scalar-on-delta would fit */
+        block->taps[GEMMA4_TAP_LAYER_INPUT].values[i] = 1e6f; /* far from what layer-scalar-on-delta
+                                                                 would fit */
         output->expected[i] = (real)expected;
         output->engine[i] = (float)engine;
     }
@@ -123,7 +133,8 @@ static void set_row(size_t row, double engine)
 static const struct {
     double engine;
     bool fits;
-} COEFFICIENTS[] = {{10, true}, {9.1, true}, {8.9, false}, {10.9, true}, {11.1, false}, {0.1, false}, {-10, false}};
+} COEFFICIENTS[] = {{10, true},    {9.1, true},  {8.9, false}, {10.9, true},
+                    {11.1, false}, {0.1, false}, {-10, false}};
 
 START_TEST(a_mistake_fits_where_the_error_is_its_full_size)
 {
@@ -150,7 +161,8 @@ static const struct {
     size_t rows, off;
     double left;
     bool fits;
-} LIMITS[] = {{4, 4, 2.95, true}, {4, 4, 3.05, false}, {9, 1, 5.95, true}, {9, 1, 6.05, false}, {1, 1, 5.95, true}, {1, 1, 6.05, false}};
+} LIMITS[] = {{4, 4, 2.95, true},  {4, 4, 3.05, false}, {9, 1, 5.95, true},
+              {9, 1, 6.05, false}, {1, 1, 5.95, true},  {1, 1, 6.05, false}};
 
 START_TEST(what_is_left_is_within_the_limits_of_verdicts)
 {
@@ -179,7 +191,8 @@ START_TEST(the_finding_says_where_and_how_much)
 }
 END_TEST
 
-/* The same error in every row: a factor makes 7 of what the step computes, 10 times the layer's scalar. */
+/* The same error in every row: a factor makes 7 of what the step computes, 10 times the layer's
+ * scalar. */
 START_TEST(what_no_catalogued_mistake_explains_a_point_may)
 {
     one_step(4, "float32", 0, 10, 7, 2);
@@ -187,7 +200,8 @@ START_TEST(what_no_catalogued_mistake_explains_a_point_may)
     ck_assert_uint_eq(finding.fit_count, 0);
     ck_assert_uint_ge(finding.point_count, 1);
     const gemma4_point *p = finding.points[0].point;
-    double factor = 0.7 / (double)gemma4_weight_at(&test_small_model()->layers[BLOCK].layer_scalar, 0);
+    double factor =
+        0.7 / (double)gemma4_weight_at(&test_small_model()->layers[BLOCK].layer_scalar, 0);
     ck_assert(p->count == 1 && p->settings[0].parameter == GEMMA4_PARAMETER_RESULT_FACTOR);
     ck_assert(p->low[0] < factor && factor < p->high[0]);
     ck_assert_str_eq(finding.description, "");
@@ -195,7 +209,8 @@ START_TEST(what_no_catalogued_mistake_explains_a_point_may)
 }
 END_TEST
 
-/* qk-norm-swapped explains attn.q_norm. At attn.k_norm the engine is right, and so many spreads off what the mistake predicts there. */
+/* qk-norm-swapped explains attn.q_norm. At attn.k_norm the engine is right, and so many spreads off
+ * what the mistake predicts there. */
 START_TEST(twice_the_limit_at_another_tap_contradicts_a_mistake)
 {
     static const char id[] = "qk-norm-swapped";
@@ -226,7 +241,8 @@ END_TEST
 
 /* --- its own spread, where next to nothing is left --- */
 
-/* The runs with the mistake read another ffn.residual, 40 off: that is their spread. The error is 1000. */
+/* The runs with the mistake read another ffn.residual, 40 off: that is their spread. The error is
+ * 1000. */
 static const struct {
     double left, off;
     bool fits;
@@ -252,8 +268,10 @@ START_TEST(that_spread_is_of_three_perturbed_runs)
     one_step(4, "bfloat16", 0, 1000, 1008, 1);
     for (size_t draw = 1; draw <= 3; draw++) {
         gemma4_error error = {""};
-        gemma4_counter_run run = {.planted = &planted, .draw = draw, .stop = GEMMA4_TAP_LAYER_OUTPUT, .out = perturbed};
-        ck_assert_msg(gemma4_run_counter(&block->evidence, runner, &run, &error) == 0, "%s", error.message);
+        gemma4_counter_run run = {
+            .planted = &planted, .draw = draw, .stop = GEMMA4_TAP_LAYER_OUTPUT, .out = perturbed};
+        ck_assert_msg(gemma4_run_counter(&block->evidence, runner, &run, &error) == 0, "%s",
+                      error.message);
         for (size_t i = 0; i < 4 * D; i++)
             squares[i / D] += pow((double)perturbed[i] - 1000, 2) / (3 * D);
     }
@@ -262,7 +280,8 @@ START_TEST(that_spread_is_of_three_perturbed_runs)
     find(GEMMA4_TAP_LAYER_OUTPUT);
     const gemma4_fit *fit = fit_of(SCALAR);
     ck_assert_ptr_nonnull(fit);
-    ck_assert(fit->residual > 1); /* so that the row's own sigma, 1, is not what it is measured by */
+    ck_assert(fit->residual > 1); /* so that the row's own sigma, 1, is not what it is measured
+                                     by */
     ck_assert_double_eq_tol(fit->residual, sqrt(sum / 4), 1e-6);
     close_block();
 }
@@ -270,7 +289,8 @@ END_TEST
 
 START_TEST(a_spread_is_never_less_than_the_right_model_s)
 {
-    one_step(4, "float32", 0, 1e6, 1e6 + 2.5, 1); /* within the limits by sigma 1; its own spread is 0.1 */
+    one_step(4, "float32", 0, 1e6, 1e6 + 2.5, 1); /* within the limits by sigma 1; its own spread is
+                                                     0.1 */
     find(GEMMA4_TAP_LAYER_OUTPUT);
     ck_assert_ptr_nonnull(fit_of(SCALAR));
     close_block();
@@ -279,8 +299,9 @@ END_TEST
 
 /* --- flipped experts --- */
 
-/* Nothing settles the choice of experts. Ten rows; the first so many are right but for + and - `left`, which leaves the coefficient as
- * it is, the others far off. The predicted difference is `size`. */
+/* Nothing settles the choice of experts. Ten rows; the first so many are right but for + and -
+ * `left`, which leaves the coefficient as it is, the others far off. The predicted difference is
+ * `size`. */
 static void flipped(const char *tier, size_t right, double size, double left)
 {
     one_step(10, tier, 0, size, size, 1);
@@ -289,7 +310,8 @@ static void flipped(const char *tier, size_t right, double size, double left)
         block->have_ids[t] = block->have_valid_ids[t] = false;
     for (size_t t = 0; t < 10; t++)
         for (size_t i = 0; i < D; i++)
-            output->engine[t * D + i] = (float)(t < right ? size + (i % 2 ? left : -left) : 500 + 10 * (double)t);
+            output->engine[t * D + i] =
+                (float)(t < right ? size + (i % 2 ? left : -left) : 500 + 10 * (double)t);
 }
 
 static const struct {
@@ -297,9 +319,15 @@ static const struct {
     double size, left;
     bool fits;
 } FLIPS[] = {
-    {6, 20, 0, true},      {5, 20, 0, false},                              /* six of ten rows */
-    {6, 20, 1.45, true},   {6, 20, 1.55, false},                           /* within half the limit, 3 */
-    {6, 1.78, 1, true},    {6, 1.68, 1, false},  {6, 0.2, 0.1, true},      /* size^2 + left^2 is at least 4 left^2 */
+    {6, 20, 0, true},
+    {5, 20, 0, false}, /* six of ten rows */
+    /* within half the limit, 3 */
+    {6, 20, 1.45, true},
+    {6, 20, 1.55, false},
+    /* size^2 + left^2 is at least 4 left^2 */
+    {6, 1.78, 1, true},
+    {6, 1.68, 1, false},
+    {6, 0.2, 0.1, true},
 };
 
 START_TEST(where_experts_may_have_flipped_most_rows_are_enough)
@@ -335,7 +363,8 @@ START_TEST(what_the_dump_settles_does_not_flip)
 {
     flipped("bfloat16", 9, 20, 0);
     if (_i == 0)
-        block->evidence.taps[GEMMA4_TAP_ROUTER_LOGITS].engine = block->taps[GEMMA4_TAP_ROUTER_LOGITS].engine;
+        block->evidence.taps[GEMMA4_TAP_ROUTER_LOGITS].engine =
+            block->taps[GEMMA4_TAP_ROUTER_LOGITS].engine;
     else
         block->have_valid_ids[0] = true;
     find(GEMMA4_TAP_LAYER_OUTPUT);
@@ -350,7 +379,8 @@ static void set_schedule(const char *text)
 {
     gemma4_error error = {""};
     gemma4_schedule_free(&block->subject.schedule);
-    ck_assert_int_eq(gemma4_schedule_init(&block->subject.schedule, text, block->subject.T, &error), 0);
+    ck_assert_int_eq(gemma4_schedule_init(&block->subject.schedule, text, block->subject.T, &error),
+                     0);
 }
 
 /* Of chunks of 3, 1, 1 and 3 positions. */
@@ -358,8 +388,12 @@ static const struct {
     const char *wrong; /* a digit a position */
     gemma4_scope scope;
 } SCOPES[] = {
-    {"11111111", GEMMA4_EVERYWHERE},         {"00011000", GEMMA4_DECODE_ONLY}, {"00011111", GEMMA4_AFTER_FIRST_CHUNK},
-    {"11100000", GEMMA4_FIRST_CHUNK_ONLY},   {"00110000", GEMMA4_SCOPES},      {"01011000", GEMMA4_SCOPES},
+    {"11111111", GEMMA4_EVERYWHERE},
+    {"00011000", GEMMA4_DECODE_ONLY},
+    {"00011111", GEMMA4_AFTER_FIRST_CHUNK},
+    {"11100000", GEMMA4_FIRST_CHUNK_ONLY},
+    {"00110000", GEMMA4_SCOPES},
+    {"01011000", GEMMA4_SCOPES},
 };
 
 START_TEST(a_mistake_at_some_positions_has_the_scope_of_a_code_path)
@@ -398,9 +432,10 @@ END_TEST
 
 /* --- several steps: the block runs again --- */
 
-/* Evidence of `block_at` behind `known`, of which the dump holds nothing but the output; all else, and what is expected there, is a run
- * of the right model from a stream made by hand. */
-static void bridged(size_t T, const char *tier, gemma4_block known, gemma4_block block_at, double sigma)
+/* Evidence of `block_at` behind `known`, of which the dump holds nothing but the output; all else,
+ * and what is expected there, is a run of the right model from a stream made by hand. */
+static void bridged(size_t T, const char *tier, gemma4_block known, gemma4_block block_at,
+                    double sigma)
 {
     double sigmas[MOST];
     int32_t ids[MOST * K] = {0};
@@ -424,7 +459,8 @@ static void bridged(size_t T, const char *tier, gemma4_block known, gemma4_block
             if (block->taps[tap].expected)
                 run.values[tap] = block->taps[tap].expected;
         run.chosen = b == block_at ? ids : NULL;
-        ck_assert_msg(gemma4_run_block(runner, &run, streams_memory[i + 1], &error) == 0, "%s", error.message);
+        ck_assert_msg(gemma4_run_block(runner, &run, streams_memory[i + 1], &error) == 0, "%s",
+                      error.message);
         streams[i] = streams_memory[i];
         streams[i + 1] = streams_memory[i + 1];
     }
@@ -457,7 +493,8 @@ static void engine_has(const gemma4_planted *planted, double part)
 static void move_row(size_t row, double spreads)
 {
     for (size_t i = 0; i < D; i++)
-        output->engine[row * D + i] += (float)(i % 2 ? spreads * output->sigma[row] : -spreads * output->sigma[row]);
+        output->engine[row * D + i] +=
+            (float)(i % 2 ? spreads * output->sigma[row] : -spreads * output->sigma[row]);
 }
 
 START_TEST(a_mistake_of_an_earlier_step_is_found_behind_it)
@@ -484,7 +521,8 @@ static const struct {
     {"mlp-silu", "float32", BLOCK, 4, 2.9, true},
     {"mlp-silu", "float32", BLOCK, 4, 3.2, false},
     {"mlp-silu", "float32", BLOCK, 2, 4, true},
-    {"mlp-silu", "bfloat16", BLOCK, 4, 3.2, true},             /* where experts flip, few rows say little */
+    {"mlp-silu", "bfloat16", BLOCK, 4, 3.2, true},            /* where experts flip, few rows say
+                                                                  little */
     {"attention-not-causal", "float32", BLOCK, 4, 3.2, true}, /* the first rows see later ones */
     {"mlp-silu", "bfloat16", BLOCK - 1, 4, 3.2, false},
 };
@@ -526,8 +564,8 @@ START_TEST(at_least_half_of_the_rows_are_settled)
 }
 END_TEST
 
-/* Rounding is in proportion to the logits: where the mistake makes them sixteen times smaller (the root of 16 once more, and again by
- * what the norm's weights do), so are the ties. */
+/* Rounding is in proportion to the logits: where the mistake makes them sixteen times smaller (the
+ * root of 16 once more, and again by what the norm's weights do), so are the ties. */
 START_TEST(ties_are_as_wide_as_the_mistake_s_own_logits)
 {
     static const char id[] = "router-root-twice";
@@ -535,9 +573,11 @@ START_TEST(ties_are_as_wide_as_the_mistake_s_own_logits)
     bridged(8, "float32", BLOCK, BLOCK, 1);
     engine_has(&planted, 0.02);
     const real *logits = block->taps[GEMMA4_TAP_ROUTER_LOGITS].expected;
-    for (size_t t = 0; t < 8; t++) { /* half of the gap between the second and the third of the right model's four */
+    for (size_t t = 0; t < 8; t++) { /* half of the gap between the second and the third of the
+                                        right model's four */
         gemma4_boundary b = gemma4_find_boundary(logits + t * 4, block->ids + t * K, K, 4);
-        block->taps[GEMMA4_TAP_ROUTER_LOGITS].sigma[t] = b.gap / 2 / (NEAR_TIE_DEVIATIONS * sqrt(2));
+        block->taps[GEMMA4_TAP_ROUTER_LOGITS].sigma[t] =
+            b.gap / 2 / (NEAR_TIE_DEVIATIONS * sqrt(2));
     }
     find(GEMMA4_TAP_LAYER_OUTPUT);
     ck_assert_ptr_nonnull(fit_of(id));
@@ -545,7 +585,8 @@ START_TEST(ties_are_as_wide_as_the_mistake_s_own_logits)
 }
 END_TEST
 
-/* A mistake in single positions that acts in one only, where the choice is open: it may have been the prediction's. */
+/* A mistake in single positions that acts in one only, where the choice is open: it may have been
+ * the prediction's. */
 START_TEST(what_shows_in_open_rows_only_may_fit_there)
 {
     static const char id[] = "qk-norm-per-layer-kv-geometry-decode";
@@ -604,14 +645,15 @@ static gemma4_finding earlier_finding(gemma4_tap tap, size_t layer, const char *
 {
     gemma4_finding f = {.tap = tap, .layer = layer};
     if (id) {
-        f.fits[0] = (gemma4_fit){.model = model_of(id, ""), .second = GEMMA4_NO_MODEL, .only_layer = -1};
+        f.fits[0] =
+            (gemma4_fit){.model = model_of(id, ""), .second = GEMMA4_NO_MODEL, .only_layer = -1};
         f.fit_count = 1;
     }
     return f;
 }
 
-/* Of the models, all that can show at the output fit, and softcap-missing cannot show: what is found says which were tried. A '.' explained
- * nothing, 'o' is a finding of another tap. */
+/* Of the models, all that can show at the output fit, and softcap-missing cannot show: what is
+ * found says which were tried. A '.' explained nothing, 'o' is a finding of another tap. */
 static const struct {
     const char *earlier; /* oldest first: a is mlp-silu, s softcap-missing */
     size_t fits;
@@ -624,7 +666,9 @@ START_TEST(what_explained_the_tap_in_the_last_two_findings_is_tried_first)
     for (size_t i = 0; i < count; i++) {
         char what = EARLIER[_i].earlier[i];
         earlier[i] = earlier_finding(what == 'o' ? GEMMA4_TAP_FFN_SUM : GEMMA4_TAP_LAYER_OUTPUT, 0,
-                                     what == 's' ? "softcap-missing" : what == '.' ? NULL : "mlp-silu");
+                                     what == 's'   ? "softcap-missing"
+                                     : what == '.' ? NULL
+                                                   : "mlp-silu");
     }
     bridged(4, "float32", BLOCK, BLOCK, 1);
     expect_nonsense();
@@ -641,8 +685,10 @@ static const struct {
     size_t layers[2], count;
     bool fits;
 } VAIN[] = {
-    {"mlp-silu", GEMMA4_TAP_LAYER_OUTPUT, {0}, 1, true},      {"mlp-silu", GEMMA4_TAP_LAYER_OUTPUT, {0, 1}, 2, false},
-    {"mlp-silu", GEMMA4_TAP_LAYER_OUTPUT, {5, 1}, 2, true},   {"mlp-silu", GEMMA4_TAP_FFN_SUM, {0, 1}, 2, true},
+    {"mlp-silu", GEMMA4_TAP_LAYER_OUTPUT, {0}, 1, true},
+    {"mlp-silu", GEMMA4_TAP_LAYER_OUTPUT, {0, 1}, 2, false},
+    {"mlp-silu", GEMMA4_TAP_LAYER_OUTPUT, {5, 1}, 2, true},
+    {"mlp-silu", GEMMA4_TAP_FFN_SUM, {0, 1}, 2, true},
     {SCALAR, GEMMA4_TAP_LAYER_OUTPUT, {0, 1}, 2, true}, /* a single step costs nothing */
 };
 
@@ -660,8 +706,8 @@ START_TEST(a_search_that_was_in_vain_twice_is_not_made_again)
 }
 END_TEST
 
-/* The error is 1000 and so much more; a spread of the engine's own beside it. The mistake leaves the root of 1 + more^2, a factor that
- * explained the tap before leaves 1. */
+/* The error is 1000 and so much more; a spread of the engine's own beside it. The mistake leaves
+ * the root of 1 + more^2, a factor that explained the tap before leaves 1. */
 static const struct {
     double more;
     bool fits;
@@ -669,11 +715,13 @@ static const struct {
 
 START_TEST(a_mistake_that_leaves_twice_as_much_as_a_point_is_not_the_one)
 {
-    const gemma4_setting factor = {
-        .parameter = GEMMA4_PARAMETER_RESULT_FACTOR, .steps = GEMMA4_STEP(GEMMA4_TAP_LAYER_OUTPUT), .number = 2};
+    const gemma4_setting factor = {.parameter = GEMMA4_PARAMETER_RESULT_FACTOR,
+                                   .steps = GEMMA4_STEP(GEMMA4_TAP_LAYER_OUTPUT),
+                                   .number = 2};
     gemma4_finding earlier = earlier_finding(GEMMA4_TAP_LAYER_OUTPUT, 0, NULL);
     gemma4_point *p = gemma4_point_new(&test_small_model()->config, &factor, 1, GEMMA4_ON_SLIDING);
-    earlier.points[0] = (gemma4_point_fit){.point = p, .only_layer = -1, .coefficient = 1, .residual = 1};
+    earlier.points[0] =
+        (gemma4_point_fit){.point = p, .only_layer = -1, .coefficient = 1, .residual = 1};
     earlier.point_count = 1;
     one_step(4, "float32", 0, 1000, 1000 + BESIDE[_i].more, 1);
     for (size_t i = 0; i < 4 * D; i++)
@@ -704,8 +752,10 @@ END_TEST
 
 START_TEST(two_mistakes_in_bridged_layers_are_found_together)
 {
-    const gemma4_planted planted = {.models = {plant("mlp-gelu-erf").models[0], plant("attn-softcap-50-inherited").models[0]},
-                                    .only_layer = {-1, -1}, .count = 2};
+    const gemma4_planted planted = {
+        .models = {plant("mlp-gelu-erf").models[0], plant("attn-softcap-50-inherited").models[0]},
+        .only_layer = {-1, -1},
+        .count = 2};
     size_t a = model_of("mlp-gelu-erf", ""), b = model_of("attn-softcap-50-inherited", "");
     bridged(6, "float32", 1, 3, 1);
     engine_has(&planted, 1e-4);
@@ -723,12 +773,14 @@ END_TEST
 
 START_TEST(ids_are_explained_where_all_of_them_are_the_mistake_s)
 {
-    static const real logits[3 * 4] = {4, 3, 2, 1, 1, 4, 2, 3, 1, 2, 4, 3}; /* right: 0 1, 1 3, 2 3 */
+    /* right: 0 1, 1 3, 2 3 */
+    static const real logits[3 * 4] = {4, 3, 2, 1, 1, 4, 2, 3, 1, 2, 4, 3};
     int32_t right[3 * K] = {0, 1, 1, 3, 2, 3}, shifted[3 * K] = {2, 1, 0, 2, 3, 0};
     block = test_evidence_new(NULL, 3, "float32", BLOCK);
     for (int tap = GEMMA4_TAP_LAYER_INPUT; tap <= GEMMA4_TAP_LAYER_OUTPUT; tap++)
         if (tap != GEMMA4_TAP_ROUTER_TOPK_IDS)
-            test_evidence_tap(block, (gemma4_tap)tap, 0, tap == GEMMA4_TAP_ROUTER_LOGITS ? logits : NULL, NULL, NULL);
+            test_evidence_tap(block, (gemma4_tap)tap, 0,
+                              tap == GEMMA4_TAP_ROUTER_LOGITS ? logits : NULL, NULL, NULL);
     shifted[4] = _i ? 2 : 3;
     test_evidence_ids(block, shifted, right);
     block->evidence.taps[GEMMA4_TAP_ROUTER_TOPK_IDS].width = K;
@@ -736,7 +788,8 @@ START_TEST(ids_are_explained_where_all_of_them_are_the_mistake_s)
     find(GEMMA4_TAP_ROUTER_TOPK_IDS);
     ck_assert_int_eq(fit_of("topk-ids-off-by-one") != NULL, _i == 0);
     ck_assert_ptr_null(fit_of("topk-smallest"));
-    ck_assert_str_eq(finding.description, "the chosen experts are not those with the largest router logits");
+    ck_assert_str_eq(finding.description,
+                     "the chosen experts are not those with the largest router logits");
     ck_assert(!finding.has_near); /* sets of ids have no size that could be compared */
     close_block();
 }
@@ -778,7 +831,9 @@ START_TEST(a_step_s_prediction_keeps_to_its_scope)
     one_step(8, "float32", 5, 10, 5, 1);
     set_schedule("3,1,1,3");
     memset(open, true, sizeof open);
-    ck_assert_int_eq(gemma4_predict(&block->evidence, runner, &planted, GEMMA4_TAP_LAYER_OUTPUT, 0, values, open, &error), 0);
+    ck_assert_int_eq(gemma4_predict(&block->evidence, runner, &planted, GEMMA4_TAP_LAYER_OUTPUT, 0,
+                                    values, open, &error),
+                     0);
     for (size_t t = 0; t < 8; t++) {
         ck_assert(values[t * D] == (t == 3 || t == 4 ? 10 : 5));
         ck_assert(!open[t]);
@@ -793,17 +848,21 @@ START_TEST(behind_the_positions_asked_for_all_is_as_expected)
     gemma4_error error = {""};
     gemma4_planted planted = plant("mlp-silu");
     bridged(8, "float32", BLOCK, BLOCK, 1);
-    ck_assert_int_eq(gemma4_predict(&block->evidence, runner, &planted, GEMMA4_TAP_LAYER_OUTPUT, 3, values, NULL, &error), 0);
+    ck_assert_int_eq(gemma4_predict(&block->evidence, runner, &planted, GEMMA4_TAP_LAYER_OUTPUT, 3,
+                                    values, NULL, &error),
+                     0);
     ck_assert(memcmp(values, output->expected, 3 * D * sizeof *values) != 0);
     ck_assert(memcmp(values + 3 * D, output->expected + 3 * D, 5 * D * sizeof *values) == 0);
     close_block();
 }
 END_TEST
 
-/* mlp.act, which mlp-silu computes otherwise, shows at itself, and behind it until something else is stored. */
+/* mlp.act, which mlp-silu computes otherwise, shows at itself, and behind it until something else
+ * is stored. */
 START_TEST(a_mistake_shows_at_its_own_taps_and_behind_those_that_are_not_stored)
 {
-    gemma4_planted silu = plant("mlp-silu"), softcap = plant("softcap-missing"), scalar = plant(SCALAR);
+    gemma4_planted silu = plant("mlp-silu"), softcap = plant("softcap-missing"),
+                   scalar = plant(SCALAR);
     bridged(4, "float32", BLOCK, BLOCK, 1);
     ck_assert(gemma4_can_show(&block->evidence, &silu, GEMMA4_TAP_MLP_ACT));
     ck_assert(gemma4_can_show(&block->evidence, &silu, GEMMA4_TAP_LAYER_OUTPUT));
@@ -823,7 +882,9 @@ END_TEST
 
 START_TEST(what_the_tier_permits_cannot_show)
 {
-    gemma4_planted planted = {.models = {gemma4_counter_model_at(model_of("kv-cache-f16", ""))}, .only_layer = {-1}, .count = 1};
+    gemma4_planted planted = {.models = {gemma4_counter_model_at(model_of("kv-cache-f16", ""))},
+                              .only_layer = {-1},
+                              .count = 1};
     bridged(4, "float32", BLOCK, BLOCK, 1);
     ck_assert(gemma4_can_show(&block->evidence, &planted, GEMMA4_TAP_LAYER_OUTPUT));
     block->subject.kv_unit = 0x1p-11; /* the dump says so */
@@ -841,7 +902,8 @@ START_TEST(one_step_is_what_follows_from_stored_tensors)
     const gemma4_counter_model *m = plant("qk-norm-swapped").models[0];
     bridged(4, "float32", BLOCK, BLOCK, 1);
     ck_assert(gemma4_is_one_step(&block->evidence, m, GEMMA4_TAP_ATTN_Q_NORM));
-    ck_assert(!gemma4_is_one_step(&block->evidence, m, GEMMA4_TAP_ATTN_K_NORM)); /* attn.q_norm is not in the dump */
+    /* attn.q_norm is not in the dump */
+    ck_assert(!gemma4_is_one_step(&block->evidence, m, GEMMA4_TAP_ATTN_K_NORM));
     ck_assert(!gemma4_is_one_step(&block->evidence, m, GEMMA4_TAP_ATTN_SCORES));
     test_tap *q = test_evidence_tap(block, GEMMA4_TAP_ATTN_Q_NORM, 0, NULL, NULL, NULL);
     ck_assert(gemma4_is_one_step(&block->evidence, m, GEMMA4_TAP_ATTN_K_NORM));
@@ -857,30 +919,37 @@ END_TEST
 Suite *fit_suite(void)
 {
     Suite *suite = suite_create("fit");
-    TCase *step = tcase_create("one step"), *search = tcase_create("search"), *predictions = tcase_create("predictions");
-    tcase_add_loop_test(step, a_mistake_fits_where_the_error_is_its_full_size, 0, COUNT(COEFFICIENTS));
+    TCase *step = tcase_create("one step"), *search = tcase_create("search"),
+          *predictions = tcase_create("predictions");
+    tcase_add_loop_test(step, a_mistake_fits_where_the_error_is_its_full_size, 0,
+                        COUNT(COEFFICIENTS));
     tcase_add_loop_test(step, what_is_left_is_within_the_limits_of_verdicts, 0, COUNT(LIMITS));
     tcase_add_test(step, the_finding_says_where_and_how_much);
     tcase_add_test(step, what_no_catalogued_mistake_explains_a_point_may);
     tcase_add_loop_test(step, twice_the_limit_at_another_tap_contradicts_a_mistake, 0, 2);
-    tcase_add_loop_test(step, what_leaves_next_to_nothing_is_measured_against_its_own_spread, 0, COUNT(NEAR));
+    tcase_add_loop_test(step, what_leaves_next_to_nothing_is_measured_against_its_own_spread, 0,
+                        COUNT(NEAR));
     tcase_add_test(step, that_spread_is_of_three_perturbed_runs);
     tcase_add_test(step, a_spread_is_never_less_than_the_right_model_s);
     tcase_add_loop_test(step, where_experts_may_have_flipped_most_rows_are_enough, 0, COUNT(FLIPS));
     tcase_add_loop_test(step, the_worst_of_those_rows_is_within_half_its_limit_too, 0, 2);
     tcase_add_test(step, float32_does_not_flip);
     tcase_add_loop_test(step, what_the_dump_settles_does_not_flip, 0, 2);
-    tcase_add_loop_test(step, a_mistake_at_some_positions_has_the_scope_of_a_code_path, 0, COUNT(SCOPES));
+    tcase_add_loop_test(step, a_mistake_at_some_positions_has_the_scope_of_a_code_path, 0,
+                        COUNT(SCOPES));
     tcase_add_loop_test(step, outside_its_scope_all_is_right, 0, COUNT(OUTSIDE));
     tcase_add_loop_test(search, a_mistake_of_an_earlier_step_is_found_behind_it, 0, 2);
-    tcase_add_loop_test(search, the_first_positions_decide_where_blocks_run_again, 0, COUNT(PREFIXES));
+    tcase_add_loop_test(search, the_first_positions_decide_where_blocks_run_again, 0,
+                        COUNT(PREFIXES));
     tcase_add_loop_test(search, at_least_half_of_the_rows_are_settled, 0, COUNT(OPEN));
     tcase_add_test(search, ties_are_as_wide_as_the_mistake_s_own_logits);
     tcase_add_loop_test(search, what_shows_in_open_rows_only_may_fit_there, 0, 2);
     tcase_add_test(search, the_best_eight_are_kept);
-    tcase_add_loop_test(search, what_explained_the_tap_in_the_last_two_findings_is_tried_first, 0, COUNT(EARLIER));
+    tcase_add_loop_test(search, what_explained_the_tap_in_the_last_two_findings_is_tried_first, 0,
+                        COUNT(EARLIER));
     tcase_add_loop_test(search, a_search_that_was_in_vain_twice_is_not_made_again, 0, COUNT(VAIN));
-    tcase_add_loop_test(search, a_mistake_that_leaves_twice_as_much_as_a_point_is_not_the_one, 0, COUNT(BESIDE));
+    tcase_add_loop_test(search, a_mistake_that_leaves_twice_as_much_as_a_point_is_not_the_one, 0,
+                        COUNT(BESIDE));
     tcase_add_loop_test(search, a_mistake_in_one_of_the_bridged_layers_is_found_there, 0, 3);
     tcase_add_test(search, two_mistakes_in_bridged_layers_are_found_together);
     tcase_add_loop_test(search, ids_are_explained_where_all_of_them_are_the_mistake_s, 0, 2);
@@ -888,7 +957,8 @@ Suite *fit_suite(void)
     tcase_add_loop_test(search, where_the_error_is_within_rounding_there_is_no_runner_up, 0, 2);
     tcase_add_test(predictions, a_step_s_prediction_keeps_to_its_scope);
     tcase_add_test(predictions, behind_the_positions_asked_for_all_is_as_expected);
-    tcase_add_test(predictions, a_mistake_shows_at_its_own_taps_and_behind_those_that_are_not_stored);
+    tcase_add_test(predictions,
+                   a_mistake_shows_at_its_own_taps_and_behind_those_that_are_not_stored);
     tcase_add_test(predictions, what_the_tier_permits_cannot_show);
     tcase_add_test(predictions, one_step_is_what_follows_from_stored_tensors);
     suite_add_tcase(suite, step);

@@ -1,5 +1,6 @@
-/* The forward pass (ref/forward.h): the same bits however the tokens are cut into chunks, hooks that are obeyed, causality,
- * the window, and refusals. The numbers themselves are test_golden.c's. */
+/* The forward pass (ref/forward.h): the same bits however the tokens are cut into chunks, hooks
+ * that are obeyed, causality, the window, and refusals. The numbers themselves are
+ * test_golden.c's. */
 #include "forward.h"
 #include "ops.h"
 #include "rows.h"
@@ -29,10 +30,12 @@ static void open_model(void)
     ck_assert_msg(model != NULL, "%s", error.message);
 }
 
-static const int32_t TOKENS[T] = {2,   197, 214, 34, 153, 23,  76,  115, 13,  151, 249, 242, 7,  8,   99, 100, 101, 33, 240, 5,
-                                  66,  71,  18,  255, 3,  190, 191, 12,  144, 60,  61,  222, 41, 177, 88, 9,   130, 54, 203, 17};
+static const int32_t TOKENS[T] = {
+    2,  197, 214, 34,  153, 23,  76,  115, 13,  151, 249, 242, 7,  8,   99, 100, 101, 33, 240, 5,
+    66, 71,  18,  255, 3,   190, 191, 12,  144, 60,  61,  222, 41, 177, 88, 9,   130, 54, 203, 17};
 
-static gemma4_session *new_session(size_t first_position, size_t capacity, gemma4_tap_hook hook, void *context)
+static gemma4_session *new_session(size_t first_position, size_t capacity, gemma4_tap_hook hook,
+                                   void *context)
 {
     gemma4_error error = {""};
     gemma4_session *session = gemma4_session_new(model, first_position, capacity, &error);
@@ -42,12 +45,14 @@ static gemma4_session *new_session(size_t first_position, size_t capacity, gemma
 }
 
 /* Feeds tokens in chunks; a length of 0 ends the schedule, the rest goes in one token at a time. */
-static void feed(gemma4_session *session, const int32_t *tokens, size_t count, const size_t *schedule)
+static void feed(gemma4_session *session, const int32_t *tokens, size_t count,
+                 const size_t *schedule)
 {
     gemma4_error error = {""};
     for (size_t first = 0; first < count;) {
         size_t n = schedule != NULL && *schedule ? *schedule++ : 1;
-        ck_assert_msg(gemma4_forward(session, tokens + first, n, n, NULL, &error) == 0, "%s", error.message);
+        ck_assert_msg(gemma4_forward(session, tokens + first, n, n, NULL, &error) == 0, "%s",
+                      error.message);
         first += n;
     }
 }
@@ -78,14 +83,17 @@ static uint64_t hash_bytes(uint64_t hash, const void *bytes, size_t size)
 static int record_event(void *context, gemma4_tap_event *event, gemma4_error *error)
 {
     record *r = context;
-    size_t width = event->dims[0] * event->dims[1], size = event->ids ? sizeof *event->ids : sizeof *event->values;
+    size_t width = event->dims[0] * event->dims[1],
+           size = event->ids ? sizeof *event->ids : sizeof *event->values;
     const char *bytes = event->ids ? (const char *)event->ids : (const char *)event->values;
     const size_t shape[] = {event->rank, event->dims[0], event->dims[1], event->first_key};
     for (size_t i = 0; i < event->rows; i++) {
         uint64_t *slot = &r->row[event->tap][event->layer][event->row + i];
         if (*slot != 0)
-            return gemma4_fail(error, "tap %d, layer %zu, row %zu: shown twice", (int)event->tap, event->layer, event->row + i);
-        *slot = hash_bytes(hash_bytes(14695981039346656037u, shape, sizeof shape), bytes + i * width * size, width * size);
+            return gemma4_fail(error, "tap %d, layer %zu, row %zu: shown twice", (int)event->tap,
+                               event->layer, event->row + i);
+        *slot = hash_bytes(hash_bytes(14695981039346656037u, shape, sizeof shape),
+                           bytes + i * width * size, width * size);
     }
     r->events++;
     return 0;
@@ -116,11 +124,14 @@ static void assert_same_rows(const record *a, const record *b, size_t first, siz
 {
     char name[GEMMA4_TAP_NAME_SIZE];
     for (int tap = 0; tap < GEMMA4_TAP_COUNT; tap++)
-        for (size_t layer = 0; layer < (gemma4_tap_describe((gemma4_tap)tap)->per_layer ? LAYERS : 1); layer++)
-            for (size_t t = first; t < end && gemma4_tap_exists(&model->config, (gemma4_tap)tap, layer); t++) {
+        for (size_t layer = 0;
+             layer < (gemma4_tap_describe((gemma4_tap)tap)->per_layer ? LAYERS : 1); layer++)
+            for (size_t t = first;
+                 t < end && gemma4_tap_exists(&model->config, (gemma4_tap)tap, layer); t++) {
                 ASSERT_EACH(a->row[tap][layer][t] != 0, "%s, row %zu: never shown",
                             gemma4_tap_name((gemma4_tap)tap, layer, name), t);
-                ASSERT_EACH(a->row[tap][layer][t] == b->row[tap][layer][t], "%s, row %zu: other bits",
+                ASSERT_EACH(a->row[tap][layer][t] == b->row[tap][layer][t],
+                            "%s, row %zu: other bits",
                             gemma4_tap_name((gemma4_tap)tap, layer, name), t);
             }
 }
@@ -141,7 +152,8 @@ static const struct {
     {"all but one", {39, 1, 0}},
 };
 
-static record *record_chunks(size_t first_position, size_t capacity, size_t count, const size_t *schedule)
+static record *record_chunks(size_t first_position, size_t capacity, size_t count,
+                             const size_t *schedule)
 {
     record *chunked = new_record();
     gemma4_session *session = new_session(first_position, capacity, record_event, chunked);
@@ -161,7 +173,8 @@ END_TEST
 
 START_TEST(chunks_give_the_same_bits_far_out_too)
 {
-    record *whole = record_chunks(262100, T, T, WHOLE), *chunked = record_chunks(262100, T, T, SCHEDULES[_i].chunks);
+    record *whole = record_chunks(262100, T, T, WHOLE),
+           *chunked = record_chunks(262100, T, T, SCHEDULES[_i].chunks);
     assert_same_rows(whole, chunked, 0, T);
     free(whole);
     free(chunked);
@@ -182,8 +195,10 @@ END_TEST
 START_TEST(the_position_matters)
 {
     record *far = record_chunks(1, T, T, WHOLE);
-    ck_assert_uint_eq(whole_at_0->row[GEMMA4_TAP_ATTN_K_NORM][0][7], far->row[GEMMA4_TAP_ATTN_K_NORM][0][7]);
-    ck_assert_uint_ne(whole_at_0->row[GEMMA4_TAP_ATTN_K_ROPE][0][7], far->row[GEMMA4_TAP_ATTN_K_ROPE][0][7]);
+    ck_assert_uint_eq(whole_at_0->row[GEMMA4_TAP_ATTN_K_NORM][0][7],
+                      far->row[GEMMA4_TAP_ATTN_K_NORM][0][7]);
+    ck_assert_uint_ne(whole_at_0->row[GEMMA4_TAP_ATTN_K_ROPE][0][7],
+                      far->row[GEMMA4_TAP_ATTN_K_ROPE][0][7]);
     free(far);
 }
 END_TEST
@@ -195,7 +210,8 @@ START_TEST(every_tap_that_exists_is_shown)
         for (size_t layer = 0; layer < LAYERS; layer++) {
             bool here = gemma4_tap_describe((gemma4_tap)tap)->per_layer || layer == 0;
             bool expected = here && gemma4_tap_exists(&model->config, (gemma4_tap)tap, layer);
-            ck_assert_msg((whole_at_0->row[tap][layer][T - 1] != 0) == expected, "%s", gemma4_tap_name((gemma4_tap)tap, layer, name));
+            ck_assert_msg((whole_at_0->row[tap][layer][T - 1] != 0) == expected, "%s",
+                          gemma4_tap_name((gemma4_tap)tap, layer, name));
         }
 }
 END_TEST
@@ -207,19 +223,23 @@ static const struct {
     gemma4_layer_kind kind;
     size_t query, first, end;
 } VISIBLE[] = {
-    {4, GEMMA4_SLIDING, 0, 0, 1}, {4, GEMMA4_SLIDING, 2, 0, 3},  {4, GEMMA4_SLIDING, 3, 0, 4}, /* the window is just full */
-    {4, GEMMA4_SLIDING, 4, 1, 5}, {4, GEMMA4_SLIDING, 99, 96, 100}, {1, GEMMA4_SLIDING, 0, 0, 1}, {1, GEMMA4_SLIDING, 7, 7, 8},
-    {4, GEMMA4_FULL, 0, 0, 1},    {4, GEMMA4_FULL, 3, 0, 4},     {4, GEMMA4_FULL, 4, 0, 5},    {4, GEMMA4_FULL, 262143, 0, 262144},
+    /* the window is just full */
+    {4, GEMMA4_SLIDING, 0, 0, 1}, {4, GEMMA4_SLIDING, 2, 0, 3},        {4, GEMMA4_SLIDING, 3, 0, 4},
+    {4, GEMMA4_SLIDING, 4, 1, 5}, {4, GEMMA4_SLIDING, 99, 96, 100},    {1, GEMMA4_SLIDING, 0, 0, 1},
+    {1, GEMMA4_SLIDING, 7, 7, 8}, {4, GEMMA4_FULL, 0, 0, 1},           {4, GEMMA4_FULL, 3, 0, 4},
+    {4, GEMMA4_FULL, 4, 0, 5},    {4, GEMMA4_FULL, 262143, 0, 262144},
 };
 
 START_TEST(a_query_sees_itself_and_what_the_window_reaches)
 {
     gemma4_layer_config layers[2] = {{.kind = GEMMA4_FULL}, {.kind = VISIBLE[_i].kind}};
-    gemma4_config config = {.num_hidden_layers = 2, .sliding_window = VISIBLE[_i].window, .layers = layers};
+    gemma4_config config = {
+        .num_hidden_layers = 2, .sliding_window = VISIBLE[_i].window, .layers = layers};
     gemma4_visible keys = gemma4_visible_keys(&config, 1, VISIBLE[_i].query);
     ck_assert_uint_eq(keys.first, VISIBLE[_i].first);
     ck_assert_uint_eq(keys.end, VISIBLE[_i].end);
-    ck_assert_uint_eq(gemma4_layer_window(&config, 1), VISIBLE[_i].kind == GEMMA4_FULL ? SIZE_MAX : VISIBLE[_i].window);
+    ck_assert_uint_eq(gemma4_layer_window(&config, 1),
+                      VISIBLE[_i].kind == GEMMA4_FULL ? SIZE_MAX : VISIBLE[_i].window);
 }
 END_TEST
 
@@ -239,13 +259,16 @@ static int check_keys(void *context, gemma4_tap_event *event, gemma4_error *erro
 {
     size_t *seen = context;
     if (event->tap != GEMMA4_TAP_ATTN_SCORES && event->tap != GEMMA4_TAP_ATTN_PROBS)
-        return event->first_key == 0 ? 0 : gemma4_fail(error, "first_key of another tap: %zu", event->first_key);
+        return event->first_key == 0
+                   ? 0
+                   : gemma4_fail(error, "first_key of another tap: %zu", event->first_key);
     bool full = event->layer == 5 || event->layer == 11;
     size_t first = full || event->row < WINDOW ? 0 : event->row + 1 - WINDOW;
     ++*seen;
-    if (event->rows != 1 || event->dims[0] != HEADS || event->first_key != first || event->dims[1] != event->row + 1 - first)
-        return gemma4_fail(error, "layer %zu, query %zu: keys from %zu on, %zu of them", event->layer, event->row, event->first_key,
-                           event->dims[1]);
+    if (event->rows != 1 || event->dims[0] != HEADS || event->first_key != first ||
+        event->dims[1] != event->row + 1 - first)
+        return gemma4_fail(error, "layer %zu, query %zu: keys from %zu on, %zu of them",
+                           event->layer, event->row, event->first_key, event->dims[1]);
     return 0;
 }
 
@@ -278,7 +301,8 @@ START_TEST(a_later_token_changes_no_earlier_position)
     record *after = record_with_token(changed, TOKENS[changed] ^ 1);
     assert_same_rows(whole_at_0, after, 0, changed);
     for (size_t t = changed; t < T; t++) /* through the full layers it reaches every later one */
-        ck_assert_uint_ne(whole_at_0->row[GEMMA4_TAP_LOGITS][0][t], after->row[GEMMA4_TAP_LOGITS][0][t]);
+        ck_assert_uint_ne(whole_at_0->row[GEMMA4_TAP_LOGITS][0][t],
+                          after->row[GEMMA4_TAP_LOGITS][0][t]);
     free(after);
 }
 END_TEST
@@ -289,10 +313,12 @@ START_TEST(the_window_ends_exactly)
     const size_t query = 30;
     for (size_t back = WINDOW - 2; back <= WINDOW + 1; back++) {
         record *after = record_with_token(query - back, TOKENS[query - back] ^ 1);
-        bool same = whole_at_0->row[GEMMA4_TAP_ATTN_CONTEXT][0][query] == after->row[GEMMA4_TAP_ATTN_CONTEXT][0][query];
+        bool same = whole_at_0->row[GEMMA4_TAP_ATTN_CONTEXT][0][query] ==
+                    after->row[GEMMA4_TAP_ATTN_CONTEXT][0][query];
         ck_assert_msg(same == (back >= WINDOW), "%zu positions back", back);
-        ck_assert_uint_ne(whole_at_0->row[GEMMA4_TAP_ATTN_CONTEXT][5][query], after->row[GEMMA4_TAP_ATTN_CONTEXT][5][query]);
-            free(after);
+        ck_assert_uint_ne(whole_at_0->row[GEMMA4_TAP_ATTN_CONTEXT][5][query],
+                          after->row[GEMMA4_TAP_ATTN_CONTEXT][5][query]);
+        free(after);
     }
 }
 END_TEST
@@ -303,8 +329,8 @@ END_TEST
 typedef struct watch {
     size_t layer;
     gemma4_tap taps[2];
-    gemma4_real *values[2];  /* [T, width] */
-    gemma4_tap replaced;     /* GEMMA4_TAP_COUNT: none */
+    gemma4_real *values[2]; /* [T, width] */
+    gemma4_tap replaced;    /* GEMMA4_TAP_COUNT: none */
     void (*replace)(gemma4_tap_event *event);
 } watch;
 
@@ -319,7 +345,8 @@ static int watch_event(void *context, gemma4_tap_event *event, gemma4_error *err
         w->replace(event);
     for (int i = 0; i < 2; i++)
         if (w->values[i] != NULL && event->tap == w->taps[i])
-            memcpy(w->values[i] + event->row * width, event->values, event->rows * width * sizeof *event->values);
+            memcpy(w->values[i] + event->row * width, event->values,
+                   event->rows * width * sizeof *event->values);
     return 0;
 }
 
@@ -376,7 +403,10 @@ static void run_watch(watch *w, const size_t *schedule)
 START_TEST(output_is_the_residual_times_layer_scalar)
 {
     static gemma4_real output[T * D_MODEL];
-    watch w = {.layer = 3, .taps = {GEMMA4_TAP_LAYER_OUTPUT}, .values = {output}, .replaced = GEMMA4_TAP_FFN_RESIDUAL,
+    watch w = {.layer = 3,
+               .taps = {GEMMA4_TAP_LAYER_OUTPUT},
+               .values = {output},
+               .replaced = GEMMA4_TAP_FFN_RESIDUAL,
                .replace = replace_by_ramp};
     run_watch(&w, WHOLE);
     float scalar = gemma4_weight_at(&model->layers[3].layer_scalar, 0);
@@ -388,7 +418,10 @@ END_TEST
 START_TEST(layer_0_reads_the_embedding_that_the_hook_left)
 {
     static gemma4_real input[T * D_MODEL];
-    watch w = {.layer = 0, .replaced = GEMMA4_TAP_EMBED, .replace = replace_by_ramp, .taps = {GEMMA4_TAP_LAYER_INPUT},
+    watch w = {.layer = 0,
+               .replaced = GEMMA4_TAP_EMBED,
+               .replace = replace_by_ramp,
+               .taps = {GEMMA4_TAP_LAYER_INPUT},
                .values = {input}};
     run_watch(&w, WHOLE);
     for (size_t i = 0; i < T * D_MODEL; i++)
@@ -396,12 +429,16 @@ START_TEST(layer_0_reads_the_embedding_that_the_hook_left)
 }
 END_TEST
 
-/* Values of ones are ones after their norm (but for eps), and so is every average of them: also through the cache. */
+/* Values of ones are ones after their norm (but for eps), and so is every average of them: also
+ * through the cache. */
 START_TEST(context_averages_the_values_that_the_hook_left)
 {
     static gemma4_real context[T * 128];
     static const size_t layers[] = {0, 5}, widths[] = {64, 128}; /* a sliding and a full one */
-    watch w = {.layer = layers[_i], .taps = {GEMMA4_TAP_ATTN_CONTEXT}, .values = {context}, .replaced = GEMMA4_TAP_ATTN_V,
+    watch w = {.layer = layers[_i],
+               .taps = {GEMMA4_TAP_ATTN_CONTEXT},
+               .values = {context},
+               .replaced = GEMMA4_TAP_ATTN_V,
                .replace = replace_by_ones};
     run_watch(&w, SCHEDULES[2].chunks);
     double expected = 1 / sqrt(1 + model->config.rms_norm_eps);
@@ -413,8 +450,11 @@ END_TEST
 START_TEST(zero_scores_give_equal_probabilities)
 {
     static gemma4_real context[T * 64], v[T * 32];
-    watch w = {.layer = 0, .taps = {GEMMA4_TAP_ATTN_CONTEXT, GEMMA4_TAP_ATTN_V_NORM}, .values = {context, v},
-               .replaced = GEMMA4_TAP_ATTN_SCORES, .replace = replace_by_zeros};
+    watch w = {.layer = 0,
+               .taps = {GEMMA4_TAP_ATTN_CONTEXT, GEMMA4_TAP_ATTN_V_NORM},
+               .values = {context, v},
+               .replaced = GEMMA4_TAP_ATTN_SCORES,
+               .replace = replace_by_zeros};
     run_watch(&w, WHOLE);
     for (size_t t = 0; t < T; t++)
         for (size_t i = 0; i < 64; i++) { /* four heads of 16; heads 0 and 1 share KV head 0 */
@@ -422,7 +462,8 @@ START_TEST(zero_scores_give_equal_probabilities)
             double sum = 0;
             for (size_t key = first; key <= t; key++)
                 sum += (double)v[key * 32 + i / 32 * 16 + i % 16];
-            ck_assert_double_eq_tol((double)context[t * 64 + i], sum / (double)(t + 1 - first), 1e-6);
+            ck_assert_double_eq_tol((double)context[t * 64 + i], sum / (double)(t + 1 - first),
+                                    1e-6);
         }
 }
 END_TEST
@@ -431,8 +472,11 @@ END_TEST
 START_TEST(all_probability_on_one_key_gives_its_value)
 {
     static gemma4_real context[T * 64], v[T * 32];
-    watch w = {.layer = 2, .taps = {GEMMA4_TAP_ATTN_CONTEXT, GEMMA4_TAP_ATTN_V_NORM}, .values = {context, v},
-               .replaced = GEMMA4_TAP_ATTN_PROBS, .replace = replace_by_own_key};
+    watch w = {.layer = 2,
+               .taps = {GEMMA4_TAP_ATTN_CONTEXT, GEMMA4_TAP_ATTN_V_NORM},
+               .values = {context, v},
+               .replaced = GEMMA4_TAP_ATTN_PROBS,
+               .replace = replace_by_own_key};
     run_watch(&w, SCHEDULES[3].chunks);
     for (size_t t = 0; t < T; t++)
         for (size_t i = 0; i < 64; i++)
@@ -444,7 +488,11 @@ END_TEST
 START_TEST(on_full_layers_v_is_the_raw_k)
 {
     static gemma4_real v[T * 32];
-    watch w = {.layer = 5, .taps = {GEMMA4_TAP_ATTN_V}, .values = {v}, .replaced = GEMMA4_TAP_ATTN_K, .replace = replace_by_ramp};
+    watch w = {.layer = 5,
+               .taps = {GEMMA4_TAP_ATTN_V},
+               .values = {v},
+               .replaced = GEMMA4_TAP_ATTN_K,
+               .replace = replace_by_ramp};
     run_watch(&w, WHOLE);
     for (size_t i = 0; i < T * 32; i++)
         ck_assert(v[i] == ramp_at(i));
@@ -455,15 +503,19 @@ START_TEST(the_experts_are_those_that_the_hook_left)
 {
     static gemma4_real weights[T * K], probs[T * EXPERTS];
     static const size_t chosen[K] = {15, 0, 7, 3};
-    watch w = {.layer = 1, .taps = {GEMMA4_TAP_ROUTER_TOPK_WEIGHTS, GEMMA4_TAP_ROUTER_PROBS}, .values = {weights, probs},
-               .replaced = GEMMA4_TAP_ROUTER_TOPK_IDS, .replace = replace_ids};
+    watch w = {.layer = 1,
+               .taps = {GEMMA4_TAP_ROUTER_TOPK_WEIGHTS, GEMMA4_TAP_ROUTER_PROBS},
+               .values = {weights, probs},
+               .replaced = GEMMA4_TAP_ROUTER_TOPK_IDS,
+               .replace = replace_ids};
     run_watch(&w, WHOLE);
     for (size_t t = 0; t < T; t++) {
         double sum = 0;
         for (size_t r = 0; r < K; r++)
             sum += (double)probs[t * EXPERTS + chosen[r]];
         for (size_t r = 0; r < K; r++) {
-            double scale = (double)gemma4_weight_at(&model->layers[1].router_per_expert_scale, chosen[r]);
+            double scale =
+                (double)gemma4_weight_at(&model->layers[1].router_per_expert_scale, chosen[r]);
             double expected = (double)probs[t * EXPERTS + chosen[r]] / sum * scale;
             ck_assert_double_eq_tol((double)weights[t * K + r], expected, 1e-6 * expected);
         }
@@ -491,7 +543,10 @@ START_TEST(moe_out_is_the_chosen_expert_s_output_times_its_weight)
 {
     enum { M = 32 };
     static gemma4_real act[T * K * M], out[T * D_MODEL];
-    watch w = {.layer = 4, .taps = {GEMMA4_TAP_MOE_ACT, GEMMA4_TAP_MOE_OUT}, .values = {act, out}, .replaced = GEMMA4_TAP_COUNT};
+    watch w = {.layer = 4,
+               .taps = {GEMMA4_TAP_MOE_ACT, GEMMA4_TAP_MOE_OUT},
+               .values = {act, out},
+               .replaced = GEMMA4_TAP_COUNT};
     run_whole(0, choose_and_weigh, &w);
     for (size_t t = 0; t < T; t++)
         for (size_t i = 0; i < D_MODEL; i++) {
@@ -507,7 +562,10 @@ END_TEST
 START_TEST(logits_are_the_soft_cap_of_what_the_hook_left)
 {
     static gemma4_real logits[T * V];
-    watch w = {.layer = 0, .taps = {GEMMA4_TAP_LOGITS}, .values = {logits}, .replaced = GEMMA4_TAP_LOGITS_RAW,
+    watch w = {.layer = 0,
+               .taps = {GEMMA4_TAP_LOGITS},
+               .values = {logits},
+               .replaced = GEMMA4_TAP_LOGITS_RAW,
                .replace = replace_by_ones};
     run_watch(&w, WHOLE);
     for (size_t i = 0; i < T * V; i++)
@@ -520,7 +578,9 @@ START_TEST(without_a_soft_cap_logits_are_the_raw_ones)
 {
     static gemma4_real raw[T * V], logits[T * V];
     double cap = model->config.final_logit_softcapping;
-    watch w = {.taps = {GEMMA4_TAP_LOGITS_RAW, GEMMA4_TAP_LOGITS}, .values = {raw, logits}, .replaced = GEMMA4_TAP_COUNT};
+    watch w = {.taps = {GEMMA4_TAP_LOGITS_RAW, GEMMA4_TAP_LOGITS},
+               .values = {raw, logits},
+               .replaced = GEMMA4_TAP_COUNT};
     model->config.final_logit_softcapping = 0;
     ck_assert(gemma4_tap_exists(&model->config, GEMMA4_TAP_LOGITS_RAW, 0));
     run_watch(&w, WHOLE);
@@ -552,8 +612,8 @@ static const struct {
     gemma4_tap tap;
     size_t layer;
 } FAIL_AT[] = {
-    {GEMMA4_TAP_EMBED, 0},        {GEMMA4_TAP_ATTN_SCORES, 3}, {GEMMA4_TAP_ROUTER_TOPK_IDS, 11}, {GEMMA4_TAP_LAYER_OUTPUT, 11},
-    {GEMMA4_TAP_FINAL_NORM, 0},   {GEMMA4_TAP_LOGITS, 0},
+    {GEMMA4_TAP_EMBED, 0},         {GEMMA4_TAP_ATTN_SCORES, 3}, {GEMMA4_TAP_ROUTER_TOPK_IDS, 11},
+    {GEMMA4_TAP_LAYER_OUTPUT, 11}, {GEMMA4_TAP_FINAL_NORM, 0},  {GEMMA4_TAP_LOGITS, 0},
 };
 
 START_TEST(a_hook_that_fails_stops_the_pass)
@@ -565,7 +625,8 @@ START_TEST(a_hook_that_fails_stops_the_pass)
     ck_assert_str_eq(error.message, "the hook's own reason");
     ck_assert(f.failed);
     ck_assert_uint_eq(f.calls_after, 0);
-    ck_assert_int_eq(gemma4_forward(session, TOKENS, 1, 1, NULL, &error), -1); /* and the session stays unusable */
+    /* and the session stays unusable */
+    ck_assert_int_eq(gemma4_forward(session, TOKENS, 1, 1, NULL, &error), -1);
     ck_assert_uint_eq(f.calls_after, 0);
     gemma4_session_free(session);
 }
@@ -578,7 +639,8 @@ START_TEST(logits_rows_are_those_of_the_chunk_s_end)
     static gemma4_real shown[T * V], returned[T * V];
     static const size_t rows[] = {1, 3, T};
     gemma4_error error = {""};
-    watch w = {.layer = 0, .taps = {GEMMA4_TAP_LOGITS}, .values = {shown}, .replaced = GEMMA4_TAP_COUNT};
+    watch w = {
+        .layer = 0, .taps = {GEMMA4_TAP_LOGITS}, .values = {shown}, .replaced = GEMMA4_TAP_COUNT};
     run_watch(&w, WHOLE);
     gemma4_session *session = new_session(0, T, NULL, NULL);
     ck_assert_int_eq(gemma4_forward(session, TOKENS, T, rows[_i], returned, &error), 0);
@@ -641,7 +703,9 @@ START_TEST(wrong_chunks_are_refused)
     tokens[4] = CHUNKS[_i].token;
     gemma4_session *session = new_session(0, 20, NULL, NULL);
     feed(session, TOKENS, CHUNKS[_i].before, NULL);
-    ck_assert_int_eq(gemma4_forward(session, tokens, CHUNKS[_i].count, CHUNKS[_i].logits_rows, NULL, &error), -1);
+    ck_assert_int_eq(
+        gemma4_forward(session, tokens, CHUNKS[_i].count, CHUNKS[_i].logits_rows, NULL, &error),
+        -1);
     assert_message_contains(&error, CHUNKS[_i].message);
     gemma4_session_free(session);
 }
@@ -651,15 +715,16 @@ static const struct {
     size_t first_position, capacity;
     bool allowed;
 } RANGES[] = {
-    {0, 1, true},       {262143, 1, true},      {262100, 44, true},  {0, 0, false},         {262144, 1, false},
-    {262100, 45, false}, {0, 262145, false},    {1, 262144, false},  {SIZE_MAX, 1, false},  {1, SIZE_MAX, false},
-    {SIZE_MAX, SIZE_MAX, false},
+    {0, 1, true},         {262143, 1, true},    {262100, 44, true},          {0, 0, false},
+    {262144, 1, false},   {262100, 45, false},  {0, 262145, false},          {1, 262144, false},
+    {SIZE_MAX, 1, false}, {1, SIZE_MAX, false}, {SIZE_MAX, SIZE_MAX, false},
 };
 
 START_TEST(positions_end_at_the_model_s_last)
 {
     gemma4_error error = {""};
-    gemma4_session *session = gemma4_session_new(model, RANGES[_i].first_position, RANGES[_i].capacity, &error);
+    gemma4_session *session =
+        gemma4_session_new(model, RANGES[_i].first_position, RANGES[_i].capacity, &error);
     ck_assert_msg((session != NULL) == RANGES[_i].allowed, "%s", error.message);
     if (session == NULL)
         assert_message_contains(&error, "positions: expected a range within 0 ... 262143");

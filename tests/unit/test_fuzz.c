@@ -1,4 +1,5 @@
-/* The fuzzers' targets (tests/fuzz) on files: their seeds, and every input that ever failed. Needs no clang. */
+/* The fuzzers' targets (tests/fuzz) on files: their seeds, and every input that ever failed. Needs
+ * no clang. */
 #include "../fuzz/targets.h"
 #include "suites.h"
 #include "support.h"
@@ -23,7 +24,8 @@ static size_t run_all(const char *where, const fuzz_target *target)
         FILE *file = fopen(path, "rb");
         ck_assert_msg(file != NULL && fstat(fileno(file), &status) == 0, "%s cannot be read", path);
         size_t size = (size_t)status.st_size;
-        unsigned char *bytes = malloc(size + 1); /* exactly as large, for AddressSanitizer, but never NULL */
+        unsigned char *bytes = malloc(size + 1); /* exactly as large, for AddressSanitizer, but
+                                                    never NULL */
         ck_assert_ptr_nonnull(bytes);
         ck_assert_uint_eq(fread(bytes, 1, size, file), size);
         fclose(file);
@@ -52,8 +54,8 @@ START_TEST(every_folder_is_a_targets)
         DIR *folder = opendir(places[i]);
         ck_assert_msg(folder != NULL, "%s cannot be read", places[i]);
         for (struct dirent *entry; (entry = readdir(folder));)
-            ck_assert_msg(*entry->d_name == '.' || fuzz_target_named(entry->d_name) != NULL, "%s/%s: no such target", places[i],
-                          entry->d_name);
+            ck_assert_msg(*entry->d_name == '.' || fuzz_target_named(entry->d_name) != NULL,
+                          "%s/%s: no such target", places[i], entry->d_name);
         closedir(folder);
     }
 }
@@ -67,8 +69,10 @@ START_TEST(every_target_is_run)
     list += strlen("targets=\"");
     for (size_t i = 0; fuzz_target_at(i); i++) {
         size_t length = strcspn(list, " \"");
-        ck_assert_msg(strlen(fuzz_target_at(i)->name) == length && !strncmp(list, fuzz_target_at(i)->name, length),
-                      "tests/fuzz/run.sh: expected %s, found %.*s", fuzz_target_at(i)->name, (int)length, list);
+        ck_assert_msg(strlen(fuzz_target_at(i)->name) == length &&
+                          !strncmp(list, fuzz_target_at(i)->name, length),
+                      "tests/fuzz/run.sh: expected %s, found %.*s", fuzz_target_at(i)->name,
+                      (int)length, list);
         list += length + 1;
     }
     ck_assert_int_eq(list[-1], '"');

@@ -41,7 +41,8 @@ static const gemma4_weight *weight_of(gemma4_model *model, const char *name)
     ck_abort_msg("%s: no such weight", name);
 }
 
-/* Every weight has the values of its counterpart; those that `except` names (NULL: none) only its shape. */
+/* Every weight has the values of its counterpart; those that `except` names (NULL: none) only its
+ * shape. */
 static void assert_same_weights(gemma4_model *a, gemma4_model *b, const char *except)
 {
     static float a_row[4096], b_row[4096];
@@ -54,9 +55,11 @@ static void assert_same_weights(gemma4_model *a, gemma4_model *b, const char *ex
         for (size_t row = 0; row < x->rows && !(except && !strcmp(spec.name, except)); row++) {
             gemma4_weight_row(a_row, x, row);
             gemma4_weight_row(b_row, y, row);
-            ASSERT_EACH(!memcmp(a_row, b_row, x->cols * sizeof *a_row), "%s, row %zu", spec.name, row);
+            ASSERT_EACH(!memcmp(a_row, b_row, x->cols * sizeof *a_row), "%s, row %zu", spec.name,
+                        row);
             size_t at = row * x->cols + row % x->cols;
-            ASSERT_EACH(gemma4_weight_at(x, at) == a_row[row % x->cols], "%s, row %zu", spec.name, row);
+            ASSERT_EACH(gemma4_weight_at(x, at) == a_row[row % x->cols], "%s, row %zu", spec.name,
+                        row);
         }
     }
 }
@@ -67,11 +70,13 @@ static void assert_same_config(const gemma4_config *a, const gemma4_config *b)
     ck_assert_uint_eq(a->num_hidden_layers, b->num_hidden_layers);
     for (size_t i = 0; i < a->num_hidden_layers; i++) {
         const gemma4_layer_config *p = &a->layers[i], *q = &b->layers[i];
-        ck_assert(p->kind == q->kind && p->num_key_value_heads == q->num_key_value_heads && p->head_dim == q->head_dim && p->v_is_k == q->v_is_k &&
+        ck_assert(p->kind == q->kind && p->num_key_value_heads == q->num_key_value_heads &&
+                  p->head_dim == q->head_dim && p->v_is_k == q->v_is_k &&
                   p->rope_theta == q->rope_theta && p->rope_pairs == q->rope_pairs);
     }
     x.layers = y.layers = NULL;
-    ck_assert_mem_eq(&x, &y, sizeof x); /* numbers without padding between them; eps too: 1e-6, not what float32 makes of it */
+    ck_assert_mem_eq(&x, &y, sizeof x); /* numbers without padding between them; eps too: 1e-6, not
+                                           what float32 makes of it */
 }
 
 /* --- what is read --- */
@@ -89,7 +94,8 @@ START_TEST(a_file_has_config_and_weights_of_its_folder)
 }
 END_TEST
 
-/* What llama.cpp's own converter wrote: every name, order and shape is its, the numbers are Q8_0's of the same checkpoint. */
+/* What llama.cpp's own converter wrote: every name, order and shape is its, the numbers are Q8_0's
+ * of the same checkpoint. */
 START_TEST(the_converters_file_is_read)
 {
     gemma4_model *model = open_model("golden/gguf/tiny-2.q8_0.gguf"), *folder = NULL;
@@ -102,7 +108,8 @@ START_TEST(the_converters_file_is_read)
     assert_same_config(&model->config, &folder->config);
     for (size_t i = 0; i < gemma4_tensor_spec_count(&model->config); i++) {
         gemma4_tensor_spec spec = gemma4_tensor_spec_at(&model->config, i);
-        const gemma4_weight *w = gemma4_spec_weight(model, &spec), *x = gemma4_spec_weight(folder, &spec);
+        const gemma4_weight *w = gemma4_spec_weight(model, &spec),
+                            *x = gemma4_spec_weight(folder, &spec);
         for (size_t r = 0; r < w->rows; r++) {
             gemma4_weight_row(row, w, r);
             gemma4_weight_row(exact, x, r);
@@ -111,8 +118,10 @@ START_TEST(the_converters_file_is_read)
                 largest = fmaxf(largest, fabsf(exact[k]));
             /* half a step of 1/127 of a block's largest, and the rounding of the step itself */
             for (size_t k = 0; k < w->cols; k++)
-                ASSERT_EACH(fabsf(row[k] - exact[k]) <= (w->dtype == GEMMA4_QUANTISED ? largest * (0.5f / 127 + 0x1p-11f) : 0), "%s, row %zu: %g, exact %g",
-                            spec.name, r, (double)row[k], (double)exact[k]);
+                ASSERT_EACH(
+                    fabsf(row[k] - exact[k]) <=
+                        (w->dtype == GEMMA4_QUANTISED ? largest * (0.5f / 127 + 0x1p-11f) : 0),
+                    "%s, row %zu: %g, exact %g", spec.name, r, (double)row[k], (double)exact[k]);
         }
     }
     gemma4_model_close(folder);
@@ -120,15 +129,19 @@ START_TEST(the_converters_file_is_read)
 }
 END_TEST
 
-/* gate and up of layer 1 in two tensors, of different types, with a factor for each expert; a quantised q_proj with one factor. */
+/* gate and up of layer 1 in two tensors, of different types, with a factor for each expert; a
+ * quantised q_proj with one factor. */
 START_TEST(experts_may_lie_in_two_tensors)
 {
     char *path = test_join(test_fresh_dir(), "model.gguf");
     gguf_maker *m = gguf_maker_tiny(tiny);
-    size_t E = tiny->config.num_experts, M = tiny->config.moe_intermediate_size, d = tiny->config.hidden_size, part = E * M * d;
+    size_t E = tiny->config.num_experts, M = tiny->config.moe_intermediate_size,
+           d = tiny->config.hidden_size, part = E * M * d;
     float *gate = malloc(part * sizeof *gate), *wide = malloc(d * sizeof *wide);
-    unsigned char *up = calloc(part / 32, 34), *q = calloc(tiny->layers[1].q_proj.rows * d / 32, 34);
-    static const float scales[64] = {0.5f, 2, -1, 4, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 3}, one = 0.25f;
+    unsigned char *up = calloc(part / 32, 34),
+                  *q = calloc(tiny->layers[1].q_proj.rows * d / 32, 34);
+    static const float scales[64] = {0.5f, 2, -1, 4, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 3},
+                       one = 0.25f;
     const uint64_t shape[3] = {d, M, E}, single = 1;
     for (size_t i = 0; i < part; i++)
         gate[i] = (float)i;
@@ -143,10 +156,13 @@ START_TEST(experts_may_lie_in_two_tensors)
     gguf_maker_remove_tensor(m, "blk.1.ffn_gate_up_exps.weight");
     gguf_maker_add_tensor(m, "blk.1.ffn_gate_exps.weight", 0, 3, shape, gate, part * sizeof *gate);
     gguf_maker_add_tensor(m, "blk.1.ffn_up_exps.weight", 8, 3, shape, up, part / 32 * 34);
-    gguf_maker_add_tensor(m, "blk.1.ffn_up_exps.scale", 0, 1, &shape[2], scales, E * sizeof *scales);
+    gguf_maker_add_tensor(m, "blk.1.ffn_up_exps.scale", 0, 1, &shape[2], scales,
+                          E * sizeof *scales);
     gguf_maker_add_tensor(m, "blk.1.attn_q.scale", 0, 1, &single, &one, sizeof one);
-    gguf_maker_add_tensor(m, "blk.1.attn_q.input_scale", 0, 1, &single, &one, sizeof one); /* passed over */
-    gguf_maker_add_tensor(m, "v.patch_embd.weight", 0, 1, &single, &one, sizeof one);       /* of the vision tower */
+    /* passed over */
+    gguf_maker_add_tensor(m, "blk.1.attn_q.input_scale", 0, 1, &single, &one, sizeof one);
+    /* of the vision tower */
+    gguf_maker_add_tensor(m, "v.patch_embd.weight", 0, 1, &single, &one, sizeof one);
     gguf_maker_tensor *q_proj = gguf_maker_find_tensor(m, "blk.1.attn_q.weight");
     q_proj->type = 8;
     q_proj->data = q;
@@ -158,12 +174,16 @@ START_TEST(experts_may_lie_in_two_tensors)
         size_t expert = row / (2 * M), of_part = expert * M + row % M;
         gemma4_weight_row(wide, gate_up, row);
         for (size_t k = 0; k < d; k++) {
-            float expected = row / M % 2 ? scales[expert] * (float)((of_part * d + k) / 32 % 100) : (float)(of_part * d + k);
-            ASSERT_EACH(wide[k] == expected, "row %zu, column %zu: expected %g, found %g", row, k, (double)expected, (double)wide[k]);
+            float expected = row / M % 2 ? scales[expert] * (float)((of_part * d + k) / 32 % 100)
+                                         : (float)(of_part * d + k);
+            ASSERT_EACH(wide[k] == expected, "row %zu, column %zu: expected %g, found %g", row, k,
+                        (double)expected, (double)wide[k]);
         }
     }
     for (size_t row = 0; row < model->layers[1].q_proj.rows; row++)
-        ASSERT_EACH(gemma4_weight_at(&model->layers[1].q_proj, row * d + 40) == 0.25f * (float)((row * d + 40) / 32 % 50), "row %zu", row);
+        ASSERT_EACH(gemma4_weight_at(&model->layers[1].q_proj, row * d + 40) ==
+                        0.25f * (float)((row * d + 40) / 32 % 50),
+                    "row %zu", row);
     gemma4_model_close(model);
     free(gate);
     free(wide);
@@ -177,15 +197,18 @@ START_TEST(dequantise_writes_what_was_read)
 {
     gemma4_error error = {""};
     char *directory = test_join(test_fresh_dir(), "deep/out");
-    ck_assert_msg(!gemma4_dequantise("golden/gguf/tiny-2.q8_0.gguf", directory, &error), "%s", error.message);
-    gemma4_model *written = open_model(directory), *read = open_model("golden/gguf/tiny-2.q8_0.gguf");
+    ck_assert_msg(!gemma4_dequantise("golden/gguf/tiny-2.q8_0.gguf", directory, &error), "%s",
+                  error.message);
+    gemma4_model *written = open_model(directory),
+                 *read = open_model("golden/gguf/tiny-2.q8_0.gguf");
     assert_same_config(&written->config, &read->config);
     assert_same_weights(written, read, NULL);
     ck_assert_int_eq(weight_of(written, "layers.0.self_attn.q_proj.weight")->dtype, GEMMA4_F32);
     gemma4_model_close(written);
     gemma4_model_close(read);
     ck_assert_int_eq(gemma4_dequantise("golden/checkpoints/tiny", directory, &error), -1);
-    assert_message_contains(&error, "golden/checkpoints/tiny: expected a GGUF file, found a folder");
+    assert_message_contains(&error,
+                            "golden/checkpoints/tiny: expected a GGUF file, found a folder");
 }
 END_TEST
 

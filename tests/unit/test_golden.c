@@ -1,5 +1,5 @@
-/* The reference against the goldens, which transformers computed: case by case, group of taps by group of taps. This is where
- * the numbers of the forward pass are proved right. */
+/* The reference against the goldens, which transformers computed: case by case, group of taps by
+ * group of taps. This is where the numbers of the forward pass are proved right. */
 #include "activations.h"
 #include "forward.h"
 #include "manifest.h"
@@ -20,7 +20,8 @@ enum { LAYERS_MAX = 12 };
 static char **ids;
 static size_t id_count;
 
-/* Which taps a group holds: first ... last in dataflow order, and a layer's input beside its output. */
+/* Which taps a group holds: first ... last in dataflow order, and a layer's input beside its
+ * output. */
 static const struct {
     const char *name;
     gemma4_tap first, last;
@@ -62,7 +63,8 @@ static void provide_checkpoints(void)
     for (size_t i = 0; i < id_count; i++) {
         gemma4_error error = {""};
         gemma4_case *c = gemma4_case_open(ids[i], &error);
-        ck_assert_msg(c != NULL && gemma4_case_provide_checkpoint(c, &error) == 0, "%s", error.message);
+        ck_assert_msg(c != NULL && gemma4_case_provide_checkpoint(c, &error) == 0, "%s",
+                      error.message);
         gemma4_case_close(c);
     }
 }
@@ -80,15 +82,18 @@ static void close_case(opened *o)
 typedef struct agreement {
     opened *o;
     size_t T, compared;
-    size_t *slot; /* [T, K] of the layer at hand: where the golden has the reference's r-th expert */
-    double difference[GEMMA4_TAP_COUNT][LAYERS_MAX], expected[GEMMA4_TAP_COUNT][LAYERS_MAX]; /* sums of squares */
+    size_t *slot; /* [T, K] of the layer at hand: where the golden has the reference's r-th
+                     expert */
+    /* sums of squares */
+    double difference[GEMMA4_TAP_COUNT][LAYERS_MAX], expected[GEMMA4_TAP_COUNT][LAYERS_MAX];
 } agreement;
 
 /* Fills slot, and fails where a position's set of experts is another. */
 static int align_experts(agreement *a, const gemma4_tap_event *event, gemma4_error *error)
 {
     size_t K = event->dims[0];
-    const gemma4_activation *golden = gemma4_activations_find(a->o->golden, event->tap, event->layer);
+    const gemma4_activation *golden =
+        gemma4_activations_find(a->o->golden, event->tap, event->layer);
     if (golden == NULL)
         return gemma4_fail(error, "layer %zu: the golden has no experts", event->layer);
     int32_t *chosen = calloc(golden->rows * K, sizeof *chosen);
@@ -100,8 +105,9 @@ static int align_experts(agreement *a, const gemma4_tap_event *event, gemma4_err
                 q++;
             a->slot[t * K + r] = q;
             if (q == K)
-                status = gemma4_fail(error, "layer %zu, position %zu: expert %d is not the golden's", event->layer, t,
-                                     event->ids[t * K + r]);
+                status =
+                    gemma4_fail(error, "layer %zu, position %zu: expert %d is not the golden's",
+                                event->layer, t, event->ids[t * K + r]);
         }
     a->compared++;
     free(chosen);
@@ -130,7 +136,8 @@ static int compare_event(void *context, gemma4_tap_event *event, gemma4_error *e
     agreement *a = context;
     if (event->tap == GEMMA4_TAP_ROUTER_TOPK_IDS)
         return align_experts(a, event, error);
-    const gemma4_activation *golden = gemma4_activations_find(a->o->golden, event->tap, event->layer);
+    const gemma4_activation *golden =
+        gemma4_activations_find(a->o->golden, event->tap, event->layer);
     if (golden == NULL)
         return 0;
     size_t dims[2] = {1, 1};
@@ -149,26 +156,33 @@ static int compare_event(void *context, gemma4_tap_event *event, gemma4_error *e
     return status;
 }
 
-static void run_case(const opened *o, const int32_t *schedule, size_t chunks, gemma4_tap_hook hook, void *context)
+static void run_case(const opened *o, const int32_t *schedule, size_t chunks, gemma4_tap_hook hook,
+                     void *context)
 {
     gemma4_error error = {""};
-    gemma4_session *session = gemma4_session_new(o->model, o->c->first_position, o->c->token_count, &error);
+    gemma4_session *session =
+        gemma4_session_new(o->model, o->c->first_position, o->c->token_count, &error);
     ck_assert_msg(session != NULL, "%s", error.message);
     gemma4_session_set_hook(session, hook, context);
     const int32_t *tokens = o->c->tokens;
     for (size_t i = 0; i < chunks; tokens += schedule[i++])
-        ck_assert_msg(gemma4_forward(session, tokens, (size_t)schedule[i], (size_t)schedule[i], NULL, &error) == 0, "%s: %s", o->c->id,
-                      error.message);
+        ck_assert_msg(gemma4_forward(session, tokens, (size_t)schedule[i], (size_t)schedule[i],
+                                     NULL, &error) == 0,
+                      "%s: %s", o->c->id, error.message);
     ck_assert_uint_eq(gemma4_session_length(session), o->c->token_count);
     gemma4_session_free(session);
 }
 
-/* Every tap that full coverage needs must have been in the golden, and every one that was must agree. */
+/* Every tap that full coverage needs must have been in the golden, and every one that was must
+ * agree. */
 static void assert_agreement(const agreement *a, size_t group)
 {
     const gemma4_config *config = &a->o->model->config;
     for (int i = (int)GROUPS[group].first; i <= (int)GROUPS[group].last; i++)
-        for (size_t layer = 0; layer < (gemma4_tap_describe((gemma4_tap)i)->per_layer ? config->num_hidden_layers : 1); layer++) {
+        for (size_t layer = 0;
+             layer <
+             (gemma4_tap_describe((gemma4_tap)i)->per_layer ? config->num_hidden_layers : 1);
+             layer++) {
             char name[GEMMA4_TAP_NAME_SIZE];
             const gemma4_tap_info *info = gemma4_tap_describe((gemma4_tap)i);
             bool there = gemma4_activations_find(a->o->golden, (gemma4_tap)i, layer) != NULL;
@@ -177,7 +191,9 @@ static void assert_agreement(const agreement *a, size_t group)
             if (!there || info->ids)
                 continue;
             double error = sqrt(a->difference[i][layer] / a->expected[i][layer]);
-            ck_assert_msg(error <= AGREEMENT, "%s: %s: relative RMS %.2e", a->o->c->id, name, error); /* NaN fails */
+            /* NaN fails */
+            ck_assert_msg(error <= AGREEMENT, "%s: %s: relative RMS %.2e", a->o->c->id, name,
+                          error);
         }
 }
 
@@ -208,22 +224,29 @@ static const agreement *agreement_of(size_t index)
 START_TEST(the_reference_agrees_with_the_golden)
 {
     const agreement *a = agreement_of((size_t)_i / COUNT(GROUPS));
-    ck_assert_uint_gt(a->compared, a->o->model->config.num_hidden_layers); /* the experts of each layer, and a tap */
+    /* the experts of each layer, and a tap */
+    ck_assert_uint_gt(a->compared, a->o->model->config.num_hidden_layers);
     assert_agreement(a, (size_t)_i % COUNT(GROUPS));
 }
 END_TEST
 
 /* --- schedules --- */
 
-/* A sum over positions of hashes of bits, for each tap: independent of the order in which the rows come. */
+/* A sum over positions of hashes of bits, for each tap: independent of the order in which the rows
+ * come. */
 static int hash_event(void *context, gemma4_tap_event *event, gemma4_error *error)
 {
     uint64_t *sums = context;
-    size_t row_bytes = event->dims[0] * event->dims[1] * (event->ids ? sizeof *event->ids : sizeof *event->values);
-    const unsigned char *bytes = event->ids ? (const void *)event->ids : (const void *)event->values;
+    size_t row_bytes =
+        event->dims[0] * event->dims[1] * (event->ids ? sizeof *event->ids : sizeof *event->values);
+    const unsigned char *bytes =
+        event->ids ? (const void *)event->ids : (const void *)event->values;
     (void)error;
     for (size_t t = 0; t < event->rows; t++) {
-        uint64_t hash = ((14695981039346656037u ^ event->layer) * 1099511628211u ^ (event->row + t)) * 1099511628211u ^ event->first_key;
+        uint64_t hash =
+            ((14695981039346656037u ^ event->layer) * 1099511628211u ^ (event->row + t)) *
+                1099511628211u ^
+            event->first_key;
         for (size_t i = 0; i < row_bytes; i++)
             hash = (hash ^ bytes[t * row_bytes + i]) * 1099511628211u;
         sums[event->tap] += hash;
@@ -240,8 +263,9 @@ START_TEST(the_case_s_schedule_gives_the_bits_of_the_whole_prefill)
     run_case(&o, &all, 1, hash_event, whole);
     run_case(&o, o.c->schedule, o.c->schedule_count, hash_event, chunked);
     for (int tap = 0; tap < GEMMA4_TAP_COUNT; tap++)
-        ck_assert_msg((whole[tap] != 0) != gemma4_tap_describe((gemma4_tap)tap)->derived && whole[tap] == chunked[tap], "%s: %s differs", o.c->id,
-                      gemma4_tap_describe((gemma4_tap)tap)->name);
+        ck_assert_msg((whole[tap] != 0) != gemma4_tap_describe((gemma4_tap)tap)->derived &&
+                          whole[tap] == chunked[tap],
+                      "%s: %s differs", o.c->id, gemma4_tap_describe((gemma4_tap)tap)->name);
     close_case(&o);
 }
 END_TEST
@@ -257,14 +281,17 @@ END_TEST
 /* Without one of them, that part of the model would go unproved. */
 START_TEST(the_cases_cover)
 {
-    static const char *const what[] = {"a start far out", "a schedule of several chunks", "more positions than the window",
-                                       "golden scores", "per-layer config: 128 experts"};
+    static const char *const what[] = {"a start far out", "a schedule of several chunks",
+                                       "more positions than the window", "golden scores",
+                                       "per-layer config: 128 experts"};
     bool found = false;
     for (size_t i = 0; i < id_count && !found; i++) {
         opened o = open_case(ids[i]);
         const gemma4_config *config = &o.model->config;
-        const bool has[] = {o.c->first_position > 200000, o.c->schedule_count > 1, o.c->token_count > config->sliding_window,
-                            gemma4_activations_find(o.golden, GEMMA4_TAP_ATTN_SCORES, 0) != NULL, config->num_experts == 128};
+        const bool has[] = {o.c->first_position > 200000, o.c->schedule_count > 1,
+                            o.c->token_count > config->sliding_window,
+                            gemma4_activations_find(o.golden, GEMMA4_TAP_ATTN_SCORES, 0) != NULL,
+                            config->num_experts == 128};
         found = has[_i];
         close_case(&o);
     }
@@ -276,13 +303,16 @@ Suite *golden_suite(void)
 {
     gemma4_error error;
     Suite *suite = suite_create("golden");
-    TCase *cases = tcase_create("cases"), *agree = tcase_create("agreement"), *schedules = tcase_create("schedules");
+    TCase *cases = tcase_create("cases"), *agree = tcase_create("agreement"),
+          *schedules = tcase_create("schedules");
     if (ids == NULL && gemma4_case_ids(&ids, &id_count, &error))
         id_count = 0;
     tcase_add_test(cases, there_are_cases);
     tcase_add_loop_test(cases, the_cases_cover, 0, 5);
-    tcase_add_loop_test(agree, the_reference_agrees_with_the_golden, 0, (int)(id_count * COUNT(GROUPS)));
-    tcase_add_loop_test(schedules, the_case_s_schedule_gives_the_bits_of_the_whole_prefill, 0, (int)id_count);
+    tcase_add_loop_test(agree, the_reference_agrees_with_the_golden, 0,
+                        (int)(id_count * COUNT(GROUPS)));
+    tcase_add_loop_test(schedules, the_case_s_schedule_gives_the_bits_of_the_whole_prefill, 0,
+                        (int)id_count);
     TCase *const all[] = {cases, agree, schedules};
     for (size_t i = 0; i < COUNT(all); i++) {
         tcase_add_unchecked_fixture(all[i], provide_checkpoints, NULL);

@@ -31,7 +31,8 @@ static double value_at(size_t i)
     return 1 + sin(3.0 * (double)(i * i % 89));
 }
 
-/* Every tap of the layer is stored and right, and what the failing step reads has values of its own;
+/* Every tap of the layer is stored and right, and what the failing step reads has values of its
+ * own;
  * the failing tap is expected to be 0, and its spread is sigma. */
 static void search_at(gemma4_tap tap, gemma4_tap input, const char *tier, double sigma)
 {
@@ -55,8 +56,8 @@ static void search_at(gemma4_tap tap, gemma4_tap input, const char *tier, double
     runner = gemma4_runner_new(&block->subject, &error);
     ck_assert_msg(runner != NULL, "%s", error.message);
     finding = (gemma4_finding){.tap = tap, .layer = LAYER};
-    search = (fit_search){.e = &block->evidence, .runner = runner, .tap = tap, .finding = &finding,
-                          .error = &error};
+    search = (fit_search){
+        .e = &block->evidence, .runner = runner, .tap = tap, .finding = &finding, .error = &error};
     search.prediction = malloc(n * sizeof *search.prediction);
     search.open = calloc(T, sizeof *search.open);
     id = (identification){.s = &search, .at = malloc(n * sizeof *id.at)};
@@ -93,15 +94,18 @@ static void engine_has(const gemma4_setting *settings, size_t count, double time
 {
     identify_candidate c = candidate(settings, count);
     for (size_t i = 0; i < T * D; i++)
-        failing->engine[i] = (float)(times * (double)search.prediction[i]) + (more ? failing->engine[i] : 0);
+        failing->engine[i] =
+            (float)(times * (double)search.prediction[i]) + (more ? failing->engine[i] : 0);
     free(c.point);
 }
 
 /* --- numbers (identify_solve.c) --- */
 
-static const gemma4_setting FACTOR = {.parameter = OF(RESULT_FACTOR), .steps = AT(LAYER_OUTPUT), .number = 1};
+static const gemma4_setting FACTOR = {
+    .parameter = OF(RESULT_FACTOR), .steps = AT(LAYER_OUTPUT), .number = 1};
 
-/* 64 values of the same size, 12.5 spreads each: the number is known to 1 / (8 * 12.5), a hundredth,
+/* 64 values of the same size, 12.5 spreads each: the number is known to 1 / (8 * 12.5), a
+ * hundredth,
  * or to a fiftieth where all values of a draw move together by as much. Five times that is said. */
 START_TEST(an_interval_is_five_deviations_wide)
 {
@@ -149,8 +153,8 @@ static const struct {
     bool list;
     double roundings;
     bool said;
-} ROUNDINGS[] = {{false, 7.5, false}, {false, 8.5, true},  {false, -7.5, false}, {false, -8.5, true},
-                 {true, 31.5, false}, {true, 32.5, true}};
+} ROUNDINGS[] = {{false, 7.5, false}, {false, 8.5, true},  {false, -7.5, false},
+                 {false, -8.5, true}, {true, 31.5, false}, {true, 32.5, true}};
 
 START_TEST(a_factor_that_rounding_makes_is_none)
 {
@@ -236,11 +240,13 @@ START_TEST(nothing_is_joined_to_what_nearly_fits)
 }
 END_TEST
 
-/* Eight numbers are the ranks of experts; nine fit whatever is done to the experts one by one, and two
+/* Eight numbers are the ranks of experts; nine fit whatever is done to the experts one by one, and
+ * two
  * settings may do as well: then the list of those by themselves is used up. */
 START_TEST(a_list_of_nine_factors_is_not_the_end_of_the_search)
 {
-    gemma4_setting list = {.parameter = OF(WEIGHT_FACTORS), .steps = AT(MOE_OUT), .count = 8 + (size_t)_i};
+    gemma4_setting list = {
+        .parameter = OF(WEIGHT_FACTORS), .steps = AT(MOE_OUT), .count = 8 + (size_t)_i};
     search_at(GEMMA4_TAP_MOE_OUT, GEMMA4_TAP_MOE_ACT, "float32", 1);
     block->evidence.taps[GEMMA4_TAP_ROUTER_TOPK_WEIGHTS].engine = NULL;
     ck_assert(identify_comes_apart(&search));
@@ -248,7 +254,8 @@ START_TEST(a_list_of_nine_factors_is_not_the_end_of_the_search)
     fit.point = gemma4_point_new(&test_small_model()->config, &list, 1, GEMMA4_ON_SLIDING);
     finding.points[finding.point_count++] = fit;
     id.list = calloc(1, sizeof *id.list);
-    id.list[id.count++] = candidate(&(gemma4_setting){.parameter = OF(RESULT_FACTOR), .steps = AT(MOE_OUT), .number = 2}, 1);
+    id.list[id.count++] = candidate(
+        &(gemma4_setting){.parameter = OF(RESULT_FACTOR), .steps = AT(MOE_OUT), .number = 2}, 1);
     ck_assert_msg(identify_join(&id, 0) == 0, "%s", error.message);
     ck_assert_uint_eq(id.count, _i == 0);
     close_search();
@@ -262,7 +269,8 @@ static const double WEIGHTS[] = {0.0095, -0.0095, 0.0105, -0.0105};
 
 START_TEST(a_rank_with_a_hundredth_of_its_weight_is_missing)
 {
-    gemma4_setting rank = {.parameter = OF(RESULT_FACTORS), .steps = AT(ROUTER_TOPK_WEIGHTS), .count = K};
+    gemma4_setting rank = {
+        .parameter = OF(RESULT_FACTORS), .steps = AT(ROUTER_TOPK_WEIGHTS), .count = K};
     identify_candidate bases[IDENTIFY_SPLIT_BASES] = {{0}};
     size_t found;
     search_at(GEMMA4_TAP_MOE_OUT, GEMMA4_TAP_MOE_ACT, "float32", 1e-5);
@@ -283,7 +291,8 @@ START_TEST(a_rank_with_a_hundredth_of_its_weight_is_missing)
     ck_assert_uint_eq(found, _i < 2);
     if (found) {
         const gemma4_setting *s = &bases[0].point->settings[0];
-        ck_assert(bases[0].point->count == 1 && s->parameter == OF(EXPERTS_MISSING) && s->number == 2);
+        ck_assert(bases[0].point->count == 1 && s->parameter == OF(EXPERTS_MISSING) &&
+                  s->number == 2);
     }
     free(bases[0].point);
     close_search();
@@ -309,8 +318,10 @@ START_TEST(what_explains_as_much_is_tried_in_its_place)
         {.parameter = OF(WEIGHT_FORM), .steps = AT(LAYER_OUTPUT), .word = GEMMA4_FORM_ONE_PLUS},
         {.parameter = OF(RESULT_ORDER), .steps = AT(LAYER_OUTPUT), .word = GEMMA4_REVERSED},
     };
-    const gemma4_setting twin = {.parameter = OF(INPUT_ORDER), .steps = AT(LAYER_OUTPUT),
-                                 .input = GEMMA4_TAP_FFN_RESIDUAL, .word = GEMMA4_REVERSED};
+    const gemma4_setting twin = {.parameter = OF(INPUT_ORDER),
+                                 .steps = AT(LAYER_OUTPUT),
+                                 .input = GEMMA4_TAP_FFN_RESIDUAL,
+                                 .word = GEMMA4_REVERSED};
     search_at(GEMMA4_TAP_LAYER_OUTPUT, GEMMA4_TAP_FFN_RESIDUAL, "float32", 1e-4);
     engine_has(point, 2, 1, false);
     found(point, 2);
@@ -356,9 +367,12 @@ static const double RANKS[] = {0.0009, 0.0011};
 
 START_TEST(a_rank_with_a_thousandth_of_the_other_s_factor_is_missing)
 {
-    gemma4_setting ranks = {
-        .parameter = OF(RESULT_FACTORS), .steps = AT(ROUTER_TOPK_WEIGHTS), .count = K, .list = {1, RANKS[_i]}};
-    const gemma4_setting missing = {.parameter = OF(EXPERTS_MISSING), .steps = AT(MOE_OUT), .number = 2};
+    gemma4_setting ranks = {.parameter = OF(RESULT_FACTORS),
+                            .steps = AT(ROUTER_TOPK_WEIGHTS),
+                            .count = K,
+                            .list = {1, RANKS[_i]}};
+    const gemma4_setting missing = {
+        .parameter = OF(EXPERTS_MISSING), .steps = AT(MOE_OUT), .number = 2};
     search_at(GEMMA4_TAP_MOE_OUT, GEMMA4_TAP_MOE_ACT, "float32", 1e-5);
     block->evidence.taps[GEMMA4_TAP_ROUTER_TOPK_WEIGHTS].engine = NULL;
     engine_has(&missing, 1, 1, false);
@@ -375,7 +389,8 @@ END_TEST
 static const struct {
     double share, coefficient;
     bool helps;
-} PARTS[] = {{0.51, 1, true}, {0.49, 1, false}, {0.9, 0.51, true}, {0.9, 0.49, false}, {0.9, 1.49, true}, {0.9, 1.51, false}};
+} PARTS[] = {{0.51, 1, true},    {0.49, 1, false},  {0.9, 0.51, true},
+             {0.9, 0.49, false}, {0.9, 1.49, true}, {0.9, 1.51, false}};
 
 START_TEST(what_explains_half_comes_near)
 {

@@ -39,7 +39,8 @@ typedef struct imported {
     gemma4_error error;
 } imported;
 
-static imported import_all(const char *const *paths, size_t count, const char *rules, const gemma4_given_tokens *given)
+static imported import_all(const char *const *paths, size_t count, const char *rules,
+                           const gemma4_given_tokens *given)
 {
     imported i = {.error = {""}};
     const char *path = test_join(test_fresh_dir(), "mine.yaml");
@@ -63,20 +64,24 @@ static void done(imported *i)
     gemma4_map_free(i->map);
 }
 
-static void expect_values(imported *i, gemma4_tap tap, size_t layer, const float *expected, size_t count)
+static void expect_values(imported *i, gemma4_tap tap, size_t layer, const float *expected,
+                          size_t count)
 {
     gemma4_error error = {""};
     float values[512];
     ck_assert_msg(i->file != NULL, "%s", i->error.message);
     const gemma4_activation *a = gemma4_activations_find(i->file, tap, layer);
     ck_assert_msg(a != NULL && a->usable, "%s", a ? a->problem : "no such tap");
-    ck_assert_msg(gemma4_activations_read(i->file, a, 0, a->rows, values, &error) == 0, "%s", error.message);
+    ck_assert_msg(gemma4_activations_read(i->file, a, 0, a->rows, values, &error) == 0, "%s",
+                  error.message);
     for (size_t v = 0; v < count; v++)
-        ck_assert_msg(values[v] == expected[v], "value %zu: expected %g, found %g", v, (double)expected[v], (double)values[v]);
+        ck_assert_msg(values[v] == expected[v], "value %zu: expected %g, found %g", v,
+                      (double)expected[v], (double)values[v]);
     for (size_t row = a->rows; row-- > 0;) { /* the last row by itself is the same */
         float one[512];
         size_t width = count / a->rows;
-        ck_assert_msg(gemma4_activations_read(i->file, a, row, 1, one, &error) == 0, "%s", error.message);
+        ck_assert_msg(gemma4_activations_read(i->file, a, row, 1, one, &error) == 0, "%s",
+                      error.message);
         ck_assert_mem_eq(one, values + row * width, width * sizeof *one);
     }
 }
@@ -88,7 +93,8 @@ static void expect_refused(imported *i, const char *expected)
     done(i);
 }
 
-static const char *write_npy(const char *directory, const char *name, const char *shape, size_t count, float first)
+static const char *write_npy(const char *directory, const char *name, const char *shape,
+                             size_t count, float first)
 {
     test_bytes npy = test_npy_floats(shape, count, first);
     const char *path = test_join(directory, name);
@@ -111,7 +117,8 @@ static const float *counting(size_t count, float first)
 START_TEST(an_npz_of_stored_and_deflated_arrays_is_read)
 {
     test_zip zip = {0};
-    test_bytes embed = test_npy_floats("(1, 3, 16)", 48, 0), logits = test_npy_floats("(3, 32)", 96, 100);
+    test_bytes embed = test_npy_floats("(1, 3, 16)", 48, 0),
+               logits = test_npy_floats("(3, 32)", 96, 100);
     test_zip_add(&zip, "e.npy", &embed, false);
     test_zip_add(&zip, "note.txt", &embed, false);
     test_zip_add(&zip, "l.npy", &logits, true);
@@ -141,7 +148,8 @@ START_TEST(folders_with_a_tensor_a_file_are_read)
     test_write_tensor(test_join(tensors, "model.logits.safetensors"), "data", "[3, 32]", 96, 100);
     const char *const folders[] = {npy, tensors};
     for (size_t f = 0; f < 2; f++) {
-        imported i = import_one(folders[f], "  embed: {from: '*.embed'}\n  logits: {from: model.logits}");
+        imported i =
+            import_one(folders[f], "  embed: {from: '*.embed'}\n  logits: {from: model.logits}");
         expect_values(&i, GEMMA4_TAP_EMBED, 0, counting(48, 0), 48);
         expect_values(&i, GEMMA4_TAP_LOGITS, 0, counting(96, 100), 96);
         done(&i);
@@ -157,13 +165,15 @@ START_TEST(an_hdf5_file_of_any_names_is_read)
     hid_t file = H5Fcreate(path, H5F_ACC_TRUNC, H5P_DEFAULT, H5P_DEFAULT),
           group = H5Gcreate2(file, "block.0", H5P_DEFAULT, H5P_DEFAULT, H5P_DEFAULT);
     hid_t space = H5Screate_simple(2, dims, NULL),
-          set = H5Dcreate2(group, "out.x", H5T_IEEE_F32LE, space, H5P_DEFAULT, H5P_DEFAULT, H5P_DEFAULT);
+          set = H5Dcreate2(group, "out.x", H5T_IEEE_F32LE, space, H5P_DEFAULT, H5P_DEFAULT,
+                           H5P_DEFAULT);
     hid_t text = H5Tcopy(H5T_C_S1), scalar = H5Screate(H5S_SCALAR),
           words = H5Dcreate2(file, "note", text, scalar, H5P_DEFAULT, H5P_DEFAULT, H5P_DEFAULT);
     memcpy(values, counting(48, 5), sizeof values);
     ck_assert(H5Dwrite(set, H5T_NATIVE_FLOAT, H5S_ALL, H5S_ALL, H5P_DEFAULT, values) >= 0 &&
               H5Dwrite(words, text, H5S_ALL, H5S_ALL, H5P_DEFAULT, "x") >= 0);
-    H5Dclose(words), H5Sclose(scalar), H5Tclose(text), H5Dclose(set), H5Sclose(space), H5Gclose(group), H5Fclose(file);
+    H5Dclose(words), H5Sclose(scalar), H5Tclose(text), H5Dclose(set), H5Sclose(space),
+        H5Gclose(group), H5Fclose(file);
     imported i = import_one(path, "  embed: {from: 'block.0/out.x'}");
     expect_values(&i, GEMMA4_TAP_EMBED, 0, counting(48, 5), 48);
     ck_assert_uint_eq(i.log->untaken_count, 1);
@@ -179,7 +189,9 @@ START_TEST(what_llama_debug_saves_is_read)
     const char *directory = test_fresh_dir(), *path = test_join(directory, "llamacpp-tiny.bin");
     test_write(path, counting(32, 1), 32 * 4);
     test_write(test_join(directory, "llamacpp-tiny-tokens.bin"), TOKENS, sizeof TOKENS);
-    imported i = import_all(&path, 1, "  tokens: {from: tokens}\n  logits: {from: logits, axes: t.v, rows: last}", NULL);
+    imported i = import_all(
+        &path, 1, "  tokens: {from: tokens}\n  logits: {from: logits, axes: t.v, rows: last}",
+        NULL);
     expect_values(&i, GEMMA4_TAP_LOGITS, 0, counting(32, 1), 32);
     const gemma4_activation *a = gemma4_activations_find(i.file, GEMMA4_TAP_LOGITS, 0);
     ck_assert_uint_eq(a->rows, 1);
@@ -203,7 +215,8 @@ static const char *write_single(const char *shape, size_t count)
     return path;
 }
 
-/* A tensor of values 0, 1 ... under the name x.0, and what element [t, a, b] of the tap in layer 0 must be. */
+/* A tensor of values 0, 1 ... under the name x.0, and what element [t, a, b] of the tap in layer 0
+ * must be. */
 static const struct {
     const char *shape, *rules;
     size_t count;
@@ -212,13 +225,76 @@ static const struct {
     size_t base, t, a, b; /* value = base + t * row + a * head + b * lane */
     double scale;
 } LAYOUTS[] = {
-    {"[3, 4, 8]", "layers.{N}.attn.q: {from: 'x.{N}'}", 96, GEMMA4_TAP_ATTN_Q, {4, 8}, 0, 32, 8, 1, 1},
-    {"[1, 3, 32]", "layers.{N}.attn.q: {from: 'x.{N}'}", 96, GEMMA4_TAP_ATTN_Q, {4, 8}, 0, 32, 8, 1, 1},
-    {"[8, 4, 3]", "layers.{N}.attn.q: {from: 'x.{N}', axes: 'd h t'}", 96, GEMMA4_TAP_ATTN_Q, {4, 8}, 0, 1, 3, 12, 1},
-    {"[1, 4, 3, 8]", "layers.{N}.attn.q: {from: 'x.{N}', axes: 'h t d'}", 96, GEMMA4_TAP_ATTN_Q, {4, 8}, 0, 8, 24, 1, 1},
-    {"[3, 1, 4, 8]", "layers.{N}.attn.q: {from: 'x.{N}', axes: 't 1 h d'}", 96, GEMMA4_TAP_ATTN_Q, {4, 8}, 0, 32, 8, 1, 1},
-    {"[3, 32]", "layers.{N}.attn.q: {from: 'x.{N}', axes: 't d.h'}", 96, GEMMA4_TAP_ATTN_Q, {4, 8}, 0, 32, 1, 4, 1},
-    {"[3, 6, 8]", "layers.{N}.attn.q: {from: 'x.{N}', axes: 't h d', slice: {h: [2, 6]}}", 144, GEMMA4_TAP_ATTN_Q, {4, 8}, 16, 48, 8, 1, 1},
+    {"[3, 4, 8]",
+     "layers.{N}.attn.q: {from: 'x.{N}'}",
+     96,
+     GEMMA4_TAP_ATTN_Q,
+     {4, 8},
+     0,
+     32,
+     8,
+     1,
+     1},
+    {"[1, 3, 32]",
+     "layers.{N}.attn.q: {from: 'x.{N}'}",
+     96,
+     GEMMA4_TAP_ATTN_Q,
+     {4, 8},
+     0,
+     32,
+     8,
+     1,
+     1},
+    {"[8, 4, 3]",
+     "layers.{N}.attn.q: {from: 'x.{N}', axes: 'd h t'}",
+     96,
+     GEMMA4_TAP_ATTN_Q,
+     {4, 8},
+     0,
+     1,
+     3,
+     12,
+     1},
+    {"[1, 4, 3, 8]",
+     "layers.{N}.attn.q: {from: 'x.{N}', axes: 'h t d'}",
+     96,
+     GEMMA4_TAP_ATTN_Q,
+     {4, 8},
+     0,
+     8,
+     24,
+     1,
+     1},
+    {"[3, 1, 4, 8]",
+     "layers.{N}.attn.q: {from: 'x.{N}', axes: 't 1 h d'}",
+     96,
+     GEMMA4_TAP_ATTN_Q,
+     {4, 8},
+     0,
+     32,
+     8,
+     1,
+     1},
+    {"[3, 32]",
+     "layers.{N}.attn.q: {from: 'x.{N}', axes: 't d.h'}",
+     96,
+     GEMMA4_TAP_ATTN_Q,
+     {4, 8},
+     0,
+     32,
+     1,
+     4,
+     1},
+    {"[3, 6, 8]",
+     "layers.{N}.attn.q: {from: 'x.{N}', axes: 't h d', slice: {h: [2, 6]}}",
+     144,
+     GEMMA4_TAP_ATTN_Q,
+     {4, 8},
+     16,
+     48,
+     8,
+     1,
+     1},
     {"[3, 6, 8]",
      "layers.{N}.attn.q: {from: 'x.{N}', axes: 't h d', slice: {h: [-4, 6]}}",
      144,
@@ -229,15 +305,96 @@ static const struct {
      8,
      1,
      1},
-    {"[3, 64]", "layers.{N}.attn.k: {from: 'x.{N}', split: [attn.q, attn.k, attn.v]}", 192, GEMMA4_TAP_ATTN_K, {2, 8}, 32, 64, 8, 1, 1},
-    {"[1, 3, 48]", "layers.{N}.mlp.up: {from: 'x.{N}', split: [mlp.gate, mlp.up]}", 144, GEMMA4_TAP_MLP_UP, {24, 1}, 24, 48, 1, 0, 1},
-    {"[2, 3, 16]", "layers.{N}.input: {from: 'x.0', axes: 'n t d', layers: [0]}", 96, GEMMA4_TAP_LAYER_INPUT, {16, 1}, 0, 16, 1, 0, 1},
-    {"[3, 2, 16]", "layers.{N}.input: {from: 'x.0', axes: 't n+1 d', layers: [0]}", 96, GEMMA4_TAP_LAYER_INPUT, {16, 1}, 16, 32, 1, 0, 1},
-    {"[2, 3, 16]", "embed: {from: 'x.0', axes: 'b t d', slice: {b: 1}}", 96, GEMMA4_TAP_EMBED, {16, 1}, 48, 16, 1, 0, 1},
-    {"[3, 16]", "embed: {from: 'x.0', scale: 0.5}", 48, GEMMA4_TAP_EMBED, {16, 1}, 0, 16, 1, 0, 0.5},
-    {"[3, 40]", "logits: {from: 'x.0', axes: 't v', slice: {v: [0, V]}}", 120, GEMMA4_TAP_LOGITS, {32, 1}, 0, 40, 1, 0, 1},
-    {"[4, 3, 3]", "layers.{N}.attn.probs: {from: 'x.{N}', axes: 'h t t'}", 36, GEMMA4_TAP_ATTN_PROBS, {4, 3}, 0, 3, 9, 1, 1},
-    {"[4, 3, 3]", "layers.{N}.attn.probs: {from: 'x.{N}', axes: 'h s t'}", 36, GEMMA4_TAP_ATTN_PROBS, {4, 3}, 0, 1, 9, 3, 1},
+    {"[3, 64]",
+     "layers.{N}.attn.k: {from: 'x.{N}', split: [attn.q, attn.k, attn.v]}",
+     192,
+     GEMMA4_TAP_ATTN_K,
+     {2, 8},
+     32,
+     64,
+     8,
+     1,
+     1},
+    {"[1, 3, 48]",
+     "layers.{N}.mlp.up: {from: 'x.{N}', split: [mlp.gate, mlp.up]}",
+     144,
+     GEMMA4_TAP_MLP_UP,
+     {24, 1},
+     24,
+     48,
+     1,
+     0,
+     1},
+    {"[2, 3, 16]",
+     "layers.{N}.input: {from: 'x.0', axes: 'n t d', layers: [0]}",
+     96,
+     GEMMA4_TAP_LAYER_INPUT,
+     {16, 1},
+     0,
+     16,
+     1,
+     0,
+     1},
+    {"[3, 2, 16]",
+     "layers.{N}.input: {from: 'x.0', axes: 't n+1 d', layers: [0]}",
+     96,
+     GEMMA4_TAP_LAYER_INPUT,
+     {16, 1},
+     16,
+     32,
+     1,
+     0,
+     1},
+    {"[2, 3, 16]",
+     "embed: {from: 'x.0', axes: 'b t d', slice: {b: 1}}",
+     96,
+     GEMMA4_TAP_EMBED,
+     {16, 1},
+     48,
+     16,
+     1,
+     0,
+     1},
+    {"[3, 16]",
+     "embed: {from: 'x.0', scale: 0.5}",
+     48,
+     GEMMA4_TAP_EMBED,
+     {16, 1},
+     0,
+     16,
+     1,
+     0,
+     0.5},
+    {"[3, 40]",
+     "logits: {from: 'x.0', axes: 't v', slice: {v: [0, V]}}",
+     120,
+     GEMMA4_TAP_LOGITS,
+     {32, 1},
+     0,
+     40,
+     1,
+     0,
+     1},
+    {"[4, 3, 3]",
+     "layers.{N}.attn.probs: {from: 'x.{N}', axes: 'h t t'}",
+     36,
+     GEMMA4_TAP_ATTN_PROBS,
+     {4, 3},
+     0,
+     3,
+     9,
+     1,
+     1},
+    {"[4, 3, 3]",
+     "layers.{N}.attn.probs: {from: 'x.{N}', axes: 'h s t'}",
+     36,
+     GEMMA4_TAP_ATTN_PROBS,
+     {4, 3},
+     0,
+     1,
+     9,
+     3,
+     1},
 };
 
 START_TEST(every_layout_is_put_in_order)
@@ -250,8 +407,9 @@ START_TEST(every_layout_is_put_in_order)
     for (size_t t = 0; t < 3; t++)
         for (size_t a = 0; a < LAYOUTS[_i].widths[0]; a++)
             for (size_t b = 0; b < LAYOUTS[_i].widths[1]; b++)
-                expected[n++] =
-                    (float)((double)(LAYOUTS[_i].base + t * LAYOUTS[_i].t + a * LAYOUTS[_i].a + b * LAYOUTS[_i].b) * LAYOUTS[_i].scale);
+                expected[n++] = (float)((double)(LAYOUTS[_i].base + t * LAYOUTS[_i].t +
+                                                 a * LAYOUTS[_i].a + b * LAYOUTS[_i].b) *
+                                        LAYOUTS[_i].scale);
     expect_values(&i, LAYOUTS[_i].tap, 0, expected, n);
     done(&i);
 }
@@ -267,9 +425,11 @@ START_TEST(the_next_layers_input_is_this_ones_output)
     }
     write_npy(directory, "norm_in.npy", "(3, 16)", 48, 600);
     imported i =
-        import_one(directory, "  layers.{N}.output: {from: 'in.{N+1}'}\n  layers.{last}.output: {from: norm_in}\n  embed: {from: nothing}");
+        import_one(directory, "  layers.{N}.output: {from: 'in.{N+1}'}\n  layers.{last}.output: "
+                              "{from: norm_in}\n  embed: {from: nothing}");
     for (size_t layer = 0; layer < 6; layer++)
-        expect_values(&i, GEMMA4_TAP_LAYER_OUTPUT, layer, counting(48, 100.f * (float)(layer + 1)), 48);
+        expect_values(&i, GEMMA4_TAP_LAYER_OUTPUT, layer, counting(48, 100.f * (float)(layer + 1)),
+                      48);
     ck_assert_uint_eq(i.log->uses[0].taps, 5);
     ck_assert_str_eq(i.log->uses[0].first, "in.1");
     ck_assert_uint_eq(i.log->uses[2].taps, 0);
@@ -282,7 +442,8 @@ END_TEST
 
 START_TEST(passes_are_put_behind_one_another)
 {
-    const char *directory = test_fresh_dir(), *first = test_join(directory, "Pass2"), *second = test_join(directory, "Pass10");
+    const char *directory = test_fresh_dir(), *first = test_join(directory, "Pass2"),
+               *second = test_join(directory, "Pass10");
     ck_assert_int_eq(mkdir(first, 0777) | mkdir(second, 0777), 0);
     write_npy(first, "e.npy", "(2, 16)", 32, 0);
     write_npy(second, "e.npy", "(1, 1, 16)", 16, 32);
@@ -291,17 +452,19 @@ START_TEST(passes_are_put_behind_one_another)
     write_npy(first, "p.0.npy", "(4, 2, 2)", 16, 1);
     write_npy(second, "p.0.npy", "(4, 1, 3)", 12, 100);
     const char *const both[] = {first, second};
-    static const char rules[] =
-        "  embed: {from: e}\n  logits: {from: l, rows: last}\n  layers.{N}.attn.probs: {from: 'p.{N}', axes: 'h t t'}";
-    for (size_t by_hand = 0; by_hand < 2; by_hand++) { /* the folder's order is by number: Pass2, Pass10 */
+    static const char rules[] = "  embed: {from: e}\n  logits: {from: l, rows: last}\n  "
+                                "layers.{N}.attn.probs: {from: 'p.{N}', axes: 'h t t'}";
+    for (size_t by_hand = 0; by_hand < 2; by_hand++) { /* the folder's order is by number: Pass2,
+                                                          Pass10 */
         imported i = by_hand ? import_all(both, 2, rules, &GIVEN) : import_one(directory, rules);
         expect_values(&i, GEMMA4_TAP_EMBED, 0, counting(48, 0), 48);
         ck_assert_str_eq(gemma4_activations_attribute(i.file, "schedule"), "2,1");
         const gemma4_activation *a = gemma4_activations_find(i.file, GEMMA4_TAP_LOGITS, 0);
         ck_assert_uint_eq(a->rows, 2);
         ck_assert(a->row_index[0] == 1 && a->row_index[1] == 2);
-        static const float probs[] = {1,  2,  0, 5,  6,  0, 9,   10,  0,   13,  14,  0,   3,   4,   0,   7,   8,   0,
-                                      11, 12, 0, 15, 16, 0, 100, 101, 102, 103, 104, 105, 106, 107, 108, 109, 110, 111};
+        static const float probs[] = {1,   2,   0,   5,   6,   0,   9,   10,  0,   13,  14,  0,
+                                      3,   4,   0,   7,   8,   0,   11,  12,  0,   15,  16,  0,
+                                      100, 101, 102, 103, 104, 105, 106, 107, 108, 109, 110, 111};
         expect_values(&i, GEMMA4_TAP_ATTN_PROBS, 0, probs, 36);
         done(&i);
     }
@@ -312,15 +475,17 @@ START_TEST(sixteen_bits_may_be_called_bfloat16)
 {
     static const uint16_t bits[48] = {0x3f80, 0x4000, 0xbf80};
     const char *directory = test_fresh_dir();
-    static const char *const headers[] = {"{'descr': '<u2', 'fortran_order': False, 'shape': (3, 16), }",
-                                          "{'descr': '|V2', 'fortran_order': False, 'shape': (3, 16), }"};
+    static const char *const headers[] = {
+        "{'descr': '<u2', 'fortran_order': False, 'shape': (3, 16), }",
+        "{'descr': '|V2', 'fortran_order': False, 'shape': (3, 16), }"};
     for (size_t h = 0; h < 2; h++) {
         test_bytes npy = test_npy(headers[h], bits, sizeof bits);
         test_write(test_join(directory, "e.npy"), npy.bytes, npy.size);
         test_bytes_free(&npy);
         imported i = import_one(directory, "  embed: {from: e, dtype: bfloat16}");
         expect_values(&i, GEMMA4_TAP_EMBED, 0, (const float[48]){1, 2, -1}, 48);
-        ck_assert_str_eq(gemma4_activations_find(i.file, GEMMA4_TAP_EMBED, 0)->stored_dtype, "bfloat16");
+        ck_assert_str_eq(gemma4_activations_find(i.file, GEMMA4_TAP_EMBED, 0)->stored_dtype,
+                         "bfloat16");
         done(&i);
     }
 }
@@ -330,7 +495,8 @@ START_TEST(big_endian_arrays_are_turned)
 {
     const char *path = test_join(test_fresh_dir(), "e.npy");
     unsigned char bytes[48 * 4] = {0x3f, 0x80, 0, 0, 0x40, 0, 0, 0};
-    test_bytes npy = test_npy("{'descr': '>f4', 'fortran_order': False, 'shape': (3, 16), }", bytes, sizeof bytes);
+    test_bytes npy = test_npy("{'descr': '>f4', 'fortran_order': False, 'shape': (3, 16), }", bytes,
+                              sizeof bytes);
     test_write(path, npy.bytes, npy.size);
     test_bytes_free(&npy);
     imported i = import_one(path, "  embed: {from: data}");
@@ -347,24 +513,38 @@ static const struct {
     size_t count;
     const char *expected;
 } UNFIT[] = {
-    {"[3, 4, 8]", "  embed: {from: 'x.0', axes: 't d'}", 96, "x.0: rule embed: expected 2 axes as the rule says, found [3, 4, 8]"},
-    {"[3, 4, 8]", "  embed: {from: 'x.0'}", 96, "expected the position and one axis (or axes in the rule), found [3, 4, 8]"},
+    {"[3, 4, 8]", "  embed: {from: 'x.0', axes: 't d'}", 96,
+     "x.0: rule embed: expected 2 axes as the rule says, found [3, 4, 8]"},
+    {"[3, 4, 8]", "  embed: {from: 'x.0'}", 96,
+     "expected the position and one axis (or axes in the rule), found [3, 4, 8]"},
     {"[3, 16]", "  embed: {from: 'x.0', axes: 't d', slice: {d: [8, 24]}}", 48,
      "axis d: expected a slice within 0 ... 16, found [8, 24] in [3, 16]"},
-    {"[3, 16]", "  embed: {from: 'x.0', axes: 't d', slice: {d: [8, 8]}}", 48, "expected a slice within 0 ... 16, found [8, 8]"},
-    {"[3, 2, 16]", "  embed: {from: 'x.0', axes: 't b d', slice: {b: 2}}", 96, "axis b: expected a slice within 0 ... 2, found [2, 3]"},
-    {"[3, 2, 16]", "  embed: {from: 'x.0', axes: 't 1 d'}", 96, "expected 1 on an axis that the rule says has that length"},
-    {"[3, 2, 16]", "  layers.{N}.output: {from: 'x.0', axes: 't n d'}", 96, "axis n: expected a slice within 0 ... 2, found [2, 3]"},
+    {"[3, 16]", "  embed: {from: 'x.0', axes: 't d', slice: {d: [8, 8]}}", 48,
+     "expected a slice within 0 ... 16, found [8, 8]"},
+    {"[3, 2, 16]", "  embed: {from: 'x.0', axes: 't b d', slice: {b: 2}}", 96,
+     "axis b: expected a slice within 0 ... 2, found [2, 3]"},
+    {"[3, 2, 16]", "  embed: {from: 'x.0', axes: 't 1 d'}", 96,
+     "expected 1 on an axis that the rule says has that length"},
+    {"[3, 2, 16]", "  layers.{N}.output: {from: 'x.0', axes: 't n d'}", 96,
+     "axis n: expected a slice within 0 ... 2, found [2, 3]"},
     {"[3, 60]", "  layers.{N}.attn.k: {from: 'x.{N}', split: [attn.q, attn.k, attn.v]}", 180,
      "expected an axis of 64 = attn.q 32 + attn.k 16 + attn.v 16, found [3, 60]"},
-    {"[3, 31]", "  layers.{N}.attn.q: {from: 'x.{N}', axes: 't h.d'}", 93, "expected axis h.d to be a multiple of 8, found [3, 31]"},
-    {"[3, 16]", "  embed: {from: 'x.0'}\n  layers.0.input: {from: 'x.0'}\n  layers.{N}.input: {from: 'x.{N}'}", 48,
-     "layers.0.input: expected one rule that finds a tensor for it, found the one of line 6 too (x.0 and x.0)"},
-    {"[3, 16]", "  embed: {from: 'x.0', dtype: bfloat16}", 48, "expected bfloat16 in elements of 16 bits, found float32"},
+    {"[3, 31]", "  layers.{N}.attn.q: {from: 'x.{N}', axes: 't h.d'}", 93,
+     "expected axis h.d to be a multiple of 8, found [3, 31]"},
+    {"[3, 16]",
+     "  embed: {from: 'x.0'}\n  layers.0.input: {from: 'x.0'}\n  layers.{N}.input: {from: 'x.{N}'}",
+     48,
+     "layers.0.input: expected one rule that finds a tensor for it, found the one of line 6 too "
+     "(x.0 and x.0)"},
+    {"[3, 16]", "  embed: {from: 'x.0', dtype: bfloat16}", 48,
+     "expected bfloat16 in elements of 16 bits, found float32"},
     {"[3, 16]", "  embed: {from: 'x.0', rows: [0, 1]}", 48, "expected 2 rows as listed, found 3"},
-    {"[3, 16]", "  embed: {from: 'x.0', rows: [0, 1, 5]}", 48, "attribute rows: expected positions in 0 ... 2, found 5"},
-    {"[3, 16]", "  embed: {from: 'x.0', rows: [0, 1, -2]}", 48, "expected distinct positions, found 1 twice"},
-    {"[4, 16]", "  embed: {from: 'x.0', rows: last}", 64, "expected at most the pass' 3 positions, found 4"},
+    {"[3, 16]", "  embed: {from: 'x.0', rows: [0, 1, 5]}", 48,
+     "attribute rows: expected positions in 0 ... 2, found 5"},
+    {"[3, 16]", "  embed: {from: 'x.0', rows: [0, 1, -2]}", 48,
+     "expected distinct positions, found 1 twice"},
+    {"[4, 16]", "  embed: {from: 'x.0', rows: last}", 64,
+     "expected at most the pass' 3 positions, found 4"},
     {"[3, 16]", "  embed: {from: 'y'}", 48, "expected tensors that rules of "},
 };
 
@@ -381,7 +561,8 @@ START_TEST(two_tensors_for_one_rule_are_refused)
     write_npy(directory, "a.e.npy", "(3, 16)", 48, 0);
     write_npy(directory, "b.e.npy", "(3, 16)", 48, 0);
     imported i = import_one(directory, "  embed: {from: '*.e'}");
-    expect_refused(&i, "rule embed: expected one tensor that matches '*.e' in layer 0, found a.e and b.e");
+    expect_refused(
+        &i, "rule embed: expected one tensor that matches '*.e' in layer 0, found a.e and b.e");
 }
 END_TEST
 
@@ -410,7 +591,8 @@ END_TEST
 /* A wrong length is no mistake of the map: the judge says it of the tap. */
 START_TEST(a_wrong_width_is_the_taps)
 {
-    imported i = import_one(write_single("[3, 2, 8]", 48), "  layers.{N}.attn.q: {from: 'x.{N}', axes: 't h d'}");
+    imported i = import_one(write_single("[3, 2, 8]", 48),
+                            "  layers.{N}.attn.q: {from: 'x.{N}', axes: 't h d'}");
     ck_assert_msg(i.file != NULL, "%s", i.error.message);
     const gemma4_activation *a = gemma4_activations_find(i.file, GEMMA4_TAP_ATTN_Q, 0);
     ck_assert(!a->usable && a->wrong_shape);
@@ -424,24 +606,37 @@ static const struct {
     size_t size;
     const char *expected;
 } BAD_ARRAYS[] = {
-    {"{'descr': '<f4', 'fortran_order': True, 'shape': (3, 16), }", 192, "found Fortran order: save numpy.ascontiguousarray of it"},
-    {"{'descr': '|O', 'fortran_order': False, 'shape': (3, 16), }", 40, "an array of Python objects, which are pickled"},
-    {"{'descr': [('a', '<f4'), ('b', '<f4')], 'fortran_order': False, 'shape': (3, 16), }", 384, "a type of several fields"},
+    {"{'descr': '<f4', 'fortran_order': True, 'shape': (3, 16), }", 192,
+     "found Fortran order: save numpy.ascontiguousarray of it"},
+    {"{'descr': '|O', 'fortran_order': False, 'shape': (3, 16), }", 40,
+     "an array of Python objects, which are pickled"},
+    {"{'descr': [('a', '<f4'), ('b', '<f4')], 'fortran_order': False, 'shape': (3, 16), }", 384,
+     "a type of several fields"},
     {"{'descr': '<c8', 'fortran_order': False, 'shape': (3, 16), }", 384, "found the type '<c8'"},
     {"{'descr': '<U3', 'fortran_order': False, 'shape': (3, 16), }", 144, "found the type '<U3'"},
-    {"{'descr': '|V2', 'fortran_order': False, 'shape': (3, 16), }", 96, "let the map say dtype: bfloat16"},
+    {"{'descr': '|V2', 'fortran_order': False, 'shape': (3, 16), }", 96,
+     "let the map say dtype: bfloat16"},
     {"{'descr': '<f4', 'fortran_order': False, 'shape': (0, 16), }", 0, "found an empty array"},
-    {"{'descr': '<f4', 'fortran_order': False, 'shape': (1, 1, 1, 1, 1, 1, 1, 3, 16), }", 192, "expected at most 8 axes, found 9"},
-    {"{'descr': '<f4', 'fortran_order': False, 'shape': (3, 17), }", 192, "expected 204 bytes by shape and type, found 192"},
-    {"{'descr': '<f4', 'fortran_order': False, 'shape': (3, 15), }", 192, "expected 180 bytes by shape and type, found 192"},
-    {"{'descr': '<f4', 'fortran_order': False, 'shape': (4611686018427387905, 16), }", 192, "found one too large"},
+    {"{'descr': '<f4', 'fortran_order': False, 'shape': (1, 1, 1, 1, 1, 1, 1, 3, 16), }", 192,
+     "expected at most 8 axes, found 9"},
+    {"{'descr': '<f4', 'fortran_order': False, 'shape': (3, 17), }", 192,
+     "expected 204 bytes by shape and type, found 192"},
+    {"{'descr': '<f4', 'fortran_order': False, 'shape': (3, 15), }", 192,
+     "expected 180 bytes by shape and type, found 192"},
+    {"{'descr': '<f4', 'fortran_order': False, 'shape': (4611686018427387905, 16), }", 192,
+     "found one too large"},
     {"{'descr': '<f4', 'fortran_order': False, 'shape': (99999999999999999999, 16), }", 192,
      "expected a header with descr, fortran_order and shape"},
-    {"{'descr': '<f4', 'fortran_order': False, }", 192, "expected a header with descr, fortran_order and shape"},
-    {"{'descr': '<f4', 'descr': '<f4', 'fortran_order': False, 'shape': (3, 16), }", 192, "expected a header with descr"},
-    {"{'descr': '<f4', 'fortran_order': False, 'shape': (3, -16), }", 192, "expected a header with descr"},
-    {"{'descr': '<f4', 'fortran_order': 0, 'shape': (3, 16), }", 192, "expected a header with descr"},
-    {"{'descr': '<f4', 'fortran_order': False, 'shape': (3, 16), 'x': 1}", 192, "expected a header with descr"},
+    {"{'descr': '<f4', 'fortran_order': False, }", 192,
+     "expected a header with descr, fortran_order and shape"},
+    {"{'descr': '<f4', 'descr': '<f4', 'fortran_order': False, 'shape': (3, 16), }", 192,
+     "expected a header with descr"},
+    {"{'descr': '<f4', 'fortran_order': False, 'shape': (3, -16), }", 192,
+     "expected a header with descr"},
+    {"{'descr': '<f4', 'fortran_order': 0, 'shape': (3, 16), }", 192,
+     "expected a header with descr"},
+    {"{'descr': '<f4', 'fortran_order': False, 'shape': (3, 16), 'x': 1}", 192,
+     "expected a header with descr"},
     {"__import__('os').system('true')", 192, "expected a header with descr"},
     {"", 192, "expected a header with descr"},
 };
@@ -465,7 +660,8 @@ END_TEST
 
 /* --- archives --- */
 
-/* The archive of one array, a byte of which is changed: in the member's header, or (from_end) before the end of the file. */
+/* The archive of one array, a byte of which is changed: in the member's header, or (from_end)
+ * before the end of the file. */
 static const struct {
     bool deflated, from_end;
     size_t at;
@@ -498,8 +694,9 @@ START_TEST(an_archive_that_lies_is_refused)
     test_zip_add(&zip, "e.npy", &embed, LIES[_i].deflated);
     size_t directory = zip.file.size;
     test_zip_close(&zip);
-    size_t at =
-        LIES[_i].from_end ? LIES[_i].at > 22 ? directory + (22 + 51 - LIES[_i].at) : zip.file.size - 22 + (22 - LIES[_i].at) : LIES[_i].at;
+    size_t at = LIES[_i].from_end ? LIES[_i].at > 22 ? directory + (22 + 51 - LIES[_i].at)
+                                                     : zip.file.size - 22 + (22 - LIES[_i].at)
+                                  : LIES[_i].at;
     const char *path = test_join(test_fresh_dir(), "a.npz");
     ck_assert_uint_lt(at, zip.file.size);
     zip.file.bytes[at] = LIES[_i].value;
@@ -507,11 +704,15 @@ START_TEST(an_archive_that_lies_is_refused)
     imported i = import_one(path, "  embed: {from: e}");
     if (i.file) { /* what only reading shows */
         float values[48];
-        ck_assert_int_eq(gemma4_activations_read(i.file, gemma4_activations_find(i.file, GEMMA4_TAP_EMBED, 0), 0, 3, values, &i.error), -1);
+        ck_assert_int_eq(
+            gemma4_activations_read(i.file, gemma4_activations_find(i.file, GEMMA4_TAP_EMBED, 0), 0,
+                                    3, values, &i.error),
+            -1);
         gemma4_activations_close(i.file);
         i.file = NULL;
     }
-    ck_assert_msg(strstr(i.error.message, LIES[_i].expected) || LIES[_i].at == 0, "%s lacks %s", i.error.message, LIES[_i].expected);
+    ck_assert_msg(strstr(i.error.message, LIES[_i].expected) || LIES[_i].at == 0, "%s lacks %s",
+                  i.error.message, LIES[_i].expected);
     done(&i);
     test_zip_free(&zip);
     test_bytes_free(&embed);
@@ -560,11 +761,14 @@ START_TEST(a_damaged_archive_never_gives_other_values)
             test_write(path, zip.file.bytes, zip.file.size);
             imported i = import_one(path, "  embed: {from: e}");
             float values[48];
-            const gemma4_activation *a = i.file ? gemma4_activations_find(i.file, GEMMA4_TAP_EMBED, 0) : NULL;
+            const gemma4_activation *a =
+                i.file ? gemma4_activations_find(i.file, GEMMA4_TAP_EMBED, 0) : NULL;
             if (a && a->usable && gemma4_activations_read(i.file, a, 0, 3, values, &i.error) == 0)
-                ASSERT_EACH(!memcmp(values, counting(48, 0), sizeof values), "byte %zu, bit %d gives other values", at, bit);
+                ASSERT_EACH(!memcmp(values, counting(48, 0), sizeof values),
+                            "byte %zu, bit %d gives other values", at, bit);
             else if (!i.file)
-                ASSERT_EACH(i.error.message[0] && !strchr(i.error.message, '\n'), "byte %zu, bit %d: no message", at, bit);
+                ASSERT_EACH(i.error.message[0] && !strchr(i.error.message, '\n'),
+                            "byte %zu, bit %d: no message", at, bit);
             done(&i);
             zip.file.bytes[at] ^= (unsigned char)(1 << bit);
         }

@@ -1,5 +1,6 @@
-/* The judge (tests/check/judge.h) must pass an honest engine and catch a wrong one, at the tap where it went wrong. The engines
- * here are the reference with a hook that plants one mistake: the mistake is computed on from there, as in a real engine. */
+/* The judge (tests/check/judge.h) must pass an honest engine and catch a wrong one, at the tap
+ * where it went wrong. The engines here are the reference with a hook that plants one mistake: the
+ * mistake is computed on from there, as in a real engine. */
 #include "activations.h"
 #include "forward.h"
 #include "judge.h"
@@ -51,10 +52,11 @@ typedef struct engine {
     gemma4_tap tap; /* at this tap of this layer (ALL: of each) */
     int layer;
     mutation *mutate;
-    bool in_file_only;    /* the engine computes rightly, but writes this */
-    const char *taps[3];  /* globs of the taps that are dumped; none: all those of layer - 1, layer and layer + 1 */
-    const char *store;    /* NULL: float32 */
-    size_t every;         /* dumps positions 0, every, 2 every ... only; 0: all */
+    bool in_file_only;   /* the engine computes rightly, but writes this */
+    const char *taps[3]; /* globs of the taps that are dumped; none: all those of layer - 1, layer
+                             and layer + 1 */
+    const char *store;   /* NULL: float32 */
+    size_t every;        /* dumps positions 0, every, 2 every ... only; 0: all */
 } engine;
 
 typedef struct dump {
@@ -98,7 +100,8 @@ static int dump_event(void *context, gemma4_tap_event *event, gemma4_error *erro
     const engine *e = d->engine;
     gemma4_tap_event shown = *event;
     size_t size = event->rows * event->dims[0] * event->dims[1] * 4;
-    bool mutated = e->mutate != NULL && event->tap == e->tap && (e->layer == ALL || (size_t)e->layer == event->layer);
+    bool mutated = e->mutate != NULL && event->tap == e->tap &&
+                   (e->layer == ALL || (size_t)e->layer == event->layer);
     void *kept = mutated && e->in_file_only ? malloc(size) : NULL;
     if (kept != NULL)
         memcpy(kept, event->ids ? (void *)event->ids : (void *)event->values, size);
@@ -111,17 +114,21 @@ static int dump_event(void *context, gemma4_tap_event *event, gemma4_error *erro
     return status;
 }
 
-/* Runs the engine on these tokens and returns its dump's path. config is the one that the dump claims. */
-static char *run_engine(const engine *e, const gemma4_config *config, const int32_t *tokens, size_t count, size_t first_position)
+/* Runs the engine on these tokens and returns its dump's path. config is the one that the dump
+ * claims. */
+static char *run_engine(const engine *e, const gemma4_config *config, const int32_t *tokens,
+                        size_t count, size_t first_position)
 {
     gemma4_error error = {""};
     char *path = test_join(test_fresh_dir(), "dump.h5");
-    dump d = {e, gemma4_activations_create(path, config, tokens, count, first_position, e->store ? e->store : "float32", &error)};
+    dump d = {e, gemma4_activations_create(path, config, tokens, count, first_position,
+                                           e->store ? e->store : "float32", &error)};
     ck_assert_msg(d.writer != NULL, "%s", error.message);
     gemma4_session *session = gemma4_session_new(model, first_position, count, &error);
     ck_assert_msg(session != NULL, "%s", error.message);
     gemma4_session_set_hook(session, dump_event, &d);
-    ck_assert_msg(gemma4_forward(session, tokens, count, count, NULL, &error) == 0, "%s", error.message);
+    ck_assert_msg(gemma4_forward(session, tokens, count, count, NULL, &error) == 0, "%s",
+                  error.message);
     gemma4_session_free(session);
     ck_assert_msg(gemma4_activations_commit(d.writer, &error) == 0, "%s", error.message);
     return path;
@@ -145,8 +152,11 @@ static judged judge(const char *path, bool by_golden, const char *dtype)
     judged j = {0};
     j.engine = gemma4_activations_open(path, &model->config, &j.error);
     ck_assert_msg(j.engine != NULL, "%s", j.error.message);
-    const gemma4_judgement judgement = {.the_case = by_golden ? the_case : NULL, .model = model, .engine = j.engine,
-                                        .golden = by_golden ? golden : NULL, .dtype = dtype,
+    const gemma4_judgement judgement = {.the_case = by_golden ? the_case : NULL,
+                                        .model = model,
+                                        .engine = j.engine,
+                                        .golden = by_golden ? golden : NULL,
+                                        .dtype = dtype,
                                         .without_causes = true};
     j.status = gemma4_judge(&judgement, &j.report, &j.error);
     return j;
@@ -178,7 +188,8 @@ static void assert_conforms(const judged *j)
 {
     char name[GEMMA4_TAP_NAME_SIZE] = "";
     const gemma4_tap_result *first = j->report.first_divergence;
-    ck_assert_msg(j->report.conforms && first == NULL, "diverges at %s: %s", first ? gemma4_tap_name(first->tap, first->layer, name) : "?",
+    ck_assert_msg(j->report.conforms && first == NULL, "diverges at %s: %s",
+                  first ? gemma4_tap_name(first->tap, first->layer, name) : "?",
                   first ? first->problem : "");
 }
 
@@ -187,7 +198,8 @@ static void assert_diverges_at(const judged *j, gemma4_tap tap, size_t layer)
     char expected[GEMMA4_TAP_NAME_SIZE], found[GEMMA4_TAP_NAME_SIZE];
     const gemma4_tap_result *first = j->report.first_divergence;
     ck_assert_msg(!j->report.conforms && first != NULL, "conforms");
-    ck_assert_str_eq(gemma4_tap_name(first->tap, first->layer, found), gemma4_tap_name(tap, layer, expected));
+    ck_assert_str_eq(gemma4_tap_name(first->tap, first->layer, found),
+                     gemma4_tap_name(tap, layer, expected));
     ck_assert_int_eq(first->verdict, GEMMA4_DIVERGES);
 }
 
@@ -208,8 +220,10 @@ static const struct {
     engine engine;
 } HONEST[] = {
     {"everything", {.layer = ALL}},
-    {"the experts in another order", {.tap = GEMMA4_TAP_ROUTER_TOPK_IDS, .layer = ALL, .mutate = reverse_experts}},
-    {"stored as bfloat16", {.layer = ALL, .store = "bfloat16"}}, /* the rounding of the storage is allowed for */
+    {"the experts in another order",
+     {.tap = GEMMA4_TAP_ROUTER_TOPK_IDS, .layer = ALL, .mutate = reverse_experts}},
+    {"stored as bfloat16", {.layer = ALL, .store = "bfloat16"}}, /* the rounding of the storage is
+                                                                    allowed for */
     {"stored as float16", {.layer = ALL, .store = "float16"}},
     {"stored as float64", {.layer = 3, .store = "float64"}},
     {"every third position", {.layer = ALL, .every = 3}},
@@ -242,7 +256,8 @@ START_TEST(a_full_dump_is_full_coverage)
     for (size_t l = 0; l < 12; l++)
         ck_assert(j.report.layer_covered[l]);
     for (size_t i = 0; i < j.report.tap_count; i++)
-        ck_assert(gemma4_tap_describe(j.report.taps[i].tap)->derived || j.report.taps[i].verdict == GEMMA4_PASS ||
+        ck_assert(gemma4_tap_describe(j.report.taps[i].tap)->derived ||
+                  j.report.taps[i].verdict == GEMMA4_PASS ||
                   j.report.taps[i].verdict == GEMMA4_MARGINAL);
     release(&j);
 }
@@ -263,7 +278,8 @@ static void scale(gemma4_tap_event *event, size_t first, size_t count, float fac
 
 static void drop_layer_scalar(gemma4_tap_event *event)
 {
-    scale(event, 0, event->rows * width_of(event), 1 / gemma4_weight_at(&model->layers[event->layer].layer_scalar, 0));
+    scale(event, 0, event->rows * width_of(event),
+          1 / gemma4_weight_at(&model->layers[event->layer].layer_scalar, 0));
 }
 
 static void swap_kv_heads(gemma4_tap_event *event)
@@ -370,7 +386,8 @@ static void look_ahead(gemma4_tap_event *event)
         return;
     memset(all_keys, 0, sizeof all_keys);
     for (size_t h = 0; h < H; h++)
-        memcpy(all_keys + h * T, event->values + h * event->dims[1], event->dims[1] * sizeof *all_keys);
+        memcpy(all_keys + h * T, event->values + h * event->dims[1],
+               event->dims[1] * sizeof *all_keys);
     all_keys[T - 1] = 1e-3f;
     event->values = all_keys;
     event->dims[1] = T;
@@ -382,8 +399,14 @@ static void uniform(gemma4_tap_event *event)
         event->values[i] = 1 / (gemma4_real)event->dims[1];
 }
 
-#define AT(id, l, mutation) {.tap = GEMMA4_TAP_##id, .layer = l, .mutate = mutation}
-#define IN_FILE(id, l, mutation) {.tap = GEMMA4_TAP_##id, .layer = l, .mutate = mutation, .in_file_only = true}
+#define AT(id, l, mutation)                                    \
+    {                                                          \
+        .tap = GEMMA4_TAP_##id, .layer = l, .mutate = mutation \
+    }
+#define IN_FILE(id, l, mutation)                                                     \
+    {                                                                                \
+        .tap = GEMMA4_TAP_##id, .layer = l, .mutate = mutation, .in_file_only = true \
+    }
 
 static const struct {
     engine engine;
@@ -403,10 +426,17 @@ static const struct {
     {AT(MLP_ACT, 3, one_nan), "1 value is NaN or infinite, the first at position 5, index 7"},
     {AT(MLP_OUT, 11, all_nan), "768 values are NaN or infinite, the first at position 0, index 0"},
     {AT(ROUTER_LOGITS, 4, slightly_too_large), ""},
-    {AT(ROUTER_TOPK_IDS, 1, another_expert), "at 1 position the experts are not those of the engine's own router logits, first at position 3"},
-    {IN_FILE(ROUTER_TOPK_IDS, 1, the_same_expert_twice), "at 1 position the experts are not those of the engine's own router logits, first at position 6"},
-    {IN_FILE(ROUTER_TOPK_IDS, 7, an_expert_too_many), "at 1 position the experts are not those of the engine's own router logits, first at position 2"},
-    {IN_FILE(ROUTER_TOPK_IDS, 0, a_negative_expert), "at 1 position the experts are not those of the engine's own router logits, first at position 2"},
+    {AT(ROUTER_TOPK_IDS, 1, another_expert), "at 1 position the experts are not those of the "
+                                             "engine's own router logits, first at position 3"},
+    {IN_FILE(ROUTER_TOPK_IDS, 1, the_same_expert_twice),
+     "at 1 position the experts are not those of the engine's own router logits, first at position "
+     "6"},
+    {IN_FILE(ROUTER_TOPK_IDS, 7, an_expert_too_many),
+     "at 1 position the experts are not those of the engine's own router logits, first at position "
+     "2"},
+    {IN_FILE(ROUTER_TOPK_IDS, 0, a_negative_expert),
+     "at 1 position the experts are not those of the engine's own router logits, first at position "
+     "2"},
     {AT(ROUTER_TOPK_NORM, 0, quarter), ""},
     {AT(ROUTER_TOPK_WEIGHTS, 8, exchange_weights), ""},
     {AT(MOE_ACT, 8, one_bad_position), ""},
@@ -432,7 +462,8 @@ START_TEST(a_mistake_is_found_where_it_was_made)
 }
 END_TEST
 
-/* The reference as the source of what is expected sees the same: every third mistake is enough to show it. */
+/* The reference as the source of what is expected sees the same: every third mistake is enough to
+ * show it. */
 START_TEST(a_mistake_is_found_without_a_golden_too)
 {
     const engine *e = &WRONG[3 * _i].engine;
@@ -450,7 +481,8 @@ static void a_third_of_a_percent_too_large(gemma4_tap_event *event)
     scale(event, 0, event->rows * width_of(event), 1.0033f);
 }
 
-/* Every other position is as much too small: no position differs from those of the biased engine in size of its error. */
+/* Every other position is as much too small: no position differs from those of the biased engine in
+ * size of its error. */
 static void a_third_of_a_percent_either_way(gemma4_tap_event *event)
 {
     for (size_t t = 0; t < event->rows; t++)
@@ -459,12 +491,17 @@ static void a_third_of_a_percent_either_way(gemma4_tap_event *event)
 
 START_TEST(a_bias_of_all_positions_is_a_divergence)
 {
-    const engine biased = {.tap = GEMMA4_TAP_ATTN_OUT, .layer = 3, .mutate = a_third_of_a_percent_too_large, .store = "bfloat16"};
+    const engine biased = {.tap = GEMMA4_TAP_ATTN_OUT,
+                           .layer = 3,
+                           .mutate = a_third_of_a_percent_too_large,
+                           .store = "bfloat16"};
     judged j = judge(run(&biased), true, "bfloat16");
     ck_assert_int_eq(j.status, 0);
     assert_diverges_at(&j, GEMMA4_TAP_ATTN_OUT, 3);
     ck_assert_int_eq(j.report.first_divergence->local.kind, GEMMA4_METRIC_BIAS_IN_SPREADS);
-    ck_assert_msg(strstr(j.report.first_divergence->problem, "all positions together are 0.3") != NULL, "%s", j.report.first_divergence->problem);
+    ck_assert_msg(strstr(j.report.first_divergence->problem, "all positions together are 0.3") !=
+                      NULL,
+                  "%s", j.report.first_divergence->problem);
     release(&j);
 
     engine honest = biased;
@@ -490,7 +527,10 @@ static void lose_an_expert(gemma4_tap_event *event)
 
 START_TEST(a_wrong_shape_is_a_failure_at_its_tap)
 {
-    const engine e = {.tap = GEMMA4_TAP_ROUTER_LOGITS, .layer = 0, .mutate = lose_an_expert, .in_file_only = true,
+    const engine e = {.tap = GEMMA4_TAP_ROUTER_LOGITS,
+                      .layer = 0,
+                      .mutate = lose_an_expert,
+                      .in_file_only = true,
                       .taps = {"layers.0.router.logits", "layers.*.attn.*", "logits"}};
     gemma4_config claimed = model->config;
     claimed.num_experts = 15;
@@ -499,7 +539,8 @@ START_TEST(a_wrong_shape_is_a_failure_at_its_tap)
     assert_diverges_at(&j, GEMMA4_TAP_ROUTER_LOGITS, 0);
     ck_assert_int_eq(j.report.first_divergence->local.kind, GEMMA4_METRIC_SHAPE);
     ck_assert_ptr_nonnull(strstr(j.report.first_divergence->problem, "15"));
-    ck_assert_int_eq(result_of(&j, GEMMA4_TAP_LOGITS, 0)->verdict, GEMMA4_PASS); /* judging went on without it */
+    /* judging went on without it */
+    ck_assert_int_eq(result_of(&j, GEMMA4_TAP_LOGITS, 0)->verdict, GEMMA4_PASS);
     release(&j);
 }
 END_TEST
@@ -528,7 +569,8 @@ START_TEST(a_partial_dump_covers_what_it_holds)
     ck_assert_int_eq(j.report.level, PARTIAL[_i].level);
     ck_assert_uint_eq(j.report.taps_covered, PARTIAL[_i].covered);
     for (size_t i = 0, found = 0; i < j.report.tap_count; i++) {
-        found += j.report.taps[i].verdict != GEMMA4_NOT_COVERED && !gemma4_tap_describe(j.report.taps[i].tap)->optional;
+        found += j.report.taps[i].verdict != GEMMA4_NOT_COVERED &&
+                 !gemma4_tap_describe(j.report.taps[i].tap)->optional;
         ck_assert_uint_le(found, PARTIAL[_i].covered);
     }
     release(&j);
@@ -537,18 +579,27 @@ END_TEST
 
 START_TEST(a_partial_dump_can_diverge)
 {
-    const engine e = {.tap = GEMMA4_TAP_ATTN_K_ROPE, .layer = 2, .mutate = swap_kv_heads, .taps = {"layers.*.output", "logits"}};
+    const engine e = {.tap = GEMMA4_TAP_ATTN_K_ROPE,
+                      .layer = 2,
+                      .mutate = swap_kv_heads,
+                      .taps = {"layers.*.output", "logits"}};
     judged j = judge_engine(&e);
-    assert_diverges_at(&j, GEMMA4_TAP_LAYER_OUTPUT, 2); /* the first thing that the dump shows of it */
+    assert_diverges_at(&j, GEMMA4_TAP_LAYER_OUTPUT, 2); /* the first thing that the dump shows of
+                                                           it */
     release(&j);
 }
 END_TEST
 
-/* Positions that a dump leaves out are neither passed nor failed: position 9 counts only where it is there. */
+/* Positions that a dump leaves out are neither passed nor failed: position 9 counts only where it
+ * is there. */
 START_TEST(rows_that_are_missing_are_not_judged)
 {
     static const size_t every[] = {2, 3};
-    const engine e = {.tap = GEMMA4_TAP_ATTN_OUT, .layer = 6, .mutate = one_bad_position, .in_file_only = true, .every = every[_i]};
+    const engine e = {.tap = GEMMA4_TAP_ATTN_OUT,
+                      .layer = 6,
+                      .mutate = one_bad_position,
+                      .in_file_only = true,
+                      .every = every[_i]};
     judged j = judge_engine(&e);
     if (9 % every[_i] == 0)
         assert_diverges_at(&j, GEMMA4_TAP_ATTN_OUT, 6);
@@ -565,7 +616,8 @@ START_TEST(values_in_the_order_of_missing_ids_are_not_covered)
     judged j = judge_engine(&e);
     assert_conforms(&j);
     for (size_t layer = 0; layer < 12; layer++) {
-        ck_assert_int_eq(result_of(&j, GEMMA4_TAP_ROUTER_TOPK_WEIGHTS, layer)->verdict, GEMMA4_NOT_COVERED);
+        ck_assert_int_eq(result_of(&j, GEMMA4_TAP_ROUTER_TOPK_WEIGHTS, layer)->verdict,
+                         GEMMA4_NOT_COVERED);
         ck_assert_int_eq(result_of(&j, GEMMA4_TAP_MOE_ACT, layer)->verdict, GEMMA4_NOT_COVERED);
     }
     ck_assert_int_eq(j.report.level, GEMMA4_LOGITS_LEVEL);
@@ -575,7 +627,8 @@ END_TEST
 
 /* --- what cannot be judged --- */
 
-static void assert_unusable(const char *path, bool by_golden, const char *dtype, const char *message)
+static void assert_unusable(const char *path, bool by_golden, const char *dtype,
+                            const char *message)
 {
     judged j = judge(path, by_golden, dtype);
     ck_assert_int_eq(j.status, -1);
@@ -609,15 +662,17 @@ START_TEST(fewer_or_more_tokens_cannot_be_judged)
     char message[80];
     int32_t tokens[T + 1] = {0};
     memcpy(tokens, the_case->tokens, T * sizeof *tokens);
-    snprintf(message, sizeof message, "tokens: expected the 12 of case tiny-prompt, found %zu", counts[_i]);
-    assert_unusable(run_engine(&LOGITS_ONLY, &model->config, tokens, counts[_i], 0), true, "float32", message);
+    snprintf(message, sizeof message, "tokens: expected the 12 of case tiny-prompt, found %zu",
+             counts[_i]);
+    assert_unusable(run_engine(&LOGITS_ONLY, &model->config, tokens, counts[_i], 0), true,
+                    "float32", message);
 }
 END_TEST
 
 START_TEST(another_first_position_cannot_be_judged)
 {
-    assert_unusable(run_engine(&LOGITS_ONLY, &model->config, the_case->tokens, T, 1), true, "float32",
-                    "positions: expected case tiny-prompt's 0 ..., found 1 ...");
+    assert_unusable(run_engine(&LOGITS_ONLY, &model->config, the_case->tokens, T, 1), true,
+                    "float32", "positions: expected case tiny-prompt's 0 ..., found 1 ...");
 }
 END_TEST
 
@@ -635,11 +690,14 @@ static const struct {
     engine golden;
     const char *message;
 } BAD_GOLDENS[] = {
-    {IN_FILE(MLP_OUT, 3, quarter), "layers.3.mlp.out: expected a relative RMS of at most 1e-05, found 3"},
+    {IN_FILE(MLP_OUT, 3, quarter),
+     "layers.3.mlp.out: expected a relative RMS of at most 1e-05, found 3"},
     {IN_FILE(MLP_OUT, 3, one_nan), "layers.3.mlp.out"},
     {IN_FILE(LOGITS, 0, slightly_too_large), "logits: expected a relative RMS"},
-    {IN_FILE(ROUTER_TOPK_IDS, 2, another_expert), "layers.2.router.topk_ids, position 3: other experts"},
-    {IN_FILE(ROUTER_TOPK_IDS, 2, the_same_expert_twice), "layers.2.router.topk_ids, position 6: other experts"},
+    {IN_FILE(ROUTER_TOPK_IDS, 2, another_expert),
+     "layers.2.router.topk_ids, position 3: other experts"},
+    {IN_FILE(ROUTER_TOPK_IDS, 2, the_same_expert_twice),
+     "layers.2.router.topk_ids, position 6: other experts"},
 };
 
 START_TEST(a_golden_that_the_reference_contradicts_is_named)
@@ -668,7 +726,8 @@ static TCase *with_case(Suite *suite, const char *name)
 Suite *judge_suite(void)
 {
     Suite *suite = suite_create("judge");
-    TCase *honest = with_case(suite, "honest"), *wrong = with_case(suite, "wrong"), *partial = with_case(suite, "partial");
+    TCase *honest = with_case(suite, "honest"), *wrong = with_case(suite, "wrong"),
+          *partial = with_case(suite, "partial");
     TCase *unusable = with_case(suite, "unusable");
     tcase_add_loop_test(honest, an_honest_engine_conforms, 0, COUNT(HONEST));
     tcase_add_test(honest, a_full_dump_is_full_coverage);
@@ -684,7 +743,9 @@ Suite *judge_suite(void)
     tcase_add_test(unusable, other_tokens_cannot_be_judged);
     tcase_add_loop_test(unusable, fewer_or_more_tokens_cannot_be_judged, 0, 3);
     tcase_add_test(unusable, another_first_position_cannot_be_judged);
-    tcase_add_loop_test(unusable, a_dtype_without_tolerances_cannot_be_judged, 0, COUNT(UNKNOWN_DTYPES));
-    tcase_add_loop_test(unusable, a_golden_that_the_reference_contradicts_is_named, 0, COUNT(BAD_GOLDENS));
+    tcase_add_loop_test(unusable, a_dtype_without_tolerances_cannot_be_judged, 0,
+                        COUNT(UNKNOWN_DTYPES));
+    tcase_add_loop_test(unusable, a_golden_that_the_reference_contradicts_is_named, 0,
+                        COUNT(BAD_GOLDENS));
     return suite;
 }

@@ -1,4 +1,5 @@
-/* The ladder (tests/check/ladder.h): what its rungs can show, and what a climb says of engines with planted mistakes. */
+/* The ladder (tests/check/ladder.h): what its rungs can show, and what a climb says of engines with
+ * planted mistakes. */
 #include "ladder.h"
 #include "planted_engine.h"
 #include "suites.h"
@@ -58,7 +59,8 @@ START_TEST(there_are_enough_rungs)
     ck_assert_uint_ge(ladder.count, 24);
     for (size_t i = 0; i < ladder.count; i++)
         for (size_t k = 0; k < ladder.rungs[i].need_count; k++)
-            ASSERT_EACH(ladder.rungs[i].needs[k] < i, "%s needs a later rung", ladder.rungs[i].name);
+            ASSERT_EACH(ladder.rungs[i].needs[k] < i, "%s needs a later rung",
+                        ladder.rungs[i].name);
 }
 END_TEST
 
@@ -75,10 +77,25 @@ static bool is_zero(const gemma4_weight *w)
 static const struct {
     const char *rung, *alive;
 } ALIVE[] = {
-    {"linear-head", "---"}, {"head", "---"}, {"small-embedding", "---"}, {"dense", "-d-"}, {"small-dense", "-de"}, {"scalars", "-d--d--d-"},
-    {"full", "a--"}, {"small-full", "a--"}, {"sliding", "a-----"}, {"small-sliding", "a-----"}, {"equal-experts", "--e"}, {"router", "--e"},
-    {"small-experts", "-de"}, {"branches", "-de"}, {"block-full", "ade"}, {"block-sliding", "ade---"}, {"pattern", "a--a--a--a--a--"},
-    {"shallow", "adeade"}, {"deep", "adeadeadeadeadeade"},
+    {"linear-head", "---"},
+    {"head", "---"},
+    {"small-embedding", "---"},
+    {"dense", "-d-"},
+    {"small-dense", "-de"},
+    {"scalars", "-d--d--d-"},
+    {"full", "a--"},
+    {"small-full", "a--"},
+    {"sliding", "a-----"},
+    {"small-sliding", "a-----"},
+    {"equal-experts", "--e"},
+    {"router", "--e"},
+    {"small-experts", "-de"},
+    {"branches", "-de"},
+    {"block-full", "ade"},
+    {"block-sliding", "ade---"},
+    {"pattern", "a--a--a--a--a--"},
+    {"shallow", "adeade"},
+    {"deep", "adeadeadeadeadeade"},
 };
 
 START_TEST(only_what_a_rung_is_about_is_alive)
@@ -88,9 +105,11 @@ START_TEST(only_what_a_rung_is_about_is_alive)
     ck_assert_uint_eq(strlen(alive), 3 * model->config.num_hidden_layers);
     ck_assert_int_eq(model->config.layers[model->config.num_hidden_layers - 1].kind, GEMMA4_FULL);
     for (size_t l = 0; l < model->config.num_hidden_layers; l++) {
-        const gemma4_weight *last[] = {&model->layers[l].o_proj, &model->layers[l].down_proj, &model->layers[l].experts_down_proj};
+        const gemma4_weight *last[] = {&model->layers[l].o_proj, &model->layers[l].down_proj,
+                                       &model->layers[l].experts_down_proj};
         for (size_t i = 0; i < COUNT(last); i++)
-            ck_assert_msg(is_zero(last[i]) == (alive[3 * l + i] == '-'), "layer %zu, branch %zu", l, i);
+            ck_assert_msg(is_zero(last[i]) == (alive[3 * l + i] == '-'), "layer %zu, branch %zu", l,
+                          i);
     }
     gemma4_model_close(model);
 }
@@ -98,8 +117,10 @@ END_TEST
 
 START_TEST(equal_experts_are_equal)
 {
-    gemma4_model *equal = model_of(rung_named("equal-experts")), *others = model_of(rung_named("router"));
-    const gemma4_weight *w = &equal->layers[0].experts_gate_up_proj, *o = &others->layers[0].experts_gate_up_proj;
+    gemma4_model *equal = model_of(rung_named("equal-experts")),
+                 *others = model_of(rung_named("router"));
+    const gemma4_weight *w = &equal->layers[0].experts_gate_up_proj,
+                        *o = &others->layers[0].experts_gate_up_proj;
     size_t bytes = w->rows / equal->config.num_experts * w->cols * sizeof(uint16_t);
     for (size_t e = 1; e < equal->config.num_experts; e++)
         ck_assert_int_eq(memcmp((const char *)w->data + e * bytes, w->data, bytes), 0);
@@ -112,7 +133,8 @@ END_TEST
 /* --- climbs --- */
 
 /* A simulated engine with up to two mistakes, on so many rungs; the folder with its dumps. */
-static char *climb_of(const char *const *rungs, size_t count, const char *first, const char *second, size_t logprobs)
+static char *climb_of(const char *const *rungs, size_t count, const char *first, const char *second,
+                      size_t logprobs)
 {
     char *folder = test_fresh_dir();
     for (size_t i = 0; i < count; i++) {
@@ -120,11 +142,17 @@ static char *climb_of(const char *const *rungs, size_t count, const char *first,
         size_t rung = rung_named(rungs[i]);
         gemma4_model *model = model_of(rung);
         char name[80];
-        const gemma4_simulation s = {.the_case = ladder.rungs[rung].the_case, .model = model, .tier = "float32",
-                                     .planted = {first ? mistake(first) : NULL, second ? mistake(second) : NULL},
-                                     .only_layer = {-1, -1}, .taps = GEMMA4_SET_LOGITS, .logprobs = logprobs};
+        const gemma4_simulation s = {
+            .the_case = ladder.rungs[rung].the_case,
+            .model = model,
+            .tier = "float32",
+            .planted = {first ? mistake(first) : NULL, second ? mistake(second) : NULL},
+            .only_layer = {-1, -1},
+            .taps = GEMMA4_SET_LOGITS,
+            .logprobs = logprobs};
         snprintf(name, sizeof name, "%s.h5", rungs[i]);
-        ck_assert_msg(gemma4_simulate(&s, test_join(folder, name), &error) == 0, "%s", error.message);
+        ck_assert_msg(gemma4_simulate(&s, test_join(folder, name), &error) == 0, "%s",
+                      error.message);
         gemma4_model_close(model);
     }
     return folder;
@@ -159,9 +187,9 @@ START_TEST(a_right_engine_passes)
 END_TEST
 
 static const struct {
-    const char *first, *second;   /* what is planted */
+    const char *first, *second; /* what is planted */
     size_t logprobs;
-    const char *rung, *other;     /* where each is found */
+    const char *rung, *other; /* where each is found */
 } PLANTED[] = {
     {"softcap-missing", NULL, 0, "head", NULL},
     {"v-norm-missing", NULL, 0, "full-one-token", NULL},
@@ -170,11 +198,14 @@ static const struct {
     {"softcap-missing", "attn-scale-inv-sqrt-d", 0, "head", "full"},
 };
 
-/* What was found is planted in what later rungs are judged against: they pass, or show the next mistake. */
+/* What was found is planted in what later rungs are judged against: they pass, or show the next
+ * mistake. */
 START_TEST(what_is_found_is_carried_forward)
 {
-    gemma4_climb c = climb(climb_of(FEW, COUNT(FEW), PLANTED[_i].first, PLANTED[_i].second, PLANTED[_i].logprobs));
-    const char *ids[] = {PLANTED[_i].first, PLANTED[_i].second}, *rungs[] = {PLANTED[_i].rung, PLANTED[_i].other};
+    gemma4_climb c = climb(
+        climb_of(FEW, COUNT(FEW), PLANTED[_i].first, PLANTED[_i].second, PLANTED[_i].logprobs));
+    const char *ids[] = {PLANTED[_i].first, PLANTED[_i].second},
+               *rungs[] = {PLANTED[_i].rung, PLANTED[_i].other};
     size_t planted = PLANTED[_i].second ? 2 : 1;
     ck_assert_uint_eq(c.cause_count, planted);
     for (size_t i = 0; i < planted; i++) {
@@ -182,8 +213,11 @@ START_TEST(what_is_found_is_carried_forward)
         ck_assert_uint_eq(c.causes[i].rung, rung_named(rungs[i]));
     }
     for (size_t i = 0; i < COUNT(FEW); i++) {
-        bool is_found_here = !strcmp(FEW[i], rungs[0]) || (planted == 2 && !strcmp(FEW[i], rungs[1]));
-        ck_assert_msg(verdict_of(&c, FEW[i]) == (is_found_here ? GEMMA4_RUNG_FAILS : GEMMA4_RUNG_PASSES), "%s", FEW[i]);
+        bool is_found_here =
+            !strcmp(FEW[i], rungs[0]) || (planted == 2 && !strcmp(FEW[i], rungs[1]));
+        ck_assert_msg(verdict_of(&c, FEW[i]) ==
+                          (is_found_here ? GEMMA4_RUNG_FAILS : GEMMA4_RUNG_PASSES),
+                      "%s", FEW[i]);
     }
     ck_assert_int_eq(gemma4_climb_status(&c), 1);
     gemma4_climb_free(&c);
@@ -193,8 +227,10 @@ END_TEST
 /* Two mistakes at once in the first rung that shows either: one of them shows alone further up. */
 START_TEST(a_rung_is_judged_again_when_more_is_known)
 {
-    static const char *const rungs[] = {"linear-head", "head", "full-two-tokens", "sliding-two-tokens"};
-    gemma4_climb c = climb(climb_of(rungs, COUNT(rungs), "rope-pairing-contiguous", "attn-scale-inv-sqrt-d", 0));
+    static const char *const rungs[] = {"linear-head", "head", "full-two-tokens",
+                                        "sliding-two-tokens"};
+    gemma4_climb c =
+        climb(climb_of(rungs, COUNT(rungs), "rope-pairing-contiguous", "attn-scale-inv-sqrt-d", 0));
     ck_assert_uint_eq(c.cause_count, 2);
     ck_assert_str_eq(c.causes[0].candidates[0].model->id, "attn-scale-inv-sqrt-d");
     ck_assert_uint_eq(c.causes[0].rung, rung_named("sliding-two-tokens"));
@@ -208,7 +244,8 @@ static void spoil(const char *folder, const char *rung)
 {
     char name[80];
     snprintf(name, sizeof name, "%s.h5", rung);
-    hid_t file = H5Fopen(test_join(folder, name), H5F_ACC_RDWR, H5P_DEFAULT), set = H5Dopen2(file, "logits", H5P_DEFAULT);
+    hid_t file = H5Fopen(test_join(folder, name), H5F_ACC_RDWR, H5P_DEFAULT),
+          set = H5Dopen2(file, "logits", H5P_DEFAULT);
     hid_t space = H5Dget_space(set);
     size_t n = (size_t)H5Sget_simple_extent_npoints(space);
     float *values = malloc(n * sizeof *values);
@@ -231,7 +268,8 @@ START_TEST(only_what_needs_an_unexplained_rung_is_left_unjudged)
     ck_assert_uint_eq(c.results[rung_named("full-one-token")].cause_count, 0);
     ck_assert_str_ne(c.results[rung_named("full-one-token")].message, "");
     ck_assert_int_eq(verdict_of(&c, "dense"), GEMMA4_RUNG_PASSES);
-    /* full needs full-two-tokens, of which there is no dump, and that one needs the failing rung. */
+    /* full needs full-two-tokens, of which there is no dump, and that one needs the failing
+     * rung. */
     ck_assert_int_eq(verdict_of(&c, "full"), GEMMA4_RUNG_NOT_JUDGED);
     ck_assert_int_eq(gemma4_climb_status(&c), 1);
     gemma4_climb_free(&c);
@@ -259,7 +297,8 @@ START_TEST(another_rung_s_dump_is_refused)
     ck_assert_int_eq(rename(test_join(folder, "linear-head.h5"), test_join(folder, "dense.h5")), 0);
     gemma4_climb c = climb(folder);
     ck_assert_int_eq(verdict_of(&c, "dense"), GEMMA4_RUNG_UNUSABLE);
-    ck_assert(strstr(c.results[rung_named("dense")].message, "attribute case: expected 'dense', found 'linear-head'") != NULL);
+    ck_assert(strstr(c.results[rung_named("dense")].message,
+                     "attribute case: expected 'dense', found 'linear-head'") != NULL);
     gemma4_climb_free(&c);
 }
 END_TEST
@@ -280,7 +319,8 @@ END_TEST
 START_TEST(a_report_takes_no_dump_s_place)
 {
     gemma4_error error = {""};
-    char *folder = climb_of(FEW, 1, NULL, NULL, 0), *argv[] = {folder, "--json", test_join(folder, "linear-head.h5")};
+    char *folder = climb_of(FEW, 1, NULL, NULL, 0),
+         *argv[] = {folder, "--json", test_join(folder, "linear-head.h5")};
     ck_assert_int_eq(gemma4_ladder_command(3, argv, &error), 2);
     gemma4_climb c = climb(folder);
     ck_assert_int_eq(verdict_of(&c, "linear-head"), GEMMA4_RUNG_PASSES);
@@ -321,7 +361,8 @@ START_TEST(a_file_without_groups_is_refused)
     gemma4_error error = {""};
     gemma4_climb c;
     char *folder = climb_of(FEW, 1, NULL, NULL, 0);
-    ck_assert_int_eq(gemma4_climb_ladder(&ladder, test_join(folder, "linear-head.h5"), NULL, &c, &error), -1);
+    ck_assert_int_eq(
+        gemma4_climb_ladder(&ladder, test_join(folder, "linear-head.h5"), NULL, &c, &error), -1);
     assert_message_contains(&error, "expected the group of at least one rung");
     gemma4_climb_free(&c);
 }
@@ -342,7 +383,8 @@ START_TEST(reports_say_what_was_found)
 {
     gemma4_climb c = climb(climb_of(FEW, 3, "softcap-missing", NULL, 0));
     const char *text = text_of(&c, gemma4_climb_text);
-    ck_assert(strstr(text, "FAIL: softcap-missing\n") && strstr(text, "ok, with the cause found above\n"));
+    ck_assert(strstr(text, "FAIL: softcap-missing\n") &&
+              strstr(text, "ok, with the cause found above\n"));
     ck_assert(strstr(text, "Cause: softcap-missing, first at rung head"));
     ck_assert(strstr(text, "DOES NOT CONFORM: 1 of 3 rungs fail, 1 cause found"));
     gemma4_error error = {""};
@@ -352,7 +394,8 @@ START_TEST(reports_say_what_was_found)
     const gemma4_node *root = gemma4_document_root(document);
     ck_assert_int_eq(gemma4_get_string(root, "verdict", &id, &error), 0);
     ck_assert_str_eq(id, "FAIL");
-    ck_assert_int_eq(gemma4_get_string(&gemma4_node_get(root, "causes")->items[0], "id", &id, &error), 0);
+    ck_assert_int_eq(
+        gemma4_get_string(&gemma4_node_get(root, "causes")->items[0], "id", &id, &error), 0);
     ck_assert_str_eq(id, "softcap-missing");
     ck_assert_uint_eq(gemma4_node_get(root, "rungs")->count, ladder.count);
     gemma4_document_free(document);
@@ -373,7 +416,9 @@ START_TEST(the_ladder_is_written)
     for (size_t i = 0; i < rungs->count; i++) {
         const char *checkpoint;
         ck_assert_int_eq(gemma4_get_string(&rungs->items[i], "checkpoint", &checkpoint, &error), 0);
-        ASSERT_EACH(strlen(test_read(test_join(test_join(folder, checkpoint), "tokenizer.json"))) > 0, "%s", checkpoint);
+        ASSERT_EACH(strlen(test_read(test_join(test_join(folder, checkpoint), "tokenizer.json"))) >
+                        0,
+                    "%s", checkpoint);
     }
     gemma4_document_free(document);
 }
@@ -382,7 +427,8 @@ END_TEST
 Suite *ladder_suite(void)
 {
     Suite *suite = suite_create("ladder");
-    TCase *rungs = tcase_create("rungs"), *climbs = tcase_create("climbs"), *reports = tcase_create("reports");
+    TCase *rungs = tcase_create("rungs"), *climbs = tcase_create("climbs"),
+          *reports = tcase_create("reports");
     TCase *cases[] = {rungs, climbs, reports};
     for (size_t i = 0; i < COUNT(cases); i++) {
         tcase_add_checked_fixture(cases[i], open_ladder, close_ladder);

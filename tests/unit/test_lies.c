@@ -1,5 +1,6 @@
-/* Dumps that lie: a wrong engine that would look right, or right values that prove less than they seem to. Each fails, or the report says
- * on the terminal what the verdict is worth. What cannot even be opened is refused in the suites of the readers. */
+/* Dumps that lie: a wrong engine that would look right, or right values that prove less than they
+ * seem to. Each fails, or the report says on the terminal what the verdict is worth. What cannot
+ * even be opened is refused in the suites of the readers. */
 #include "engines.h"
 #include "reports.h"
 #include "suites.h"
@@ -30,7 +31,8 @@ static judged judge(const char *path, const char *dtype)
     gemma4_error error = {""};
     judged j = {.dump = gemma4_activations_open(path, &test_golden_model()->config, &error)};
     ck_assert_msg(j.dump != NULL, "%s", error.message);
-    const gemma4_judgement judgement = {.model = test_golden_model(), .engine = j.dump, .dtype = dtype, .without_causes = true};
+    const gemma4_judgement judgement = {
+        .model = test_golden_model(), .engine = j.dump, .dtype = dtype, .without_causes = true};
     ck_assert_msg(gemma4_judge(&judgement, &j.report, &error) == 0, "%s", error.message);
     j.text = test_printed(print_text, &j.report);
     return j;
@@ -126,7 +128,8 @@ static const struct {
 
 START_TEST(right_values_under_all_other_names_hide_nothing)
 {
-    const test_engine engine = {.model = test_golden_model(), .T = T, .tier = "float32", .show = COPIED[_i].show};
+    const test_engine engine = {
+        .model = test_golden_model(), .T = T, .tier = "float32", .show = COPIED[_i].show};
     judged j = judge(test_engine_dump(&engine), "float32");
     ck_assert_msg(!j.report.conforms, "%s: conforms", COPIED[_i].name);
     ck_assert_str_eq(first_of(&j), COPIED[_i].at);
@@ -149,7 +152,8 @@ static kept *place_of(const gemma4_tap_event *e)
 
 static bool is_kept(const gemma4_tap_event *e)
 {
-    return e->tap != GEMMA4_TAP_ATTN_SCORES && e->tap != GEMMA4_TAP_ATTN_PROBS && e->row == 0 && e->rows == T;
+    return e->tap != GEMMA4_TAP_ATTN_SCORES && e->tap != GEMMA4_TAP_ATTN_PROBS && e->row == 0 &&
+           e->rows == T;
 }
 
 static void keep(const test_engine *engine, gemma4_tap_event *e)
@@ -195,17 +199,40 @@ static const struct {
     const char *at;
 } HALF_COPIED[] = {
     /* The seam between copied and computed shows, whichever side is copied. */
-    {"the golden up to layer 7", show_golden_up_to_7, {NULL}, {"*.attn.scores", "*.attn.probs"}, "layers.8.input"},
-    {"the golden up to layer 7, without inputs", show_golden_up_to_7, {NULL}, {"layers.*.input", "*.attn.*"}, "layers.8.mlp.norm"},
-    {"the golden's logits", show_golden_logits, {NULL}, {"*.attn.scores", "*.attn.probs"}, "layers.3.mlp.out"},
-    {"layer outputs, with the golden's logits", show_golden_logits, {"layers.*.output", "logits"}, {NULL}, "layers.3.output"},
+    {"the golden up to layer 7",
+     show_golden_up_to_7,
+     {NULL},
+     {"*.attn.scores", "*.attn.probs"},
+     "layers.8.input"},
+    {"the golden up to layer 7, without inputs",
+     show_golden_up_to_7,
+     {NULL},
+     {"layers.*.input", "*.attn.*"},
+     "layers.8.mlp.norm"},
+    {"the golden's logits",
+     show_golden_logits,
+     {NULL},
+     {"*.attn.scores", "*.attn.probs"},
+     "layers.3.mlp.out"},
+    {"layer outputs, with the golden's logits",
+     show_golden_logits,
+     {"layers.*.output", "logits"},
+     {NULL},
+     "layers.3.output"},
 };
 
 START_TEST(a_seam_between_copied_and_computed_values_shows)
 {
-    const test_engine right = {.model = test_golden_model(), .T = T, .tier = "float32", .compute = keep, .taps = {"embed"}};
+    const test_engine right = {.model = test_golden_model(),
+                               .T = T,
+                               .tier = "float32",
+                               .compute = keep,
+                               .taps = {"embed"}};
     test_engine_dump(&right);
-    test_engine wrong = {.model = test_golden_model(), .T = T, .tier = "float32", .compute = compute_wrong_from_3,
+    test_engine wrong = {.model = test_golden_model(),
+                         .T = T,
+                         .tier = "float32",
+                         .compute = compute_wrong_from_3,
                          .show = HALF_COPIED[_i].show};
     for (size_t i = 0; i < 2; i++) {
         wrong.taps[i] = HALF_COPIED[_i].taps[i];
@@ -229,8 +256,12 @@ END_TEST
 START_TEST(leaving_out_what_is_wrong_is_said)
 {
     /* Wrong from layer 3 on; dumped is what comes before. */
-    const test_engine engine = {.model = test_golden_model(), .T = T, .tier = "float32", .compute = compute_wrong_from_3,
-                                .taps = {"embed", "layers.[0-2].*"}, .but = {"*.attn.scores", "*.attn.probs"}};
+    const test_engine engine = {.model = test_golden_model(),
+                                .T = T,
+                                .tier = "float32",
+                                .compute = compute_wrong_from_3,
+                                .taps = {"embed", "layers.[0-2].*"},
+                                .but = {"*.attn.scores", "*.attn.probs"}};
     judged j = judge(test_engine_dump(&engine), "float32");
     ck_assert_int_eq(j.report.level, GEMMA4_PARTIAL);
     ck_assert_ptr_null(strstr(j.text, "\nCONFORMS"));
@@ -239,7 +270,8 @@ START_TEST(leaving_out_what_is_wrong_is_said)
 }
 END_TEST
 
-/* Of a tensor that is wrong at position 9, the rows behind the sixth are not dumped; everything else is, and right. */
+/* Of a tensor that is wrong at position 9, the rows behind the sixth are not dumped; everything
+ * else is, and right. */
 static void show_few_rows(const test_engine *engine, gemma4_tap_event *e)
 {
     (void)engine;
@@ -249,10 +281,14 @@ static void show_few_rows(const test_engine *engine, gemma4_tap_event *e)
 
 START_TEST(rows_that_are_left_out_are_said)
 {
-    const test_engine engine = {.model = test_golden_model(), .T = T, .tier = "float32", .show = show_few_rows,
+    const test_engine engine = {.model = test_golden_model(),
+                                .T = T,
+                                .tier = "float32",
+                                .show = show_few_rows,
                                 .but = {"*.attn.scores", "*.attn.probs"}};
     judged j = judge(test_engine_dump(&engine), "float32");
-    assert_says(&j, "1 of 412 tensors hold some positions only, layers.11.output 6 of 12: the others are not covered");
+    assert_says(&j, "1 of 412 tensors hold some positions only, layers.11.output 6 of 12: the "
+                    "others are not covered");
     judged_free(&j);
 }
 END_TEST
@@ -262,7 +298,10 @@ END_TEST
 /* The values are bfloat16's, the label says float32. */
 START_TEST(a_dtype_finer_than_the_values_fails)
 {
-    const test_engine engine = {.model = test_golden_model(), .T = T, .tier = "bfloat16", .attributes = {{"dtype", "float32"}},
+    const test_engine engine = {.model = test_golden_model(),
+                                .T = T,
+                                .tier = "bfloat16",
+                                .attributes = {{"dtype", "float32"}},
                                 .but = {"*.attn.scores", "*.attn.probs"}};
     judged j = judge(test_engine_dump(&engine), "float32");
     ck_assert(!j.report.conforms);
@@ -271,11 +310,15 @@ START_TEST(a_dtype_finer_than_the_values_fails)
 }
 END_TEST
 
-/* A tolerance is widened by storing the values in fewer bits: it holds, but what it is worth is said. */
+/* A tolerance is widened by storing the values in fewer bits: it holds, but what it is worth is
+ * said. */
 START_TEST(storage_coarser_than_the_dtype_is_said)
 {
     static const char *const stores[] = {"bfloat16", "float16"};
-    const test_engine engine = {.model = test_golden_model(), .T = T, .tier = "float32", .store = stores[_i],
+    const test_engine engine = {.model = test_golden_model(),
+                                .T = T,
+                                .tier = "float32",
+                                .store = stores[_i],
                                 .but = {"*.attn.scores", "*.attn.probs"}};
     judged j = judge(test_engine_dump(&engine), "float32");
     char expected[80];
@@ -288,7 +331,10 @@ END_TEST
 START_TEST(storage_as_fine_as_the_dtype_needs_no_words)
 {
     static const char *const stores[] = {"bfloat16", "float32"};
-    const test_engine engine = {.model = test_golden_model(), .T = T, .tier = "bfloat16", .store = stores[_i],
+    const test_engine engine = {.model = test_golden_model(),
+                                .T = T,
+                                .tier = "bfloat16",
+                                .store = stores[_i],
                                 .but = {"*.attn.scores", "*.attn.probs"}};
     judged j = judge(test_engine_dump(&engine), "bfloat16");
     ck_assert_ptr_null(strstr(j.text, "coarser than"));
@@ -308,8 +354,11 @@ static const struct {
 
 START_TEST(what_widens_a_tolerance_is_said)
 {
-    const test_engine engine = {.model = test_golden_model(), .T = T, .tier = "float32",
-                                .attributes = {{WIDER[_i].attribute, WIDER[_i].value}}, .but = {"*.attn.scores", "*.attn.probs"}};
+    const test_engine engine = {.model = test_golden_model(),
+                                .T = T,
+                                .tier = "float32",
+                                .attributes = {{WIDER[_i].attribute, WIDER[_i].value}},
+                                .but = {"*.attn.scores", "*.attn.probs"}};
     judged j = judge(test_engine_dump(&engine), WIDER[_i].dtype);
     assert_says(&j, WIDER[_i].said);
     judged_free(&j);
@@ -330,12 +379,15 @@ static const struct {
 
 START_TEST(one_dataset_under_two_names_is_not_two)
 {
-    const test_engine engine = {.model = test_golden_model(), .T = T, .tier = "float32",
+    const test_engine engine = {.model = test_golden_model(),
+                                .T = T,
+                                .tier = "float32",
                                 .but = {"*.attn.scores", "*.attn.probs", "layers.*.input"}};
     char *path = test_engine_dump(&engine);
     hid_t file = H5Fopen(path, H5F_ACC_RDWR, H5P_DEFAULT);
     ck_assert(file >= 0 && H5Ldelete(file, LINKED[_i].also, H5P_DEFAULT) >= 0);
-    ck_assert(H5Lcreate_hard(file, LINKED[_i].dataset, file, LINKED[_i].also, H5P_DEFAULT, H5P_DEFAULT) >= 0);
+    ck_assert(H5Lcreate_hard(file, LINKED[_i].dataset, file, LINKED[_i].also, H5P_DEFAULT,
+                             H5P_DEFAULT) >= 0);
     ck_assert(H5Fclose(file) >= 0);
     judged j = judge(path, "float32");
     ck_assert_msg(!j.report.conforms, "%s as %s: conforms", LINKED[_i].dataset, LINKED[_i].also);
@@ -346,20 +398,26 @@ END_TEST
 
 /* --- errors just below each bound, that add up --- */
 
-/* The residual stream is a little too large after every block: by how much is the test's number, in units of float32's rounding. */
+/* The residual stream is a little too large after every block: by how much is the test's number, in
+ * units of float32's rounding. */
 static double too_large;
 
 static void grow(const test_engine *engine, gemma4_tap_event *e)
 {
     (void)engine;
-    if (e->tap == GEMMA4_TAP_ATTN_RESIDUAL || e->tap == GEMMA4_TAP_FFN_RESIDUAL || e->tap == GEMMA4_TAP_LAYER_OUTPUT)
+    if (e->tap == GEMMA4_TAP_ATTN_RESIDUAL || e->tap == GEMMA4_TAP_FFN_RESIDUAL ||
+        e->tap == GEMMA4_TAP_LAYER_OUTPUT)
         scale(e, 1 + too_large * 5.96e-8);
 }
 
-/* The growth doubles until it fails: before that, the worst that passes is still beside honest engines' spread at the end. */
+/* The growth doubles until it fails: before that, the worst that passes is still beside honest
+ * engines' spread at the end. */
 START_TEST(small_biases_in_one_direction_do_not_add_up_to_much)
 {
-    const test_engine engine = {.model = test_golden_model(), .T = T, .tier = "float32", .compute = grow,
+    const test_engine engine = {.model = test_golden_model(),
+                                .T = T,
+                                .tier = "float32",
+                                .compute = grow,
                                 .but = {"*.attn.scores", "*.attn.probs"}};
     double passed = 0;
     bool failed = false;
@@ -376,7 +434,8 @@ START_TEST(small_biases_in_one_direction_do_not_add_up_to_much)
         judged_free(&j);
     }
     ck_assert_msg(failed, "nothing fails");
-    ck_assert_msg(passed < 1e-5, "logits may be off by %g", passed); /* what honest float32 engines differ by */
+    /* what honest float32 engines differ by */
+    ck_assert_msg(passed < 1e-5, "logits may be off by %g", passed);
 }
 END_TEST
 
@@ -384,15 +443,18 @@ Suite *lies_suite(void)
 {
     Suite *suite = suite_create("lies");
     TCase *c = tcase_create("lies");
-    tcase_add_loop_test(c, right_values_under_all_other_names_hide_nothing, 0, sizeof COPIED / sizeof *COPIED);
-    tcase_add_loop_test(c, a_seam_between_copied_and_computed_values_shows, 0, sizeof HALF_COPIED / sizeof *HALF_COPIED);
+    tcase_add_loop_test(c, right_values_under_all_other_names_hide_nothing, 0,
+                        sizeof COPIED / sizeof *COPIED);
+    tcase_add_loop_test(c, a_seam_between_copied_and_computed_values_shows, 0,
+                        sizeof HALF_COPIED / sizeof *HALF_COPIED);
     tcase_add_test(c, leaving_out_what_is_wrong_is_said);
     tcase_add_test(c, rows_that_are_left_out_are_said);
     tcase_add_test(c, a_dtype_finer_than_the_values_fails);
     tcase_add_loop_test(c, storage_coarser_than_the_dtype_is_said, 0, 2);
     tcase_add_loop_test(c, storage_as_fine_as_the_dtype_needs_no_words, 0, 2);
     tcase_add_loop_test(c, what_widens_a_tolerance_is_said, 0, sizeof WIDER / sizeof *WIDER);
-    tcase_add_loop_test(c, one_dataset_under_two_names_is_not_two, 0, sizeof LINKED / sizeof *LINKED);
+    tcase_add_loop_test(c, one_dataset_under_two_names_is_not_two, 0,
+                        sizeof LINKED / sizeof *LINKED);
     tcase_add_test(c, small_biases_in_one_direction_do_not_add_up_to_much);
     suite_add_tcase(suite, c);
     return suite;

@@ -1,6 +1,7 @@
-/* Log-probabilities of the best tokens in the place of logits (tests/check/listed.h), in dumps of simulated engines and in some made by hand. */
-#include "forward.h"
+/* Log-probabilities of the best tokens in the place of logits (tests/check/listed.h), in dumps of
+ * simulated engines and in some made by hand. */
 #include "engines.h"
+#include "forward.h"
 #include "listed.h"
 #include "logprobs.h"
 #include "planted_engine.h"
@@ -87,15 +88,22 @@ static const struct {
     size_t listed;
     gemma4_level level;
 } HONEST[] = {
-    {"float32", GEMMA4_SET_LOGITS, 1, GEMMA4_LOGITS_LEVEL},   {"float32", GEMMA4_SET_LOGITS, 20, GEMMA4_LOGITS_LEVEL},
-    {"float32", GEMMA4_SET_LAYERS, 5, GEMMA4_LAYERS_LEVEL},   {"bfloat16", GEMMA4_SET_LOGITS, 5, GEMMA4_LOGITS_LEVEL},
-    {"bfloat16", GEMMA4_SET_LAYERS, 20, GEMMA4_LAYERS_LEVEL}, {"bfloat16", GEMMA4_SET_ALL, 256, GEMMA4_LAYERS_LEVEL},
+    {"float32", GEMMA4_SET_LOGITS, 1, GEMMA4_LOGITS_LEVEL},
+    {"float32", GEMMA4_SET_LOGITS, 20, GEMMA4_LOGITS_LEVEL},
+    {"float32", GEMMA4_SET_LAYERS, 5, GEMMA4_LAYERS_LEVEL},
+    {"bfloat16", GEMMA4_SET_LOGITS, 5, GEMMA4_LOGITS_LEVEL},
+    {"bfloat16", GEMMA4_SET_LAYERS, 20, GEMMA4_LAYERS_LEVEL},
+    {"bfloat16", GEMMA4_SET_ALL, 256, GEMMA4_LAYERS_LEVEL},
     {"float16", GEMMA4_SET_LOGITS, 20, GEMMA4_LOGITS_LEVEL},
 };
 
 START_TEST(a_right_engine_conforms_by_its_best_tokens)
 {
-    gemma4_simulation s = {.tier = HONEST[_i].tier, .stochastic = true, .seed = 3, .only_layer = {-1, -1}, .taps = HONEST[_i].taps,
+    gemma4_simulation s = {.tier = HONEST[_i].tier,
+                           .stochastic = true,
+                           .seed = 3,
+                           .only_layer = {-1, -1},
+                           .taps = HONEST[_i].taps,
                            .logprobs = HONEST[_i].listed};
     judged j = judge_simulation(&s);
     const gemma4_tap_result *first = j.report.first_divergence;
@@ -103,7 +111,8 @@ START_TEST(a_right_engine_conforms_by_its_best_tokens)
     ck_assert_int_eq(j.report.level, HONEST[_i].level);
     ck_assert_int_eq(result(&j.report, GEMMA4_TAP_LOGPROBS_IDS)->verdict, GEMMA4_PASS);
     ck_assert_uint_eq(result(&j.report, GEMMA4_TAP_LOGPROBS_IDS)->rows, j.report.positions);
-    ck_assert_msg(strstr(j.report.notes[0], "in the place of logits") != NULL, "%s", j.report.notes[0]);
+    ck_assert_msg(strstr(j.report.notes[0], "in the place of logits") != NULL, "%s",
+                  j.report.notes[0]);
     free_judged(&j);
 }
 END_TEST
@@ -112,9 +121,12 @@ static const struct {
     const char *tier, *cause;
     gemma4_tap_set taps;
 } PLANTED[] = {
-    {"float32", "softcap-missing", GEMMA4_SET_LOGITS},  {"float32", "v-norm-missing", GEMMA4_SET_LOGITS},
-    {"float32", "softcap-missing", GEMMA4_SET_LAYERS},  {"float32", "embed-scale-on-tied-head", GEMMA4_SET_LAYERS},
-    {"bfloat16", "softcap-missing", GEMMA4_SET_LAYERS}, {"float32", "rope-pairing-contiguous", GEMMA4_SET_LOGITS},
+    {"float32", "softcap-missing", GEMMA4_SET_LOGITS},
+    {"float32", "v-norm-missing", GEMMA4_SET_LOGITS},
+    {"float32", "softcap-missing", GEMMA4_SET_LAYERS},
+    {"float32", "embed-scale-on-tied-head", GEMMA4_SET_LAYERS},
+    {"bfloat16", "softcap-missing", GEMMA4_SET_LAYERS},
+    {"float32", "rope-pairing-contiguous", GEMMA4_SET_LOGITS},
 };
 
 static const gemma4_counter_model *mistake(const char *id)
@@ -127,7 +139,10 @@ static const gemma4_counter_model *mistake(const char *id)
 
 START_TEST(a_mistake_is_named_from_log_probabilities)
 {
-    gemma4_simulation s = {.tier = PLANTED[_i].tier, .planted = {mistake(PLANTED[_i].cause)}, .only_layer = {-1, -1}, .taps = PLANTED[_i].taps,
+    gemma4_simulation s = {.tier = PLANTED[_i].tier,
+                           .planted = {mistake(PLANTED[_i].cause)},
+                           .only_layer = {-1, -1},
+                           .taps = PLANTED[_i].taps,
                            .logprobs = 20};
     judged j = judge_simulation(&s);
     ck_assert(!j.report.conforms);
@@ -136,7 +151,8 @@ START_TEST(a_mistake_is_named_from_log_probabilities)
     ck_assert_int_eq(result(&j.report, GEMMA4_TAP_LOGPROBS_IDS)->verdict, GEMMA4_NOT_COVERED);
     ck_assert_uint_ge(gemma4_cause_count(j.report.diagnosis), 1);
     const gemma4_cause *cause = gemma4_cause_at(j.report.diagnosis, 0);
-    ck_assert_msg(cause->explained && !strcmp(gemma4_cause_model(cause)->id, PLANTED[_i].cause), "%s", gemma4_cause_sentence(cause).text);
+    ck_assert_msg(cause->explained && !strcmp(gemma4_cause_model(cause)->id, PLANTED[_i].cause),
+                  "%s", gemma4_cause_sentence(cause).text);
     free_judged(&j);
 }
 END_TEST
@@ -182,8 +198,14 @@ static void write_lists(lists *l, const char *path)
 {
     gemma4_error error = {""};
     const gemma4_config *c = &test_golden_model()->config;
-    gemma4_activations_writer *writer = gemma4_activations_create(path, c, tokens, T, 0, "float32", &error);
-    gemma4_tap_event ids = {.tap = GEMMA4_TAP_LOGPROBS_IDS, .rows = T, .rank = 1, .dims = {l->ids_count, 1}, .ids = l->ids}, values = ids;
+    gemma4_activations_writer *writer =
+        gemma4_activations_create(path, c, tokens, T, 0, "float32", &error);
+    gemma4_tap_event ids = {.tap = GEMMA4_TAP_LOGPROBS_IDS,
+                            .rows = T,
+                            .rank = 1,
+                            .dims = {l->ids_count, 1},
+                            .ids = l->ids},
+                     values = ids;
     ck_assert_msg(writer != NULL, "%s", error.message);
     ids.row = l->from;
     ids.rows = l->rows ? l->rows : T;
@@ -206,12 +228,16 @@ static judged judge_lists(lists *l)
     write_lists(l, path);
     j.dump = gemma4_activations_open(path, &test_golden_model()->config, &error);
     ck_assert_msg(j.dump != NULL, "%s", error.message);
-    const gemma4_judgement judgement = {.model = test_golden_model(), .engine = j.dump, .dtype = "float32"};
+    const gemma4_judgement judgement = {
+        .model = test_golden_model(), .engine = j.dump, .dtype = "float32"};
     ck_assert_msg(gemma4_judge(&judgement, &j.report, &error) == 0, "%s", error.message);
     return j;
 }
 
-static void as_computed(lists *l) { (void)l; }
+static void as_computed(lists *l)
+{
+    (void)l;
+}
 
 static void other_order(lists *l)
 {
@@ -233,7 +259,10 @@ static void last_position_only(lists *l)
     l->rows = 1;
 }
 
-static void one_value_off(lists *l) { l->values[3 * N + 2] += 0.01f; }
+static void one_value_off(lists *l)
+{
+    l->values[3 * N + 2] += 0.01f;
+}
 
 static void to_base_10(lists *l)
 {
@@ -247,7 +276,8 @@ static void to_logits(lists *l)
         l->values[i] = l->logits[i / N * V + (size_t)l->ids[i]];
 }
 
-/* The best is left out at position 5, what follows moves up; the values are those of the tokens that are listed. */
+/* The best is left out at position 5, what follows moves up; the values are those of the tokens
+ * that are listed. */
 static void best_left_out(lists *l)
 {
     int32_t ids[N + 1];
@@ -263,14 +293,35 @@ static void twice(lists *l)
     l->values[2 * N + 1] = l->values[2 * N];
 }
 
-static void beyond_the_vocabulary(lists *l) { l->ids[4 * N + 5] = V; }
-static void below_the_vocabulary(lists *l) { l->ids[N] = -1; }
-static void placeholder(lists *l) { l->values[6 * N + 5] = -9999; }
-static void infinite(lists *l) { l->values[6 * N + 5] = -INFINITY; }
-static void ids_only(lists *l) { l->values_count = 0; }
-static void values_only(lists *l) { l->ids_count = 0; }
+static void beyond_the_vocabulary(lists *l)
+{
+    l->ids[4 * N + 5] = V;
+}
+static void below_the_vocabulary(lists *l)
+{
+    l->ids[N] = -1;
+}
+static void placeholder(lists *l)
+{
+    l->values[6 * N + 5] = -9999;
+}
+static void infinite(lists *l)
+{
+    l->values[6 * N + 5] = -INFINITY;
+}
+static void ids_only(lists *l)
+{
+    l->values_count = 0;
+}
+static void values_only(lists *l)
+{
+    l->ids_count = 0;
+}
 
-static void fewer_values(lists *l) { l->values_count = N - 1; }
+static void fewer_values(lists *l)
+{
+    l->values_count = N - 1;
+}
 
 static const struct {
     void (*edit)(lists *l);
@@ -286,14 +337,22 @@ static const struct {
     {one_value_off, false, GEMMA4_LOGITS_LEVEL, GEMMA4_TAP_LOGPROBS, "only in positions 3"},
     {to_base_10, false, GEMMA4_LOGITS_LEVEL, GEMMA4_TAP_LOGPROBS, "times a constant, 0.434"},
     {to_logits, false, GEMMA4_LOGITS_LEVEL, GEMMA4_TAP_LOGPROBS, "above 0, first at position 0"},
-    {placeholder, false, GEMMA4_LOGITS_LEVEL, GEMMA4_TAP_LOGPROBS, "1 value is a placeholder (-9999 or less), no log-probability, first at position 6"},
-    {infinite, false, GEMMA4_LOGITS_LEVEL, GEMMA4_TAP_LOGPROBS, "NaN or infinite, the first at position 6, index 5"},
-    {best_left_out, false, GEMMA4_LOGITS_LEVEL, GEMMA4_TAP_LOGPROBS_IDS, "a token that is clearly more likely is missing, first at position 5"},
-    {twice, false, GEMMA4_LOGITS_LEVEL, GEMMA4_TAP_LOGPROBS_IDS, "listed twice or is none of 0 ... 255, first at position 2"},
-    {beyond_the_vocabulary, false, GEMMA4_LOGITS_LEVEL, GEMMA4_TAP_LOGPROBS_IDS, "first at position 4"},
-    {below_the_vocabulary, false, GEMMA4_LOGITS_LEVEL, GEMMA4_TAP_LOGPROBS_IDS, "first at position 1"},
-    {values_only, false, GEMMA4_LOGITS_LEVEL, GEMMA4_TAP_LOGPROBS, "expected logprobs.ids beside it"},
-    {fewer_values, false, GEMMA4_LOGITS_LEVEL, GEMMA4_TAP_LOGPROBS, "expected 6 a position like logprobs.ids, found 5"},
+    {placeholder, false, GEMMA4_LOGITS_LEVEL, GEMMA4_TAP_LOGPROBS,
+     "1 value is a placeholder (-9999 or less), no log-probability, first at position 6"},
+    {infinite, false, GEMMA4_LOGITS_LEVEL, GEMMA4_TAP_LOGPROBS,
+     "NaN or infinite, the first at position 6, index 5"},
+    {best_left_out, false, GEMMA4_LOGITS_LEVEL, GEMMA4_TAP_LOGPROBS_IDS,
+     "a token that is clearly more likely is missing, first at position 5"},
+    {twice, false, GEMMA4_LOGITS_LEVEL, GEMMA4_TAP_LOGPROBS_IDS,
+     "listed twice or is none of 0 ... 255, first at position 2"},
+    {beyond_the_vocabulary, false, GEMMA4_LOGITS_LEVEL, GEMMA4_TAP_LOGPROBS_IDS,
+     "first at position 4"},
+    {below_the_vocabulary, false, GEMMA4_LOGITS_LEVEL, GEMMA4_TAP_LOGPROBS_IDS,
+     "first at position 1"},
+    {values_only, false, GEMMA4_LOGITS_LEVEL, GEMMA4_TAP_LOGPROBS,
+     "expected logprobs.ids beside it"},
+    {fewer_values, false, GEMMA4_LOGITS_LEVEL, GEMMA4_TAP_LOGPROBS,
+     "expected 6 a position like logprobs.ids, found 5"},
 };
 
 START_TEST(what_is_listed_is_judged)
@@ -303,12 +362,16 @@ START_TEST(what_is_listed_is_judged)
     EDITS[_i].edit(&l);
     judged j = judge_lists(&l);
     const gemma4_tap_result *first = j.report.first_divergence;
-    const gemma4_cause *cause = gemma4_cause_count(j.report.diagnosis) ? gemma4_cause_at(j.report.diagnosis, 0) : NULL;
-    ck_assert_msg(j.report.conforms == EDITS[_i].conforms, "%d: %s", _i, first ? first->problem : "conforms");
+    const gemma4_cause *cause =
+        gemma4_cause_count(j.report.diagnosis) ? gemma4_cause_at(j.report.diagnosis, 0) : NULL;
+    ck_assert_msg(j.report.conforms == EDITS[_i].conforms, "%d: %s", _i,
+                  first ? first->problem : "conforms");
     ck_assert_int_eq(first ? first->tap : GEMMA4_TAP_COUNT, EDITS[_i].first);
     ck_assert_int_eq(j.report.level, EDITS[_i].level);
-    ck_assert_msg(!first || strstr(first->problem, EDITS[_i].said) || (cause && strstr(gemma4_cause_sentence(cause).text, EDITS[_i].said)),
-                  "%d: \"%s\" is neither in \"%s\" nor in \"%s\"", _i, EDITS[_i].said, first->problem, cause ? gemma4_cause_sentence(cause).text : "");
+    ck_assert_msg(!first || strstr(first->problem, EDITS[_i].said) ||
+                      (cause && strstr(gemma4_cause_sentence(cause).text, EDITS[_i].said)),
+                  "%d: \"%s\" is neither in \"%s\" nor in \"%s\"", _i, EDITS[_i].said,
+                  first->problem, cause ? gemma4_cause_sentence(cause).text : "");
     free_judged(&j);
 }
 END_TEST
@@ -321,19 +384,23 @@ START_TEST(lists_follow_from_the_engine_s_own_logits)
     char *path = test_join(test_fresh_dir(), "both.h5");
     compute_lists(&l);
     const gemma4_config *c = &test_golden_model()->config;
-    gemma4_activations_writer *writer = gemma4_activations_create(path, c, tokens, T, 0, "float32", &error);
+    gemma4_activations_writer *writer =
+        gemma4_activations_create(path, c, tokens, T, 0, "float32", &error);
     for (size_t i = 0; i < T * V; i++)
         l.logits[i] *= 1.5f;
     for (size_t t = 0; t < T; t++)
         gemma4_best_logprobs(l.logits + t * V, V, N, l.ids + t * N, l.values + t * N);
-    const gemma4_tap_event events[] = {{.tap = GEMMA4_TAP_LOGITS, .rows = T, .rank = 1, .dims = {V, 1}, .values = l.logits},
-                                       {.tap = GEMMA4_TAP_LOGPROBS_IDS, .rows = T, .rank = 1, .dims = {N, 1}, .ids = l.ids},
-                                       {.tap = GEMMA4_TAP_LOGPROBS, .rows = T, .rank = 1, .dims = {N, 1}, .values = l.values}};
+    const gemma4_tap_event events[] = {
+        {.tap = GEMMA4_TAP_LOGITS, .rows = T, .rank = 1, .dims = {V, 1}, .values = l.logits},
+        {.tap = GEMMA4_TAP_LOGPROBS_IDS, .rows = T, .rank = 1, .dims = {N, 1}, .ids = l.ids},
+        {.tap = GEMMA4_TAP_LOGPROBS, .rows = T, .rank = 1, .dims = {N, 1}, .values = l.values}};
     for (size_t i = 0; i < COUNT(events); i++)
-        ck_assert_msg(gemma4_activations_write(writer, &events[i], &error) == 0, "%s", error.message);
+        ck_assert_msg(gemma4_activations_write(writer, &events[i], &error) == 0, "%s",
+                      error.message);
     ck_assert_int_eq(gemma4_activations_commit(writer, &error), 0);
     judged j = {.dump = gemma4_activations_open(path, c, &error)};
-    const gemma4_judgement judgement = {.model = test_golden_model(), .engine = j.dump, .dtype = "float32", .without_causes = true};
+    const gemma4_judgement judgement = {
+        .model = test_golden_model(), .engine = j.dump, .dtype = "float32", .without_causes = true};
     ck_assert_int_eq(gemma4_judge(&judgement, &j.report, &error), 0);
     ck_assert_int_eq(result(&j.report, GEMMA4_TAP_LOGITS)->verdict, GEMMA4_DIVERGES);
     ck_assert_int_eq(result(&j.report, GEMMA4_TAP_LOGPROBS_IDS)->verdict, GEMMA4_PASS);

@@ -18,10 +18,10 @@ static gemma4_map *read_text(const char *text, gemma4_error *error)
 START_TEST(the_contracts_example_is_read)
 {
     gemma4_error error = {""};
-    gemma4_map *map =
-        read_text("format: gemma4-map\nversion: 1\nengine: llama.cpp\ntaps:\n  layers.{N}.attn.q: {from: 'Qcur-{N}', axes: 'd h t', "
-                  "slice: {h: [0, 16]}, layers: [0, 1], scale: 1.0}\n",
-                  &error);
+    gemma4_map *map = read_text("format: gemma4-map\nversion: 1\nengine: llama.cpp\ntaps:\n  "
+                                "layers.{N}.attn.q: {from: 'Qcur-{N}', axes: 'd h t', "
+                                "slice: {h: [0, 16]}, layers: [0, 1], scale: 1.0}\n",
+                                &error);
     ck_assert_msg(map != NULL, "%s", error.message);
     ck_assert_uint_eq(map->rule_count, 1);
     const gemma4_map_rule *rule = &map->rules[0];
@@ -33,7 +33,8 @@ START_TEST(the_contracts_example_is_read)
     ck_assert_int_eq((int)rule->axes[1].end.number, 16);
     ck_assert_uint_eq(rule->layer_count, 2);
     ck_assert(rule->scale == 0); /* 1 does nothing */
-    ck_assert_str_eq(gemma4_rule_text(rule).text, "Qcur-{N}, axes d h t, slice h [0, 16], layers 0 1");
+    ck_assert_str_eq(gemma4_rule_text(rule).text,
+                     "Qcur-{N}, axes d h t, slice h [0, 16], layers 0 1");
     gemma4_map_free(map);
 }
 END_TEST
@@ -41,21 +42,24 @@ END_TEST
 START_TEST(rules_of_every_kind_are_read)
 {
     gemma4_error error = {""};
-    gemma4_map *map =
-        read_text(HEAD "dtype: float32\nseen: mine 1.0\nignore: ['*.junk']\ntaps:\n"
-                       "  tokens: {from: ids, axes: '1 t'}\n"
-                       "  layers.{N}.output: [{from: 'h.{N+1}', layers: all but last}, {from: 'all', axes: 't n d', layers: sliding}]\n"
-                       "  layers.{last}.output: {from: 'norm_in'}\n"
-                       "  layers.3.attn.k: {from: kv, axes: 'b t g d', slice: {b: 0}, dtype: bfloat16}\n"
-                       "  layers.{N}.attn.q: {from: 'qkv.{N}', split: [attn.q, attn.k, attn.v]}\n"
-                       "  layers.{N}.attn.probs: {from: 'p{N}', axes: 'H T T', scale: 0.5}\n"
-                       "  logits: {from: 'logits', axes: 't v', slice: {v: [0, V]}, rows: last}\n",
-                  &error);
+    gemma4_map *map = read_text(
+        HEAD "dtype: float32\nseen: mine 1.0\nignore: ['*.junk']\ntaps:\n"
+             "  tokens: {from: ids, axes: '1 t'}\n"
+             "  layers.{N}.output: [{from: 'h.{N+1}', layers: all but last}, {from: 'all', axes: "
+             "'t n d', layers: sliding}]\n"
+             "  layers.{last}.output: {from: 'norm_in'}\n"
+             "  layers.3.attn.k: {from: kv, axes: 'b t g d', slice: {b: 0}, dtype: bfloat16}\n"
+             "  layers.{N}.attn.q: {from: 'qkv.{N}', split: [attn.q, attn.k, attn.v]}\n"
+             "  layers.{N}.attn.probs: {from: 'p{N}', axes: 'H T T', scale: 0.5}\n"
+             "  logits: {from: 'logits', axes: 't v', slice: {v: [0, V]}, rows: last}\n",
+        &error);
     ck_assert_msg(map != NULL, "%s", error.message);
     ck_assert_uint_eq(map->rule_count, 8);
     ck_assert_str_eq(map->rules[6].axes[2].letters, "s"); /* the second t: the keys */
-    ck_assert_str_eq(gemma4_rule_text(&map->rules[7]).text, "logits, axes t v, slice v [0, v], last rows");
-    ck_assert_str_eq(gemma4_rule_text(&map->rules[4]).text, "kv, axes b t g d, entry b 0, read as bfloat16");
+    ck_assert_str_eq(gemma4_rule_text(&map->rules[7]).text,
+                     "logits, axes t v, slice v [0, v], last rows");
+    ck_assert_str_eq(gemma4_rule_text(&map->rules[4]).text,
+                     "kv, axes b t g d, entry b 0, read as bfloat16");
     gemma4_map_free(map);
 }
 END_TEST
@@ -64,43 +68,55 @@ END_TEST
 static const struct {
     const char *text, *expected;
 } REFUSED[] = {
-    {"taps: {embed: {from: e, colour: red}}",
-     "expected only the keys from, axes, slice, split, layers, rows, scale, dtype, found \"colour\""},
+    {"taps: {embed: {from: e, colour: red}}", "expected only the keys from, axes, slice, split, "
+                                              "layers, rows, scale, dtype, found \"colour\""},
     {"colour: red\ntaps: {embed: {from: e}}", "found \"colour\""},
     {"taps: {}", "at least one rule"},
     {"taps: {embed: {axes: 't d'}}", "expected the key \"from\", found none"},
-    {"taps:\n  layers.{N}.attn.qrope: {from: 'e{N}'}", "expected a tap's name (spec/taps.md), layers.{N} before those of layers, found "
-                                                       "'layers.{N}.attn.qrope': did you mean layers.0.attn.q_rope?"},
-    {"taps:\n  layers.{N}.output: {from: e}", "expected {N} for the layer, or an axis n of layers, found e"},
-    {"taps:\n  embed: {from: 'e{N}'}", "expected no {N} in a rule that is for one layer or for none"},
+    {"taps:\n  layers.{N}.attn.qrope: {from: 'e{N}'}",
+     "expected a tap's name (spec/taps.md), layers.{N} before those of layers, found "
+     "'layers.{N}.attn.qrope': did you mean layers.0.attn.q_rope?"},
+    {"taps:\n  layers.{N}.output: {from: e}",
+     "expected {N} for the layer, or an axis n of layers, found e"},
+    {"taps:\n  embed: {from: 'e{N}'}",
+     "expected no {N} in a rule that is for one layer or for none"},
     {"taps:\n  layers.{N}.output: {from: 'e{N*2}'}", "expected {N}, {N+1} or {N-1} for the layer"},
     {"taps:\n  embed: {from: e}\n  embed: {from: f}", "embed"},
     {"taps:\n  embed: [{from: e}, {from: e}]", "a tensor that no other rule of this tap takes"},
-    {"taps:\n  embed: {from: e, axes: 't'}", "every axis of the tap once (the tap's axes are 'td')"},
+    {"taps:\n  embed: {from: e, axes: 't'}",
+     "every axis of the tap once (the tap's axes are 'td')"},
     {"taps:\n  embed: {from: e, axes: 't d d'}", "every axis of the tap once"},
-    {"taps:\n  embed: {from: e, axes: 't d h'}", "an axis that the tap does not have to be picked by slice"},
+    {"taps:\n  embed: {from: e, axes: 't d h'}",
+     "an axis that the tap does not have to be picked by slice"},
     {"taps:\n  embed: {from: e, axes: 'd.t'}", "the position as the first letter of its axis"},
     {"taps:\n  embed: {from: e, axes: 't n d'}", "a layers' axis only in a rule for each layer"},
     {"taps:\n  embed: {from: e, axes: 't-d'}", "a letter, letters joined by '.'"},
     {"taps:\n  embed: {from: e, axes: ''}", "at least one axis"},
     {"taps:\n  embed: {from: e, slice: {d: [0, 4]}}", "axes beside a slice"},
-    {"taps:\n  embed: {from: e, axes: 't d', slice: {h: [0, 4]}}", "a slice of an axis that axes names"},
+    {"taps:\n  embed: {from: e, axes: 't d', slice: {h: [0, 4]}}",
+     "a slice of an axis that axes names"},
     {"taps:\n  embed: {from: e, axes: 't d', slice: {d: 4}}", "two bounds"},
     {"taps:\n  embed: {from: e, axes: 't d', slice: {d: [0, 4, 8]}}", "two bounds"},
-    {"taps:\n  embed: {from: e, axes: 't d', slice: {d: [0, h]}}", "a number, or a letter of the tap's axes"},
+    {"taps:\n  embed: {from: e, axes: 't d', slice: {d: [0, h]}}",
+     "a number, or a letter of the tap's axes"},
     {"taps:\n  embed: {from: e, layers: [0]}", "layers only beside {N}"},
-    {"taps:\n  layers.{N}.output: {from: 'e{N}', layers: even}", "sliding, full, 'all but last', or a list of layers"},
+    {"taps:\n  layers.{N}.output: {from: 'e{N}', layers: even}",
+     "sliding, full, 'all but last', or a list of layers"},
     {"taps:\n  layers.{N}.output: {from: 'e{N}', layers: [1, 1]}", "every layer once"},
     {"taps:\n  embed: {from: e, scale: 0}", "a factor other than 0"},
     {"taps:\n  tokens: {from: e, scale: 2}", "a factor of reals only"},
     {"taps:\n  layers.{N}.router.topk_ids: {from: 'e{N}', scale: 2}", "a factor of reals only"},
     {"taps:\n  embed: {from: e, rows: first}", "last, or a list of positions"},
     {"taps:\n  tokens: {from: e, rows: last}", "rows only for taps"},
-    {"taps:\n  layers.{N}.attn.q: {from: 'e{N}', split: [attn.k, attn.v]}", "the rule's own tap among them"},
-    {"taps:\n  layers.{N}.attn.q: {from: 'e{N}', split: [attn.q, attn.z]}", "the name of a layer's tap"},
+    {"taps:\n  layers.{N}.attn.q: {from: 'e{N}', split: [attn.k, attn.v]}",
+     "the rule's own tap among them"},
+    {"taps:\n  layers.{N}.attn.q: {from: 'e{N}', split: [attn.q, attn.z]}",
+     "the name of a layer's tap"},
     {"taps:\n  layers.{N}.attn.q: {from: 'e{N}', split: [attn.q, attn.q]}", "every tap once"},
-    {"taps:\n  layers.{N}.attn.q: {from: 'e{N}', axes: 't h d', split: [attn.q, attn.k]}", "an axis of all that the tap has"},
-    {"taps:\n  embed: {from: e, dtype: int8}", "bfloat16: other types say themselves what they are"},
+    {"taps:\n  layers.{N}.attn.q: {from: 'e{N}', axes: 't h d', split: [attn.q, attn.k]}",
+     "an axis of all that the tap has"},
+    {"taps:\n  embed: {from: e, dtype: int8}",
+     "bfloat16: other types say themselves what they are"},
     {"taps:\n  embed: e", "a mapping"},
     {"ignore: all\ntaps:\n  embed: {from: e}", "a list of patterns"},
 };
@@ -120,11 +136,14 @@ END_TEST
 START_TEST(another_format_and_version_are_refused)
 {
     gemma4_error error = {""};
-    ck_assert_ptr_null(read_text("format: gemma4-case\nversion: 1\nengine: x\ntaps: {embed: {from: e}}\n", &error));
+    ck_assert_ptr_null(read_text(
+        "format: gemma4-case\nversion: 1\nengine: x\ntaps: {embed: {from: e}}\n", &error));
     assert_message_contains(&error, "expected gemma4-map");
-    ck_assert_ptr_null(read_text("format: gemma4-map\nversion: 2\nengine: x\ntaps: {embed: {from: e}}\n", &error));
+    ck_assert_ptr_null(
+        read_text("format: gemma4-map\nversion: 2\nengine: x\ntaps: {embed: {from: e}}\n", &error));
     assert_message_contains(&error, "version");
-    ck_assert_ptr_null(read_text("format: gemma4-map\nversion: 1\ntaps: {embed: {from: e}}\n", &error));
+    ck_assert_ptr_null(
+        read_text("format: gemma4-map\nversion: 1\ntaps: {embed: {from: e}}\n", &error));
     assert_message_contains(&error, "engine");
 }
 END_TEST
@@ -151,8 +170,9 @@ static const struct {
 
 START_TEST(only_the_star_has_a_meaning_in_a_pattern)
 {
-    ck_assert_msg(gemma4_pattern_matches(PATTERNS[_i].pattern, PATTERNS[_i].name) == PATTERNS[_i].matches, "%s %s", PATTERNS[_i].pattern,
-                  PATTERNS[_i].name);
+    ck_assert_msg(gemma4_pattern_matches(PATTERNS[_i].pattern, PATTERNS[_i].name) ==
+                      PATTERNS[_i].matches,
+                  "%s %s", PATTERNS[_i].pattern, PATTERNS[_i].name);
 }
 END_TEST
 
@@ -187,7 +207,8 @@ START_TEST(every_shipped_map_is_read)
     }
     gemma4_case_ids_free(names, count);
     ck_assert_ptr_null(gemma4_map_open("no-such-map", &error));
-    assert_message_contains(&error, "map 'no-such-map': expected a map's path, or the name of one in golden/maps, found neither");
+    assert_message_contains(&error, "map 'no-such-map': expected a map's path, or the name of one "
+                                    "in golden/maps, found neither");
 }
 END_TEST
 

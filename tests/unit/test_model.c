@@ -9,7 +9,8 @@ static gemma4_config read_config(const char *directory)
 {
     gemma4_error error = {""};
     gemma4_config config;
-    ck_assert_msg(gemma4_config_read(test_join(directory, "config.json"), &config, &error) == 0, "%s", error.message);
+    ck_assert_msg(gemma4_config_read(test_join(directory, "config.json"), &config, &error) == 0,
+                  "%s", error.message);
     return config;
 }
 
@@ -59,7 +60,8 @@ START_TEST(spec_names_and_order)
             snprintf(name, sizeof name, "layers.%d.%s", layer, LAYER_NAMES[i]);
             ck_assert_str_eq(spec.name, name);
             ck_assert_int_eq(spec.layer, layer);
-            ck_assert_uint_eq(spec.offset, i * sizeof(gemma4_weight)); /* the order of gemma4_layer_weights */
+            /* the order of gemma4_layer_weights */
+            ck_assert_uint_eq(spec.offset, i * sizeof(gemma4_weight));
         }
     }
     ck_assert_str_eq(gemma4_tensor_spec_at(&config, index).name, "norm.weight");
@@ -129,7 +131,8 @@ static void assert_bound(const gemma4_model *model, const char *prefix)
         char name[128];
         snprintf(name, sizeof name, "%s%s", prefix, spec.name);
         const gemma4_tensor *tensor = gemma4_safetensors_find(model->files, name);
-        const char *base = spec.layer < 0 ? (const char *)model : (const char *)&model->layers[spec.layer];
+        const char *base =
+            spec.layer < 0 ? (const char *)model : (const char *)&model->layers[spec.layer];
         gemma4_weight weight;
         memcpy(&weight, base + spec.offset, sizeof weight);
         ck_assert_ptr_nonnull(tensor);
@@ -162,45 +165,71 @@ END_TEST
 
 /* What a row does to the tensors' list before it is written. */
 typedef struct mutation {
-    const char *name;              /* the tensor to change, without prefix; NULL: append extra alone */
-    const char *new_name;          /* its whole new name; "" removes it; NULL keeps it */
-    const char *dtype;             /* NULL keeps it */
-    size_t rank, shape[3];         /* rank 0 keeps the shape */
-    test_tensor extra;             /* appended where it has a name */
-    const char *expected;          /* NULL: the checkpoint is valid */
+    const char *name;      /* the tensor to change, without prefix; NULL: append extra
+                                      alone */
+    const char *new_name;  /* its whole new name; "" removes it; NULL keeps it */
+    const char *dtype;     /* NULL keeps it */
+    size_t rank, shape[3]; /* rank 0 keeps the shape */
+    test_tensor extra;     /* appended where it has a name */
+    const char *expected;  /* NULL: the checkpoint is valid */
 } mutation;
 
 static const mutation MUTATIONS[] = {
-    {.name = "norm.weight", .new_name = "", .expected = "expected the tensor " PREFIX "norm.weight, found none"},
-    {.name = "layers.3.self_attn.v_proj.weight", .new_name = "",
+    {.name = "norm.weight",
+     .new_name = "",
+     .expected = "expected the tensor " PREFIX "norm.weight, found none"},
+    {.name = "layers.3.self_attn.v_proj.weight",
+     .new_name = "",
      .expected = "expected the tensor " PREFIX "layers.3.self_attn.v_proj.weight"},
-    {.name = "layers.5.layer_scalar", .new_name = PREFIX "layers.6.layer_scalar",
+    {.name = "layers.5.layer_scalar",
+     .new_name = PREFIX "layers.6.layer_scalar",
      .expected = "expected the tensor " PREFIX "layers.5.layer_scalar"},
-    {.name = "norm.weight", .new_name = "model.norm.weight", .expected = "expected the tensor " PREFIX "norm.weight"},
-    {.name = "embed_tokens.weight", .new_name = "",
-     .expected = "expected the tensor " PREFIX "embed_tokens.weight or model.embed_tokens.weight, found neither"},
-    {.name = "layers.0.self_attn.k_proj.weight", .rank = 2, .shape = {16, 17},
-     .expected = "model.safetensors: " PREFIX "layers.0.self_attn.k_proj.weight: expected shape [16, 16], found [16, 17]"},
-    {.name = "layers.0.self_attn.o_proj.weight", .rank = 2, .shape = {32, 16},
+    {.name = "norm.weight",
+     .new_name = "model.norm.weight",
+     .expected = "expected the tensor " PREFIX "norm.weight"},
+    {.name = "embed_tokens.weight",
+     .new_name = "",
+     .expected = "expected the tensor " PREFIX
+                 "embed_tokens.weight or model.embed_tokens.weight, found neither"},
+    {.name = "layers.0.self_attn.k_proj.weight",
+     .rank = 2,
+     .shape = {16, 17},
+     .expected = "model.safetensors: " PREFIX
+                 "layers.0.self_attn.k_proj.weight: expected shape [16, 16], found [16, 17]"},
+    {.name = "layers.0.self_attn.o_proj.weight",
+     .rank = 2,
+     .shape = {32, 16},
      .expected = "expected shape [16, 32], found [32, 16]"},
-    {.name = "layers.0.layer_scalar", .rank = 2, .shape = {1, 1}, .expected = "expected shape [1], found [1, 1]"},
-    {.name = "layers.1.experts.gate_up_proj", .rank = 2, .shape = {64, 16},
+    {.name = "layers.0.layer_scalar",
+     .rank = 2,
+     .shape = {1, 1},
+     .expected = "expected shape [1], found [1, 1]"},
+    {.name = "layers.1.experts.gate_up_proj",
+     .rank = 2,
+     .shape = {64, 16},
      .expected = "expected shape [4, 16, 16], found [64, 16]"},
-    {.name = "layers.0.router.scale", .dtype = "F64",
+    {.name = "layers.0.router.scale",
+     .dtype = "F64",
      .expected = "layers.0.router.scale: expected dtype BF16, F16 or F32, found F64"},
-    {.name = "layers.0.router.scale", .dtype = "U16", .expected = "expected dtype BF16, F16 or F32, found U16"},
+    {.name = "layers.0.router.scale",
+     .dtype = "U16",
+     .expected = "expected dtype BF16, F16 or F32, found U16"},
     {.extra = {PREFIX "layers.5.self_attn.v_proj.weight", "BF16", 2, {16, 16}},
-     .expected = "layers.5.self_attn.v_proj.weight: expected only the tensors that config.json implies, found this one too"},
+     .expected = "layers.5.self_attn.v_proj.weight: expected only the tensors that config.json "
+                 "implies, found this one too"},
     {.extra = {PREFIX "layers.6.layer_scalar", "BF16", 1, {1}},
      .expected = "layers.6.layer_scalar: expected only the tensors"},
-    {.extra = {"model.norm.weight", "BF16", 1, {16}}, .expected = "model.norm.weight: expected only the tensors"},
+    {.extra = {"model.norm.weight", "BF16", 1, {16}},
+     .expected = "model.norm.weight: expected only the tensors"},
     {.extra = {"other", "BF16", 1, {1}}, .expected = "other: expected only the tensors"},
     {.extra = {"model.vision_towers.x", "BF16", 1, {1}},
      .expected = "model.vision_towers.x: expected only the tensors"},
     {.extra = {"lm_head.weight", "BF16", 2, {32, 16}},
      .expected = "lm_head.weight: expected a copy of " PREFIX "embed_tokens.weight"},
-    {.extra = {"lm_head.weight", "BF16", 1, {512}}, .expected = "lm_head.weight: expected a copy of"},
-    {.extra = {"lm_head.weight", "F16", 2, {32, 16}}, .expected = "lm_head.weight: expected a copy of"},
+    {.extra = {"lm_head.weight", "BF16", 1, {512}},
+     .expected = "lm_head.weight: expected a copy of"},
+    {.extra = {"lm_head.weight", "F16", 2, {32, 16}},
+     .expected = "lm_head.weight: expected a copy of"},
     {.extra = {"model.vision_tower.encoder.x", "I32", 1, {3}}, .expected = NULL},
     {.extra = {"model.embed_vision.x", "F8", 1, {2}}, .expected = NULL},
     {.extra = {"model.audio_tower.x", "BF16", 1, {3}}, .expected = NULL},
@@ -253,7 +282,8 @@ START_TEST(mutated)
 }
 END_TEST
 
-/* An lm_head that repeats the table is accepted: its bytes are copied over those of the random one. */
+/* An lm_head that repeats the table is accepted: its bytes are copied over those of the random
+ * one. */
 START_TEST(repeated_lm_head)
 {
     gemma4_error error = {""};

@@ -9,14 +9,17 @@ static const struct {
     const char *a, *b;
     size_t distance;
 } DISTANCES[] = {
-    {"", "", 0},        {"a", "", 1},          {"", "abc", 3},         {"same", "same", 0},   {"q_rope", "qrope", 1},
-    {"kitten", "sitting", 3}, {"ab", "ba", 2}, {"logit", "logits", 1},
+    {"", "", 0},         {"a", "", 1},           {"", "abc", 3},
+    {"same", "same", 0}, {"q_rope", "qrope", 1}, {"kitten", "sitting", 3},
+    {"ab", "ba", 2},     {"logit", "logits", 1},
 };
 
 START_TEST(distances_count_edits)
 {
-    ck_assert_uint_eq(gemma4_edit_distance(DISTANCES[_i].a, DISTANCES[_i].b), DISTANCES[_i].distance);
-    ck_assert_uint_eq(gemma4_edit_distance(DISTANCES[_i].b, DISTANCES[_i].a), DISTANCES[_i].distance);
+    ck_assert_uint_eq(gemma4_edit_distance(DISTANCES[_i].a, DISTANCES[_i].b),
+                      DISTANCES[_i].distance);
+    ck_assert_uint_eq(gemma4_edit_distance(DISTANCES[_i].b, DISTANCES[_i].a),
+                      DISTANCES[_i].distance);
 }
 END_TEST
 
@@ -104,7 +107,8 @@ START_TEST(names_come_near_taps)
 {
     char near[GEMMA4_TAP_NAME_SIZE];
     const char *found = gemma4_near_name(NAMES[_i].name, near);
-    ck_assert_msg((found == NULL) == (NAMES[_i].near == NULL), "%s: found %s", NAMES[_i].name, found ? found : "nothing");
+    ck_assert_msg((found == NULL) == (NAMES[_i].near == NULL), "%s: found %s", NAMES[_i].name,
+                  found ? found : "nothing");
     if (found)
         ck_assert_str_eq(found, NAMES[_i].near);
 }

@@ -1,5 +1,6 @@
-/* The operators one by one (ref/ops.h), against constants that mpmath computed with 40 digits, independent of libm and of
- * this code. A result is right when it is the nearest float to the true value, or its neighbour by a double rounding. */
+/* The operators one by one (ref/ops.h), against constants that mpmath computed with 40 digits,
+ * independent of libm and of this code. A result is right when it is the nearest float to the true
+ * value, or its neighbour by a double rounding. */
 #include "ops.h"
 #include "suites.h"
 #include "support.h"
@@ -9,15 +10,17 @@
 
 #define COUNT(table) (sizeof(table) / sizeof *(table))
 
-/* Half a unit in the last place of a float, and a little for the rounding of the double before it. */
+/* Half a unit in the last place of a float, and a little for the rounding of the double before
+ * it. */
 static void assert_rounded(gemma4_real found, double expected, const char *what, size_t index)
 {
     double limit = 0x1.001p-24 * fabs(expected);
-    ck_assert_msg(fabs((double)found - expected) <= limit, "%s[%zu]: expected %.9g, found %.9g", what, index, expected,
-                  (double)found);
+    ck_assert_msg(fabs((double)found - expected) <= limit, "%s[%zu]: expected %.9g, found %.9g",
+                  what, index, expected, (double)found);
 }
 
-static void assert_all_rounded(const gemma4_real *found, const double *expected, size_t n, const char *what)
+static void assert_all_rounded(const gemma4_real *found, const double *expected, size_t n,
+                               const char *what)
 {
     for (size_t i = 0; i < n; i++)
         assert_rounded(found[i], expected[i], what, i);
@@ -31,8 +34,8 @@ static gemma4_real noise(size_t i)
 
 /* --- weights --- */
 
-/* Widens an f16 by shifting its fields into place and scaling by 2^112, which corrects the exponent's bias exactly, for
- * subnormals too: another way than ldexp of the mantissa. */
+/* Widens an f16 by shifting its fields into place and scaling by 2^112, which corrects the
+ * exponent's bias exactly, for subnormals too: another way than ldexp of the mantissa. */
 static float f16_by_rescaling(unsigned half)
 {
     uint32_t bits = (half & 0x7fffu) << 13;
@@ -51,11 +54,12 @@ START_TEST(every_f16_is_read_exactly)
     for (unsigned i = 0; i < 65536; i++) {
         float found = gemma4_weight_at(&w, i), expected = f16_by_rescaling(i);
         if ((i & 0x7c00u) == 0x7c00u) {
-            ck_assert(i & 1023u ? isnan(found) : isinf(found) && (signbit(found) != 0) == (i >= 0x8000u));
+            ck_assert(i & 1023u ? isnan(found)
+                                : isinf(found) && (signbit(found) != 0) == (i >= 0x8000u));
             continue;
         }
-        ASSERT_EACH(memcmp(&found, &expected, sizeof found) == 0, "0x%04x: expected %a, found %a", i, (double)expected,
-                    (double)found);
+        ASSERT_EACH(memcmp(&found, &expected, sizeof found) == 0, "0x%04x: expected %a, found %a",
+                    i, (double)expected, (double)found);
     }
 }
 END_TEST
@@ -64,8 +68,10 @@ static const struct {
     uint16_t bits;
     float value;
 } F16[] = {
-    {0x0000, 0},        {0x0001, 0x1p-24f}, {0x03ff, 0x1.ff8p-15f}, {0x0400, 0x1p-14f},   {0x3c00, 1},
-    {0x3c01, 1.0009765625f}, {0x7bff, 65504},  {0xc000, -2},           {0xb555, -0.333251953125f}, {0x8001, -0x1p-24f},
+    {0x0000, 0},         {0x0001, 0x1p-24f}, {0x03ff, 0x1.ff8p-15f},
+    {0x0400, 0x1p-14f},  {0x3c00, 1},        {0x3c01, 1.0009765625f},
+    {0x7bff, 65504},     {0xc000, -2},       {0xb555, -0.333251953125f},
+    {0x8001, -0x1p-24f},
 };
 
 /* Fixed points of the format, so that the test above does not lean on one formula alone. */
@@ -87,7 +93,8 @@ START_TEST(every_bf16_is_the_upper_half_of_a_float)
         uint32_t bits;
         memcpy(&bits, &found, sizeof bits);
         /* moving a signalling NaN may quieten it */
-        ASSERT_EACH(isnan(found) ? (i & 0x7fffu) > 0x7f80u : bits == (uint32_t)i << 16, "0x%04x: found %a", i, (double)found);
+        ASSERT_EACH(isnan(found) ? (i & 0x7fffu) > 0x7f80u : bits == (uint32_t)i << 16,
+                    "0x%04x: found %a", i, (double)found);
     }
 }
 END_TEST
@@ -102,7 +109,8 @@ static gemma4_weight noise_weight(gemma4_dtype dtype, size_t rows, size_t cols)
     ck_assert_ptr_nonnull(data);
     for (size_t i = 0; i < n; i++) {
         float value = (float)noise(i + 77);
-        uint16_t half = (uint16_t)((i * 40503u) & 0xbfffu); /* below 2 in both 16-bit types, either sign */
+        uint16_t half = (uint16_t)((i * 40503u) & 0xbfffu); /* below 2 in both 16-bit types, either
+                                                               sign */
         memcpy(data + i * size, size == 4 ? (void *)&value : (void *)&half, size);
     }
     return (gemma4_weight){.dtype = dtype, .data = data, .rows = rows, .cols = cols};
@@ -153,13 +161,15 @@ START_TEST(matmul_is_the_sum_over_in_features)
         for (size_t o = 0; o < ROWS; o++) {
             long double sum = 0, magnitude = 0;
             for (size_t i = 0; i < COLS; i++) {
-                long double product = (long double)x[t * COLS + i] * (long double)gemma4_weight_at(&w, o * COLS + i);
+                long double product =
+                    (long double)x[t * COLS + i] * (long double)gemma4_weight_at(&w, o * COLS + i);
                 sum += product;
                 magnitude += fabsl(product);
             }
             /* a float's half unit, and the roundings of COLS double additions */
             long double limit = 0x1.001p-24L * fabsl(sum) + COLS * 0x1p-53L * magnitude;
-            ck_assert_msg(fabsl((long double)y[t * ROWS + o] - sum) <= limit, "row %zu, feature %zu", t, o);
+            ck_assert_msg(fabsl((long double)y[t * ROWS + o] - sum) <= limit,
+                          "row %zu, feature %zu", t, o);
         }
     free((void *)w.data);
 }
@@ -185,11 +195,14 @@ END_TEST
 /* --- RMSNorm --- */
 
 /* Row 0 is so small that eps = 1e-6 takes 12 % off it; row 1 is not. */
-static const gemma4_real NORM_X[] = {0.0009765625f, -0.001953125f, 0.00048828125f, 0.0029296875f, 3, -4, 12, 0.5f};
+static const gemma4_real NORM_X[] = {
+    0.0009765625f, -0.001953125f, 0.00048828125f, 0.0029296875f, 3, -4, 12, 0.5f};
 static const float NORM_W[] = {1, 0.5f, -2, 3};
-static const double NORM_PLAIN[] = {0.46569208842355967, -0.93138417684711935, 0.23284604421177984, 1.397076265270679,
-                                    0.46119745976455664, -0.61492994635274218, 1.8447898390582265, 0.076866243294092773};
-static const double NORM_WEIGHTED[] = {0.46569208842355967, -0.46569208842355967, -0.46569208842355967, 4.1912287958120371};
+static const double NORM_PLAIN[] = {0.46569208842355967, -0.93138417684711935, 0.23284604421177984,
+                                    1.397076265270679,   0.46119745976455664,  -0.61492994635274218,
+                                    1.8447898390582265,  0.076866243294092773};
+static const double NORM_WEIGHTED[] = {0.46569208842355967, -0.46569208842355967,
+                                       -0.46569208842355967, 4.1912287958120371};
 
 START_TEST(rmsnorm_without_weight)
 {
@@ -237,16 +250,30 @@ static const struct {
     size_t pairs, position;
     double theta, expected[8];
 } ROPE[] = {
-    {4, 3, 1e4, {-0.77831248451064462, -0.69930840633874376, 0.15990100984553987, 2.0003659994473534,
-                 1.6261087529605354, 0.56874225517712894, 3.0061489761903645, -0.11899944644825422}},
-    {4, 4, 1e4, {-1.7888473638255043, -0.7525942566898368, 0.12983202679434385, 2.0004839987102297,
-                 0.22366293598748962, 0.49608656986202724, 3.0075976534135135, -0.11699902095457803}},
-    /* Far out the angle's rounding to float is what decides: lane 1 would be -0.89355874 with an exact angle. */
-    {4, 262143, 1e4, {0.5804078123370706, -0.89365108335285502, -2.8648033183969921, -0.4810030436699677,
-                      1.7067884377913086, 0.11784626096006852, 0.92487942289878119, -1.9453177303413001}},
+    {4,
+     3,
+     1e4,
+     {-0.77831248451064462, -0.69930840633874376, 0.15990100984553987, 2.0003659994473534,
+      1.6261087529605354, 0.56874225517712894, 3.0061489761903645, -0.11899944644825422}},
+    {4,
+     4,
+     1e4,
+     {-1.7888473638255043, -0.7525942566898368, 0.12983202679434385, 2.0004839987102297,
+      0.22366293598748962, 0.49608656986202724, 3.0075976534135135, -0.11699902095457803}},
+    /* Far out the angle's rounding to float is what decides: lane 1 would be -0.89355874 with an
+     * exact angle. */
+    {4,
+     262143,
+     1e4,
+     {0.5804078123370706, -0.89365108335285502, -2.8648033183969921, -0.4810030436699677,
+      1.7067884377913086, 0.11784626096006852, 0.92487942289878119, -1.9453177303413001}},
     /* Proportional: fewer pairs rotate, and the exponent's denominator stays the head dim. */
     {1, 3, 1e6, {-0.77831248451064462, -0.5, 0.25, 2, 1.6261087529605354, 0.75, 3, -0.125}},
-    {2, 262143, 1e6, {0.5804078123370706, -0.33817397611619311, 0.25, 2, 1.7067884377913086, -0.83554674428051268, 3, -0.125}},
+    {2,
+     262143,
+     1e6,
+     {0.5804078123370706, -0.33817397611619311, 0.25, 2, 1.7067884377913086, -0.83554674428051268,
+      3, -0.125}},
 };
 
 START_TEST(rope_rotates_lane_j_with_lane_j_plus_half)
@@ -271,7 +298,8 @@ START_TEST(rope_takes_the_position_of_each_row_and_all_heads_alike)
 }
 END_TEST
 
-/* Bit for bit: -0, the smallest subnormal and a NaN's payload would not survive an arithmetic no-op. */
+/* Bit for bit: -0, the smallest subnormal and a NaN's payload would not survive an arithmetic
+ * no-op. */
 START_TEST(rope_leaves_other_lanes_alone)
 {
     const uint32_t odd[6] = {0x80000000u, 1u, 0x7fc12345u, 0x80000001u, 0x7f800000u, 0xffc00001u};
@@ -331,18 +359,29 @@ END_TEST
 static const struct {
     double x, expected;
 } GELU[] = {
-    {-100, 0}, {-10, -1.2041929433716598e-37}, {-5, -2.291796196629506e-7}, {-3, -0.0036373920817730188},
-    {-1, -0.1588080093917233}, {-0.5, -0.15428599017485608}, {-0.001, -0.00049960105778641803}, {0, 0},
-    {0.001, 0.00050039894221358197}, {0.5, 0.34571400982514392}, {1, 0.8411919906082767}, {2, 1.954597694087775},
-    {3, 2.996362607918227}, {10, 10}, {100, 100},
+    {-100, 0},
+    {-10, -1.2041929433716598e-37},
+    {-5, -2.291796196629506e-7},
+    {-3, -0.0036373920817730188},
+    {-1, -0.1588080093917233},
+    {-0.5, -0.15428599017485608},
+    {-0.001, -0.00049960105778641803},
+    {0, 0},
+    {0.001, 0.00050039894221358197},
+    {0.5, 0.34571400982514392},
+    {1, 0.8411919906082767},
+    {2, 1.954597694087775},
+    {3, 2.996362607918227},
+    {10, 10},
+    {100, 100},
 };
 
 START_TEST(gelu_is_the_tanh_approximation)
 {
     double found = gemma4_gelu_tanh(GELU[_i].x);
     /* 1 + tanh cancels for negative x: the error is that of a double near 1, times x. */
-    ck_assert_msg(fabs(found - GELU[_i].expected) <= 0x1p-51 * fabs(GELU[_i].x), "gelu(%g): expected %.17g, found %.17g",
-                  GELU[_i].x, GELU[_i].expected, found);
+    ck_assert_msg(fabs(found - GELU[_i].expected) <= 0x1p-51 * fabs(GELU[_i].x),
+                  "gelu(%g): expected %.17g, found %.17g", GELU[_i].x, GELU[_i].expected, found);
 }
 END_TEST
 
@@ -366,8 +405,16 @@ static const struct {
     gemma4_real x;
     double expected;
 } SOFTCAP[] = {
-    {0, 0}, {0.5f, 0.49995370884715833}, {1, 0.99962979416468592}, {-15, -13.863514717800293}, {30, 22.847824678672947},
-    {-45, -27.154447609345993}, {100, 29.923739024215118}, {300, 29.999999876330783}, {-1e30f, -30}, {INFINITY, 30},
+    {0, 0},
+    {0.5f, 0.49995370884715833},
+    {1, 0.99962979416468592},
+    {-15, -13.863514717800293},
+    {30, 22.847824678672947},
+    {-45, -27.154447609345993},
+    {100, 29.923739024215118},
+    {300, 29.999999876330783},
+    {-1e30f, -30},
+    {INFINITY, 30},
 };
 
 START_TEST(softcap_is_cap_times_tanh)
@@ -387,12 +434,12 @@ static const struct {
 } TOP_K[] = {
     {5, 2, {1, 5, 3, 4, 2}, {1, 3}},
     {5, 1, {-5, -1, -3, -4, -2}, {1}},
-    {6, 3, {2, 7, 2, 7, 7, 1}, {1, 3, 4}},  /* of equals the lower index first */
+    {6, 3, {2, 7, 2, 7, 7, 1}, {1, 3, 4}}, /* of equals the lower index first */
     {6, 4, {0, 0, 0, 0, 0, 0}, {0, 1, 2, 3}},
-    {4, 3, {1, 3, 1, 2}, {1, 3, 0}},        /* a tie at rank K: the lower index is in */
+    {4, 3, {1, 3, 1, 2}, {1, 3, 0}}, /* a tie at rank K: the lower index is in */
     {3, 3, {1, 2, 3}, {2, 1, 0}},
     {3, 2, {-INFINITY, 0, INFINITY}, {2, 1}},
-    {2, 2, {-0.0f, 0.0f}, {0, 1}},          /* -0 equals 0 */
+    {2, 2, {-0.0f, 0.0f}, {0, 1}}, /* -0 equals 0 */
 };
 
 START_TEST(top_k_is_largest_first)
@@ -404,7 +451,8 @@ START_TEST(top_k_is_largest_first)
 }
 END_TEST
 
-/* A NaN among the router's logits may lead to any choice, but never to an index outside the experts. */
+/* A NaN among the router's logits may lead to any choice, but never to an index outside the
+ * experts. */
 START_TEST(top_k_of_nan_stays_in_range)
 {
     for (unsigned nans = 1; nans < 64; nans++) {

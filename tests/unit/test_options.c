@@ -66,7 +66,7 @@ static const struct {
     const char *message;
 } INVALID[] = {
     {{"--modle", "x", NULL}, "unknown option '--modle'"},
-    {{"--mode", "x", NULL}, "unknown option '--mode'"},   /* no abbreviations */
+    {{"--mode", "x", NULL}, "unknown option '--mode'"}, /* no abbreviations */
     {{"--model2=x", NULL}, "unknown option '--model2=x'"},
     {{"-m", NULL}, "unknown option '-m'"},
     {{"--", NULL}, "unknown option '--'"},
@@ -104,14 +104,29 @@ START_TEST(one_integer)
 {
     gemma4_error error;
     int64_t value = -1;
-    ck_assert_int_eq(gemma4_parse_int(INTEGERS[_i].text, "--n", INTEGERS[_i].low, INTEGERS[_i].high, &value, &error), 0);
+    ck_assert_int_eq(gemma4_parse_int(INTEGERS[_i].text, "--n", INTEGERS[_i].low, INTEGERS[_i].high,
+                                      &value, &error),
+                     0);
     ck_assert_int_eq(value, INTEGERS[_i].value);
 }
 END_TEST
 
 static const char *const NO_INTEGERS[] = {
-    "", " ", " 1", "1 ", "-1", "+1", "1001", "1.0", "1e2", "0x10", "one", "9223372036854775808",
-    "99999999999999999999999999999", "1,2", "1\n",
+    "",
+    " ",
+    " 1",
+    "1 ",
+    "-1",
+    "+1",
+    "1001",
+    "1.0",
+    "1e2",
+    "0x10",
+    "one",
+    "9223372036854775808",
+    "99999999999999999999999999999",
+    "1,2",
+    "1\n",
 };
 
 START_TEST(no_integer)
@@ -147,7 +162,8 @@ START_TEST(a_list_of_integers)
 }
 END_TEST
 
-static const char *const NO_LISTS[] = {"", ",", "1,", ",1", "1,,2", "1, 2", "1;2", "1,2,", "1,-2", "1,1001", "1,2x", "1 2"};
+static const char *const NO_LISTS[] = {"",    ",",    "1,",   ",1",     "1,,2", "1, 2",
+                                       "1;2", "1,2,", "1,-2", "1,1001", "1,2x", "1 2"};
 
 START_TEST(no_list_of_integers)
 {

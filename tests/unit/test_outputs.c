@@ -1,4 +1,5 @@
-/* What the programs leave behind: an output is there whole or not at all, whatever ends them, and no input is lost to it. */
+/* What the programs leave behind: an output is there whole or not at all, whatever ends them, and
+ * no input is lost to it. */
 #include "guard.h"
 #include "isolate.h"
 #include "output.h"
@@ -42,7 +43,8 @@ typedef struct outcome {
     char err[2048];
 } outcome;
 
-/* A child in `work` that has called prepare (which may be NULL) and then runs the program, its output in the files out and err there. */
+/* A child in `work` that has called prepare (which may be NULL) and then runs the program, its
+ * output in the files out and err there. */
 static pid_t start(const program *p, const char *const *args, void (*prepare)(void))
 {
     char *argv[MOST_ARGUMENTS] = {(char *)p->path};
@@ -86,7 +88,8 @@ static outcome run(const program *p, const char *const *args, void (*prepare)(vo
 static void assert_refused(const outcome *o, const program *p, const char *text)
 {
     const char *newline = strchr(o->err, '\n');
-    ck_assert_msg(WIFEXITED(o->status) && WEXITSTATUS(o->status) == 2, "status %x: %s", (unsigned)o->status, o->err);
+    ck_assert_msg(WIFEXITED(o->status) && WEXITSTATUS(o->status) == 2, "status %x: %s",
+                  (unsigned)o->status, o->err);
     ck_assert_msg(newline && newline[1] == '\0', "expected one line: %s", o->err);
     ck_assert_msg(strncmp(o->err, p->name, strlen(p->name)) == 0, "%s", o->err);
     ck_assert_msg(strstr(o->err, text) != NULL, "\"%s\" is not in: %s", text, o->err);
@@ -128,11 +131,13 @@ static void copy(const char *from, const char *to)
 static void set_up(void)
 {
     const char *build = getenv("GEMMA4_BUILD");
-    const char *const dump[] = {"dump", "--model", "model", "--tokens", "2", "--out", "good.h5", "--taps", "logits", NULL};
+    const char *const dump[] = {"dump",  "--model", "model",  "--tokens", "2",
+                                "--out", "good.h5", "--taps", "logits",   NULL};
     work = test_fresh_dir();
     program *const programs[] = {&ref, &check};
     for (size_t i = 0; i < COUNT(programs); i++)
-        ck_assert(realpath(test_join(build && *build ? build : "build", programs[i]->name), programs[i]->path) != NULL);
+        ck_assert(realpath(test_join(build && *build ? build : "build", programs[i]->name),
+                           programs[i]->path) != NULL);
     char *model = test_join(work, "model");
     ck_assert_int_eq(mkdir(model, 0777), 0);
     copy("golden/checkpoints/tiny/config.json", test_join(model, "config.json"));
@@ -176,14 +181,16 @@ static void allow_small_files(void)
 /* The short report that says what went wrong still fits. */
 START_TEST(a_file_that_may_not_grow_is_one_line)
 {
-    static const char *const reports[][2] = {{"x.json", "\"UNUSABLE\""}, {"x.xml", "</testsuites>"}};
+    static const char *const reports[][2] = {{"x.json", "\"UNUSABLE\""},
+                                             {"x.xml", "</testsuites>"}};
     char *folder = test_fresh_dir();
     size_t left = 0;
     outcome o = run_writer(_i, folder, allow_small_files);
     assert_refused(&o, WRITERS[_i].which, "File too large");
     for (size_t i = 0; i < COUNT(reports); i++)
         if (access(test_join(folder, reports[i][0]), F_OK) == 0) {
-            ck_assert_ptr_nonnull(strstr(test_read(test_join(folder, reports[i][0])), reports[i][1]));
+            ck_assert_ptr_nonnull(
+                strstr(test_read(test_join(folder, reports[i][0])), reports[i][1]));
             left++;
         }
     ck_assert_uint_eq(entries(folder), left);
@@ -251,34 +258,70 @@ static const struct {
     const char *message;
 } REFUSED[] = {
     /* inputs */
-    {&ref, {"dump", "--model", "model", "--tokens", "2", "--out", "model/model.safetensors"}, "found a file of the checkpoint"},
-    {&ref, {"dump", "--model", "model", "--tokens", "2", "--out", "model/../model/config.json"}, "found a file of the checkpoint"},
-    {&ref, {"dump", "--model", "model", "--tokens", "2", "--out", "link"}, "link: expected a file of its own to write to, found a file of the"},
-    {&check, {"--model", "model", "good.h5", "--json", "good.h5"}, "good.h5: expected a file of its own to write to, found an input"},
+    {&ref,
+     {"dump", "--model", "model", "--tokens", "2", "--out", "model/model.safetensors"},
+     "found a file of the checkpoint"},
+    {&ref,
+     {"dump", "--model", "model", "--tokens", "2", "--out", "model/../model/config.json"},
+     "found a file of the checkpoint"},
+    {&ref,
+     {"dump", "--model", "model", "--tokens", "2", "--out", "link"},
+     "link: expected a file of its own to write to, found a file of the"},
+    {&check,
+     {"--model", "model", "good.h5", "--json", "good.h5"},
+     "good.h5: expected a file of its own to write to, found an input"},
     {&check, {"--model", "model", "good.h5", "--junit", "./good.h5"}, "found an input"},
-    {&check, {"--model", "model", "good.h5", "--html", "model/config.json"}, "found a file of the checkpoint"},
-    {&check, {"--model", "model", "good.h5", "--json", "r", "--html", "r"}, "r: expected a file of its own to write to, found another report"},
+    {&check,
+     {"--model", "model", "good.h5", "--html", "model/config.json"},
+     "found a file of the checkpoint"},
+    {&check,
+     {"--model", "model", "good.h5", "--json", "r", "--html", "r"},
+     "r: expected a file of its own to write to, found another report"},
     {&check, {"./case.yaml", "good.h5", "--json", "case.yaml"}, "found the case's manifest"},
     {&check, {"./case.yaml", "good.h5", "--json", "tiny-one-token.h5"}, "found the case's golden"},
     /* what is no file */
-    {&ref, {"dump", "--model", "model", "--tokens", "2", "--out", "/dev/null"}, "/dev/null: cannot write: expected a file's name"},
-    {&ref, {"dump", "--model", "model", "--tokens", "2", "--out", "pipe"}, "pipe: cannot write: expected a file's name, found a pipe"},
+    {&ref,
+     {"dump", "--model", "model", "--tokens", "2", "--out", "/dev/null"},
+     "/dev/null: cannot write: expected a file's name"},
+    {&ref,
+     {"dump", "--model", "model", "--tokens", "2", "--out", "pipe"},
+     "pipe: cannot write: expected a file's name, found a pipe"},
     {&ref, {"dump", "--model", "model", "--tokens", "2", "--out", "."}, "found a folder"},
-    {&ref, {"dump", "--model", "model", "--tokens", "2", "--out", ""}, "cannot write: No such file"},
+    {&ref,
+     {"dump", "--model", "model", "--tokens", "2", "--out", ""},
+     "cannot write: No such file"},
     {&check, {"--model", "model", "good.h5", "--json", "."}, "found a folder"},
-    {&check, {"--model", "model", "good.h5", "--json", "/dev/full"}, "/dev/full: cannot write: No space left on device"},
+    {&check,
+     {"--model", "model", "good.h5", "--json", "/dev/full"},
+     "/dev/full: cannot write: No space left on device"},
     /* inputs that are no files: refused, and not waited for */
-    {&ref, {"run", "--model", "of-pipes", "--tokens", "2"}, "of-pipes/config.json: expected a regular file"},
-    {&ref, {"run", "--model", "of-folders", "--tokens", "2"}, "of-folders/config.json: expected a regular file"},
-    {&ref, {"run", "--model", "of-devices", "--tokens", "2"}, "of-devices/config.json: expected a regular file"},
+    {&ref,
+     {"run", "--model", "of-pipes", "--tokens", "2"},
+     "of-pipes/config.json: expected a regular file"},
+    {&ref,
+     {"run", "--model", "of-folders", "--tokens", "2"},
+     "of-folders/config.json: expected a regular file"},
+    {&ref,
+     {"run", "--model", "of-devices", "--tokens", "2"},
+     "of-devices/config.json: expected a regular file"},
     {&ref, {"run", "--model", "of-nothing", "--tokens", "2"}, "of-nothing/config.json"},
-    {&ref, {"run", "--model", "piped-weights", "--tokens", "2"}, "piped-weights/model.safetensors: expected a regular file"},
-    {&ref, {"run", "--model", "folder-weights", "--tokens", "2"}, "folder-weights/model.safetensors: expected a regular file"},
-    {&ref, {"run", "--model", "device-weights", "--tokens", "2"}, "device-weights/model.safetensors: expected a regular file"},
-    {&ref, {"run", "--model", "empty-weights", "--tokens", "2"}, "empty-weights/model.safetensors: expected at least 8 bytes, found 0"},
+    {&ref,
+     {"run", "--model", "piped-weights", "--tokens", "2"},
+     "piped-weights/model.safetensors: expected a regular file"},
+    {&ref,
+     {"run", "--model", "folder-weights", "--tokens", "2"},
+     "folder-weights/model.safetensors: expected a regular file"},
+    {&ref,
+     {"run", "--model", "device-weights", "--tokens", "2"},
+     "device-weights/model.safetensors: expected a regular file"},
+    {&ref,
+     {"run", "--model", "empty-weights", "--tokens", "2"},
+     "empty-weights/model.safetensors: expected at least 8 bytes, found 0"},
     {&check, {"./pipe", "good.h5"}, "pipe: expected a regular file"},
     {&check, {"/dev/null", "good.h5"}, "/dev/null: expected a regular file"},
-    {&check, {"--model", "model", "pipe"}, "pipe: expected an activation file (HDF5 or safetensors), found a pipe"},
+    {&check,
+     {"--model", "model", "pipe"},
+     "pipe: expected an activation file (HDF5 or safetensors), found a pipe"},
 };
 
 /* A checkpoint whose one file is what make() makes; config.json where the weights are asked for. */
@@ -346,7 +389,8 @@ END_TEST
 /* A report may go to a pipe or device as it is, and a link leads to the file that is replaced. */
 START_TEST(reports_follow_links_and_write_to_devices)
 {
-    const char *const args[] = {"--model", "model", "good.h5", "--json", "/dev/null", "--html", "leads", NULL};
+    const char *const args[] = {"--model",   "model",  "good.h5", "--json",
+                                "/dev/null", "--html", "leads",   NULL};
     struct stat device, link;
     test_write_text(test_join(work, "led"), "older");
     ck_assert_int_eq(symlink("led", test_join(work, "leads")), 0);
@@ -371,8 +415,12 @@ static const struct {
     const char *args[MOST_ARGUMENTS - 2];
     int signal;
 } KILLED[] = {
-    {{"synth", "--preset", "26b-a4b", "--layers", "2", "--vocab", "8192", "--seed", "1", "--out", "@"}, SIGINT},
-    {{"synth", "--preset", "26b-a4b", "--layers", "2", "--vocab", "8192", "--seed", "1", "--out", "@"}, SIGTERM},
+    {{"synth", "--preset", "26b-a4b", "--layers", "2", "--vocab", "8192", "--seed", "1", "--out",
+      "@"},
+     SIGINT},
+    {{"synth", "--preset", "26b-a4b", "--layers", "2", "--vocab", "8192", "--seed", "1", "--out",
+      "@"},
+     SIGTERM},
     {{"dump", "--model", "model", "--tokens", NULL, "--out", "@/x.h5"}, SIGTERM},
     {{"dump", "--model", "model", "--tokens", NULL, "--out", "@/x.h5"}, SIGHUP},
 };
@@ -400,7 +448,8 @@ START_TEST(a_signal_leaves_no_temporary_file)
     }
     ck_assert_int_eq(kill(child, KILLED[_i].signal), 0);
     outcome o = wait_for(child);
-    ck_assert_msg(WIFSIGNALED(o.status) && WTERMSIG(o.status) == KILLED[_i].signal, "status %x: %s", (unsigned)o.status, o.err);
+    ck_assert_msg(WIFSIGNALED(o.status) && WTERMSIG(o.status) == KILLED[_i].signal, "status %x: %s",
+                  (unsigned)o.status, o.err);
     ck_assert_uint_eq(entries(folder), 0);
     ck_assert_str_eq(o.err, "");
 }
@@ -410,8 +459,10 @@ END_TEST
 
 START_TEST(a_checkpoint_cut_short_while_it_runs_is_named)
 {
-    const char *const args[] = {"run", "--model", "cut", "--tokens", "2", "--decode", "100000", NULL};
-    char *model = test_join(work, "cut"), *weights = test_join(model, "model.safetensors"), *out = test_join(work, "out");
+    const char *const args[] = {"run", "--model",  "cut",    "--tokens",
+                                "2",   "--decode", "100000", NULL};
+    char *model = test_join(work, "cut"), *weights = test_join(model, "model.safetensors"),
+         *out = test_join(work, "out");
     struct stat printed = {0};
     ck_assert_int_eq(mkdir(model, 0777), 0);
     copy("golden/checkpoints/tiny/config.json", test_join(model, "config.json"));
@@ -422,7 +473,9 @@ START_TEST(a_checkpoint_cut_short_while_it_runs_is_named)
         wait_a_moment();
     ck_assert_int_eq(truncate(weights, 4096), 0);
     outcome o = wait_for(child);
-    assert_refused(&o, &ref, "cut/model.safetensors: expected a file that stays as it is, found it cut short while it was read");
+    assert_refused(&o, &ref,
+                   "cut/model.safetensors: expected a file that stays as it is, found it cut short "
+                   "while it was read");
 }
 END_TEST
 
@@ -451,7 +504,8 @@ START_TEST(a_check_of_a_file_cut_short_ends_in_its_message)
     int status = gemma4_isolate(read_cut_file, path, "the dump", &error);
     gemma4_guard_reset();
     ck_assert_int_eq(status, -1);
-    assert_message_contains(&error, "weights.safetensors: expected a file that stays as it is, found it cut short while it was read");
+    assert_message_contains(&error, "weights.safetensors: expected a file that stays as it is, "
+                                    "found it cut short while it was read");
 }
 END_TEST
 
@@ -480,7 +534,8 @@ START_TEST(a_discarded_output_leaves_nothing)
     gemma4_output first, second;
     char *folder = test_fresh_dir(), *path = test_join(folder, "x");
     ck_assert_int_eq(gemma4_output_open(&first, path, &error), 0);
-    ck_assert_int_eq(gemma4_output_open(&second, path, &error), 0); /* two writers of one file do not share a temporary one */
+    /* two writers of one file do not share a temporary one */
+    ck_assert_int_eq(gemma4_output_open(&second, path, &error), 0);
     ck_assert_str_ne(first.temporary, second.temporary);
     gemma4_output_discard(&first);
     gemma4_output_discard(&second);
@@ -491,7 +546,8 @@ END_TEST
 Suite *outputs_suite(void)
 {
     Suite *suite = suite_create("outputs");
-    TCase *disks = tcase_create("disks"), *odd = tcase_create("odd"), *signals = tcase_create("signals");
+    TCase *disks = tcase_create("disks"), *odd = tcase_create("odd"),
+          *signals = tcase_create("signals");
     tcase_add_unchecked_fixture(disks, set_up, NULL);
     tcase_add_loop_test(disks, a_file_that_may_not_grow_is_one_line, 0, COUNT(WRITERS));
 #ifdef __linux__

@@ -1,5 +1,5 @@
-/* README.md and spec/: do their numbers, commands, paths and links agree with what is here? Read from the current directory, which must be
- * the repository's. */
+/* README.md and spec/: do their numbers, commands, paths and links agree with what is here? Read
+ * from the current directory, which must be the repository's. */
 #include "counter_model.h"
 #include "explain.h"
 #include "manifest.h"
@@ -48,8 +48,11 @@ static const char *copy(char *name, size_t size, const char *text, size_t length
 
 /* --- constants --- */
 
-/* Calls visit for each "#define NAME value" of a header but the include guard, with what stands before a comment as the value. */
-static size_t each_define(const char *header, void (*visit)(const char *name, const char *value, void *context), void *context)
+/* Calls visit for each "#define NAME value" of a header but the include guard, with what stands
+ * before a comment as the value. */
+static size_t each_define(const char *header,
+                          void (*visit)(const char *name, const char *value, void *context),
+                          void *context)
 {
     size_t count = 0;
     for (const char *at = test_read(header); (at = strstr(at, "#define ")) != NULL;) {
@@ -58,7 +61,8 @@ static size_t each_define(const char *header, void (*visit)(const char *name, co
         size_t length = strspn(at, WORD), line = strcspn(at, "\n");
         copy(name, sizeof name, at, length);
         const char *comment = strstr(at, "/*");
-        size_t end = comment && comment < at + line ? (size_t)(comment - at) : line, start = length + strspn(at + length, " ");
+        size_t end = comment && comment < at + line ? (size_t)(comment - at) : line,
+               start = length + strspn(at + length, " ");
         while (end > start && at[end - 1] == ' ')
             end--;
         if (end <= start)
@@ -122,11 +126,16 @@ static void expect_row(const char *name, const char *value, void *context)
     char text[512];
     const char *row = constants_row(name);
     (void)context;
-    ck_assert_msg(row != NULL, "spec/tolerance.md, \"Constants\": no row for %s of tests/check/thresholds.h", name);
+    ck_assert_msg(row != NULL,
+                  "spec/tolerance.md, \"Constants\": no row for %s of tests/check/thresholds.h",
+                  name);
     cell(row, 1, text, sizeof text);
-    ck_assert_msg(strcmp(text, value) == 0, "spec/tolerance.md: %s: expected %s as in thresholds.h, found %s", name, value, text);
+    ck_assert_msg(strcmp(text, value) == 0,
+                  "spec/tolerance.md: %s: expected %s as in thresholds.h, found %s", name, value,
+                  text);
     for (size_t i = 2; i < 5; i++)
-        ck_assert_msg(*cell(row, i, text, sizeof text), "spec/tolerance.md: %s: cell %zu is empty", name, i + 1);
+        ck_assert_msg(*cell(row, i, text, sizeof text), "spec/tolerance.md: %s: cell %zu is empty",
+                      name, i + 1);
 }
 
 /* Each constant has a row with its value, unit, reason and measurement ... */
@@ -145,7 +154,9 @@ START_TEST(every_explained_threshold_exists)
         char name[64], value[64];
         at += 4;
         threshold(copy(name, sizeof name, at, strspn(at, WORD)), value);
-        ck_assert_msg(value[0] != '\0', "spec/tolerance.md, \"Constants\": %s is not in tests/check/thresholds.h", name);
+        ck_assert_msg(value[0] != '\0',
+                      "spec/tolerance.md, \"Constants\": %s is not in tests/check/thresholds.h",
+                      name);
     }
     ck_assert_uint_gt(rows, 10);
 }
@@ -167,7 +178,8 @@ static size_t count_causes(void)
 {
     size_t count = 0;
     for (size_t i = 0, j; i < gemma4_counter_model_count(); i++) {
-        for (j = 0; j < i && strcmp(gemma4_counter_model_at(i)->id, gemma4_counter_model_at(j)->id); j++)
+        for (j = 0; j < i && strcmp(gemma4_counter_model_at(i)->id, gemma4_counter_model_at(j)->id);
+             j++)
             ;
         count += j == i;
     }
@@ -199,8 +211,10 @@ static double value_of(const char *name, const char *page)
     if (strcmp(name, "agreement") == 0)
         return measured("tests/unit/test_golden.c", "\n#define AGREEMENT ");
     threshold(name, value);
-    ck_assert_msg(value[0] != '\0', "%s: <!-- from: %s -->: expected a constant of thresholds.h or a name that this test knows", page,
-                  name);
+    ck_assert_msg(
+        value[0] != '\0',
+        "%s: <!-- from: %s -->: expected a constant of thresholds.h or a name that this test knows",
+        page, name);
     return strtod(value, NULL);
 }
 
@@ -209,16 +223,20 @@ START_TEST(numbers_in_prose_are_those_of_the_code)
     static const char mark[] = "<!-- from: ";
     size_t found = 0;
     for (size_t i = 0; i < pages.gl_pathc; i++)
-        for (const char *page = pages.gl_pathv[i], *at = test_read(page); (at = strstr(at, mark)) != NULL; found++) {
+        for (const char *page = pages.gl_pathv[i], *at = test_read(page);
+             (at = strstr(at, mark)) != NULL; found++) {
             char name[64], *end;
             at += strlen(mark);
             const char *close = strstr(at, " -->");
             ck_assert_msg(close != NULL, "%s: a comment without end: %.40s", page, at);
-            double expected = value_of(copy(name, sizeof name, at, (size_t)(close - at)), page), written = strtod(close + 4, &end);
-            ck_assert_msg(end > close + 4, "%s: <!-- from: %s -->: expected a number behind it, found %.20s", page, name, close + 4);
+            double expected = value_of(copy(name, sizeof name, at, (size_t)(close - at)), page),
+                   written = strtod(close + 4, &end);
+            ck_assert_msg(end > close + 4,
+                          "%s: <!-- from: %s -->: expected a number behind it, found %.20s", page,
+                          name, close + 4);
             written /= strncmp(end, " %", 2) == 0 ? 100 : 1;
-            ck_assert_msg(fabs(written - expected) <= 1e-12 * fabs(expected), "%s: %s: expected %g, found %g", page, name, expected,
-                          written);
+            ck_assert_msg(fabs(written - expected) <= 1e-12 * fabs(expected),
+                          "%s: %s: expected %g, found %g", page, name, expected, written);
         }
     ck_assert_uint_gt(found, 10);
 }
@@ -229,13 +247,17 @@ START_TEST(the_readme_lists_the_tiers_and_levels)
     char tiers[128] = "(", levels[64] = "--require ";
     const gemma4_tier *tier;
     for (size_t i = 0; (tier = gemma4_tier_at(i)) != NULL; i++)
-        if (strcmp(tier->name, "float64") != 0) /* judged as float32, for references and not for engines */
-            snprintf(tiers + strlen(tiers), sizeof tiers - strlen(tiers), "%s%s", strlen(tiers) > 1 ? ", " : "", tier->name);
+        if (strcmp(tier->name, "float64") != 0) /* judged as float32, for references and not for
+                                                   engines */
+            snprintf(tiers + strlen(tiers), sizeof tiers - strlen(tiers), "%s%s",
+                     strlen(tiers) > 1 ? ", " : "", tier->name);
     for (int level = GEMMA4_FULL_LEVEL; level > GEMMA4_PARTIAL; level--)
-        snprintf(levels + strlen(levels), sizeof levels - strlen(levels), "%s%s", level < GEMMA4_FULL_LEVEL ? "|" : "",
-                 gemma4_level_name((gemma4_level)level));
-    ck_assert_msg(strstr(test_read("README.md"), tiers) != NULL, "README.md: \"%s\" is not there", tiers);
-    ck_assert_msg(strstr(test_read("README.md"), levels) != NULL, "README.md: \"%s\" is not there", levels);
+        snprintf(levels + strlen(levels), sizeof levels - strlen(levels), "%s%s",
+                 level < GEMMA4_FULL_LEVEL ? "|" : "", gemma4_level_name((gemma4_level)level));
+    ck_assert_msg(strstr(test_read("README.md"), tiers) != NULL, "README.md: \"%s\" is not there",
+                  tiers);
+    ck_assert_msg(strstr(test_read("README.md"), levels) != NULL, "README.md: \"%s\" is not there",
+                  levels);
 }
 END_TEST
 
@@ -245,7 +267,8 @@ START_TEST(every_flag_is_explained)
     for (size_t i = 0; (info = gemma4_flag_at(i)) != NULL; i++) {
         char row[256];
         snprintf(row, sizeof row, "\n| %s | %zu | %s | ", info->flag, info->from, info->meaning);
-        ck_assert_msg(strstr(test_read("spec/cases.md"), row) != NULL, "spec/cases.md: no row%s", row);
+        ck_assert_msg(strstr(test_read("spec/cases.md"), row) != NULL, "spec/cases.md: no row%s",
+                      row);
     }
 }
 END_TEST
@@ -261,8 +284,10 @@ START_TEST(the_space_s_page_holds_what_the_program_prints)
     gemma4_explain_space(f);
     ck_assert_int_eq(fclose(f), 0);
     ck_assert_uint_eq(test_occurrences(table, "\n"), GEMMA4_PARAMETER_COUNT + 2);
-    ck_assert_uint_eq(test_occurrences(table, "|"), 6 * (GEMMA4_PARAMETER_COUNT + 2)); /* no cell holds a bar */
-    ck_assert_msg(strstr(test_read("spec/space.md"), table) != NULL, "spec/space.md is out of date: gemma4-check explain --space prints its table");
+    /* no cell holds a bar */
+    ck_assert_uint_eq(test_occurrences(table, "|"), 6 * (GEMMA4_PARAMETER_COUNT + 2));
+    ck_assert_msg(strstr(test_read("spec/space.md"), table) != NULL,
+                  "spec/space.md is out of date: gemma4-check explain --space prints its table");
     free(table);
 }
 END_TEST
@@ -275,7 +300,8 @@ static const char *help_of(const char *program)
     const char *build = getenv("GEMMA4_BUILD");
     char *out = test_join(test_dir(), program), command[4096];
     if (!exists(out)) {
-        snprintf(command, sizeof command, "'%s/%s' --help >'%s'", build && *build ? build : "build", program, out);
+        snprintf(command, sizeof command, "'%s/%s' --help >'%s'", build && *build ? build : "build",
+                 program, out);
         ck_assert_msg(system(command) == 0, "%s", command);
     }
     return test_read(out);
@@ -298,10 +324,12 @@ static bool holds_word(const char *text, const char *word)
 
 static bool is_target(const char *word)
 {
-    for (const char *line = test_read("Makefile"); *line; line += strcspn(line, "\n"), line += *line == '\n') {
+    for (const char *line = test_read("Makefile"); *line;
+         line += strcspn(line, "\n"), line += *line == '\n') {
         size_t names = strcspn(line, ":=#\n\t");
         char text[512];
-        if (line[names] == ':' && line[names + 1] != '=' && holds_word(copy(text, sizeof text, line, names), word) && line[0] != '.')
+        if (line[names] == ':' && line[names + 1] != '=' &&
+            holds_word(copy(text, sizeof text, line, names), word) && line[0] != '.')
             return true;
     }
     return false;
@@ -321,8 +349,10 @@ static void check_make(const char *page, const char *at)
 {
     char word[256];
     while (*next_word(&at, word, sizeof word))
-        if (islower((unsigned char)word[0]) && !strchr(word, '=') && strspn(word, "abcdefghijklmnopqrstuvwxyz0123456789-") == strlen(word))
-            ck_assert_msg(is_target(word), "%s: make %s: the Makefile has no such target", page, word);
+        if (islower((unsigned char)word[0]) && !strchr(word, '=') &&
+            strspn(word, "abcdefghijklmnopqrstuvwxyz0123456789-") == strlen(word))
+            ck_assert_msg(is_target(word), "%s: make %s: the Makefile has no such target", page,
+                          word);
 }
 
 static void check_program(const char *page, const char *program, const char *at)
@@ -330,10 +360,12 @@ static void check_program(const char *page, const char *program, const char *at)
     const char *help = help_of(program);
     char word[256], sub_command[300], manifest[300];
     next_word(&at, word, sizeof word);
-    if (islower((unsigned char)word[0]) && strspn(word, "abcdefghijklmnopqrstuvwxyz0123456789-") == strlen(word)) {
+    if (islower((unsigned char)word[0]) &&
+        strspn(word, "abcdefghijklmnopqrstuvwxyz0123456789-") == strlen(word)) {
         snprintf(sub_command, sizeof sub_command, "%s %s", program, word);
         snprintf(manifest, sizeof manifest, "golden/cases/%s.yaml", word);
-        ck_assert_msg(holds_word(help, sub_command) || exists(manifest), "%s: %s: neither a command nor a case", page, sub_command);
+        ck_assert_msg(holds_word(help, sub_command) || exists(manifest),
+                      "%s: %s: neither a command nor a case", page, sub_command);
     }
     for (; *word; next_word(&at, word, sizeof word))
         if (strncmp(word, "--", 2) == 0) {
@@ -388,9 +420,11 @@ static size_t check_page(const char *page)
             continue; /* blank stays: the next indented line belongs to it */
         } else {
             const char *at = line, *end;
-            for (; (at = strchr(at, '`')) && at < line + length && (end = strchr(at + 1, '`')); at = end + 1, count++) {
+            for (; (at = strchr(at, '`')) && at < line + length && (end = strchr(at + 1, '`'));
+                 at = end + 1, count++) {
                 check_code(page, copy(code, sizeof code, at + 1, (size_t)(end - at - 1)));
-                next = end > line + length ? end + 1 : next; /* a span may go on on the next line, and others behind it */
+                next = end > line + length ? end + 1 : next; /* a span may go on on the next line,
+                                                                and others behind it */
             }
         }
         blank = length == 0;
@@ -402,7 +436,9 @@ START_TEST(every_command_and_path_exists)
 {
     size_t count = 0;
     for (size_t i = 0; i < pages.gl_pathc; i++)
-        if (strcmp(pages.gl_pathv[i], "spec/causes.md") != 0 && strcmp(pages.gl_pathv[i], "spec/kill-matrix.md") != 0) /* generated */
+        /* generated */
+        if (strcmp(pages.gl_pathv[i], "spec/causes.md") != 0 &&
+            strcmp(pages.gl_pathv[i], "spec/kill-matrix.md") != 0)
             count += check_page(pages.gl_pathv[i]);
     ck_assert_uint_gt(count, 100);
 }
@@ -416,7 +452,8 @@ START_TEST(every_target_is_listed)
     ck_assert_ptr_nonnull(at);
     for (at += 8; *next_word(&at, word, sizeof word);) {
         snprintf(line, sizeof line, "\n#   make %s ", word);
-        bool plain = strcmp(word, "all") == 0 || strcmp(word, "always") == 0 || strcmp(word, "clean") == 0;
+        bool plain =
+            strcmp(word, "all") == 0 || strcmp(word, "always") == 0 || strcmp(word, "clean") == 0;
         bool listed = plain || strstr(makefile, line) != NULL;
         ck_assert_msg(listed, "Makefile: make %s is not listed", word);
     }
@@ -432,7 +469,8 @@ START_TEST(exit_statuses_are_those_of_the_program)
         ck_assert_ptr_nonnull(at);
         for (const char *expected = sentence; *expected; at++)
             if (*at != ':') {
-                ck_assert_msg(*at == *expected, "expected \"%s\", found \"%.60s\"", sentence, strstr(texts[i], "Exit status"));
+                ck_assert_msg(*at == *expected, "expected \"%s\", found \"%.60s\"", sentence,
+                              strstr(texts[i], "Exit status"));
                 expected++;
             }
     }
@@ -463,7 +501,8 @@ static void check_link(const char *page, const char *target)
 {
     char path[512];
     const char *slash = strrchr(page, '/'), *anchor = strchr(target, '#');
-    size_t folder = slash ? (size_t)(slash + 1 - page) : 0, length = anchor ? (size_t)(anchor - target) : strlen(target);
+    size_t folder = slash ? (size_t)(slash + 1 - page) : 0,
+           length = anchor ? (size_t)(anchor - target) : strlen(target);
     if (strstr(target, "://"))
         return;
     if (length == 0)
@@ -472,14 +511,16 @@ static void check_link(const char *page, const char *target)
         snprintf(path, sizeof path, "%.*s%.*s", (int)folder, page, (int)length, target);
     ck_assert_msg(exists(path), "%s: link to %s: %s is not there", page, target, path);
     if (anchor)
-        ck_assert_msg(has_heading(path, anchor + 1), "%s: link to %s: no such heading", page, target);
+        ck_assert_msg(has_heading(path, anchor + 1), "%s: link to %s: no such heading", page,
+                      target);
 }
 
 START_TEST(every_link_leads_somewhere)
 {
     size_t count = 0;
     for (size_t i = 0; i < pages.gl_pathc; i++)
-        for (const char *at = test_read(pages.gl_pathv[i]); (at = strstr(at, "](")) != NULL; count++) {
+        for (const char *at = test_read(pages.gl_pathv[i]); (at = strstr(at, "](")) != NULL;
+             count++) {
             char target[512];
             at += 2;
             check_link(pages.gl_pathv[i], copy(target, sizeof target, at, strcspn(at, ")\n")));
@@ -490,30 +531,36 @@ END_TEST
 
 /* --- the reference beside its page --- */
 
-/* Whether spec/model.md has that section: "4.2" of "### 4.2 Attention", "5" of "## 5. The cache". */
+/* Whether spec/model.md has that section: "4.2" of "### 4.2 Attention", "5" of "## 5. The
+ * cache". */
 static bool has_section(const char *number)
 {
     char heading[2][32];
     snprintf(heading[0], sizeof heading[0], "\n### %s ", number);
     snprintf(heading[1], sizeof heading[1], "\n## %s. ", number);
-    return strstr(test_read("spec/model.md"), heading[0]) || strstr(test_read("spec/model.md"), heading[1]);
+    return strstr(test_read("spec/model.md"), heading[0]) ||
+           strstr(test_read("spec/model.md"), heading[1]);
 }
 
-/* A comment that explains a step begins with its section ("4.2  The mask", "--- 4.2 attention"); others cite one in brackets ("(4.7)").
- * In Python a docstring does. */
+/* A comment that explains a step begins with its section ("4.2 The mask", "--- 4.2 attention");
+ * others cite one in brackets ("(4.7)"). In Python a docstring does. */
 static size_t count_sections(const char *path)
 {
     const char *code = test_read(path);
     size_t count = 0;
-    for (const char *at = code; (at = strpbrk(at, "123456789")) != NULL; at += strspn(at, "0123456789.")) {
+    for (const char *at = code; (at = strpbrk(at, "123456789")) != NULL;
+         at += strspn(at, "0123456789.")) {
         char number[16];
         size_t length = strspn(at, "0123456789.");
-        bool begins = at - code > 3 && ((!strncmp(at - 3, "/* ", 3) && !strncmp(at + length, "  ", 2)) || !strncmp(at - 3, "\"\"\"", 3));
+        bool begins =
+            at - code > 3 && ((!strncmp(at - 3, "/* ", 3) && !strncmp(at + length, "  ", 2)) ||
+                              !strncmp(at - 3, "\"\"\"", 3));
         bool headed = at - code > 4 && !strncmp(at - 4, "--- ", 4);
         bool within = at - code > 3 && at[-1] == '(' && at[length] == ')' && at[-2] == ' ';
         if (!begins && !headed && !within)
             continue;
-        ck_assert_msg(has_section(copy(number, sizeof number, at, length)), "%s: spec/model.md has no section %s: %.60s", path, number, at - 3);
+        ck_assert_msg(has_section(copy(number, sizeof number, at, length)),
+                      "%s: spec/model.md has no section %s: %.60s", path, number, at - 3);
         count++;
     }
     return count;
@@ -536,10 +583,13 @@ END_TEST
 START_TEST(the_reference_fits_beside_its_page)
 {
     enum { COLUMNS = 100 };
-    static const char *const files[] = {"ref/forward.c", "ref/ops_scalar.c", "ref/session_internal.h", "ref/session.c", "ref/ops.c"};
+    static const char *const files[] = {"ref/forward.c", "ref/ops_scalar.c",
+                                        "ref/session_internal.h", "ref/session.c", "ref/ops.c"};
     for (size_t i = 0; i < COUNT(files); i++)
-        for (const char *line = test_read(files[i]); *line; line += strcspn(line, "\n"), line += *line == '\n')
-            ck_assert_msg(strcspn(line, "\n") <= COLUMNS, "%s: a line of more than %d columns: %.110s", files[i], COLUMNS, line);
+        for (const char *line = test_read(files[i]); *line;
+             line += strcspn(line, "\n"), line += *line == '\n')
+            ck_assert_msg(strcspn(line, "\n") <= COLUMNS,
+                          "%s: a line of more than %d columns: %.110s", files[i], COLUMNS, line);
 }
 END_TEST
 

@@ -128,13 +128,13 @@ static void check_tensor(const char *page, const char *word)
     if (!strchr(word, '.') || !strcmp(name, "N") || !strcmp(name, "{N}") || !strcmp(name, "{last}"))
         return;
     ck_assert_msg(is_tap(name) || is_weight(name) || is_parameter(name),
-                  "%s: %s is neither a tap, nor a weight, nor a parameter of spec/space.md",
-                  page, word);
+                  "%s: %s is neither a tap, nor a weight, nor a parameter of spec/space.md", page,
+                  word);
 }
 
 START_TEST(every_tensor_that_a_page_names_exists)
 {
-    static const char *const starts[] = {"attn.", "mlp.", "router.", "moe.",
+    static const char *const starts[] = {"attn.", "mlp.",    "router.", "moe.",
                                          "ffn.",  "layers.", NULL};
     size_t count = 0;
     for (size_t i = 0; i < pages.gl_pathc; i++)

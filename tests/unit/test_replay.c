@@ -1,4 +1,5 @@
-/* Runs of blocks and the evidence that they leave (tests/check/block_run.h, replay.h, counter_run.h, reference_run.h). */
+/* Runs of blocks and the evidence that they leave (tests/check/block_run.h, replay.h,
+ * counter_run.h, reference_run.h). */
 #include "counter_run.h"
 #include "engines.h"
 #include "evidence_maker.h"
@@ -44,7 +45,9 @@ static replayed *replay_to(const test_engine *engine, gemma4_block block)
     r->next = -1;
     r->dump = gemma4_activations_open(test_engine_dump(engine), &engine->model->config, &error);
     ck_assert_msg(r->dump != NULL, "%s", error.message);
-    ck_assert_int_eq(gemma4_subject_init(&r->subject, engine->model, r->dump, gemma4_tier_of(engine->tier), &error), 0);
+    ck_assert_int_eq(gemma4_subject_init(&r->subject, engine->model, r->dump,
+                                         gemma4_tier_of(engine->tier), &error),
+                     0);
     r->replay = gemma4_replay_new(&r->subject, r->dump, &error);
     ck_assert_msg(r->replay != NULL, "%s", error.message);
     advance(r, block);
@@ -61,7 +64,8 @@ static void end_replay(replayed *r)
 
 static test_engine engine_with(const char *first, const char *second, const char *third)
 {
-    return (test_engine){.model = test_small_model(), .T = T, .tier = "float32", .taps = {first, second, third}};
+    return (test_engine){
+        .model = test_small_model(), .T = T, .tier = "float32", .taps = {first, second, third}};
 }
 
 /* --- subjects --- */
@@ -70,8 +74,8 @@ static const struct {
     const char *tier, *kv;
     double unit;
 } CACHES[] = {
-    {"float32", "bfloat16", 0x1p-8}, {"float32", "float16", 0x1p-11}, {"float32", "float32", 0}, {"bfloat16", "float32", 0},
-    {"bfloat16", "float16", 0},      {"float32", NULL, 0},
+    {"float32", "bfloat16", 0x1p-8}, {"float32", "float16", 0x1p-11}, {"float32", "float32", 0},
+    {"bfloat16", "float32", 0},      {"bfloat16", "float16", 0},      {"float32", NULL, 0},
 };
 
 START_TEST(a_subject_is_what_the_dump_says_of_the_engine)
@@ -84,10 +88,13 @@ START_TEST(a_subject_is_what_the_dump_says_of_the_engine)
     engine.attributes[0][1] = "4,1,1";
     engine.attributes[1][0] = CACHES[_i].kv ? "kv_dtype" : NULL;
     engine.attributes[1][1] = CACHES[_i].kv;
-    gemma4_activations *dump = gemma4_activations_open(test_engine_dump(&engine), &engine.model->config, &error);
+    gemma4_activations *dump =
+        gemma4_activations_open(test_engine_dump(&engine), &engine.model->config, &error);
     ck_assert_msg(dump != NULL, "%s", error.message);
-    ck_assert_int_eq(gemma4_subject_init(&s, engine.model, dump, gemma4_tier_of(CACHES[_i].tier), &error), 0);
-    ck_assert(s.model == engine.model && s.T == T && s.first_position == 7 && s.tokens[1] == (5 + 37) % 32);
+    ck_assert_int_eq(
+        gemma4_subject_init(&s, engine.model, dump, gemma4_tier_of(CACHES[_i].tier), &error), 0);
+    ck_assert(s.model == engine.model && s.T == T && s.first_position == 7 &&
+              s.tokens[1] == (5 + 37) % 32);
     ck_assert(s.schedule.known && s.schedule.chunks == 3);
     ck_assert(s.kv_unit == CACHES[_i].unit);
     gemma4_subject_free(&s);
@@ -95,7 +102,8 @@ START_TEST(a_subject_is_what_the_dump_says_of_the_engine)
 }
 END_TEST
 
-/* It decides how much rounding is expected: a name that nobody knows must not pass as "no further rounding". */
+/* It decides how much rounding is expected: a name that nobody knows must not pass as "no further
+ * rounding". */
 START_TEST(an_unknown_type_of_the_cache_is_refused)
 {
     gemma4_error error = {""};
@@ -103,9 +111,11 @@ START_TEST(an_unknown_type_of_the_cache_is_refused)
     test_engine engine = engine_with("logits", NULL, NULL);
     engine.attributes[0][0] = "kv_dtype";
     engine.attributes[0][1] = "unheard-of";
-    gemma4_activations *dump = gemma4_activations_open(test_engine_dump(&engine), &engine.model->config, &error);
+    gemma4_activations *dump =
+        gemma4_activations_open(test_engine_dump(&engine), &engine.model->config, &error);
     ck_assert_msg(dump != NULL, "%s", error.message);
-    ck_assert_int_ne(gemma4_subject_init(&s, engine.model, dump, gemma4_tier_of("float32"), &error), 0);
+    ck_assert_int_ne(gemma4_subject_init(&s, engine.model, dump, gemma4_tier_of("float32"), &error),
+                     0);
     assert_message_contains(&error, "attribute kv_dtype: expected one of float32, ");
     assert_message_contains(&error, ", found 'unheard-of'");
     gemma4_subject_free(&s);
@@ -117,7 +127,9 @@ END_TEST
 
 static void a_third_too_large(gemma4_tap_event *event, gemma4_tap tap, size_t layer)
 {
-    for (size_t i = 0; event->tap == tap && event->layer == layer && i < event->rows * event->dims[0] * event->dims[1]; i++)
+    for (size_t i = 0; event->tap == tap && event->layer == layer &&
+                       i < event->rows * event->dims[0] * event->dims[1];
+         i++)
         event->values[i] *= (real)(4.0 / 3);
 }
 
@@ -129,13 +141,17 @@ static void mistake_in_layer_1(const test_engine *engine, gemma4_tap_event *even
 
 START_TEST(a_step_is_expected_from_the_engines_inputs_and_the_next_one_reads_the_engines)
 {
-    test_engine engine = {.model = test_small_model(), .T = T, .tier = "float32", .compute = mistake_in_layer_1};
+    test_engine engine = {
+        .model = test_small_model(), .T = T, .tier = "float32", .compute = mistake_in_layer_1};
     replayed *r = replay_to(&engine, 1);
-    const gemma4_tap_evidence *out = &r->e->taps[GEMMA4_TAP_ATTN_OUT], *norm = &r->e->taps[GEMMA4_TAP_ATTN_POST_NORM];
+    const gemma4_tap_evidence *out = &r->e->taps[GEMMA4_TAP_ATTN_OUT],
+                              *norm = &r->e->taps[GEMMA4_TAP_ATTN_POST_NORM];
     for (size_t i = 0; i < T * D_MODEL; i++) {
-        ck_assert_double_eq_tol((double)out->engine[i], (double)out->expected[i] * 4 / 3, 1e-5 * fabs((double)out->expected[i]));
+        ck_assert_double_eq_tol((double)out->engine[i], (double)out->expected[i] * 4 / 3,
+                                1e-5 * fabs((double)out->expected[i]));
         ck_assert(out->values[i] == out->engine[i]);
-        ck_assert_double_eq_tol((double)norm->engine[i], (double)norm->expected[i], 1e-5 * fabs((double)norm->expected[i]));
+        ck_assert_double_eq_tol((double)norm->engine[i], (double)norm->expected[i],
+                                1e-5 * fabs((double)norm->expected[i]));
     }
     end_replay(r);
 }
@@ -152,15 +168,21 @@ static void some_that_cannot_be_compared(const test_engine *engine, gemma4_tap_e
 
 START_TEST(rows_that_cannot_be_compared_are_not_injected)
 {
-    test_engine engine = {.model = test_small_model(), .T = T, .tier = "float32", .show = some_that_cannot_be_compared};
+    test_engine engine = {.model = test_small_model(),
+                          .T = T,
+                          .tier = "float32",
+                          .show = some_that_cannot_be_compared};
     replayed *r = replay_to(&engine, 0);
-    const gemma4_tap_evidence *q = &r->e->taps[GEMMA4_TAP_ATTN_Q], *weights = &r->e->taps[GEMMA4_TAP_ROUTER_TOPK_WEIGHTS];
+    const gemma4_tap_evidence *q = &r->e->taps[GEMMA4_TAP_ATTN_Q],
+                              *weights = &r->e->taps[GEMMA4_TAP_ROUTER_TOPK_WEIGHTS];
     for (size_t t = 0; t < T; t++) {
         ck_assert(q->stored_row[t] && q->have[t] == (t != 2));
-        ck_assert(weights->stored_row[t] && weights->have[t] == (t != 3)); /* nobody knows whose they are */
+        /* nobody knows whose they are */
+        ck_assert(weights->stored_row[t] && weights->have[t] == (t != 3));
         ck_assert(r->e->have_ids[t] && r->e->have_valid_ids[t] == (t != 3));
     }
-    ck_assert_mem_eq(q->values + 2 * q->width, q->expected + 2 * q->width, q->width * sizeof *q->values);
+    ck_assert_mem_eq(q->values + 2 * q->width, q->expected + 2 * q->width,
+                     q->width * sizeof *q->values);
     ck_assert(isfinite(r->e->output[2 * D_MODEL]));
     end_replay(r);
 }
@@ -173,7 +195,8 @@ START_TEST(the_stream_is_known_where_the_dump_holds_all_of_it)
         gemma4_block block, known;
         bool before;
     } cases[] = {
-        {-1, -1, false}, {0, -1, true}, {1, -1, true}, {2, 2, false}, {3, 3, false}, {4, 3, true}, {5, 3, true}, {HEAD, 3, true},
+        {-1, -1, false}, {0, -1, true}, {1, -1, true}, {2, 2, false},
+        {3, 3, false},   {4, 3, true},  {5, 3, true},  {HEAD, 3, true},
     };
     test_engine engine = engine_with("layers.1.output", "layers.2.output", "logits");
     replayed *r = replay_to(&engine, -1);
@@ -183,16 +206,19 @@ START_TEST(the_stream_is_known_where_the_dump_holds_all_of_it)
         ck_assert_int_eq(r->e->known_block, cases[i].known);
         ck_assert_int_eq(r->e->before != NULL, cases[i].before);
         ck_assert(!r->e->before || r->e->before->block == cases[i].block - 1);
-        ck_assert_uint_eq(r->e->layer, cases[i].block >= 0 && cases[i].block < LAYERS ? (size_t)cases[i].block : 0);
-        ck_assert_int_eq(r->e->ids_fixed, cases[i].block == 0 || cases[i].block == 2 || cases[i].block == 3);
+        ck_assert_uint_eq(r->e->layer, cases[i].block >= 0 && cases[i].block < LAYERS
+                                           ? (size_t)cases[i].block
+                                           : 0);
+        ck_assert_int_eq(r->e->ids_fixed,
+                         cases[i].block == 0 || cases[i].block == 2 || cases[i].block == 3);
         ck_assert_ptr_eq(r->e->streams[cases[i].block - cases[i].known + 1], r->e->output);
     }
     end_replay(r);
 }
 END_TEST
 
-/* In the perturbed runs every stored tap differs, more or less by as much as one rounding; what is not stored has no draws, but for the
- * router's logits, whose near-ties have to be known. */
+/* In the perturbed runs every stored tap differs, more or less by as much as one rounding; what is
+ * not stored has no draws, but for the router's logits, whose near-ties have to be known. */
 START_TEST(six_draws_are_the_yardstick_of_what_is_stored)
 {
     test_engine engine = engine_with("layers.0.attn.out", "layers.0.attn.residual", NULL);
@@ -204,16 +230,20 @@ START_TEST(six_draws_are_the_yardstick_of_what_is_stored)
     ck_assert_mem_eq(sigma, residual->sigma, sizeof sigma);
     for (size_t d = 0; d < GEMMA4_DRAWS; d++)
         for (size_t other = 0; other < d; other++)
-            ck_assert(memcmp(residual->draws[d], residual->draws[other], T * D_MODEL * sizeof *residual->draws[d]) != 0);
+            ck_assert(memcmp(residual->draws[d], residual->draws[other],
+                             T * D_MODEL * sizeof *residual->draws[d]) != 0);
     for (size_t t = 0; t < T; t++) {
         double size = 0;
         for (size_t i = 0; i < D_MODEL; i++)
-            size += (double)residual->expected[t * D_MODEL + i] * (double)residual->expected[t * D_MODEL + i] / D_MODEL;
+            size += (double)residual->expected[t * D_MODEL + i] *
+                    (double)residual->expected[t * D_MODEL + i] / D_MODEL;
         double roundings = residual->sigma[t] / (0x1p-8 * sqrt(size));
         ck_assert_msg(roundings >= 0.3 && roundings <= 4, "row %zu: %g", t, roundings);
     }
-    ck_assert(r->e->taps[GEMMA4_TAP_ROUTER_LOGITS].sigma != NULL && r->e->taps[GEMMA4_TAP_ROUTER_LOGITS].engine == NULL);
-    ck_assert(r->e->taps[GEMMA4_TAP_ATTN_Q].sigma == NULL && r->e->taps[GEMMA4_TAP_ATTN_Q].expected != NULL);
+    ck_assert(r->e->taps[GEMMA4_TAP_ROUTER_LOGITS].sigma != NULL &&
+              r->e->taps[GEMMA4_TAP_ROUTER_LOGITS].engine == NULL);
+    ck_assert(r->e->taps[GEMMA4_TAP_ATTN_Q].sigma == NULL &&
+              r->e->taps[GEMMA4_TAP_ATTN_Q].expected != NULL);
     ck_assert(r->e->taps[GEMMA4_TAP_ATTN_SCORES].expected == NULL); /* large */
     end_replay(r);
 }
@@ -234,21 +264,27 @@ static double roundings_of(const test_engine *engine, gemma4_block block, gemma4
     return sqrt(draws / size) / 0x1p-8;
 }
 
-/* One rounding, uniform in +-1 units, is 0.577 units; over some hundred values of six draws within a few per cent. */
+/* One rounding, uniform in +-1 units, is 0.577 units; over some hundred values of six draws within
+ * a few per cent. */
 START_TEST(a_narrow_dataset_or_cache_rounds_once_more)
 {
-    test_engine engine = engine_with("layers.0.attn.k_rope", "layers.0.attn.k_norm", "layers.0.attn.q_rope");
+    test_engine engine =
+        engine_with("layers.0.attn.k_rope", "layers.0.attn.k_norm", "layers.0.attn.q_rope");
     ck_assert(roundings_of(&engine, 0, GEMMA4_TAP_ATTN_K_ROPE) < 0.001);
     engine.attributes[0][0] = "kv_dtype";
     engine.attributes[0][1] = "bfloat16";
     ck_assert_double_eq_tol(roundings_of(&engine, 0, GEMMA4_TAP_ATTN_K_ROPE), 0.577, 0.04);
     ck_assert(roundings_of(&engine, 0, GEMMA4_TAP_ATTN_Q_ROPE) < 0.001); /* is not cached */
     engine.attributes[0][0] = NULL;
-    engine.store = "bfloat16"; /* k_norm is injected, with one rounding, and compared with what was stored, another one */
+    engine.store = "bfloat16"; /* k_norm is injected, with one rounding, and compared with what was
+                                  stored, another one */
     ck_assert_double_eq_tol(roundings_of(&engine, 0, GEMMA4_TAP_ATTN_K_NORM), 0.577, 0.04);
-    ck_assert_double_eq_tol(roundings_of(&engine, 0, GEMMA4_TAP_ATTN_K_ROPE), 0.577 * sqrt(2), 0.06);
-    engine.tier = "bfloat16"; /* then storage adds nothing: k_norm is 2 roundings of its own, and 1.5 in common */
-    ck_assert_double_eq_tol(roundings_of(&engine, 0, GEMMA4_TAP_ATTN_K_ROPE), 0.577 * sqrt(1 + 3), 0.12);
+    ck_assert_double_eq_tol(roundings_of(&engine, 0, GEMMA4_TAP_ATTN_K_ROPE), 0.577 * sqrt(2),
+                            0.06);
+    engine.tier = "bfloat16"; /* then storage adds nothing: k_norm is 2 roundings of its own, and
+                                 1.5 in common */
+    ck_assert_double_eq_tol(roundings_of(&engine, 0, GEMMA4_TAP_ATTN_K_ROPE), 0.577 * sqrt(1 + 3),
+                            0.12);
 }
 END_TEST
 
@@ -264,11 +300,14 @@ static double cosine(const float *x, const float *y, size_t n)
     return xy / sqrt(xx * yy);
 }
 
-/* At position 0 there is no angle to be wrong; at 2^17 the fastest pair may be 0.02 rad off, in every draw by another angle. */
+/* At position 0 there is no angle to be wrong; at 2^17 the fastest pair may be 0.02 rad off, in
+ * every draw by another angle. */
 START_TEST(far_positions_turn_by_a_wrong_angle_in_float32)
 {
-    test_engine engine = {
-        .model = test_golden_model(), .T = T, .tier = "float32", .taps = {"layers.0.attn.q_norm", "layers.0.attn.q_rope"}};
+    test_engine engine = {.model = test_golden_model(),
+                          .T = T,
+                          .tier = "float32",
+                          .taps = {"layers.0.attn.q_norm", "layers.0.attn.q_rope"}};
     double near = roundings_of(&engine, 0, GEMMA4_TAP_ATTN_Q_ROPE);
     engine.first_position = (size_t)1 << 17;
     double far = roundings_of(&engine, 0, GEMMA4_TAP_ATTN_Q_ROPE);
@@ -298,8 +337,8 @@ START_TEST(the_boundary_is_between_the_smallest_chosen_and_the_largest_other)
 }
 END_TEST
 
-/* A run of layer 0 that injects these logits in every row; returns in how many of the rows and draws the choice is {0, 2} instead of {0,
- * 1}. */
+/* A run of layer 0 that injects these logits in every row; returns in how many of the rows and
+ * draws the choice is {0, 2} instead of {0, 1}. */
 static size_t tossed(const real logits[E], const real clean_logits[E], size_t draws)
 {
     gemma4_error error = {""};
@@ -316,7 +355,11 @@ static size_t tossed(const real logits[E], const real clean_logits[E], size_t dr
     }
     for (size_t d = 0; d < draws; d++) {
         gemma4_noise noise = gemma4_noise_new(e->subject.tier, d);
-        const gemma4_block_run run = {.block = 0, .inject = &e->evidence, .noise = &noise, .clean_logits = clean, .chosen = ids};
+        const gemma4_block_run run = {.block = 0,
+                                      .inject = &e->evidence,
+                                      .noise = &noise,
+                                      .clean_logits = clean,
+                                      .chosen = ids};
         for (size_t i = 0; i < T * D_MODEL; i++)
             h[i] = 1;
         ck_assert_msg(gemma4_run_block(runner, &run, h, &error) == 0, "%s", error.message);
@@ -330,7 +373,8 @@ static size_t tossed(const real logits[E], const real clean_logits[E], size_t dr
     return others;
 }
 
-/* The run's logits are 0.01 off from the clean ones, each: a difference of two of them has a deviation of 0.0141, of which five are 0.0707.
+/* The run's logits are 0.01 off from the clean ones, each: a difference of two of them has a
+   deviation of 0.0141, of which five are 0.0707.
  */
 START_TEST(a_coin_settles_near_ties_of_five_deviations)
 {
@@ -339,10 +383,12 @@ START_TEST(a_coin_settles_near_ties_of_five_deviations)
         bool tossed;
     } cases[] = {{0.0700f, true}, {0.0715f, false}, {0, true}};
     for (size_t i = 0; i < COUNT(cases); i++) {
-        const real logits[E] = {3, 2, 2 - cases[i].gap, 1}, clean[E] = {3.01f, 1.99f, 2 - cases[i].gap + 0.01f, 0.99f};
+        const real logits[E] = {3, 2, 2 - cases[i].gap, 1},
+                   clean[E] = {3.01f, 1.99f, 2 - cases[i].gap + 0.01f, 0.99f};
         size_t others = tossed(logits, clean, 50);
-        ck_assert_msg(cases[i].tossed ? others > 50 * T / 3 && others < 50 * T * 2 / 3 : others == 0, "gap %g: %zu", (double)cases[i].gap,
-                      others);
+        ck_assert_msg(cases[i].tossed ? others > 50 * T / 3 && others < 50 * T * 2 / 3
+                                      : others == 0,
+                      "gap %g: %zu", (double)cases[i].gap, others);
     }
     const real apart[E] = {3, 2, 1.99f, 1}; /* where nothing moves, nothing flips */
     ck_assert_uint_eq(tossed(apart, apart, 5), 0);
@@ -376,22 +422,27 @@ START_TEST(a_run_takes_the_engines_experts_first_then_given_ones)
     } cases[] = {
         {&e->evidence, given, NULL, true, 1},      /* given */
         {&e->evidence, NULL, NULL, true, 0},       /* its own: 0 and 1 */
-        {&e->evidence, given, &other, true, 1},    /* mistakes elsewhere leave the dump's logits, which decide */
+        {&e->evidence, given, &other, true, 1},    /* mistakes elsewhere leave the dump's logits,
+                                                      which decide */
         {&e->evidence, given, &choosing, true, 0}, /* a mistake in the choosing makes its own */
     };
     for (size_t i = 0; i < COUNT(cases); i++) {
         int32_t ids[T * K];
         real h[T * D_MODEL];
-        const gemma4_block_run run = {
-            .block = 0, .inject = cases[i].inject, .ids = cases[i].ids, .mistakes = cases[i].mistakes, .chosen = ids};
+        const gemma4_block_run run = {.block = 0,
+                                      .inject = cases[i].inject,
+                                      .ids = cases[i].ids,
+                                      .mistakes = cases[i].mistakes,
+                                      .chosen = ids};
         for (size_t k = 0; k < T * D_MODEL; k++)
             h[k] = 1;
         ck_assert_msg(gemma4_run_block(runner, &run, h, &error) == 0, "%s", error.message);
         ck_assert_msg(ids[0] == 3 && ids[1] == 2, "case %zu", i); /* the engine's */
-        ck_assert_msg(ids[K] == cases[i].row_1 && ids[5 * K] == cases[i].row_1, "case %zu: %d, %d", i, ids[K],
-                      ids[5 * K]); /* its last is no set */
+        ck_assert_msg(ids[K] == cases[i].row_1 && ids[5 * K] == cases[i].row_1, "case %zu: %d, %d",
+                      i, ids[K], ids[5 * K]); /* its last is no set */
     }
-    /* Logits that are not in the dump: a mistake moves them, so the choice given for the right model does not hold. */
+    /* Logits that are not in the dump: a mistake moves them, so the choice given for the right
+     * model does not hold. */
     int32_t own[T * K], ids[T * K];
     real h[2 * T * D_MODEL];
     for (size_t k = 0; k < 2 * T * D_MODEL; k++)
@@ -402,8 +453,10 @@ START_TEST(a_run_takes_the_engines_experts_first_then_given_ones)
     given[K] = own[K];
     for (given[K + 1] = 0; given[K + 1] == own[K] || given[K + 1] == own[K + 1]; given[K + 1]++)
         ;
-    const gemma4_block_run open = {.block = 0, .inject = &e->evidence, .ids = given, .mistakes = &other, .chosen = ids};
-    ck_assert_msg(gemma4_run_block(runner, &open, h + T * D_MODEL, &error) == 0, "%s", error.message);
+    const gemma4_block_run open = {
+        .block = 0, .inject = &e->evidence, .ids = given, .mistakes = &other, .chosen = ids};
+    ck_assert_msg(gemma4_run_block(runner, &open, h + T * D_MODEL, &error) == 0, "%s",
+                  error.message);
     ck_assert_mem_eq(ids + K, own + K, K * sizeof *ids);
     ck_assert_int_eq(ids[2 * K], 1); /* the next row's logits decide */
     gemma4_runner_free(runner);
@@ -430,14 +483,18 @@ static const gemma4_counter_model SCALAR = {.id = "scalar",
                                             .taps = {GEMMA4_TAP_LAYER_OUTPUT, GEMMA4_TAP_COUNT}};
 static const gemma4_counter_model NOTHING = {.id = "nothing",
                                              .variant = "",
-                                             .where = GEMMA4_ON_SLIDING | GEMMA4_ON_FULL | GEMMA4_ON_HEAD,
+                                             .where = GEMMA4_ON_SLIDING | GEMMA4_ON_FULL |
+                                                      GEMMA4_ON_HEAD,
                                              .change = nothing,
                                              .taps = {GEMMA4_TAP_COUNT}};
 
 START_TEST(a_planted_model_acts_where_it_concerns_and_in_its_layer_only)
 {
     const gemma4_config *c = &test_small_model()->config;
-    const gemma4_planted planted = {.models = {&SCALAR, &NOTHING}, .only_layer = {-1, 3}, .count = 2, .scope = GEMMA4_DECODE_ONLY};
+    const gemma4_planted planted = {.models = {&SCALAR, &NOTHING},
+                                    .only_layer = {-1, 3},
+                                    .count = 2,
+                                    .scope = GEMMA4_DECODE_ONLY};
     for (gemma4_block block = -1; block <= HEAD; block++) {
         bool sliding = block >= 0 && block < 5;
         ck_assert_int_eq(gemma4_planted_in(c, &planted, 0, block), sliding);
@@ -451,13 +508,16 @@ START_TEST(a_planted_model_acts_where_it_concerns_and_in_its_layer_only)
 }
 END_TEST
 
-static real *run_counter(const replayed *r, const gemma4_planted *planted, gemma4_tap stop, size_t draw)
+static real *run_counter(const replayed *r, const gemma4_planted *planted, gemma4_tap stop,
+                         size_t draw)
 {
     gemma4_error error = {""};
     real *out = calloc(T * r->e->taps[stop].width, sizeof *out);
-    const gemma4_counter_run run = {.planted = planted, .ids = r->e->ids, .stop = stop, .out = out, .draw = draw};
+    const gemma4_counter_run run = {
+        .planted = planted, .ids = r->e->ids, .stop = stop, .out = out, .draw = draw};
     ck_assert_ptr_nonnull(out);
-    ck_assert_msg(gemma4_run_counter(r->e, gemma4_replay_runner(r->replay), &run, &error) == 0, "%s", error.message);
+    ck_assert_msg(gemma4_run_counter(r->e, gemma4_replay_runner(r->replay), &run, &error) == 0,
+                  "%s", error.message);
     return out;
 }
 
@@ -468,11 +528,14 @@ START_TEST(a_mistake_is_made_at_the_positions_of_its_scope)
     engine.attributes[0][0] = "schedule";
     engine.attributes[0][1] = "4,1,1";
     replayed *r = replay_to(&engine, 0);
-    const gemma4_planted planted = {.models = {&SCALAR}, .only_layer = {-1}, .count = 1, .scope = GEMMA4_DECODE_ONLY};
+    const gemma4_planted planted = {
+        .models = {&SCALAR}, .only_layer = {-1}, .count = 1, .scope = GEMMA4_DECODE_ONLY};
     real *out = run_counter(r, &planted, GEMMA4_TAP_LAYER_OUTPUT, 0);
     const real *expected = r->e->taps[GEMMA4_TAP_LAYER_OUTPUT].expected;
     for (size_t t = 0; t < T; t++)
-        ck_assert_msg((memcmp(out + t * D_MODEL, expected + t * D_MODEL, D_MODEL * sizeof *out) != 0) == (t >= 4), "position %zu", t);
+        ck_assert_msg((memcmp(out + t * D_MODEL, expected + t * D_MODEL, D_MODEL * sizeof *out) !=
+                       0) == (t >= 4),
+                      "position %zu", t);
     free(out);
     end_replay(r);
 }
@@ -492,11 +555,14 @@ static const char *const BRIDGED[][4] = {
     {"logits"},
 };
 
-/* Whether nothing is planted, or a model that changes nothing, which makes all blocks run again from where the stream was known. */
+/* Whether nothing is planted, or a model that changes nothing, which makes all blocks run again
+ * from where the stream was known. */
 START_TEST(a_run_without_mistakes_gives_what_was_expected_bit_by_bit)
 {
-    const gemma4_planted none = {.count = 0}, empty = {.models = {&NOTHING}, .only_layer = {-1}, .count = 1};
-    test_engine engine = {.model = test_small_model(), .T = T, .tier = "float32", .compute = mistake_in_layer_1};
+    const gemma4_planted none = {.count = 0},
+                         empty = {.models = {&NOTHING}, .only_layer = {-1}, .count = 1};
+    test_engine engine = {
+        .model = test_small_model(), .T = T, .tier = "float32", .compute = mistake_in_layer_1};
     memcpy(engine.taps, BRIDGED[_i], sizeof BRIDGED[_i]);
     replayed *r = replay_to(&engine, -1);
     for (gemma4_block block = -1; block <= HEAD; block++) {
@@ -507,9 +573,12 @@ START_TEST(a_run_without_mistakes_gives_what_was_expected_bit_by_bit)
             if (!t->expected)
                 continue;
             gemma4_tap_name((gemma4_tap)tap, r->e->layer, name);
-            real *right = run_counter(r, &none, (gemma4_tap)tap, 0), *replanted = run_counter(r, &empty, (gemma4_tap)tap, 0);
-            ASSERT_EACH(memcmp(right, t->expected, T * t->width * sizeof *right) == 0, "%s: nothing planted", name);
-            ASSERT_EACH(memcmp(replanted, t->expected, T * t->width * sizeof *right) == 0, "%s: planted without effect", name);
+            real *right = run_counter(r, &none, (gemma4_tap)tap, 0),
+                 *replanted = run_counter(r, &empty, (gemma4_tap)tap, 0);
+            ASSERT_EACH(memcmp(right, t->expected, T * t->width * sizeof *right) == 0,
+                        "%s: nothing planted", name);
+            ASSERT_EACH(memcmp(replanted, t->expected, T * t->width * sizeof *right) == 0,
+                        "%s: planted without effect", name);
             free(right);
             free(replanted);
         }
@@ -524,7 +593,8 @@ static const struct {
     gemma4_tap tap;
 } PERTURBED[] = {
     {{"layers.0.attn.*", "layers.0.output"}, 0, GEMMA4_TAP_LAYER_OUTPUT},
-    {{"final_norm"}, HEAD, GEMMA4_TAP_FINAL_NORM}, /* everything is bridged, and everything is perturbed */
+    {{"final_norm"}, HEAD, GEMMA4_TAP_FINAL_NORM}, /* everything is bridged, and everything is
+                                                      perturbed */
 };
 
 /* A perturbed run is as far from what was expected as the replay's draws, and none of them. */
@@ -536,7 +606,8 @@ START_TEST(a_perturbed_counter_run_is_another_draw)
     const gemma4_tap_evidence *t = &r->e->taps[PERTURBED[_i].tap];
     size_t n = T * t->width;
     for (size_t draw = 1; draw <= 2; draw++) {
-        real *out = run_counter(r, &none, PERTURBED[_i].tap, draw), *again = run_counter(r, &none, PERTURBED[_i].tap, draw);
+        real *out = run_counter(r, &none, PERTURBED[_i].tap, draw),
+             *again = run_counter(r, &none, PERTURBED[_i].tap, draw);
         double size = 0, spread = 0;
         ck_assert_mem_eq(out, again, n * sizeof *out);
         for (size_t d = 0; d < GEMMA4_DRAWS; d++) {
@@ -546,10 +617,12 @@ START_TEST(a_perturbed_counter_run_is_another_draw)
             ck_assert(!same);
         }
         for (size_t i = 0; i < n; i++) {
-            size += ((double)out[i] - (double)t->expected[i]) * ((double)out[i] - (double)t->expected[i]);
+            size += ((double)out[i] - (double)t->expected[i]) *
+                    ((double)out[i] - (double)t->expected[i]);
             spread += t->sigma[i / t->width] * t->sigma[i / t->width];
         }
-        ck_assert_msg(sqrt(size / spread) > 0.5 && sqrt(size / spread) < 2, "%g of the spread", sqrt(size / spread));
+        ck_assert_msg(sqrt(size / spread) > 0.5 && sqrt(size / spread) < 2, "%g of the spread",
+                      sqrt(size / spread));
         free(out);
         free(again);
     }
@@ -561,11 +634,12 @@ END_TEST
 START_TEST(choices_that_a_mistake_may_turn_are_open_where_the_dump_does_not_settle_them)
 {
     gemma4_error error = {""};
-    const gemma4_planted none = {.count = 0}, empty = {.models = {&NOTHING}, .only_layer = {-1}, .count = 1};
+    const gemma4_planted none = {.count = 0},
+                         empty = {.models = {&NOTHING}, .only_layer = {-1}, .count = 1};
     test_engine engine = engine_with("layers.0.output", NULL, NULL);
     replayed *r = replay_to(&engine, 0);
-    /* The evidence is the test's own from here on: in rows 0 to 3 two logits may differ by as much as they like; row 1 has the engine's
-     * choice, row 2 its logits. */
+    /* The evidence is the test's own from here on: in rows 0 to 3 two logits may differ by as much
+     * as they like; row 1 has the engine's choice, row 2 its logits. */
     gemma4_evidence e = *r->e;
     double sigma[T] = {1e3, 1e3, 1e3, 1e3, 1e-9, 1e-9};
     float stored[T * E] = {0};
@@ -579,12 +653,15 @@ START_TEST(choices_that_a_mistake_may_turn_are_open_where_the_dump_does_not_sett
     e.taps[GEMMA4_TAP_ROUTER_LOGITS].stored = &held;
     e.have_valid_ids = valid;
     e.engine_ids = engine_ids;
-    gemma4_counter_run run = {.planted = &empty, .ids = e.ids, .stop = GEMMA4_TAP_LAYER_OUTPUT, .out = out, .open = open};
-    ck_assert_msg(gemma4_run_counter(&e, gemma4_replay_runner(r->replay), &run, &error) == 0, "%s", error.message);
+    gemma4_counter_run run = {
+        .planted = &empty, .ids = e.ids, .stop = GEMMA4_TAP_LAYER_OUTPUT, .out = out, .open = open};
+    ck_assert_msg(gemma4_run_counter(&e, gemma4_replay_runner(r->replay), &run, &error) == 0, "%s",
+                  error.message);
     for (size_t t = 0; t < T; t++)
         ck_assert_msg(open[t] == (t == 0 || t == 3), "row %zu", t);
     run.planted = &none; /* the right model's choice is the one that was inferred */
-    ck_assert_msg(gemma4_run_counter(&e, gemma4_replay_runner(r->replay), &run, &error) == 0, "%s", error.message);
+    ck_assert_msg(gemma4_run_counter(&e, gemma4_replay_runner(r->replay), &run, &error) == 0, "%s",
+                  error.message);
     for (size_t t = 0; t < T; t++)
         ck_assert(!open[t]);
     free(out);
@@ -598,16 +675,19 @@ START_TEST(the_step_of_the_evidence_computes_what_was_expected)
 {
     gemma4_error error = {""};
     const gemma4_parameters right = gemma4_right_parameters();
-    test_engine engine = {.model = test_small_model(), .T = T, .tier = "float32", .compute = mistake_in_layer_1};
+    test_engine engine = {
+        .model = test_small_model(), .T = T, .tier = "float32", .compute = mistake_in_layer_1};
     replayed *r = replay_to(&engine, 1);
     gemma4_step step = gemma4_evidence_step(r->e);
     const gemma4_tap_evidence *t = &r->e->taps[GEMMA4_TAP_FFN_SUM];
     real *out = calloc(T * D_MODEL, sizeof *out);
     ck_assert(step.layer == 1 && step.T == T && step.topk_ids == r->e->ids &&
               step.values[GEMMA4_TAP_ATTN_OUT] == r->e->taps[GEMMA4_TAP_ATTN_OUT].values);
-    ck_assert_msg(gemma4_counter_step(&step, &right, GEMMA4_TAP_FFN_SUM, out, NULL, &error) == 0, "%s", error.message);
+    ck_assert_msg(gemma4_counter_step(&step, &right, GEMMA4_TAP_FFN_SUM, out, NULL, &error) == 0,
+                  "%s", error.message);
     for (size_t i = 0; i < T * D_MODEL; i++)
-        ck_assert_double_eq_tol((double)out[i], (double)t->expected[i], 1e-5 * fabs((double)t->expected[i]));
+        ck_assert_double_eq_tol((double)out[i], (double)t->expected[i],
+                                1e-5 * fabs((double)t->expected[i]));
     advance(r, HEAD);
     ck_assert_ptr_eq(gemma4_evidence_step(r->e).values[GEMMA4_TAP_LAYER_OUTPUT], r->e->output);
     free(out);
@@ -624,10 +704,12 @@ START_TEST(a_perturbed_step_moves_injected_tensors_by_one_storage_rounding)
     replayed *r = replay_to(&engine, 0);
     gemma4_step step;
     ck_assert_msg(gemma4_perturbed_step(r->e, &step, &error) == 0, "%s", error.message);
-    const gemma4_tap_evidence *q = &r->e->taps[GEMMA4_TAP_ATTN_Q], *k = &r->e->taps[GEMMA4_TAP_ATTN_K];
+    const gemma4_tap_evidence *q = &r->e->taps[GEMMA4_TAP_ATTN_Q],
+                              *k = &r->e->taps[GEMMA4_TAP_ATTN_K];
     double largest = 0;
     for (size_t i = 0; i < T * q->width; i++)
-        largest = fmax(largest, fabs((double)step.values[GEMMA4_TAP_ATTN_Q][i] / (double)q->values[i] - 1));
+        largest = fmax(largest,
+                       fabs((double)step.values[GEMMA4_TAP_ATTN_Q][i] / (double)q->values[i] - 1));
     ck_assert_msg(largest <= 0x1p-8 && largest > 0.9 * 0x1p-8, "%g", largest);
     ck_assert_mem_eq(step.values[GEMMA4_TAP_ATTN_K], k->values, T * k->width * sizeof *k->values);
     ck_assert(step.values[GEMMA4_TAP_ATTN_K] != k->values);
@@ -644,7 +726,9 @@ static double golden_factor;
 static void scale_out_of_layer_1(const test_engine *engine, gemma4_tap_event *event)
 {
     (void)engine;
-    for (size_t i = 0; event->tap == GEMMA4_TAP_ATTN_OUT && event->layer == 1 && i < event->rows * event->dims[0]; i++)
+    for (size_t i = 0;
+         event->tap == GEMMA4_TAP_ATTN_OUT && event->layer == 1 && i < event->rows * event->dims[0];
+         i++)
         event->values[i] = (real)((double)event->values[i] * golden_factor);
 }
 
@@ -658,10 +742,12 @@ START_TEST(the_reference_agrees_with_a_golden_within_1e_5_and_takes_its_rows)
 {
     gemma4_error error = {""};
     const bool keep[GEMMA4_TAP_COUNT] = {[GEMMA4_TAP_ATTN_OUT] = true, [GEMMA4_TAP_ATTN_Q] = true};
-    test_engine of_golden = engine_with("layers.*.attn.out", "layers.*.topk_ids", NULL), engine = engine_with("logits", NULL, NULL);
+    test_engine of_golden = engine_with("layers.*.attn.out", "layers.*.topk_ids", NULL),
+                engine = engine_with("logits", NULL, NULL);
     golden_factor = 1 + GOLDENS[_i].part;
     of_golden.show = scale_out_of_layer_1;
-    gemma4_activations *golden = gemma4_activations_open(test_engine_dump(&of_golden), &engine.model->config, &error);
+    gemma4_activations *golden =
+        gemma4_activations_open(test_engine_dump(&of_golden), &engine.model->config, &error);
     replayed *r = replay_to(&engine, -1);
     gemma4_reference_run *with = gemma4_reference_run_new(&r->subject, golden, &error),
                          *without = gemma4_reference_run_new(&r->subject, NULL, &error);
@@ -669,20 +755,26 @@ START_TEST(the_reference_agrees_with_a_golden_within_1e_5_and_takes_its_rows)
     for (gemma4_block block = -1; block <= 1; block++) {
         ck_assert_int_eq(gemma4_reference_run_next(without, keep, &error), 0);
         int status = gemma4_reference_run_next(with, keep, &error);
-        ck_assert_msg((status == 0) == (block < 1 || GOLDENS[_i].agrees), "block %d: %s", block, error.message);
+        ck_assert_msg((status == 0) == (block < 1 || GOLDENS[_i].agrees), "block %d: %s", block,
+                      error.message);
     }
     if (GOLDENS[_i].agrees) {
         const float *expected = gemma4_reference_expected(with, GEMMA4_TAP_ATTN_OUT),
                     *own = gemma4_reference_expected(without, GEMMA4_TAP_ATTN_OUT);
         for (size_t i = 0; i < T * D_MODEL; i++)
             ck_assert(expected[i] == (float)((double)own[i] * golden_factor));
-        ck_assert_double_eq_tol(gemma4_reference_agreement(with, GEMMA4_TAP_ATTN_OUT), fabs(GOLDENS[_i].part), 1e-7);
-        ck_assert(gemma4_reference_agreement(with, GEMMA4_TAP_ATTN_Q) < 0 && gemma4_reference_agreement(without, GEMMA4_TAP_ATTN_OUT) < 0);
-        ck_assert_ptr_nonnull(gemma4_reference_expected(with, GEMMA4_TAP_ATTN_Q)); /* the reference's own */
-        ck_assert_ptr_null(gemma4_reference_expected(with, GEMMA4_TAP_ATTN_K));    /* not wanted */
-        ck_assert_mem_eq(gemma4_reference_ids(with), gemma4_reference_ids(without), T * K * sizeof(int32_t));
+        ck_assert_double_eq_tol(gemma4_reference_agreement(with, GEMMA4_TAP_ATTN_OUT),
+                                fabs(GOLDENS[_i].part), 1e-7);
+        ck_assert(gemma4_reference_agreement(with, GEMMA4_TAP_ATTN_Q) < 0 &&
+                  gemma4_reference_agreement(without, GEMMA4_TAP_ATTN_OUT) < 0);
+        /* the reference's own */
+        ck_assert_ptr_nonnull(gemma4_reference_expected(with, GEMMA4_TAP_ATTN_Q));
+        ck_assert_ptr_null(gemma4_reference_expected(with, GEMMA4_TAP_ATTN_K)); /* not wanted */
+        ck_assert_mem_eq(gemma4_reference_ids(with), gemma4_reference_ids(without),
+                         T * K * sizeof(int32_t));
     } else {
-        assert_message_contains(&error, "this build's reference disagrees with its golden: layers.1.attn.out");
+        assert_message_contains(
+            &error, "this build's reference disagrees with its golden: layers.1.attn.out");
     }
     gemma4_reference_run_free(with);
     gemma4_reference_run_free(without);
@@ -701,7 +793,8 @@ static void mask_by_infinity(const test_engine *engine, gemma4_tap_event *event)
     for (size_t i = 0; i < H * T; i++)
         all[i] = -INFINITY;
     for (size_t h = 0; h < H; h++)
-        memcpy(all + h * T + event->first_key, event->values + h * event->dims[1], event->dims[1] * sizeof *all);
+        memcpy(all + h * T + event->first_key, event->values + h * event->dims[1],
+               event->dims[1] * sizeof *all);
     event->values = all;
     event->first_key = 0;
     event->dims[1] = T;
@@ -711,9 +804,11 @@ START_TEST(masked_scores_of_a_golden_are_not_expected_of_an_engine)
 {
     gemma4_error error = {""};
     const bool keep[GEMMA4_TAP_COUNT] = {[GEMMA4_TAP_ATTN_SCORES] = true};
-    test_engine of_golden = engine_with("layers.*.attn.scores", NULL, NULL), engine = engine_with("logits", NULL, NULL);
+    test_engine of_golden = engine_with("layers.*.attn.scores", NULL, NULL),
+                engine = engine_with("logits", NULL, NULL);
     of_golden.show = mask_by_infinity;
-    gemma4_activations *golden = gemma4_activations_open(test_engine_dump(&of_golden), &engine.model->config, &error);
+    gemma4_activations *golden =
+        gemma4_activations_open(test_engine_dump(&of_golden), &engine.model->config, &error);
     replayed *r = replay_to(&engine, -1);
     gemma4_reference_run *with = gemma4_reference_run_new(&r->subject, golden, &error);
     gemma4_reference_run *without = gemma4_reference_run_new(&r->subject, NULL, &error);
@@ -722,7 +817,8 @@ START_TEST(masked_scores_of_a_golden_are_not_expected_of_an_engine)
         ck_assert_msg(gemma4_reference_run_next(with, keep, &error) == 0, "%s", error.message);
         ck_assert_int_eq(gemma4_reference_run_next(without, keep, &error), 0);
     }
-    ck_assert_mem_eq(gemma4_reference_expected(with, GEMMA4_TAP_ATTN_SCORES), gemma4_reference_expected(without, GEMMA4_TAP_ATTN_SCORES),
+    ck_assert_mem_eq(gemma4_reference_expected(with, GEMMA4_TAP_ATTN_SCORES),
+                     gemma4_reference_expected(without, GEMMA4_TAP_ATTN_SCORES),
                      T * H * T * sizeof(float));
     gemma4_reference_run_free(with);
     gemma4_reference_run_free(without);
@@ -756,17 +852,21 @@ static void other_ids(const test_engine *engine, gemma4_tap_event *event)
 START_TEST(the_goldens_experts_must_be_the_references_in_any_order)
 {
     const bool keep[GEMMA4_TAP_COUNT] = {false};
-    test_engine engine = engine_with("logits", NULL, NULL), of_golden = engine_with("layers.*.topk_ids", NULL, NULL);
+    test_engine engine = engine_with("logits", NULL, NULL),
+                of_golden = engine_with("layers.*.topk_ids", NULL, NULL);
     test_change *const changes[] = {reverse_ids, other_ids};
     replayed *r = replay_to(&engine, -1);
     for (size_t i = 0; i < COUNT(changes); i++) {
         gemma4_error error = {""};
         of_golden.show = changes[i];
-        gemma4_activations *golden = gemma4_activations_open(test_engine_dump(&of_golden), &engine.model->config, &error);
+        gemma4_activations *golden =
+            gemma4_activations_open(test_engine_dump(&of_golden), &engine.model->config, &error);
         gemma4_reference_run *with = gemma4_reference_run_new(&r->subject, golden, &error),
                              *without = gemma4_reference_run_new(&r->subject, NULL, &error);
         ck_assert_msg(with && without, "%s", error.message);
-        ck_assert_int_eq(gemma4_reference_run_next(with, keep, &error) | gemma4_reference_run_next(without, keep, &error), 0);
+        ck_assert_int_eq(gemma4_reference_run_next(with, keep, &error) |
+                             gemma4_reference_run_next(without, keep, &error),
+                         0);
         ck_assert_int_eq(gemma4_reference_run_next(without, keep, &error), 0);
         int status = gemma4_reference_run_next(with, keep, &error);
         if (i == 0) {
@@ -787,10 +887,12 @@ END_TEST
 Suite *replay_suite(void)
 {
     Suite *suite = suite_create("replay");
-    TCase *replay = tcase_create("replay"), *runs = tcase_create("runs"), *reference = tcase_create("reference");
+    TCase *replay = tcase_create("replay"), *runs = tcase_create("runs"),
+          *reference = tcase_create("reference");
     tcase_add_loop_test(replay, a_subject_is_what_the_dump_says_of_the_engine, 0, COUNT(CACHES));
     tcase_add_test(replay, an_unknown_type_of_the_cache_is_refused);
-    tcase_add_test(replay, a_step_is_expected_from_the_engines_inputs_and_the_next_one_reads_the_engines);
+    tcase_add_test(replay,
+                   a_step_is_expected_from_the_engines_inputs_and_the_next_one_reads_the_engines);
     tcase_add_test(replay, rows_that_cannot_be_compared_are_not_injected);
     tcase_add_test(replay, the_stream_is_known_where_the_dump_holds_all_of_it);
     tcase_add_test(replay, six_draws_are_the_yardstick_of_what_is_stored);
@@ -802,13 +904,17 @@ Suite *replay_suite(void)
     tcase_add_test(runs, a_run_takes_the_engines_experts_first_then_given_ones);
     tcase_add_test(runs, a_planted_model_acts_where_it_concerns_and_in_its_layer_only);
     tcase_add_test(runs, a_mistake_is_made_at_the_positions_of_its_scope);
-    tcase_add_loop_test(runs, a_run_without_mistakes_gives_what_was_expected_bit_by_bit, 0, COUNT(BRIDGED));
+    tcase_add_loop_test(runs, a_run_without_mistakes_gives_what_was_expected_bit_by_bit, 0,
+                        COUNT(BRIDGED));
     tcase_add_loop_test(runs, a_perturbed_counter_run_is_another_draw, 0, COUNT(PERTURBED));
-    tcase_add_test(runs, choices_that_a_mistake_may_turn_are_open_where_the_dump_does_not_settle_them);
+    tcase_add_test(runs,
+                   choices_that_a_mistake_may_turn_are_open_where_the_dump_does_not_settle_them);
     tcase_add_test(runs, the_step_of_the_evidence_computes_what_was_expected);
     tcase_add_test(runs, a_perturbed_step_moves_injected_tensors_by_one_storage_rounding);
     suite_add_tcase(suite, runs);
-    tcase_add_loop_test(reference, the_reference_agrees_with_a_golden_within_1e_5_and_takes_its_rows, 0, COUNT(GOLDENS));
+    tcase_add_loop_test(reference,
+                        the_reference_agrees_with_a_golden_within_1e_5_and_takes_its_rows, 0,
+                        COUNT(GOLDENS));
     tcase_add_test(reference, masked_scores_of_a_golden_are_not_expected_of_an_engine);
     tcase_add_test(reference, the_goldens_experts_must_be_the_references_in_any_order);
     suite_add_tcase(suite, reference);

@@ -1,5 +1,5 @@
-/* The report's forms (tests/check/report.h; the contract's section 5): what a program reads must parse, whatever the dump
- * said about itself. */
+/* The report's forms (tests/check/report.h; the contract's section 5): what a program reads must
+ * parse, whatever the dump said about itself. */
 #include "document.h"
 #include "planted_engine.h"
 #include "point.h"
@@ -28,22 +28,24 @@ static gemma4_report failing_report(void)
                                      .local = {GEMMA4_METRIC_RMS_IN_SPREADS, 0.5, 3, 1},
                                      .accumulated = {GEMMA4_METRIC_RELATIVE_RMS, 1e-7, 2e-5, 3},
                                      .metrics = {1e-7, 2e-7, 3, 1, 1}};
-    results[1] = (gemma4_tap_result){.tap = GEMMA4_TAP_ATTN_Q, .layer = 1, .verdict = GEMMA4_NOT_COVERED};
-    results[2] = (gemma4_tap_result){.tap = GEMMA4_TAP_ATTN_Q_ROPE,
-                                     .layer = 1,
-                                     .verdict = GEMMA4_DIVERGES,
-                                     .local = {GEMMA4_METRIC_WORST_POSITION_IN_SPREADS, INFINITY, 6, 7},
-                                     .accumulated = {GEMMA4_METRIC_POSITION_RMS, INFINITY, 6e-5, 7},
-                                     .added = INFINITY,
-                                     .inherited = NAN,
-                                     .metrics = {NAN, INFINITY, 7, -INFINITY, 0.5},
-                                     .worst_position = 7,
-                                     .worst_index = 12,
-                                     .worst_engine = -1.5,
-                                     .worst_expected = 0.25,
-                                     .rows = 6,
-                                     .rows_left_out = 3,
-                                     .problem = "3 values are NaN <&\"> or infinite"};
+    results[1] =
+        (gemma4_tap_result){.tap = GEMMA4_TAP_ATTN_Q, .layer = 1, .verdict = GEMMA4_NOT_COVERED};
+    results[2] =
+        (gemma4_tap_result){.tap = GEMMA4_TAP_ATTN_Q_ROPE,
+                            .layer = 1,
+                            .verdict = GEMMA4_DIVERGES,
+                            .local = {GEMMA4_METRIC_WORST_POSITION_IN_SPREADS, INFINITY, 6, 7},
+                            .accumulated = {GEMMA4_METRIC_POSITION_RMS, INFINITY, 6e-5, 7},
+                            .added = INFINITY,
+                            .inherited = NAN,
+                            .metrics = {NAN, INFINITY, 7, -INFINITY, 0.5},
+                            .worst_position = 7,
+                            .worst_index = 12,
+                            .worst_engine = -1.5,
+                            .worst_expected = 0.25,
+                            .rows = 6,
+                            .rows_left_out = 3,
+                            .problem = "3 values are NaN <&\"> or infinite"};
     results[3] = (gemma4_tap_result){.tap = GEMMA4_TAP_LOGITS,
                                      .verdict = GEMMA4_MARGINAL,
                                      .local = {GEMMA4_METRIC_RMS_IN_SPREADS, 2.5, 3, 4},
@@ -115,7 +117,8 @@ static const struct {
     {"\xed\xa0\x80", "\"\\ufffd\\ufffd\\ufffd\""},            /* a surrogate */
     {"\xf4\x90\x80\x80", "\"\\ufffd\\ufffd\\ufffd\\ufffd\""}, /* beyond U+10FFFF */
     {"\xf5\x80\x80\x80", "\"\\ufffd\\ufffd\\ufffd\\ufffd\""},
-    {"\xed\x9f\xbf\xee\x80\x80\xf4\x8f\xbf\xbf", "\"\xed\x9f\xbf\xee\x80\x80\xf4\x8f\xbf\xbf\""}, /* the last ones that are valid */
+    /* the last ones that are valid */
+    {"\xed\x9f\xbf\xee\x80\x80\xf4\x8f\xbf\xbf", "\"\xed\x9f\xbf\xee\x80\x80\xf4\x8f\xbf\xbf\""},
 };
 
 START_TEST(strings_are_escaped)
@@ -172,11 +175,14 @@ START_TEST(json_has_the_contract_s_lists)
     gemma4_report report = failing_report();
     char *text = test_printed(gemma4_report_json, &report);
     gemma4_document *document = parse(text);
-    const gemma4_node *layers = at(document, "coverage/layers"), *taps = at(document, "taps"), *notes = at(document, "notes");
+    const gemma4_node *layers = at(document, "coverage/layers"), *taps = at(document, "taps"),
+                      *notes = at(document, "notes");
     ck_assert(layers->kind == GEMMA4_SEQUENCE && layers->count == 1);
     ck_assert_str_eq(layers->items[0].text, "1");
     ck_assert(at(document, "causes")->kind == GEMMA4_SEQUENCE);
-    ck_assert(taps->kind == GEMMA4_SEQUENCE && taps->count == 7); /* a local and an accumulated row each, one for what is not covered */
+    ck_assert(taps->kind == GEMMA4_SEQUENCE && taps->count == 7); /* a local and an accumulated row
+                                                                     each, one for what is not
+                                                                     covered */
     ck_assert_str_eq(notes->items[0].text, "1 dataset is no tap: x\\y");
     ck_assert_str_eq(at(document, "warnings")->items[0].text, "'atn.q' is no tap, but nearly one");
     gemma4_document_free(document);
@@ -184,7 +190,8 @@ START_TEST(json_has_the_contract_s_lists)
 }
 END_TEST
 
-/* The rows of the report's taps: a local one, then an accumulated one, for each that was compared. What decides nothing has no verdict. */
+/* The rows of the report's taps: a local one, then an accumulated one, for each that was compared.
+ * What decides nothing has no verdict. */
 static const struct {
     size_t result;
     const char *tap, *verdict, *mode;
@@ -213,13 +220,15 @@ START_TEST(every_tap_is_listed_with_its_verdict)
         const gemma4_tap_result *r = &results[ROWS[_i].result];
         bool local = !strcmp(ROWS[_i].mode, "local");
         ck_assert_str_eq(gemma4_node_get(row, "mode")->text, ROWS[_i].mode);
-        ck_assert_str_eq(gemma4_node_get(row, "metric")->text, gemma4_metric_name(local ? r->local.kind : r->accumulated.kind));
+        ck_assert_str_eq(gemma4_node_get(row, "metric")->text,
+                         gemma4_metric_name(local ? r->local.kind : r->accumulated.kind));
         ck_assert_ptr_nonnull(gemma4_node_get(row, "error"));
         ck_assert_ptr_nonnull(gemma4_node_get(row, "tolerance"));
         ck_assert_ptr_nonnull(gemma4_node_get(row, local ? "added" : "worst"));
         if (local) {
             ck_assert_uint_eq(strtoul(gemma4_node_get(row, "rows")->text, NULL, 10), r->rows);
-            ck_assert_uint_eq(strtoul(gemma4_node_get(row, "rows_left_out")->text, NULL, 10), r->rows_left_out);
+            ck_assert_uint_eq(strtoul(gemma4_node_get(row, "rows_left_out")->text, NULL, 10),
+                              r->rows_left_out);
         }
     }
     gemma4_document_free(document);
@@ -260,13 +269,15 @@ END_TEST
 
 START_TEST(a_conforming_bfloat16_report_says_fail_nowhere)
 {
-    test_judged j = test_judge_dump("tiny-prompt", "golden/dumps/tiny-prompt-bfloat16.h5", "bfloat16");
+    test_judged j =
+        test_judge_dump("tiny-prompt", "golden/dumps/tiny-prompt-bfloat16.h5", "bfloat16");
     char *text = test_printed(gemma4_report_json, &j.report);
     ck_assert_ptr_nonnull(strstr(text, "\"verdict\": \"PASS\""));
     ck_assert_ptr_null(strstr(text, "FAIL"));
     ck_assert_ptr_nonnull(strstr(text, "\"mode\": \"accumulated\", \"metric\": \"relative_rms\""));
     for (size_t i = 0; i < j.report.tap_count; i++)
-        ck_assert(!gemma4_has_numbers(&j.report.taps[i]) || isnan(j.report.taps[i].accumulated.tolerance));
+        ck_assert(!gemma4_has_numbers(&j.report.taps[i]) ||
+                  isnan(j.report.taps[i].accumulated.tolerance));
     free(text);
     test_judged_free(&j);
 }
@@ -275,7 +286,8 @@ END_TEST
 START_TEST(json_says_what_it_is_and_which_build_wrote_it)
 {
     gemma4_report report = failing_report();
-    char *texts[] = {test_printed(gemma4_report_json, &report), test_printed_message(gemma4_report_json_unusable, "why")};
+    char *texts[] = {test_printed(gemma4_report_json, &report),
+                     test_printed_message(gemma4_report_json_unusable, "why")};
     for (size_t i = 0; i < COUNT(texts); i++) {
         gemma4_document *document = parse(texts[i]);
         ck_assert_str_eq(at(document, "format")->text, "gemma4-report");
@@ -290,13 +302,15 @@ END_TEST
 /* The cause's words are the terminal's, on one line. */
 START_TEST(json_says_the_cause_s_sentence)
 {
-    test_judged j = test_judge_dump("tiny-prompt", "golden/dumps/tiny-prompt-rope-pairing-contiguous.h5", "float32");
+    test_judged j = test_judge_dump(
+        "tiny-prompt", "golden/dumps/tiny-prompt-rope-pairing-contiguous.h5", "float32");
     char *text = test_printed(gemma4_report_json, &j.report);
     gemma4_document *document = parse(text);
     const gemma4_node *cause = &at(document, "causes")->items[0];
     ck_assert_str_eq(
         gemma4_node_get(cause, "sentence")->text,
-        "rope-pairing-contiguous, first at layers.5.attn.q_rope; layers 5, 11; wrong: the first 2 * pairs lanes rotate among themselves: "
+        "rope-pairing-contiguous, first at layers.5.attn.q_rope; layers 5, 11; wrong: the first 2 "
+        "* pairs lanes rotate among themselves: "
         "pairs (j, j + 64); right: lane j is paired with j + head_dim/2: (j, j + 256)");
     ck_assert_ptr_null(gemma4_node_get(cause, "runner_up"));
     ck_assert_str_eq(at(document, "golden_sha256")->text, j.the_case->golden_sha256);
@@ -313,26 +327,46 @@ static const struct {
     const char *starts, *place; /* interval and expression are between them */
     const char *expression;
 } POINTS[] = {
-    {{.parameter = GEMMA4_PARAMETER_ATTN_SCALE, .number = 0.125,
-      .steps = GEMMA4_STEP(GEMMA4_TAP_ATTN_SCORES) | GEMMA4_STEP(GEMMA4_TAP_ATTN_PROBS) | GEMMA4_STEP(GEMMA4_TAP_ATTN_CONTEXT)},
+    {{.parameter = GEMMA4_PARAMETER_ATTN_SCALE,
+      .number = 0.125,
+      .steps = GEMMA4_STEP(GEMMA4_TAP_ATTN_SCORES) | GEMMA4_STEP(GEMMA4_TAP_ATTN_PROBS) |
+               GEMMA4_STEP(GEMMA4_TAP_ATTN_CONTEXT)},
      GEMMA4_ON_SLIDING,
-     "\"parameters\": [{\"name\": \"attn.scale\", \"value\": 0.125, \"expected\": 1, \"interval\": [",
-     "\"where\": {\"tap\": \"attn.scores\", \"layers\": [0, 1, 2, 3, 4, 6, 7, 8, 9, 10], \"positions\": \"all\"}}]", "hidden_size^-0.5"},
-    {{.parameter = GEMMA4_PARAMETER_KV_HEAD_OF, .count = 4, .list = {1, 0, 0, 1},
-      .steps = GEMMA4_STEP(GEMMA4_TAP_ATTN_SCORES) | GEMMA4_STEP(GEMMA4_TAP_ATTN_PROBS) | GEMMA4_STEP(GEMMA4_TAP_ATTN_CONTEXT)},
+     "\"parameters\": [{\"name\": \"attn.scale\", \"value\": 0.125, \"expected\": 1, \"interval\": "
+     "[",
+     "\"where\": {\"tap\": \"attn.scores\", \"layers\": [0, 1, 2, 3, 4, 6, 7, 8, 9, 10], "
+     "\"positions\": \"all\"}}]",
+     "hidden_size^-0.5"},
+    {{.parameter = GEMMA4_PARAMETER_KV_HEAD_OF,
+      .count = 4,
+      .list = {1, 0, 0, 1},
+      .steps = GEMMA4_STEP(GEMMA4_TAP_ATTN_SCORES) | GEMMA4_STEP(GEMMA4_TAP_ATTN_PROBS) |
+               GEMMA4_STEP(GEMMA4_TAP_ATTN_CONTEXT)},
      GEMMA4_ON_SLIDING,
-     "\"parameters\": [{\"name\": \"attn.kv_head_of\", \"value\": [1, 0, 0, 1], \"expected\": [0, 0, 1, 1], ",
-     "\"where\": {\"tap\": \"attn.scores\", \"layers\": [0, 1, 2, 3, 4, 6, 7, 8, 9, 10], \"positions\": \"all\"}}]", NULL},
-    {{.parameter = GEMMA4_PARAMETER_WEIGHT_LAYER, .number = -1, .steps = GEMMA4_STEP(GEMMA4_TAP_MLP_GATE)},
+     "\"parameters\": [{\"name\": \"attn.kv_head_of\", \"value\": [1, 0, 0, 1], \"expected\": [0, "
+     "0, 1, 1], ",
+     "\"where\": {\"tap\": \"attn.scores\", \"layers\": [0, 1, 2, 3, 4, 6, 7, 8, 9, 10], "
+     "\"positions\": \"all\"}}]",
+     NULL},
+    {{.parameter = GEMMA4_PARAMETER_WEIGHT_LAYER,
+      .number = -1,
+      .steps = GEMMA4_STEP(GEMMA4_TAP_MLP_GATE)},
      GEMMA4_ON_SLIDING | GEMMA4_ON_FULL,
      "\"parameters\": [{\"name\": \"weight.layer\", \"value\": \"N-1\", \"expected\": \"N\", ",
      "\"where\": {\"tap\": \"mlp.gate\", \"tensor\": \"gate_proj\", "
-     "\"layers\": [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11], \"positions\": \"all\"}}]", NULL},
-    {{.parameter = GEMMA4_PARAMETER_WEIGHTS_ORDER, .word = GEMMA4_REVERSED, .unit = GEMMA4_GROUPS, .columns = true,
+     "\"layers\": [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11], \"positions\": \"all\"}}]",
+     NULL},
+    {{.parameter = GEMMA4_PARAMETER_WEIGHTS_ORDER,
+      .word = GEMMA4_REVERSED,
+      .unit = GEMMA4_GROUPS,
+      .columns = true,
       .steps = GEMMA4_STEP(GEMMA4_TAP_ATTN_OUT)},
      GEMMA4_ON_FULL,
-     "\"parameters\": [{\"name\": \"weights.order\", \"value\": \"columns heads reversed\", \"expected\": null, ",
-     "\"where\": {\"tap\": \"attn.out\", \"tensor\": \"o_proj\", \"layers\": [5, 11], \"positions\": \"all\"}}]", NULL},
+     "\"parameters\": [{\"name\": \"weights.order\", \"value\": \"columns heads reversed\", "
+     "\"expected\": null, ",
+     "\"where\": {\"tap\": \"attn.out\", \"tensor\": \"o_proj\", \"layers\": [5, 11], "
+     "\"positions\": \"all\"}}]",
+     NULL},
 };
 
 START_TEST(json_says_the_parameters_of_a_fault_in_no_catalogue)
@@ -341,11 +375,16 @@ START_TEST(json_says_the_parameters_of_a_fault_in_no_catalogue)
     gemma4_report report = {0};
     char *path = test_join(test_fresh_dir(), "dump.h5");
     gemma4_case *the_case = gemma4_case_open("tiny-prompt", &error);
-    ck_assert_msg(the_case && gemma4_case_provide_checkpoint(the_case, &error) == 0, "%s", error.message);
+    ck_assert_msg(the_case && gemma4_case_provide_checkpoint(the_case, &error) == 0, "%s",
+                  error.message);
     gemma4_model *model = gemma4_model_open(the_case->checkpoint_dir, &error);
     ck_assert_msg(model != NULL, "%s", error.message);
-    gemma4_point *point = gemma4_point_new(&model->config, &POINTS[_i].setting, 1, POINTS[_i].where);
-    const gemma4_simulation s = {.the_case = the_case, .model = model, .tier = "float32", .planted = {&point->model},
+    gemma4_point *point =
+        gemma4_point_new(&model->config, &POINTS[_i].setting, 1, POINTS[_i].where);
+    const gemma4_simulation s = {.the_case = the_case,
+                                 .model = model,
+                                 .tier = "float32",
+                                 .planted = {&point->model},
                                  .only_layer = {-1, -1}};
     ck_assert_msg(gemma4_simulate(&s, path, &error) == 0, "%s", error.message);
     gemma4_activations *dump = gemma4_activations_open(path, &model->config, &error);
@@ -354,11 +393,14 @@ START_TEST(json_says_the_parameters_of_a_fault_in_no_catalogue)
     char *text = test_printed(gemma4_report_json, &report);
     gemma4_document *document = parse(text);
     ck_assert_uint_eq(at(document, "causes")->count, 1);
-    const gemma4_node *cause = &at(document, "causes")->items[0], *parameter = &gemma4_node_get(cause, "parameters")->items[0];
+    const gemma4_node *cause = &at(document, "causes")->items[0],
+                      *parameter = &gemma4_node_get(cause, "parameters")->items[0];
     ck_assert_str_eq(gemma4_node_get(cause, "id")->text, "identified");
     ck_assert_int_eq(gemma4_node_get(cause, "equivalent_parameters")->kind, GEMMA4_SEQUENCE);
-    ck_assert_msg(strstr(text, POINTS[_i].starts) && strstr(text, POINTS[_i].place), "%.1500s", strstr(text, "\"parameters\""));
-    const gemma4_node *expression = gemma4_node_get(parameter, "expression"), *interval = gemma4_node_get(parameter, "interval");
+    ck_assert_msg(strstr(text, POINTS[_i].starts) && strstr(text, POINTS[_i].place), "%.1500s",
+                  strstr(text, "\"parameters\""));
+    const gemma4_node *expression = gemma4_node_get(parameter, "expression"),
+                      *interval = gemma4_node_get(parameter, "interval");
     ck_assert_int_eq(expression != NULL, POINTS[_i].expression != NULL);
     ck_assert_int_eq(interval != NULL, POINTS[_i].expression != NULL);
     if (expression) {
@@ -448,7 +490,8 @@ START_TEST(text_says)
 }
 END_TEST
 
-/* An engine's name comes from a file that somebody else wrote: it must not move the cursor or colour the log. */
+/* An engine's name comes from a file that somebody else wrote: it must not move the cursor or
+ * colour the log. */
 START_TEST(text_holds_no_control_characters_of_the_dump)
 {
     gemma4_report report = failing_report();
@@ -476,9 +519,11 @@ static const struct {
     {GEMMA4_FULL_LEVEL, GEMMA4_PARTIAL, false, 2, "CONFORMS"},
     {GEMMA4_LOGITS_LEVEL, GEMMA4_PARTIAL, false, 2, "CONFORMS"},
     {GEMMA4_PARTIAL, GEMMA4_PARTIAL, false, 2,
-     "NO FAULT FOUND in the 2 tensors covered (of 66): too little for a verdict; dump logits at least"},
+     "NO FAULT FOUND in the 2 tensors covered (of 66): too little for a verdict; dump logits at "
+     "least"},
     {GEMMA4_PARTIAL, GEMMA4_PARTIAL, false, 1,
-     "NO FAULT FOUND in the 1 tensor covered (of 66) and in 1 optional one: too little for a verdict; dump logits at least"},
+     "NO FAULT FOUND in the 1 tensor covered (of 66) and in 1 optional one: too little for a "
+     "verdict; dump logits at least"},
     {GEMMA4_PARTIAL, GEMMA4_PARTIAL, true, 2, "DOES NOT CONFORM"},
     {GEMMA4_PARTIAL, GEMMA4_LOGITS_LEVEL, true, 2, "DOES NOT CONFORM"},
 };
@@ -492,11 +537,13 @@ START_TEST(the_last_line_is_the_conclusion)
     report.level = CONCLUSIONS[_i].level;
     report.required = CONCLUSIONS[_i].required;
     report.taps_covered = CONCLUSIONS[_i].covered;
-    char *text = test_printed(gemma4_report_text, &report), *json = test_printed(gemma4_report_json, &report);
+    char *text = test_printed(gemma4_report_text, &report),
+         *json = test_printed(gemma4_report_json, &report);
     gemma4_document *document = parse(json);
     ck_assert_str_eq(last_line(text), CONCLUSIONS[_i].conclusion);
     ck_assert_str_eq(at(document, "conclusion")->text, CONCLUSIONS[_i].conclusion);
-    ck_assert_str_eq(at(document, "verdict")->text, CONCLUSIONS[_i].fails ? "FAIL" : "PASS"); /* the contract knows no fourth */
+    /* the contract knows no fourth */
+    ck_assert_str_eq(at(document, "verdict")->text, CONCLUSIONS[_i].fails ? "FAIL" : "PASS");
     gemma4_document_free(document);
     free(json);
     free(text);
@@ -508,7 +555,8 @@ START_TEST(what_was_required_and_is_missing_is_said_at_the_end)
     gemma4_report report = failing_report();
     report.required = GEMMA4_FULL_LEVEL;
     char *text = test_printed(gemma4_report_text, &report);
-    ck_assert_msg(strstr(text, "\n--require full: the dump covers less (logits): 3 of 66 required tensors\n\nDOES NOT CONFORM\n") != NULL,
+    ck_assert_msg(strstr(text, "\n--require full: the dump covers less (logits): 3 of 66 required "
+                               "tensors\n\nDOES NOT CONFORM\n") != NULL,
                   "%s", text);
     free(text);
 }
@@ -520,8 +568,8 @@ START_TEST(a_filter_s_finding_is_not_told_as_a_step_s_error)
     gemma4_report report = failing_report();
     results[2].local = (gemma4_measure){GEMMA4_METRIC_MATCHED_FILTER, 25, 8, 0};
     char *text = test_printed(gemma4_report_text, &report);
-    ck_assert_ptr_nonnull(
-        strstr(text, "passes by itself; all layers together hold a known mistake, 25 standard deviations from none, tolerance 8"));
+    ck_assert_ptr_nonnull(strstr(text, "passes by itself; all layers together hold a known "
+                                       "mistake, 25 standard deviations from none, tolerance 8"));
     ck_assert_ptr_null(strstr(text, "times what rounding explains"));
     free(text);
 }
@@ -532,12 +580,19 @@ END_TEST
 START_TEST(every_known_mistake_has_a_sentence)
 {
     for (size_t i = 0; i < gemma4_counter_model_count(); i++) {
-        gemma4_cause cause = {
-            .explained = true, .model = i, .second = GEMMA4_NO_MODEL, .tap = GEMMA4_TAP_ATTN_Q, .first_layer = 3, .layers = "3-5"};
-        gemma4_sentence sentence = gemma4_cause_sentence(&cause), lines = gemma4_cause_lines(&cause);
+        gemma4_cause cause = {.explained = true,
+                              .model = i,
+                              .second = GEMMA4_NO_MODEL,
+                              .tap = GEMMA4_TAP_ATTN_Q,
+                              .first_layer = 3,
+                              .layers = "3-5"};
+        gemma4_sentence sentence = gemma4_cause_sentence(&cause),
+                        lines = gemma4_cause_lines(&cause);
         const char *right = gemma4_counter_model_at(i)->right;
-        ck_assert(!strncmp(sentence.text, gemma4_counter_model_at(i)->id, strlen(gemma4_counter_model_at(i)->id)));
-        ck_assert_str_eq(sentence.text + strlen(sentence.text) - strlen(right), right); /* nothing is cut off */
+        ck_assert(!strncmp(sentence.text, gemma4_counter_model_at(i)->id,
+                           strlen(gemma4_counter_model_at(i)->id)));
+        /* nothing is cut off */
+        ck_assert_str_eq(sentence.text + strlen(sentence.text) - strlen(right), right);
         ck_assert_ptr_null(strchr(sentence.text, '\n'));
         ck_assert_ptr_nonnull(strstr(lines.text, "\n  wrong          "));
     }
@@ -546,50 +601,74 @@ END_TEST
 
 START_TEST(an_unknown_cause_s_sentence_says_what_is_measured)
 {
-    gemma4_cause cause = {
-        .second = GEMMA4_NO_MODEL, .tap = GEMMA4_TAP_ATTN_Q, .first_layer = 3, .layers = "3-5", .description = "all values are 0"};
-    ck_assert_str_eq(gemma4_cause_sentence(&cause).text, "no known mistake explains layers.3.attn.q; layers 3-5: all values are 0");
+    gemma4_cause cause = {.second = GEMMA4_NO_MODEL,
+                          .tap = GEMMA4_TAP_ATTN_Q,
+                          .first_layer = 3,
+                          .layers = "3-5",
+                          .description = "all values are 0"};
+    ck_assert_str_eq(gemma4_cause_sentence(&cause).text,
+                     "no known mistake explains layers.3.attn.q; layers 3-5: all values are 0");
 }
 END_TEST
 
-/* Residual and whole error in spreads of rounding. Far more than the error: a coefficient of 95 has done that. */
+/* Residual and whole error in spreads of rounding. Far more than the error: a coefficient of 95 has
+ * done that. */
 static const struct {
     bool has_near;
     double coefficient, residual, error;
     bool shown;
 } RUNNERS_UP[] = {
-    {true, 0.97, 10, 1000, true},    {true, 0.8, 499, 1000, true},  {true, 0.8, 501, 1000, false},           {true, 95, 999, 1000, false},
-    {true, 0.01, 2000, 1000, false}, {false, 0.97, 0, 1000, false}, {true, 0.97, INFINITY, INFINITY, false}, {true, 0.97, NAN, 1000, false},
-    {true, 0.9, 0.1, 0, false},      {true, 0.5, 10, 1000, true},   {true, 0.49, 10, 1000, false},           {true, 1.5, 10, 1000, true},
-    {true, 1.51, 10, 1000, false},   {true, 95, 10, 1000, false},   {true, -1, 10, 1000, false},             {true, NAN, 10, 1000, false},
+    {true, 0.97, 10, 1000, true},
+    {true, 0.8, 499, 1000, true},
+    {true, 0.8, 501, 1000, false},
+    {true, 95, 999, 1000, false},
+    {true, 0.01, 2000, 1000, false},
+    {false, 0.97, 0, 1000, false},
+    {true, 0.97, INFINITY, INFINITY, false},
+    {true, 0.97, NAN, 1000, false},
+    {true, 0.9, 0.1, 0, false},
+    {true, 0.5, 10, 1000, true},
+    {true, 0.49, 10, 1000, false},
+    {true, 1.5, 10, 1000, true},
+    {true, 1.51, 10, 1000, false},
+    {true, 95, 10, 1000, false},
+    {true, -1, 10, 1000, false},
+    {true, NAN, 10, 1000, false},
 };
 
 START_TEST(a_runner_up_explains_more_than_half)
 {
-    gemma4_cause cause = {.has_near = RUNNERS_UP[_i].has_near, .second = GEMMA4_NO_MODEL, .description = "?"};
-    cause.near = (gemma4_fit){
-        .model = 3, .coefficient = RUNNERS_UP[_i].coefficient, .residual = RUNNERS_UP[_i].residual, .error = RUNNERS_UP[_i].error};
+    gemma4_cause cause = {
+        .has_near = RUNNERS_UP[_i].has_near, .second = GEMMA4_NO_MODEL, .description = "?"};
+    cause.near = (gemma4_fit){.model = 3,
+                              .coefficient = RUNNERS_UP[_i].coefficient,
+                              .residual = RUNNERS_UP[_i].residual,
+                              .error = RUNNERS_UP[_i].error};
     ck_assert_ptr_eq(gemma4_runner_up(&cause), RUNNERS_UP[_i].shown ? &cause.near : NULL);
 }
 END_TEST
 
-/* The cause of q_rope in layers 5 and 11 is that of k_rope there, which the mistake changes too, and of nothing else. */
+/* The cause of q_rope in layers 5 and 11 is that of k_rope there, which the mistake changes too,
+ * and of nothing else. */
 static const struct {
     gemma4_tap tap;
     size_t layer;
     bool explained;
 } EXPLAINED[] = {
-    {GEMMA4_TAP_ATTN_Q_ROPE, 5, true},  {GEMMA4_TAP_ATTN_K_ROPE, 5, true},  {GEMMA4_TAP_ATTN_Q_ROPE, 11, true},
-    {GEMMA4_TAP_ATTN_K_ROPE, 11, true}, {GEMMA4_TAP_ATTN_Q_ROPE, 6, false}, {GEMMA4_TAP_ATTN_Q_ROPE, 1, false},
+    {GEMMA4_TAP_ATTN_Q_ROPE, 5, true},  {GEMMA4_TAP_ATTN_K_ROPE, 5, true},
+    {GEMMA4_TAP_ATTN_Q_ROPE, 11, true}, {GEMMA4_TAP_ATTN_K_ROPE, 11, true},
+    {GEMMA4_TAP_ATTN_Q_ROPE, 6, false}, {GEMMA4_TAP_ATTN_Q_ROPE, 1, false},
     {GEMMA4_TAP_MLP_OUT, 5, false},     {GEMMA4_TAP_LOGITS, 0, false},
 };
 
 START_TEST(a_failing_tap_has_its_cause)
 {
-    test_judged j = test_judge_dump("tiny-prompt", "golden/dumps/tiny-prompt-rope-pairing-contiguous.h5", "float32");
+    test_judged j = test_judge_dump(
+        "tiny-prompt", "golden/dumps/tiny-prompt-rope-pairing-contiguous.h5", "float32");
     for (size_t i = 0; i < COUNT(EXPLAINED); i++) {
         gemma4_tap_result r = {.tap = EXPLAINED[i].tap, .layer = EXPLAINED[i].layer};
-        ck_assert_ptr_eq(gemma4_cause_of(&j.report, &r), EXPLAINED[i].explained ? gemma4_cause_at(j.report.diagnosis, 0) : NULL);
+        ck_assert_ptr_eq(gemma4_cause_of(&j.report, &r),
+                         EXPLAINED[i].explained ? gemma4_cause_at(j.report.diagnosis, 0) : NULL);
     }
     test_judged_free(&j);
 }
@@ -602,7 +681,8 @@ START_TEST(warnings_are_bounded_and_say_so)
         gemma4_report_warn(&report, "warning %d %0400d", i, i);
     ck_assert_uint_eq(report.warning_count, GEMMA4_MAX_WARNINGS);
     ck_assert_uint_eq(strlen(report.warnings[0]), GEMMA4_WARNING_SIZE - 1);
-    ck_assert_str_eq(report.warnings[GEMMA4_MAX_WARNINGS - 1], "there are more warnings than are shown here");
+    ck_assert_str_eq(report.warnings[GEMMA4_MAX_WARNINGS - 1],
+                     "there are more warnings than are shown here");
 }
 END_TEST
 
@@ -633,7 +713,8 @@ END_TEST
 Suite *report_suite(void)
 {
     Suite *suite = suite_create("report");
-    TCase *json = tcase_create("json"), *text = tcase_create("text"), *causes = tcase_create("causes");
+    TCase *json = tcase_create("json"), *text = tcase_create("text"),
+          *causes = tcase_create("causes");
     tcase_add_loop_test(json, strings_are_escaped, 0, COUNT(STRINGS));
     tcase_add_loop_test(json, json_has_the_contract_s_fields, 0, COUNT(FIELDS));
     tcase_add_test(json, json_has_the_contract_s_lists);
@@ -643,7 +724,8 @@ Suite *report_suite(void)
     tcase_add_test(json, a_conforming_bfloat16_report_says_fail_nowhere);
     tcase_add_test(json, json_says_what_it_is_and_which_build_wrote_it);
     tcase_add_test(json, json_says_the_cause_s_sentence);
-    tcase_add_loop_test(json, json_says_the_parameters_of_a_fault_in_no_catalogue, 0, COUNT(POINTS));
+    tcase_add_loop_test(json, json_says_the_parameters_of_a_fault_in_no_catalogue, 0,
+                        COUNT(POINTS));
     tcase_add_test(json, a_passing_report_has_no_divergence);
     tcase_add_test(json, a_divergence_outside_the_layers_has_no_layer);
     tcase_add_test(json, unusable_json_says_why);

@@ -1,5 +1,5 @@
-/* The page for a browser (tests/check/report_html.h): well-formed whatever the dump said about itself, and nothing in it that a browser
- * would run or load. */
+/* The page for a browser (tests/check/report_html.h): well-formed whatever the dump said about
+ * itself, and nothing in it that a browser would run or load. */
 #include "counter_model.h"
 #include "report_html.h"
 #include "reports.h"
@@ -13,7 +13,8 @@
 #define COUNT(table) (sizeof(table) / sizeof *(table))
 
 /* What a dump may say, and what must not come through. */
-static const char HOSTILE[] = "<script>alert(1)</script>\"' onload=x & \x01\x1b[2J\xff\xc3 \xe2\x80\xae http://evil.example/";
+static const char HOSTILE[] =
+    "<script>alert(1)</script>\"' onload=x & \x01\x1b[2J\xff\xc3 \xe2\x80\xae http://evil.example/";
 
 /* --- reports --- */
 
@@ -38,16 +39,17 @@ static gemma4_report report_of(size_t layers, gemma4_verdict verdict)
                             .taps_of = 66};
     bool anything = verdict != GEMMA4_NOT_COVERED;
     for (size_t tap = 0; tap < GEMMA4_TAP_COUNT; tap++)
-        for (size_t layer = 0; layer < (gemma4_tap_describe((gemma4_tap)tap)->per_layer ? layers : 1); layer++)
-            results[report.tap_count++] =
-                (gemma4_tap_result){.tap = (gemma4_tap)tap,
-                                    .layer = layer,
-                                    .verdict = verdict,
-                                    .local = {anything ? GEMMA4_METRIC_RMS_IN_SPREADS : GEMMA4_METRIC_NONE, 0.5, 3, 1},
-                                    .accumulated = {GEMMA4_METRIC_RELATIVE_RMS, 1e-7, 2e-5, 3},
-                                    .added = 1e-7,
-                                    .inherited = 2e-7,
-                                    .metrics = {1e-7, 2e-7, 3, 1, 1}};
+        for (size_t layer = 0;
+             layer < (gemma4_tap_describe((gemma4_tap)tap)->per_layer ? layers : 1); layer++)
+            results[report.tap_count++] = (gemma4_tap_result){
+                .tap = (gemma4_tap)tap,
+                .layer = layer,
+                .verdict = verdict,
+                .local = {anything ? GEMMA4_METRIC_RMS_IN_SPREADS : GEMMA4_METRIC_NONE, 0.5, 3, 1},
+                .accumulated = {GEMMA4_METRIC_RELATIVE_RMS, 1e-7, 2e-5, 3},
+                .added = 1e-7,
+                .inherited = 2e-7,
+                .metrics = {1e-7, 2e-7, 3, 1, 1}};
     for (size_t layer = 0; layer < layers; layer++)
         covered[layer] = anything;
     report.taps_covered = anything ? 66 : 0;
@@ -161,14 +163,16 @@ static void assert_lacks(const char *text, const char *unwanted)
 /* Nothing runs, nothing is loaded, and links lead to https or into the page. */
 static void assert_self_contained(const char *text)
 {
-    static const char *const unwanted[] = {"<script", "<iframe",     "<img",    "<link", "<object",     "<embed",      "<base",
-                                           " src=",   " onload=x\"", "@import", "url(",  "javascript:", "href=\"http:"};
+    static const char *const unwanted[] = {
+        "<script", "<iframe",     "<img",    "<link", "<object",     "<embed",      "<base",
+        " src=",   " onload=x\"", "@import", "url(",  "javascript:", "href=\"http:"};
     for (size_t i = 0; i < COUNT(unwanted); i++)
         assert_lacks(text, unwanted[i]);
     for (const char *s = text; (s = strstr(s, "href=\"")) != NULL; s++) {
         bool inside = s[6] == '#', https = !strncmp(s + 6, "https://", 8);
         ck_assert_msg(inside || https, "a link: %.80s", s);
-        ck_assert_msg(inside || !strncmp(s - 26, "rel=\"noopener noreferrer\" ", 26), "a link without rel: %.80s", s);
+        ck_assert_msg(inside || !strncmp(s - 26, "rel=\"noopener noreferrer\" ", 26),
+                      "a link without rel: %.80s", s);
     }
 }
 
@@ -182,8 +186,18 @@ static void assert_page(const char *text)
 /* --- what the checker above must find --- */
 
 static const char *const BROKEN[] = {
-    "<p>",   "<p",          "<p title=\"", "<p title", "</p>", "<p><b></p></b>", "a & b", "<p title=x></p>", "<p title=\"<\"></p>",
-    "a < b", "<p>\x01</p>", "&nbsp;",
+    "<p>",
+    "<p",
+    "<p title=\"",
+    "<p title",
+    "</p>",
+    "<p><b></p></b>",
+    "a & b",
+    "<p title=x></p>",
+    "<p title=\"<\"></p>",
+    "a < b",
+    "<p>\x01</p>",
+    "&nbsp;",
 };
 
 START_TEST(broken_markup_is_found)
@@ -194,7 +208,8 @@ END_TEST
 
 START_TEST(good_markup_is_not)
 {
-    ck_assert_ptr_null(test_malformed("<!DOCTYPE html>\n<p title=\"a &lt; b\">x<br/>y &amp; <b class=\"c\"\nid=\"d\">z</b></p>\n"));
+    ck_assert_ptr_null(test_malformed("<!DOCTYPE html>\n<p title=\"a &lt; b\">x<br/>y &amp; <b "
+                                      "class=\"c\"\nid=\"d\">z</b></p>\n"));
 }
 END_TEST
 
@@ -202,7 +217,8 @@ END_TEST
 
 START_TEST(every_verdict_gives_a_page)
 {
-    static const gemma4_verdict verdicts[] = {GEMMA4_PASS, GEMMA4_MARGINAL, GEMMA4_DIVERGES, GEMMA4_EXCUSED, GEMMA4_NOT_COVERED};
+    static const gemma4_verdict verdicts[] = {GEMMA4_PASS, GEMMA4_MARGINAL, GEMMA4_DIVERGES,
+                                              GEMMA4_EXCUSED, GEMMA4_NOT_COVERED};
     char *text = report_page(report_of(2, verdicts[_i]));
     assert_page(text);
     assert_has(text, verdicts[_i] == GEMMA4_DIVERGES ? "DOES NOT CONFORM" : "✓ CONFORMS");
@@ -244,12 +260,14 @@ START_TEST(accumulated_cells_have_no_verdict)
     char *text = report_page(report);
     size_t cells = 0;
     assert_has(text, "title=\"layers.0.attn.norm: FAIL, 0.5 at tolerance 3");
-    assert_has(text, "title=\"layers.0.attn.norm: with all earlier errors in it, relative RMS 1e-7");
+    assert_has(text,
+               "title=\"layers.0.attn.norm: with all earlier errors in it, relative RMS 1e-7");
     for (const char *s = text; (s = strstr(s, "<td class=\"a\"")) != NULL; s++, cells++) {
         const char *fail = strstr(s, "FAIL");
         ck_assert_msg(fail == NULL || fail > strchr(s, '>'), "%.200s", s);
     }
-    ck_assert_uint_eq(cells, report.tap_count - 3); /* two layers' expert ids, and those of log-probabilities, are no numbers */
+    ck_assert_uint_eq(cells, report.tap_count - 3); /* two layers' expert ids, and those of
+                                                       log-probabilities, are no numbers */
     free(text);
 }
 END_TEST
@@ -262,9 +280,9 @@ START_TEST(too_little_for_a_verdict_is_none)
     char *text = report_page(report);
     assert_page(text);
     assert_has(text, "<title>my engine no fault found: gemma4-check</title>");
-    assert_has(
-        text, "<div class=\"banner unsure\"><h1>? NO VERDICT</h1>\n<p><b>NO FAULT FOUND in the 2 tensors covered (of 66): too little for a "
-              "verdict; dump logits at least.</b></p>");
+    assert_has(text, "<div class=\"banner unsure\"><h1>? NO VERDICT</h1>\n<p><b>NO FAULT FOUND in "
+                     "the 2 tensors covered (of 66): too little for a "
+                     "verdict; dump logits at least.</b></p>");
     assert_lacks(text, "CONFORMS");
     free(text);
 }
@@ -282,7 +300,8 @@ START_TEST(the_banner_warns)
     ck_assert_ptr_nonnull(end);
     *end = '\0';
     assert_has(text, "<p class=\"warning\"><b>Warning:</b> <bdi>&lt;script&gt;");
-    assert_has(text, "<p>--require full: the dump covers less (logits): 66 of 66 required tensors.</p>");
+    assert_has(text,
+               "<p>--require full: the dump covers less (logits): 66 of 66 required tensors.</p>");
     free(text);
 }
 END_TEST
@@ -353,7 +372,8 @@ START_TEST(thirty_layers_have_a_cell_each)
     assert_page(text);
     ck_assert_uint_eq(test_occurrences(text, "<td class=\"s"), report.tap_count);
     ck_assert_uint_eq(test_occurrences(text, "<th scope=\"col\">29</th>"), 2);
-    ck_assert_uint_eq(test_occurrences(text, "<circle class=\"dot\""), 30 + 1); /* and the legend's */
+    /* and the legend's */
+    ck_assert_uint_eq(test_occurrences(text, "<circle class=\"dot\""), 30 + 1);
     free(text);
 }
 END_TEST
@@ -389,7 +409,8 @@ START_TEST(every_cause_of_the_catalogue_is_well_formed)
         char *text = cause_page(cause_of(i));
         assert_page(text);
         assert_has(text, gemma4_counter_model_at(i)->id);
-        ck_assert_uint_eq(test_occurrences(text, "<a rel="), test_occurrences(gemma4_counter_model_at(i)->seen, "https://"));
+        ck_assert_uint_eq(test_occurrences(text, "<a rel="),
+                          test_occurrences(gemma4_counter_model_at(i)->seen, "https://"));
         free(text);
     }
 }
@@ -455,14 +476,16 @@ END_TEST
 
 START_TEST(a_wrong_engine_s_page_names_its_mistake)
 {
-    test_judged j = test_judge_dump("tiny-prompt", "golden/dumps/tiny-prompt-rope-pairing-contiguous.h5", "float32");
+    test_judged j = test_judge_dump(
+        "tiny-prompt", "golden/dumps/tiny-prompt-rope-pairing-contiguous.h5", "float32");
     char *text = report_page(j.report);
     assert_page(text);
     assert_has(text, "<p class=\"where\"><code>layers.5.attn.q_rope</code></p>");
     assert_has(text, "<h3><code>rope-pairing-contiguous</code>");
-    assert_has(text, "<p>First at <code>layers.5.attn.q_rope</code>. 4 of 412 compared tensors fail");
     assert_has(text,
-               "<p>Cause: <bdi>rope-pairing-contiguous, first at layers.5.attn.q_rope; layers 5, 11; wrong: the first 2 * pairs lanes");
+               "<p>First at <code>layers.5.attn.q_rope</code>. 4 of 412 compared tensors fail");
+    assert_has(text, "<p>Cause: <bdi>rope-pairing-contiguous, first at layers.5.attn.q_rope; "
+                     "layers 5, 11; wrong: the first 2 * pairs lanes");
     assert_has(text, j.the_case->golden_sha256);
     assert_lacks(text, "Runner-up"); /* no other mistake comes near */
     ck_assert_uint_eq(test_occurrences(text, "<article"), 1);
@@ -474,7 +497,8 @@ END_TEST
 Suite *report_html_suite(void)
 {
     Suite *suite = suite_create("report_html");
-    TCase *checker = tcase_create("checker"), *whole = tcase_create("page"), *causes = tcase_create("causes");
+    TCase *checker = tcase_create("checker"), *whole = tcase_create("page"),
+          *causes = tcase_create("causes");
     tcase_add_loop_test(checker, broken_markup_is_found, 0, COUNT(BROKEN));
     tcase_add_test(checker, good_markup_is_not);
     tcase_add_loop_test(whole, every_verdict_gives_a_page, 0, 5);

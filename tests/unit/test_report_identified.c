@@ -1,5 +1,6 @@
-/* What reports say of causes that are in no catalogue, and of errors that only part of a point explains. On the checkpoint
- * golden/checkpoints/tiny: 4 query heads, layer 0 slides with 2 KV heads and a window of 16. */
+/* What reports say of causes that are in no catalogue, and of errors that only part of a point
+ * explains. On the checkpoint golden/checkpoints/tiny: 4 query heads, layer 0 slides with 2 KV
+ * heads and a window of 16. */
 #include "engines.h"
 #include "report.h"
 #include "report_html.h"
@@ -71,7 +72,8 @@ static const struct {
     {{.parameter = OF(EPS), .steps = AT(ATTN_NORM), .number = 1e-3},
      GEMMA4_TAP_ATTN_NORM,
      AT(ATTN_NORM) | AT(ATTN_Q_NORM) | AT(MLP_NORM),
-     "rms_norm_eps = 0.001 (expected 1e-06) at attn.norm, attn.q_norm, mlp.norm, first at layers.0.attn.norm; layers 0-4"},
+     "rms_norm_eps = 0.001 (expected 1e-06) at attn.norm, attn.q_norm, mlp.norm, first at "
+     "layers.0.attn.norm; layers 0-4"},
     {{.parameter = OF(EPS), .steps = AT(MLP_NORM), .number = 1e-3},
      GEMMA4_TAP_LAYER_OUTPUT,
      AT(MLP_NORM),
@@ -83,11 +85,13 @@ static const struct {
     {{.parameter = OF(ROPE_THETA), .steps = AT(ATTN_K_ROPE), .number = 3e4},
      GEMMA4_TAP_ATTN_SCORES,
      AT(ATTN_K_ROPE),
-     "rope_theta = 30000 (expected 10000) at attn.k_rope, first at layers.0.attn.scores; layers 0-4"},
+     "rope_theta = 30000 (expected 10000) at attn.k_rope, first at layers.0.attn.scores; layers "
+     "0-4"},
     {{.parameter = OF(WEIGHT_FORM), .steps = AT(ATTN_Q_NORM), .word = GEMMA4_FORM_ONE_PLUS},
      GEMMA4_TAP_ATTN_Q_NORM,
      AT(ATTN_Q_NORM) | AT(ATTN_K_NORM),
-     "weight.form of q_norm, k_norm = 1 + w (expected w), first at layers.0.attn.q_norm; layers 0-4"},
+     "weight.form of q_norm, k_norm = 1 + w (expected w), first at layers.0.attn.q_norm; layers "
+     "0-4"},
 };
 
 START_TEST(a_parameter_is_said_once_with_its_steps)
@@ -98,13 +102,15 @@ START_TEST(a_parameter_is_said_once_with_its_steps)
 }
 END_TEST
 
-/* All steps that a setting can have, and all settings that a point can have: cut off, not run over. */
+/* All steps that a setting can have, and all settings that a point can have: cut off, not run
+ * over. */
 START_TEST(a_long_sentence_is_cut_off)
 {
     gemma4_setting all[GEMMA4_POINT_SETTINGS];
     char text[300];
     for (size_t i = 0; i < GEMMA4_POINT_SETTINGS; i++)
-        all[i] = (gemma4_setting){.parameter = OF(EPS), .steps = ~(uint64_t)0 >> (64 - GEMMA4_TAP_COUNT), .number = 1e-3};
+        all[i] = (gemma4_setting){
+            .parameter = OF(EPS), .steps = ~(uint64_t)0 >> (64 - GEMMA4_TAP_COUNT), .number = 1e-3};
     free_point();
     point = gemma4_point_new(config(), all, GEMMA4_POINT_SETTINGS, GEMMA4_ON_SLIDING);
     ck_assert_uint_lt(strlen(point->wrong), sizeof point->wrong);
@@ -123,7 +129,8 @@ static gemma4_finding found(gemma4_tap tap, gemma4_setting setting)
     setting.steps = GEMMA4_STEP(tap);
     gemma4_point *p = gemma4_point_new(config(), &setting, 1, GEMMA4_ON_SLIDING);
     ck_assert_ptr_nonnull(p);
-    f.points[0] = (gemma4_point_fit){.point = p, .only_layer = -1, .coefficient = 1, .residual = 0.5};
+    f.points[0] =
+        (gemma4_point_fit){.point = p, .only_layer = -1, .coefficient = 1, .residual = 0.5};
     return f;
 }
 
@@ -150,11 +157,14 @@ START_TEST(a_cause_has_the_steps_of_all_its_findings)
 {
     gemma4_setting other = EPS;
     other.number = 0.1;
-    gemma4_finding findings[] = {found(GEMMA4_TAP_ATTN_NORM, EPS), found(GEMMA4_TAP_ATTN_Q_NORM, EPS), found(GEMMA4_TAP_MLP_NORM, other)};
+    gemma4_finding findings[] = {found(GEMMA4_TAP_ATTN_NORM, EPS),
+                                 found(GEMMA4_TAP_ATTN_Q_NORM, EPS),
+                                 found(GEMMA4_TAP_MLP_NORM, other)};
     gemma4_causes causes = causes_of(findings, COUNT(findings));
     ck_assert_uint_eq(causes.count, 2);
     ck_assert_uint_eq(causes.list[0].places[0], AT(ATTN_NORM) | AT(ATTN_Q_NORM));
-    ck_assert_str_eq(causes.list[0].said, "rms_norm_eps = 0.001 (expected 1e-06) at attn.norm, attn.q_norm");
+    ck_assert_str_eq(causes.list[0].said,
+                     "rms_norm_eps = 0.001 (expected 1e-06) at attn.norm, attn.q_norm");
     ck_assert_str_eq(causes.list[1].said, "rms_norm_eps = 0.1 (expected 1e-06)");
     free_causes(&causes, findings, COUNT(findings));
 }
@@ -164,7 +174,8 @@ END_TEST
 START_TEST(what_explains_other_findings_does_not_fit_as_well)
 {
     const gemma4_setting mean = {.parameter = OF(NORM_MEAN)};
-    gemma4_finding findings[] = {found(GEMMA4_TAP_ATTN_NORM, mean), found(GEMMA4_TAP_MLP_NORM, EPS)};
+    gemma4_finding findings[] = {found(GEMMA4_TAP_ATTN_NORM, mean),
+                                 found(GEMMA4_TAP_MLP_NORM, EPS)};
     gemma4_causes causes = causes_of(findings, COUNT(findings));
     ck_assert_uint_eq(causes.count, 2);
     for (size_t i = 0; i < COUNT(findings); i++)
@@ -177,14 +188,15 @@ END_TEST
 START_TEST(an_expression_holds_in_all_findings_or_is_none)
 {
     const gemma4_setting factor = {.parameter = OF(RESULT_FACTOR), .number = 0.03125};
-    gemma4_finding findings[] = {found(GEMMA4_TAP_ATTN_Q, factor), found(GEMMA4_TAP_ATTN_Q, factor)};
+    gemma4_finding findings[] = {found(GEMMA4_TAP_ATTN_Q, factor),
+                                 found(GEMMA4_TAP_ATTN_Q, factor)};
     findings[1].layer = 5;
     for (size_t i = _i ? 0 : 1; i < COUNT(findings); i++)
         snprintf(findings[i].points[0].point->expression[0], 32, "head_dim^-1");
     gemma4_causes causes = causes_of(findings, COUNT(findings));
     ck_assert_uint_eq(causes.count, 1);
-    ck_assert_str_eq(causes.list[0].said,
-                     _i ? "result.factor = 0.03125 = head_dim^-1 (expected 1)" : "result.factor = 0.03125 (expected 1)");
+    ck_assert_str_eq(causes.list[0].said, _i ? "result.factor = 0.03125 = head_dim^-1 (expected 1)"
+                                             : "result.factor = 0.03125 (expected 1)");
     free_causes(&causes, findings, COUNT(findings));
 }
 END_TEST
@@ -193,7 +205,8 @@ END_TEST
 START_TEST(what_fits_as_well_has_its_steps)
 {
     const gemma4_setting mean = {.parameter = OF(NORM_MEAN)};
-    gemma4_finding findings[] = {found(GEMMA4_TAP_ATTN_NORM, mean), found(GEMMA4_TAP_ATTN_Q_NORM, mean)};
+    gemma4_finding findings[] = {found(GEMMA4_TAP_ATTN_NORM, mean),
+                                 found(GEMMA4_TAP_ATTN_Q_NORM, mean)};
     for (size_t i = 0; i < COUNT(findings); i++) {
         gemma4_finding more = found(findings[i].tap, EPS);
         findings[i].points[findings[i].point_count++] = more.points[0];
@@ -202,7 +215,8 @@ START_TEST(what_fits_as_well_has_its_steps)
     ck_assert_uint_eq(causes.count, 1);
     ck_assert_uint_eq(causes.list[0].equivalent_point_count, 1);
     ck_assert_str_eq(causes.list[0].said, "norm.mean = removed at attn.norm, attn.q_norm");
-    ck_assert_str_eq(causes.list[0].equivalent_said[0], "rms_norm_eps = 0.001 (expected 1e-06) at attn.norm, attn.q_norm");
+    ck_assert_str_eq(causes.list[0].equivalent_said[0],
+                     "rms_norm_eps = 0.001 (expected 1e-06) at attn.norm, attn.q_norm");
     free_causes(&causes, findings, COUNT(findings));
 }
 END_TEST
@@ -213,7 +227,9 @@ END_TEST
 static void bend(const test_engine *e, gemma4_tap_event *event)
 {
     (void)e;
-    for (size_t i = 0; event->tap == GEMMA4_TAP_MLP_OUT && event->layer == 3 && i < event->rows * event->dims[0]; i++)
+    for (size_t i = 0;
+         event->tap == GEMMA4_TAP_MLP_OUT && event->layer == 3 && i < event->rows * event->dims[0];
+         i++)
         event->values[i] *= event->values[i] > 0 ? 1.8f : 1.2f;
 }
 
@@ -221,7 +237,9 @@ static void bend(const test_engine *e, gemma4_tap_event *event)
 static void replace(const test_engine *e, gemma4_tap_event *event)
 {
     (void)e;
-    for (size_t i = 0; event->tap == GEMMA4_TAP_MLP_OUT && event->layer == 3 && i < event->rows * event->dims[0]; i++)
+    for (size_t i = 0;
+         event->tap == GEMMA4_TAP_MLP_OUT && event->layer == 3 && i < event->rows * event->dims[0];
+         i++)
         event->values[i] = (gemma4_real)cos(1.0 + 7.0 * (double)i * (double)i);
 }
 
@@ -232,7 +250,8 @@ static const struct {
 
 START_TEST(what_comes_near_is_found)
 {
-    const test_engine engine = {.model = test_golden_model(), .T = 12, .tier = "float32", .compute = PARTLY[_i].compute};
+    const test_engine engine = {
+        .model = test_golden_model(), .T = 12, .tier = "float32", .compute = PARTLY[_i].compute};
     test_judgement j = test_judge_engine(&engine, true);
     ck_assert_str_eq(test_first_divergence(&j), "layers.3.mlp.out");
     const gemma4_cause *cause = gemma4_cause_of(&j.report, j.report.first_divergence);
@@ -245,22 +264,29 @@ END_TEST
 
 static gemma4_cause unexplained(const char *nearest, double share)
 {
-    gemma4_cause cause = {
-        .second = GEMMA4_NO_MODEL, .tap = GEMMA4_TAP_MLP_OUT, .layers = "0", .description = "spread", .nearest_share = share};
+    gemma4_cause cause = {.second = GEMMA4_NO_MODEL,
+                          .tap = GEMMA4_TAP_MLP_OUT,
+                          .layers = "0",
+                          .description = "spread",
+                          .nearest_share = share};
     snprintf(cause.nearest, sizeof cause.nearest, "%s", nearest);
     return cause;
 }
 
 START_TEST(what_explains_part_is_said_with_its_share)
 {
-    gemma4_cause cause = unexplained("result.factor = 1.5 (expected 1) at mlp.out", 0.736), none = unexplained("", 0),
-                 all = unexplained("x", 0.9999);
+    gemma4_cause cause = unexplained("result.factor = 1.5 (expected 1) at mlp.out", 0.736),
+                 none = unexplained("", 0), all = unexplained("x", 0.9999);
     ck_assert_str_eq(gemma4_cause_sentence(&cause).text,
-                     "no known mistake explains layers.0.mlp.out; layers 0: spread; nearest: result.factor = 1.5 (expected 1) at mlp.out: "
+                     "no known mistake explains layers.0.mlp.out; layers 0: spread; nearest: "
+                     "result.factor = 1.5 (expected 1) at mlp.out: "
                      "explains 73 % of the error, not all of it");
-    ck_assert_ptr_nonnull(strstr(gemma4_cause_lines(&cause).text, "\n  nearest        result.factor"));
-    ck_assert_str_eq(gemma4_cause_sentence(&none).text, "no known mistake explains layers.0.mlp.out; layers 0: spread");
-    ck_assert_str_eq(gemma4_nearest_sentence(&all).text, "x: explains 99 % of the error, not all of it");
+    ck_assert_ptr_nonnull(
+        strstr(gemma4_cause_lines(&cause).text, "\n  nearest        result.factor"));
+    ck_assert_str_eq(gemma4_cause_sentence(&none).text,
+                     "no known mistake explains layers.0.mlp.out; layers 0: spread");
+    ck_assert_str_eq(gemma4_nearest_sentence(&all).text,
+                     "x: explains 99 % of the error, not all of it");
 }
 END_TEST
 
@@ -278,20 +304,27 @@ static const struct {
     void (*write)(FILE *, const gemma4_report *);
     const char *text;
 } FORMS[] = {
-    {halve, gemma4_report_text, "\nCause: result.factor = 0.5 (expected 1), first at layers.0.mlp.out; layers 0-11\n"},
-    {halve, gemma4_report_json, "\"parameters\": [{\"name\": \"result.factor\", \"value\": 0.5, \"expected\": 1, \"interval\": [0."},
+    {halve, gemma4_report_text,
+     "\nCause: result.factor = 0.5 (expected 1), first at layers.0.mlp.out; layers 0-11\n"},
     {halve, gemma4_report_json,
-     "\"taps\": [\"mlp.out\"], \"where\": {\"tap\": \"mlp.out\", \"layers\": [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11], \"positions\": "
+     "\"parameters\": [{\"name\": \"result.factor\", \"value\": 0.5, \"expected\": 1, "
+     "\"interval\": [0."},
+    {halve, gemma4_report_json,
+     "\"taps\": [\"mlp.out\"], \"where\": {\"tap\": \"mlp.out\", \"layers\": [0, 1, 2, 3, 4, 5, 6, "
+     "7, 8, 9, 10, 11], \"positions\": "
      "\"all\"}}]"},
     {halve, gemma4_report_junit, "; cause: result.factor = 0.5 (expected 1)"},
     {halve, gemma4_report_html, "<h3><code>result.factor</code></h3>"},
-    {bend, gemma4_report_text, "\n  nearest        result.factor = 1.5 (expected 1) at mlp.out: explains "},
-    {bend, gemma4_report_json, "\"nearest\": {\"sentence\": \"result.factor = 1.5 (expected 1) at mlp.out\", \"share\": 0."},
+    {bend, gemma4_report_text,
+     "\n  nearest        result.factor = 1.5 (expected 1) at mlp.out: explains "},
+    {bend, gemma4_report_json,
+     "\"nearest\": {\"sentence\": \"result.factor = 1.5 (expected 1) at mlp.out\", \"share\": 0."},
 };
 
 START_TEST(every_form_says_it)
 {
-    const test_engine engine = {.model = test_golden_model(), .T = 12, .tier = "float32", .compute = FORMS[_i].compute};
+    const test_engine engine = {
+        .model = test_golden_model(), .T = 12, .tier = "float32", .compute = FORMS[_i].compute};
     test_judgement j = test_judge_engine(&engine, true);
     char *text = test_printed(FORMS[_i].write, &j.report);
     ck_assert_msg(strstr(text, FORMS[_i].text) != NULL, "%s lacks %s", text, FORMS[_i].text);
@@ -329,11 +362,12 @@ START_TEST(a_card_has_values_side_by_side)
     point->low[0] = 0.9e-3;
     point->high[0] = 1.1e-3;
     cause.equivalent_points[cause.equivalent_point_count++] = point;
-    snprintf(cause.equivalent_said[0], sizeof cause.equivalent_said[0], "%s", "norm.mean = removed & more");
+    snprintf(cause.equivalent_said[0], sizeof cause.equivalent_said[0], "%s",
+             "norm.mean = removed & more");
     char *text = card(&cause, 12);
     assert_has(text, "<h3><code>rms_norm_eps</code></h3>");
-    assert_has(text,
-               "<td class=\"l wide wrong\">0.001</td><td class=\"l wide right\">1e-06</td><td class=\"l wide\">0.0009 to 0.0011</td>");
+    assert_has(text, "<td class=\"l wide wrong\">0.001</td><td class=\"l wide "
+                     "right\">1e-06</td><td class=\"l wide\">0.0009 to 0.0011</td>");
     assert_has(text, "<code>attn.norm</code>, <code>mlp.norm</code></td>");
     assert_has(text, "<dt>Positions</dt><dd>all</dd>");
     assert_has(text, "<dt>Fits as well</dt><dd>norm.mean = removed &amp; more");
@@ -342,7 +376,8 @@ START_TEST(a_card_has_values_side_by_side)
 }
 END_TEST
 
-/* Of 12 positions, window 4 hides 8 rows' first keys from query 4 on; each row is one run of each kind. */
+/* Of 12 positions, window 4 hides 8 rows' first keys from query 4 on; each row is one run of each
+ * kind. */
 START_TEST(a_mask_is_drawn)
 {
     gemma4_cause cause = cause_of(WINDOW, GEMMA4_TAP_ATTN_PROBS, ATTENTION);
@@ -351,10 +386,12 @@ START_TEST(a_mask_is_drawn)
     ck_assert_uint_eq(test_occurrences(text, "<rect class=\"less\""), 8);
     ck_assert_uint_eq(test_occurrences(text, "<rect class=\"more\""), 0);
     free(text);
-    cause = cause_of((gemma4_setting){.parameter = OF(MASK), .steps = ATTENTION, .word = GEMMA4_MASK_NOT_CAUSAL}, GEMMA4_TAP_ATTN_PROBS,
-                     ATTENTION);
+    cause = cause_of(
+        (gemma4_setting){.parameter = OF(MASK), .steps = ATTENTION, .word = GEMMA4_MASK_NOT_CAUSAL},
+        GEMMA4_TAP_ATTN_PROBS, ATTENTION);
     text = card(&cause, 12);
-    ck_assert_uint_eq(test_occurrences(text, "<rect class=\"more\""), 11); /* the last query sees everything anyhow */
+    /* the last query sees everything anyhow */
+    ck_assert_uint_eq(test_occurrences(text, "<rect class=\"more\""), 11);
     free(text);
 }
 END_TEST
@@ -376,7 +413,10 @@ START_TEST(both_activation_functions_are_drawn)
 {
     static const gemma4_setting functions[] = {
         {.parameter = OF(ACTIVATION), .steps = AT(MLP_ACT), .word = GEMMA4_FUNCTION_RELU_SQUARED},
-        {.parameter = OF(ACTIVATION), .steps = AT(MLP_ACT), .word = GEMMA4_FUNCTION_CLAMPED, .number = 10},
+        {.parameter = OF(ACTIVATION),
+         .steps = AT(MLP_ACT),
+         .word = GEMMA4_FUNCTION_CLAMPED,
+         .number = 10},
     };
     gemma4_cause cause = cause_of(functions[_i], GEMMA4_TAP_MLP_ACT, AT(MLP_ACT));
     char *text = card(&cause, 12);
@@ -389,7 +429,8 @@ END_TEST
 
 START_TEST(a_map_of_heads_is_a_table)
 {
-    const gemma4_setting map = {.parameter = OF(KV_HEAD_OF), .steps = ATTENTION, .count = 4, .list = {0, 1, 1, 0}};
+    const gemma4_setting map = {
+        .parameter = OF(KV_HEAD_OF), .steps = ATTENTION, .count = 4, .list = {0, 1, 1, 0}};
     gemma4_cause cause = cause_of(map, GEMMA4_TAP_ATTN_CONTEXT, ATTENTION);
     char *text = card(&cause, 12);
     assert_has(text, "<td>0</td><td class=\"wrong\">1</td><td>1</td><td class=\"wrong\">0</td>");
@@ -402,7 +443,8 @@ START_TEST(a_card_says_what_comes_near)
 {
     gemma4_cause cause = unexplained("result.factor = 1.5 (expected 1) at mlp.out", 0.736);
     char *text = card(&cause, 12);
-    assert_has(text, "<dt>Nearest</dt><dd>result.factor = 1.5 (expected 1) at mlp.out: explains 73 %");
+    assert_has(text,
+               "<dt>Nearest</dt><dd>result.factor = 1.5 (expected 1) at mlp.out: explains 73 %");
     ck_assert_ptr_null(strstr(text, "none comes near"));
     free(text);
 }

@@ -7,8 +7,10 @@
 #include "suites.h"
 #include "support.h"
 
-/* Writes a file of the given header, padded so that the data start at a multiple of 8, and data_size bytes 0, 1, 2 ... */
-static const char *write_file(const char *directory, const char *name, const char *header, size_t data_size)
+/* Writes a file of the given header, padded so that the data start at a multiple of 8, and
+ * data_size bytes 0, 1, 2 ... */
+static const char *write_file(const char *directory, const char *name, const char *header,
+                              size_t data_size)
 {
     size_t length = strlen(header), padded = (length + 7) / 8 * 8;
     unsigned char *bytes = calloc(1, 8 + padded + data_size);
@@ -27,17 +29,19 @@ static const char *write_file(const char *directory, const char *name, const cha
 
 static gemma4_safetensors *open_header(const char *header, size_t data_size, gemma4_error *error)
 {
-    return gemma4_safetensors_open(write_file(test_fresh_dir(), "a.safetensors", header, data_size), error);
+    return gemma4_safetensors_open(write_file(test_fresh_dir(), "a.safetensors", header, data_size),
+                                   error);
 }
 
 /* --- one valid file --- */
 
 /* Tensors stand in another order than their data; 40 bytes. */
-static const char HEADER[] = "{\"__metadata__\": {\"format\": \"pt\"},\n"
-                             " \"b\": {\"dtype\": \"F32\", \"shape\": [2, 3], \"data_offsets\": [8, 32]},\n"
-                             " \"a\": {\"dtype\": \"BF16\", \"shape\": [4], \"data_offsets\": [0, 8]},\n"
-                             " \"c\": {\"dtype\": \"F8_E4M3\", \"shape\": [8], \"data_offsets\": [32, 40]},\n"
-                             " \"scalar\": {\"dtype\": \"I64\", \"shape\": [0, 7], \"data_offsets\": [40, 40]}}";
+static const char HEADER[] =
+    "{\"__metadata__\": {\"format\": \"pt\"},\n"
+    " \"b\": {\"dtype\": \"F32\", \"shape\": [2, 3], \"data_offsets\": [8, 32]},\n"
+    " \"a\": {\"dtype\": \"BF16\", \"shape\": [4], \"data_offsets\": [0, 8]},\n"
+    " \"c\": {\"dtype\": \"F8_E4M3\", \"shape\": [8], \"data_offsets\": [32, 40]},\n"
+    " \"scalar\": {\"dtype\": \"I64\", \"shape\": [0, 7], \"data_offsets\": [40, 40]}}";
 #define DATA_SIZE 40
 
 START_TEST(valid_file)
@@ -77,13 +81,15 @@ START_TEST(dtypes)
         const char *name;
         gemma4_dtype dtype;
         size_t size;
-    } rows[] = {{"BF16", GEMMA4_BF16, 2}, {"F16", GEMMA4_F16, 2}, {"F32", GEMMA4_F32, 4},  {"F64", GEMMA4_F64, 8},
-                {"I32", GEMMA4_I32, 4},   {"I64", GEMMA4_I64, 8}, {"U8", GEMMA4_OTHER, 1}, {"bf16", GEMMA4_OTHER, 2}};
+    } rows[] = {{"BF16", GEMMA4_BF16, 2}, {"F16", GEMMA4_F16, 2},   {"F32", GEMMA4_F32, 4},
+                {"F64", GEMMA4_F64, 8},   {"I32", GEMMA4_I32, 4},   {"I64", GEMMA4_I64, 8},
+                {"U8", GEMMA4_OTHER, 1},  {"bf16", GEMMA4_OTHER, 2}};
     for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
         char header[200];
         gemma4_error error = {""};
-        snprintf(header, sizeof header, "{\"x\": {\"dtype\": \"%s\", \"shape\": [3], \"data_offsets\": [0, %zu]}}", rows[i].name,
-                 3 * rows[i].size);
+        snprintf(header, sizeof header,
+                 "{\"x\": {\"dtype\": \"%s\", \"shape\": [3], \"data_offsets\": [0, %zu]}}",
+                 rows[i].name, 3 * rows[i].size);
         gemma4_safetensors *files = open_header(header, 3 * rows[i].size, &error);
         ck_assert_msg(files != NULL, "%s", error.message);
         ck_assert_int_eq(gemma4_safetensors_at(files, 0)->dtype, rows[i].dtype);
@@ -107,9 +113,10 @@ END_TEST
 START_TEST(rank_0_and_8)
 {
     gemma4_error error = {""};
-    gemma4_safetensors *files =
-        open_header("{\"x\": {\"dtype\": \"F32\", \"shape\": [], \"data_offsets\": [0, 4]},"
-                    "\"y\": {\"dtype\": \"F32\", \"shape\": [1,1,1,1,1,1,1,1], \"data_offsets\": [4, 8]}}", 8, &error);
+    gemma4_safetensors *files = open_header(
+        "{\"x\": {\"dtype\": \"F32\", \"shape\": [], \"data_offsets\": [0, 4]},"
+        "\"y\": {\"dtype\": \"F32\", \"shape\": [1,1,1,1,1,1,1,1], \"data_offsets\": [4, 8]}}",
+        8, &error);
     ck_assert_msg(files != NULL, "%s", error.message);
     ck_assert_uint_eq(gemma4_safetensors_find(files, "x")->rank, 0);
     ck_assert_uint_eq(gemma4_safetensors_find(files, "y")->rank, 8);
@@ -135,9 +142,12 @@ static const struct {
     {"@", "}", 40, "a.safetensors:"},
     {"\"a\":", "\"b\":", 40, "expected every key once, found \"b\" twice"},
     {B, "\"b\": 1", 40, "b: expected a mapping, found 1"},
-    {B, "\"b\": {\"shape\": [2, 3], \"data_offsets\": [8, 32]}", 40, "b: expected the key \"dtype\""},
-    {B, "\"b\": {\"dtype\": \"F32\", \"data_offsets\": [8, 32]}", 40, "b: expected the key \"shape\""},
-    {B, "\"b\": {\"dtype\": \"F32\", \"shape\": [2, 3]}", 40, "b: expected the key \"data_offsets\""},
+    {B, "\"b\": {\"shape\": [2, 3], \"data_offsets\": [8, 32]}", 40,
+     "b: expected the key \"dtype\""},
+    {B, "\"b\": {\"dtype\": \"F32\", \"data_offsets\": [8, 32]}", 40,
+     "b: expected the key \"shape\""},
+    {B, "\"b\": {\"dtype\": \"F32\", \"shape\": [2, 3]}", 40,
+     "b: expected the key \"data_offsets\""},
     {"\"F32\",", "\"F32\", \"strides\": [1],", 40,
      "b: expected only the keys dtype, shape, data_offsets, found \"strides\""},
     {"\"F32\"", "\"\"", 40, "b.dtype: expected a dtype's name of 1 to 15 bytes, found \"\""},
@@ -153,9 +163,12 @@ static const struct {
     {"[2, 3]", "[[2, 3]]", 40, "b.shape[0]: expected an integer from 0"},
     {"[2, 3]", "6", 40, "b.shape: expected a sequence, found 6"},
     {"[2, 3]", "[1,1,1,1,1,1,1,2,3]", 40, "b.shape: expected at most 8 axes, found 9"},
-    {"[2, 3]", "[4611686018427387904, 4611686018427387904]", 40, "b: expected a shape that fits into memory"},
-    {"[2, 3]", "[4611686018427387910]", 40, "b: expected a shape that fits into memory"}, /* 24 modulo 2^64 */
-    {"[2, 3]", "[9223372036854775807, 0]", 40, "b: expected 0 bytes of data for its shape, found 24"},
+    {"[2, 3]", "[4611686018427387904, 4611686018427387904]", 40,
+     "b: expected a shape that fits into memory"},
+    /* 24 modulo 2^64 */
+    {"[2, 3]", "[4611686018427387910]", 40, "b: expected a shape that fits into memory"},
+    {"[2, 3]", "[9223372036854775807, 0]", 40,
+     "b: expected 0 bytes of data for its shape, found 24"},
     {"[2, 3]", "[9223372036854775808]", 40, "b.shape[0]: expected an integer from 0"},
     {"[8, 32]", "[8]", 40, "b.data_offsets: expected two offsets"},
     {"[8, 32]", "[8, 20, 32]", 40, "b.data_offsets: expected two offsets"},
@@ -177,8 +190,8 @@ static const struct {
 START_TEST(hostile_header)
 {
     gemma4_error error = {""};
-    ck_assert_ptr_null(
-        open_header(test_replace(HEADER, HOSTILE[_i].old, HOSTILE[_i].replacement), HOSTILE[_i].data_size, &error));
+    ck_assert_ptr_null(open_header(test_replace(HEADER, HOSTILE[_i].old, HOSTILE[_i].replacement),
+                                   HOSTILE[_i].data_size, &error));
     assert_message_contains(&error, HOSTILE[_i].expected);
     assert_message_contains(&error, "a.safetensors");
 }
@@ -188,9 +201,12 @@ END_TEST
 START_TEST(misaligned)
 {
     gemma4_error error = {""};
-    ck_assert_ptr_null(open_header("{\"a\": {\"dtype\": \"BF16\", \"shape\": [1], \"data_offsets\": [0, 2]},"
-                                   "\"b\": {\"dtype\": \"F32\", \"shape\": [1], \"data_offsets\": [2, 6]}}", 6, &error));
-    assert_message_contains(&error, "b: expected data at a multiple of 4 bytes in the file, found them misaligned");
+    ck_assert_ptr_null(
+        open_header("{\"a\": {\"dtype\": \"BF16\", \"shape\": [1], \"data_offsets\": [0, 2]},"
+                    "\"b\": {\"dtype\": \"F32\", \"shape\": [1], \"data_offsets\": [2, 6]}}",
+                    6, &error));
+    assert_message_contains(
+        &error, "b: expected data at a multiple of 4 bytes in the file, found them misaligned");
 }
 END_TEST
 
@@ -205,7 +221,8 @@ START_TEST(misaligned_header)
     test_write(path, bytes, 8 + sizeof header - 1 + 4);
     ck_assert_uint_ne((sizeof header - 1) % 4, 0);
     ck_assert_ptr_null(gemma4_safetensors_open(path, &error));
-    assert_message_contains(&error, "a: expected data at a multiple of 4 bytes in the file, found them misaligned");
+    assert_message_contains(
+        &error, "a: expected data at a multiple of 4 bytes in the file, found them misaligned");
 }
 END_TEST
 
@@ -270,7 +287,9 @@ END_TEST
 /* --- shards --- */
 
 #define SHARD(name) "{\"" name "\": {\"dtype\": \"F32\", \"shape\": [1], \"data_offsets\": [0, 4]}}"
-#define INDEX "{\"metadata\": {\"total_size\": 8}, \"weight_map\": {\"x\": \"1.safetensors\", \"y\": \"2.safetensors\"}}"
+#define INDEX                                                                                \
+    "{\"metadata\": {\"total_size\": 8}, \"weight_map\": {\"x\": \"1.safetensors\", \"y\": " \
+    "\"2.safetensors\"}}"
 
 static char *write_shards(const char *index)
 {
@@ -313,19 +332,25 @@ static const struct {
     {"}}", "}", "index.json:"},
     {"\"2.safetensors\"", "null", "weight_map.y: expected a string, found null"},
     {"\"2.safetensors\"", "[]", "weight_map.y: expected a string, found a sequence"},
-    {"\"2.safetensors\"", "\"\"", "weight_map.y: expected a file name without '/' and '..', found \"\""},
-    {"\"2.safetensors\"", "\"sub/2.safetensors\"", "weight_map.y: expected a file name without '/' and '..'"},
-    {"\"2.safetensors\"", "\"/2.safetensors\"", "weight_map.y: expected a file name without '/' and '..'"},
+    {"\"2.safetensors\"", "\"\"",
+     "weight_map.y: expected a file name without '/' and '..', found \"\""},
+    {"\"2.safetensors\"", "\"sub/2.safetensors\"",
+     "weight_map.y: expected a file name without '/' and '..'"},
+    {"\"2.safetensors\"", "\"/2.safetensors\"",
+     "weight_map.y: expected a file name without '/' and '..'"},
     {"\"2.safetensors\"", "\"..\"", "weight_map.y: expected a file name without '/' and '..'"},
     {"\"2.safetensors\"", "\".\"", "expected a regular file"},
     {"\"2.safetensors\"", "\"4.safetensors\"", "4.safetensors: No such file"},
     {"\"2.safetensors\"", "\"model.safetensors.index.json\"", "expected a header of at most"},
-    {"\"2.safetensors\"", "\"1.safetensors\"", "y: expected the tensor in 1.safetensors, found none"},
+    {"\"2.safetensors\"", "\"1.safetensors\"",
+     "y: expected the tensor in 1.safetensors, found none"},
     {"\"1.safetensors\"", "\"3.safetensors\", \"z\": \"3.safetensors\"",
      "z: expected the tensor in 3.safetensors, found none"},
-    {"\"x\": \"1.safetensors\"", "\"x\": \"2.safetensors\"", "x: expected the tensor in 2.safetensors, found none"},
+    {"\"x\": \"1.safetensors\"", "\"x\": \"2.safetensors\"",
+     "x: expected the tensor in 2.safetensors, found none"},
     {"{\"x\"", "{\"z\": \"3.safetensors\", \"x\"", "x: expected every tensor once, found it in "},
-    {"\"x\": \"1.safetensors\"", "\"z\": \"1.safetensors\"", "z: expected the tensor in 1.safetensors, found none"},
+    {"\"x\": \"1.safetensors\"", "\"z\": \"1.safetensors\"",
+     "z: expected the tensor in 1.safetensors, found none"},
     {"\"x\": \"1.safetensors\", \"y\": \"2", "\"x\": \"2.safetensors\", \"y\": \"1",
      "x: expected the tensor in 2.safetensors, found it in "},
 };
@@ -333,7 +358,8 @@ static const struct {
 START_TEST(bad_index)
 {
     gemma4_error error = {""};
-    char *directory = write_shards(test_replace(INDEX, BAD_INDEX[_i].old, BAD_INDEX[_i].replacement));
+    char *directory =
+        write_shards(test_replace(INDEX, BAD_INDEX[_i].old, BAD_INDEX[_i].replacement));
     ck_assert_ptr_null(gemma4_safetensors_open_checkpoint(directory, &error));
     assert_message_contains(&error, BAD_INDEX[_i].expected);
     assert_message_contains(&error, directory);
@@ -346,9 +372,12 @@ START_TEST(tensor_not_in_index)
     char *directory = write_shards(INDEX);
     write_file(directory, "2.safetensors",
                "{\"y\": {\"dtype\": \"F32\", \"shape\": [1], \"data_offsets\": [0, 4]},"
-               "\"z\": {\"dtype\": \"F32\", \"shape\": [1], \"data_offsets\": [4, 8]}}", 8);
+               "\"z\": {\"dtype\": \"F32\", \"shape\": [1], \"data_offsets\": [4, 8]}}",
+               8);
     ck_assert_ptr_null(gemma4_safetensors_open_checkpoint(directory, &error));
-    assert_message_contains(&error, "2.safetensors: z: expected the tensor in model.safetensors.index.json, found none");
+    assert_message_contains(
+        &error,
+        "2.safetensors: z: expected the tensor in model.safetensors.index.json, found none");
 }
 END_TEST
 
@@ -367,7 +396,8 @@ END_TEST
 Suite *safetensors_suite(void)
 {
     Suite *suite = suite_create("safetensors");
-    TCase *valid = tcase_create("valid"), *hostile = tcase_create("hostile"), *shards = tcase_create("shards");
+    TCase *valid = tcase_create("valid"), *hostile = tcase_create("hostile"),
+          *shards = tcase_create("shards");
     tcase_add_test(valid, valid_file);
     tcase_add_test(valid, dtypes);
     tcase_add_test(valid, empty_file_of_tensors);

@@ -1,5 +1,5 @@
-/* The sample of the self-test (tests/check/sample.h): it must pass right engines, fail where anything is not as its table says, and cover
- * what it claims to cover. */
+/* The sample of the self-test (tests/check/sample.h): it must pass right engines, fail where
+ * anything is not as its table says, and cover what it claims to cover. */
 #include "sample.h"
 #include "suites.h"
 #include "support.h"
@@ -30,17 +30,28 @@ static outcome run(const gemma4_sample_row *rows, size_t count, double least)
     column.least = least;
     FILE *out = open_memstream(&o.text, &size);
     ck_assert_ptr_nonnull(out);
-    o.status = gemma4_sample_run(&(gemma4_sample){&column, rows, 1, count}, 1, false, out, &o.reached, &o.error);
+    o.status = gemma4_sample_run(&(gemma4_sample){&column, rows, 1, count}, 1, false, out,
+                                 &o.reached, &o.error);
     fclose(out);
     return o;
 }
 
 static const gemma4_sample_row RIGHT[] = {
     {GEMMA4_HONEST, "tiny-one-token", 1, {{0}}, NULL, NULL},
-    {GEMMA4_PLANTED, "tiny-one-token", 1, {{"layer-scalar-dropped", "", 4}}, "layers.4.output", NULL},
+    {GEMMA4_PLANTED,
+     "tiny-one-token",
+     1,
+     {{"layer-scalar-dropped", "", 4}},
+     "layers.4.output",
+     NULL},
     {GEMMA4_PLANTED, "tiny-one-token", 1, {{"embed-scale-missing", "", EVERY}}, "embed", NULL},
     {GEMMA4_PLANTED, "tiny-one-token", 1, {{"softcap-missing", "", EVERY}}, "logits", NULL},
-    {GEMMA4_PAIR, "tiny-one-token", 1, {{"v-norm-missing", "", EVERY}, {"layer-scalar-dropped", "", EVERY}}, "layers.0.attn.v_norm", NULL},
+    {GEMMA4_PAIR,
+     "tiny-one-token",
+     1,
+     {{"v-norm-missing", "", EVERY}, {"layer-scalar-dropped", "", EVERY}},
+     "layers.0.attn.v_norm",
+     NULL},
 };
 
 START_TEST(what_is_as_the_table_says_passes)
@@ -53,18 +64,48 @@ START_TEST(what_is_as_the_table_says_passes)
 }
 END_TEST
 
-/* Expectations that are wrong: RoPE does nothing at position 0, a planted mistake is no honest engine, and so on. */
+/* Expectations that are wrong: RoPE does nothing at position 0, a planted mistake is no honest
+ * engine, and so on. */
 static const struct {
     gemma4_sample_row row;
     const char *miss;
 } WRONG[] = {
-    {{GEMMA4_HONEST, "tiny-one-token", 1, {{"softcap-missing", "", EVERY}}, NULL, NULL}, "an alarm"},
-    {{GEMMA4_PLANTED, "tiny-one-token", 1, {{"rope-missing", "every layer", EVERY}}, "layers.0.attn.q_rope", NULL}, "not detected"},
-    {{GEMMA4_PLANTED, "tiny-one-token", 1, {{"layer-scalar-dropped", "", 4}}, "layers.3.output", NULL}, "reported first elsewhere"},
-    {{GEMMA4_PLANTED, "tiny-one-token", 1, {{"softcap-missing", "", EVERY}}, "layers.0.output", NULL}, "reported first elsewhere"},
-    {{GEMMA4_PLANTED, "tiny-one-token", 1, {{"layer-scalar-dropped", "", 4}, {"softcap-missing", "", EVERY}}, "layers.4.output", NULL},
+    {{GEMMA4_HONEST, "tiny-one-token", 1, {{"softcap-missing", "", EVERY}}, NULL, NULL},
+     "an alarm"},
+    {{GEMMA4_PLANTED,
+      "tiny-one-token",
+      1,
+      {{"rope-missing", "every layer", EVERY}},
+      "layers.0.attn.q_rope",
+      NULL},
+     "not detected"},
+    {{GEMMA4_PLANTED,
+      "tiny-one-token",
+      1,
+      {{"layer-scalar-dropped", "", 4}},
+      "layers.3.output",
+      NULL},
+     "reported first elsewhere"},
+    {{GEMMA4_PLANTED,
+      "tiny-one-token",
+      1,
+      {{"softcap-missing", "", EVERY}},
+      "layers.0.output",
+      NULL},
+     "reported first elsewhere"},
+    {{GEMMA4_PLANTED,
+      "tiny-one-token",
+      1,
+      {{"layer-scalar-dropped", "", 4}, {"softcap-missing", "", EVERY}},
+      "layers.4.output",
+      NULL},
      "one cause too many"},
-    {{GEMMA4_PAIR, "tiny-one-token", 1, {{"softcap-missing", "", EVERY}, {"rope-missing", "every layer", EVERY}}, "logits", NULL},
+    {{GEMMA4_PAIR,
+      "tiny-one-token",
+      1,
+      {{"softcap-missing", "", EVERY}, {"rope-missing", "every layer", EVERY}},
+      "logits",
+      NULL},
      "not both are named"},
 };
 
@@ -73,7 +114,8 @@ START_TEST(what_is_not_fails)
     outcome o = run(&WRONG[_i].row, 1, 1);
     ck_assert_msg(o.status == 0 && !o.reached, "%s%s", o.text, o.error.message);
     ck_assert_int_eq(strncmp(o.text, "MISS  ", 6), 0);
-    ck_assert_msg(strstr(o.text, WRONG[_i].miss) != NULL, "\"%s\" is not in: %s", WRONG[_i].miss, o.text);
+    ck_assert_msg(strstr(o.text, WRONG[_i].miss) != NULL, "\"%s\" is not in: %s", WRONG[_i].miss,
+                  o.text);
     ck_assert_ptr_nonnull(strstr(o.text, "0 of 1 judged right, expected at least 100 %"));
     ck_assert_ptr_nonnull(strstr(o.text, ": rates not reached\n"));
     free(o.text);
@@ -119,11 +161,26 @@ static const struct {
     gemma4_sample_row row;
     const char *message;
 } REFUSED[] = {
-    {{GEMMA4_PLANTED, "tiny-one-token", 1, {{"rope-missing", "", EVERY}}, "layers.0.attn.q_rope", NULL}, "found 'rope-missing' ()"},
-    {{GEMMA4_PLANTED, "tiny-one-token", 1, {{"softcap-missing", "", EVERY}}, "logit", NULL}, "expected the tap where it is seen first"},
-    {{GEMMA4_PLANTED, "tiny-one-token", 1, {{"softcap-missing", "", EVERY}}, NULL, NULL}, "expected the tap where it is seen first"},
-    {{GEMMA4_PLANTED, "no-such-case", 1, {{"softcap-missing", "", EVERY}}, "logits", NULL}, "case 'no-such-case'"},
-    {{GEMMA4_PLANTED, "tiny-one-token", 1, {{"softcap-missing", "", EVERY}}, "logits", "float32 all"}, "nothing to run"},
+    {{GEMMA4_PLANTED,
+      "tiny-one-token",
+      1,
+      {{"rope-missing", "", EVERY}},
+      "layers.0.attn.q_rope",
+      NULL},
+     "found 'rope-missing' ()"},
+    {{GEMMA4_PLANTED, "tiny-one-token", 1, {{"softcap-missing", "", EVERY}}, "logit", NULL},
+     "expected the tap where it is seen first"},
+    {{GEMMA4_PLANTED, "tiny-one-token", 1, {{"softcap-missing", "", EVERY}}, NULL, NULL},
+     "expected the tap where it is seen first"},
+    {{GEMMA4_PLANTED, "no-such-case", 1, {{"softcap-missing", "", EVERY}}, "logits", NULL},
+     "case 'no-such-case'"},
+    {{GEMMA4_PLANTED,
+      "tiny-one-token",
+      1,
+      {{"softcap-missing", "", EVERY}},
+      "logits",
+      "float32 all"},
+     "nothing to run"},
 };
 
 START_TEST(a_table_with_mistakes_is_refused)
@@ -168,17 +225,20 @@ START_TEST(every_section_of_the_catalogue_is_there)
     ck_assert_uint_ge(kinds[GEMMA4_PLANTED], 24);
     ck_assert_uint_ge(kinds[GEMMA4_PAIR], 8);
     for (size_t i = 0; i < gemma4_counter_model_count(); i++)
-        ck_assert_msg(plants_one_of(gemma4_counter_model_at(i)->section), "%s", gemma4_counter_model_at(i)->section);
+        ck_assert_msg(plants_one_of(gemma4_counter_model_at(i)->section), "%s",
+                      gemma4_counter_model_at(i)->section);
 }
 END_TEST
 
-/* A pair is two mistakes in different steps, or there would be no telling which of them was found. */
+/* A pair is two mistakes in different steps, or there would be no telling which of them was
+ * found. */
 START_TEST(pairs_are_in_different_steps)
 {
     for (size_t i = 0; i < gemma4_the_sample.row_count; i++) {
         const gemma4_sample_row *row = &gemma4_the_sample.rows[i];
         if (row->kind == GEMMA4_PAIR)
-            ck_assert_int_ne(model_of(&row->faults[0])->taps[0], model_of(&row->faults[1])->taps[0]);
+            ck_assert_int_ne(model_of(&row->faults[0])->taps[0],
+                             model_of(&row->faults[1])->taps[0]);
     }
 }
 END_TEST
@@ -186,7 +246,8 @@ END_TEST
 START_TEST(every_rate_asks_for_nearly_all)
 {
     for (size_t i = 0; i < gemma4_the_sample.column_count; i++)
-        ck_assert(gemma4_the_sample.columns[i].least >= 0.9 && gemma4_the_sample.columns[i].least <= 1);
+        ck_assert(gemma4_the_sample.columns[i].least >= 0.9 &&
+                  gemma4_the_sample.columns[i].least <= 1);
 }
 END_TEST
 

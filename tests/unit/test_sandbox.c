@@ -1,4 +1,5 @@
-/* The process that reads HDF5 files: what it can still do once its sandbox is closed, and what its parent believes of what it says. */
+/* The process that reads HDF5 files: what it can still do once its sandbox is closed, and what its
+ * parent believes of what it says. */
 #include "reader_internal.h"
 #include "sandbox.h"
 #include "suites.h"
@@ -37,8 +38,16 @@ static gemma4_layer_config layers[2] = {
     {.kind = GEMMA4_FULL, .num_key_value_heads = 1, .head_dim = 8},
 };
 static const gemma4_config config = {
-    .hidden_size = 12, .num_hidden_layers = 2, .num_attention_heads = 3, .intermediate_size = 10, .num_experts = 6, .top_k_experts = 2,
-    .moe_intermediate_size = 5, .vocab_size = 300000, .max_position_embeddings = 64, .layers = layers,
+    .hidden_size = 12,
+    .num_hidden_layers = 2,
+    .num_attention_heads = 3,
+    .intermediate_size = 10,
+    .num_experts = 6,
+    .top_k_experts = 2,
+    .moe_intermediate_size = 5,
+    .vocab_size = 300000,
+    .max_position_embeddings = 64,
+    .layers = layers,
 };
 
 /* --- what is tried --- */
@@ -99,7 +108,8 @@ static bool writes_to_the_terminal(void)
 
 static bool connects_by_tcp(void)
 {
-    struct sockaddr_in to = {.sin_family = AF_INET, .sin_port = htons(9), .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+    struct sockaddr_in to = {
+        .sin_family = AF_INET, .sin_port = htons(9), .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
     int s = socket(AF_INET, SOCK_STREAM, 0);
     return s >= 0 && (connect(s, (struct sockaddr *)&to, sizeof to) == 0 || errno == ECONNREFUSED);
 }
@@ -143,7 +153,8 @@ static bool reads_its_parent_s_memory(void)
 
 static bool makes_code(void)
 {
-    return mmap(NULL, 4096, PROT_READ | PROT_WRITE | PROT_EXEC, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0) != MAP_FAILED;
+    return mmap(NULL, 4096, PROT_READ | PROT_WRITE | PROT_EXEC, MAP_PRIVATE | MAP_ANONYMOUS, -1,
+                0) != MAP_FAILED;
 }
 
 static bool turns_memory_into_code(void)
@@ -154,7 +165,8 @@ static bool turns_memory_into_code(void)
 
 static bool takes_much_memory(void)
 {
-    return mmap(NULL, (size_t)8 << 30, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0) != MAP_FAILED;
+    return mmap(NULL, (size_t)8 << 30, PROT_READ | PROT_WRITE,
+                MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0) != MAP_FAILED;
 }
 
 static bool lifts_a_limit(void)
@@ -171,9 +183,14 @@ static bool duplicates_a_descriptor(void)
     return false;
 }
 
-/* `needs`: any one of these stops it. What needs seccomp alone is let through where the filter is loosened for a sanitizer, unless it is
- * among the calls that end the process. */
-enum { SECCOMP = GEMMA4_SANDBOX_SECCOMP, LANDLOCK = GEMMA4_SANDBOX_LANDLOCK, LIMITS = GEMMA4_SANDBOX_LIMITS, STRICT = 64 };
+/* `needs`: any one of these stops it. What needs seccomp alone is let through where the filter is
+ * loosened for a sanitizer, unless it is among the calls that end the process. */
+enum {
+    SECCOMP = GEMMA4_SANDBOX_SECCOMP,
+    LANDLOCK = GEMMA4_SANDBOX_LANDLOCK,
+    LIMITS = GEMMA4_SANDBOX_LIMITS,
+    STRICT = 64
+};
 
 static const struct {
     const char *name;
@@ -211,8 +228,10 @@ static void try_it(int file, int channel, const char *path, void *attempt)
     (void)file;
     (void)path;
     bool succeeded = (*(bool (**)(void))attempt)();
-    const gemma4_reader_head head = {succeeded ? GEMMA4_READER_DONE : GEMMA4_READER_FAILED, succeeded ? 0 : sizeof refused - 1};
-    if (write(channel, &head, sizeof head) == sizeof head && !succeeded && write(channel, refused, sizeof refused - 1) > 0)
+    const gemma4_reader_head head = {succeeded ? GEMMA4_READER_DONE : GEMMA4_READER_FAILED,
+                                     succeeded ? 0 : sizeof refused - 1};
+    if (write(channel, &head, sizeof head) == sizeof head && !succeeded &&
+        write(channel, refused, sizeof refused - 1) > 0)
         _exit(0);
 }
 
@@ -226,8 +245,8 @@ static void set_up(void)
     char *missing = strchr(text, ';');
     if (missing)
         *missing = '\0';
-    in_force = (strstr(text, "seccomp") ? SECCOMP | (GEMMA4_SANITIZED ? 0 : STRICT) : 0) | (strstr(text, "landlock") ? LANDLOCK : 0) |
-               (strstr(text, "limits") ? LIMITS : 0);
+    in_force = (strstr(text, "seccomp") ? SECCOMP | (GEMMA4_SANITIZED ? 0 : STRICT) : 0) |
+               (strstr(text, "landlock") ? LANDLOCK : 0) | (strstr(text, "limits") ? LIMITS : 0);
 }
 
 START_TEST(the_sandbox_holds)
@@ -241,8 +260,9 @@ START_TEST(the_sandbox_holds)
     bool (*attempt)(void) = ATTEMPTS[_i].attempt;
     int status = gemma4_reader_open(victim, try_it, &attempt, PATIENCE, &source, &error);
     ck_assert_msg(status == -1, "the reader %s", ATTEMPTS[_i].name);
-    ck_assert_msg(strcmp(error.message, "refused") == 0 || strstr(error.message, "stopped by its sandbox") != NULL, "%s: %s",
-                  ATTEMPTS[_i].name, error.message);
+    ck_assert_msg(strcmp(error.message, "refused") == 0 ||
+                      strstr(error.message, "stopped by its sandbox") != NULL,
+                  "%s: %s", ATTEMPTS[_i].name, error.message);
     ck_assert_str_eq(test_read(victim), "kept");
     ck_assert_int_ne(access(created, F_OK), 0);
 }
@@ -250,7 +270,8 @@ END_TEST
 
 /* --- what is answered --- */
 
-/* One answer in each stage; an honest one where there is none. The child ends when it has given it. */
+/* One answer in each stage; an honest one where there is none. The child ends when it has given
+ * it. */
 typedef struct script {
     void (*open)(int channel);
     void (*list)(int channel);
@@ -260,7 +281,8 @@ typedef struct script {
 static void say(int channel, uint64_t tag, uint64_t size, const void *bytes, size_t sent)
 {
     const gemma4_reader_head head = {tag, size};
-    if (write(channel, &head, sizeof head) != sizeof head || write(channel, bytes, sent) != (ssize_t)sent)
+    if (write(channel, &head, sizeof head) != sizeof head ||
+        write(channel, bytes, sent) != (ssize_t)sent)
         _exit(1);
 }
 
@@ -271,14 +293,16 @@ static void say_done(int channel)
 
 static gemma4_reader_tensor embed(void)
 {
-    return (gemma4_reader_tensor){.name = "embed", .element = GEMMA4_ELEMENT_F32, .rank = 2, .shape = {5, 12}};
+    return (gemma4_reader_tensor){
+        .name = "embed", .element = GEMMA4_ELEMENT_F32, .rank = 2, .shape = {5, 12}};
 }
 
 static void say_tensor(int channel, const gemma4_reader_tensor *t, size_t rows)
 {
     const int64_t row[80] = {0};
     const gemma4_reader_head head = {GEMMA4_READER_TENSOR, sizeof *t + rows * sizeof *row};
-    if (write(channel, &head, sizeof head) != sizeof head || write(channel, t, sizeof *t) != sizeof *t ||
+    if (write(channel, &head, sizeof head) != sizeof head ||
+        write(channel, t, sizeof *t) != sizeof *t ||
         write(channel, row, rows * sizeof *row) != (ssize_t)(rows * sizeof *row))
         _exit(1);
 }
@@ -308,18 +332,54 @@ static void play(int file, int channel, const char *path, void *context)
 }
 
 /* opening */
-static void short_attribute(int c) { say(c, GEMMA4_READER_ATTRIBUTE, 1, "", 1); }
-static void huge_attribute(int c) { say(c, GEMMA4_READER_ATTRIBUTE, UINT64_MAX, "a\0b", 4); }
-static void endless_attribute(int c) { say(c, GEMMA4_READER_ATTRIBUTE, 3, "abc", 3); }
-static void attribute_of_one(int c) { say(c, GEMMA4_READER_ATTRIBUTE, 3, "ab", 3); }
-static void attribute_of_three(int c) { say(c, GEMMA4_READER_ATTRIBUTE, 6, "a\0b\0c", 6); }
-static void unknown_tag(int c) { say(c, 99, 0, "", 0); }
-static void values_unasked(int c) { say(c, GEMMA4_READER_VALUES, 4, "abcd", 4); }
-static void end_with_more(int c) { say(c, GEMMA4_READER_DONE, 4, "abcd", 4); }
-static void empty_message(int c) { say(c, GEMMA4_READER_FAILED, 0, "", 0); }
-static void huge_message(int c) { say(c, GEMMA4_READER_FAILED, (uint64_t)1 << 40, "abcd", 4); }
-static void message_of_two_lines(int c) { say(c, GEMMA4_READER_FAILED, 9, "one\ntwo\33[", 9); }
-static void message_with_a_format(int c) { say(c, GEMMA4_READER_FAILED, 8, "%s%n%s%n", 8); }
+static void short_attribute(int c)
+{
+    say(c, GEMMA4_READER_ATTRIBUTE, 1, "", 1);
+}
+static void huge_attribute(int c)
+{
+    say(c, GEMMA4_READER_ATTRIBUTE, UINT64_MAX, "a\0b", 4);
+}
+static void endless_attribute(int c)
+{
+    say(c, GEMMA4_READER_ATTRIBUTE, 3, "abc", 3);
+}
+static void attribute_of_one(int c)
+{
+    say(c, GEMMA4_READER_ATTRIBUTE, 3, "ab", 3);
+}
+static void attribute_of_three(int c)
+{
+    say(c, GEMMA4_READER_ATTRIBUTE, 6, "a\0b\0c", 6);
+}
+static void unknown_tag(int c)
+{
+    say(c, 99, 0, "", 0);
+}
+static void values_unasked(int c)
+{
+    say(c, GEMMA4_READER_VALUES, 4, "abcd", 4);
+}
+static void end_with_more(int c)
+{
+    say(c, GEMMA4_READER_DONE, 4, "abcd", 4);
+}
+static void empty_message(int c)
+{
+    say(c, GEMMA4_READER_FAILED, 0, "", 0);
+}
+static void huge_message(int c)
+{
+    say(c, GEMMA4_READER_FAILED, (uint64_t)1 << 40, "abcd", 4);
+}
+static void message_of_two_lines(int c)
+{
+    say(c, GEMMA4_READER_FAILED, 9, "one\ntwo\33[", 9);
+}
+static void message_with_a_format(int c)
+{
+    say(c, GEMMA4_READER_FAILED, 8, "%s%n%s%n", 8);
+}
 static void many_attributes(int c)
 {
     for (int i = 0; i < 257; i++)
@@ -360,13 +420,13 @@ static void end_in_the_middle(int c)
 }
 
 /* listing */
-#define CHANGED(name, change)                 \
-    static void name(int c)                   \
-    {                                         \
-        gemma4_reader_tensor t = embed();     \
-        size_t rows = 0;                      \
-        change;                               \
-        say_tensor(c, &t, rows);              \
+#define CHANGED(name, change)             \
+    static void name(int c)               \
+    {                                     \
+        gemma4_reader_tensor t = embed(); \
+        size_t rows = 0;                  \
+        change;                           \
+        say_tensor(c, &t, rows);          \
     }
 CHANGED(unended_name, memset(t.name, 'a', sizeof t.name))
 CHANGED(unended_problem, memset(t.problem, 'a', sizeof t.problem))
@@ -391,7 +451,10 @@ static void tensor_twice(int c)
     say_tensor(c, &t, 0);
     say_tensor(c, &t, 0);
 }
-static void half_a_tensor(int c) { say(c, GEMMA4_READER_TENSOR, 8, "embed\0\0", 8); }
+static void half_a_tensor(int c)
+{
+    say(c, GEMMA4_READER_TENSOR, 8, "embed\0\0", 8);
+}
 static void long_name(int c)
 {
     char name[256];
@@ -418,10 +481,22 @@ static void uncountable_names(int c)
 
 /* reading 5 rows of 12 floats */
 static const char zeros[244];
-static void too_many_values(int c) { say(c, GEMMA4_READER_VALUES, 244, zeros, 244); }
-static void values_beyond_all(int c) { say(c, GEMMA4_READER_VALUES, UINT64_MAX, zeros, 244); }
-static void too_few_values(int c) { say(c, GEMMA4_READER_VALUES, 236, zeros, 236); }
-static void no_values(int c) { say(c, GEMMA4_READER_VALUES, 0, zeros, 0); }
+static void too_many_values(int c)
+{
+    say(c, GEMMA4_READER_VALUES, 244, zeros, 244);
+}
+static void values_beyond_all(int c)
+{
+    say(c, GEMMA4_READER_VALUES, UINT64_MAX, zeros, 244);
+}
+static void too_few_values(int c)
+{
+    say(c, GEMMA4_READER_VALUES, 236, zeros, 236);
+}
+static void no_values(int c)
+{
+    say(c, GEMMA4_READER_VALUES, 0, zeros, 0);
+}
 static void values_and_more(int c)
 {
     say(c, GEMMA4_READER_VALUES, 240, zeros, 240);
@@ -487,7 +562,8 @@ static const struct {
     {{.read = end_at_once}, "its reader ends before it has answered", PATIENCE},
 };
 
-/* Opens, lists and reads `embed`, in the order of a real run; the status of the first that fails. */
+/* Opens, lists and reads `embed`, in the order of a real run; the status of the first that
+ * fails. */
 static int converse(const script *s, double seconds, gemma4_error *error)
 {
     gemma4_activation_source source;
@@ -498,10 +574,12 @@ static int converse(const script *s, double seconds, gemma4_error *error)
     if (status == 0) {
         status = source.list(source.state, &config, list, error);
         if (status == 0)
-            status = source.read(source.state, &list->items[0], (const size_t[]){0, 0}, (const size_t[]){5, 12}, values, error);
+            status = source.read(source.state, &list->items[0], (const size_t[]){0, 0},
+                                 (const size_t[]){5, 12}, values, error);
         gemma4_error again = {""};
         if (status != 0) /* a reader that lied once is asked no more */
-            ck_assert(source.list(source.state, &config, list, &again) == -1 && strstr(again.message, "cannot be read any more"));
+            ck_assert(source.list(source.state, &config, list, &again) == -1 &&
+                      strstr(again.message, "cannot be read any more"));
         source.close(source.state);
     }
     ck_assert_float_eq(values[5 * 12], 42);
@@ -521,7 +599,10 @@ START_TEST(what_a_reader_says_is_checked)
 }
 END_TEST
 
-static void right_values(int c) { say(c, GEMMA4_READER_VALUES, 240, zeros, 240); }
+static void right_values(int c)
+{
+    say(c, GEMMA4_READER_VALUES, 240, zeros, 240);
+}
 
 /* The same conversation without a lie: what fails above does not fail for another reason. */
 START_TEST(an_honest_reader_is_believed)
@@ -541,17 +622,22 @@ static const char *write_wide_file(void)
     const char *path = test_path("wide.h5");
     const int32_t tokens[ROWS] = {0}, version = 1;
     const hsize_t shape[2] = {ROWS, WIDE}, length = ROWS;
-    hid_t file = H5Fcreate(path, H5F_ACC_TRUNC, H5P_DEFAULT, H5P_DEFAULT), scalar = H5Screate(H5S_SCALAR), text = H5Tcopy(H5T_C_S1);
+    hid_t file = H5Fcreate(path, H5F_ACC_TRUNC, H5P_DEFAULT, H5P_DEFAULT),
+          scalar = H5Screate(H5S_SCALAR), text = H5Tcopy(H5T_C_S1);
     H5Tset_size(text, 19);
     hid_t format = H5Acreate2(file, "format", text, scalar, H5P_DEFAULT, H5P_DEFAULT);
-    hid_t number = H5Acreate2(file, "format_version", H5T_STD_I32LE, scalar, H5P_DEFAULT, H5P_DEFAULT);
+    hid_t number =
+        H5Acreate2(file, "format_version", H5T_STD_I32LE, scalar, H5P_DEFAULT, H5P_DEFAULT);
     hid_t row = H5Screate_simple(1, &length, NULL), plane = H5Screate_simple(2, shape, NULL);
-    hid_t ids = H5Dcreate2(file, "tokens", H5T_STD_I32LE, row, H5P_DEFAULT, H5P_DEFAULT, H5P_DEFAULT);
-    hid_t logits = H5Dcreate2(file, "logits", H5T_IEEE_F32BE, plane, H5P_DEFAULT, H5P_DEFAULT, H5P_DEFAULT);
+    hid_t ids =
+        H5Dcreate2(file, "tokens", H5T_STD_I32LE, row, H5P_DEFAULT, H5P_DEFAULT, H5P_DEFAULT);
+    hid_t logits =
+        H5Dcreate2(file, "logits", H5T_IEEE_F32BE, plane, H5P_DEFAULT, H5P_DEFAULT, H5P_DEFAULT);
     float *values = malloc(ROWS * (size_t)WIDE * sizeof *values);
     for (size_t i = 0; i < ROWS * (size_t)WIDE; i++)
         values[i] = (float)i;
-    ck_assert(H5Awrite(format, text, "gemma4-activations") >= 0 && H5Awrite(number, H5T_NATIVE_INT32, &version) >= 0);
+    ck_assert(H5Awrite(format, text, "gemma4-activations") >= 0 &&
+              H5Awrite(number, H5T_NATIVE_INT32, &version) >= 0);
     ck_assert(H5Dwrite(ids, H5T_NATIVE_INT32, H5S_ALL, H5S_ALL, H5P_DEFAULT, tokens) >= 0);
     ck_assert(H5Dwrite(logits, H5T_NATIVE_FLOAT, H5S_ALL, H5S_ALL, H5P_DEFAULT, values) >= 0);
     free(values);
@@ -574,7 +660,8 @@ START_TEST(values_come_in_pieces)
     ck_assert_msg(file != NULL, "%s", error.message);
     const gemma4_activation *logits = gemma4_activations_find(file, GEMMA4_TAP_LOGITS, 0);
     float *values = malloc((ROWS - 1) * (size_t)WIDE * sizeof *values);
-    ck_assert_msg(gemma4_activations_read(file, logits, 1, ROWS - 1, values, &error) == 0, "%s", error.message);
+    ck_assert_msg(gemma4_activations_read(file, logits, 1, ROWS - 1, values, &error) == 0, "%s",
+                  error.message);
     for (size_t i = 0; i < (ROWS - 1) * (size_t)WIDE; i++)
         ASSERT_EACH(values[i] == (float)(i + WIDE), "element %zu: %g", i, (double)values[i]);
     free(values);
@@ -586,7 +673,8 @@ END_TEST
 
 #if defined(__linux__) && defined(SYS_landlock_create_ruleset)
 
-/* From now on this process can close no sandbox but by limits, as in a container that forbids it. */
+/* From now on this process can close no sandbox but by limits, as in a container that forbids
+ * it. */
 static bool forbid_sandboxes(void)
 {
     struct sock_filter code[] = {
@@ -600,7 +688,8 @@ static bool forbid_sandboxes(void)
         BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW),
     };
     struct sock_fprog program = {COUNT(code), code};
-    return prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) == 0 && prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &program, 0, 0) == 0;
+    return prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) == 0 &&
+           prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &program, 0, 0) == 0;
 }
 
 START_TEST(without_the_kernel_s_help_files_are_read_and_the_lack_is_said)

@@ -1,4 +1,5 @@
-/* Schedules (tests/check/schedule.h): how an engine was fed, and which positions one of its code paths computed. */
+/* Schedules (tests/check/schedule.h): how an engine was fed, and which positions one of its code
+ * paths computed. */
 #include "schedule.h"
 #include "suites.h"
 #include "support.h"
@@ -26,8 +27,9 @@ START_TEST(a_chunk_begins_and_ends_where_its_length_says)
 END_TEST
 
 /* Absent; too long, too short; no numbers. */
-static const char *const NONSENSE[] = {
-    NULL, "", "7", "3,4", "5", "3,2", "0,6", "3,0,3", "-6", "6x", "3;3", "x", ",6", "3,,3", "99999999999999999999"};
+static const char *const NONSENSE[] = {NULL,  "",    "7",     "3,4",  "5",
+                                       "3,2", "0,6", "3,0,3", "-6",   "6x",
+                                       "3;3", "x",   ",6",    "3,,3", "99999999999999999999"};
 
 START_TEST(a_schedule_that_is_none_is_one_chunk_and_not_known)
 {
@@ -45,7 +47,8 @@ END_TEST
 /* A first chunk of one token is a prompt, not decoding: nothing was in the cache. */
 START_TEST(a_scope_is_the_positions_of_one_code_path)
 {
-    static const bool decoded[] = {false, false, true, false, false, true}, later[] = {false, false, true, true, true, true};
+    static const bool decoded[] = {false, false, true, false, false, true},
+                      later[] = {false, false, true, true, true, true};
     gemma4_schedule s = schedule_of("2,1,2,1", 6), single = schedule_of("1,1", 2);
     for (size_t t = 0; t < 6; t++) {
         ck_assert(gemma4_in_scope(&s, GEMMA4_EVERYWHERE, t));
@@ -74,7 +77,8 @@ Suite *schedule_suite(void)
     Suite *suite = suite_create("schedule");
     TCase *c = tcase_create("schedule");
     tcase_add_test(c, a_chunk_begins_and_ends_where_its_length_says);
-    tcase_add_loop_test(c, a_schedule_that_is_none_is_one_chunk_and_not_known, 0, sizeof NONSENSE / sizeof *NONSENSE);
+    tcase_add_loop_test(c, a_schedule_that_is_none_is_one_chunk_and_not_known, 0,
+                        sizeof NONSENSE / sizeof *NONSENSE);
     tcase_add_test(c, a_scope_is_the_positions_of_one_code_path);
     tcase_add_test(c, every_scope_has_its_words);
     suite_add_tcase(suite, c);

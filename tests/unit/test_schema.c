@@ -1,4 +1,5 @@
-/* Is every report what spec/report.schema.json says? And does a file that is not get refused by it? */
+/* Is every report what spec/report.schema.json says? And does a file that is not get refused by
+ * it? */
 #include "reports.h"
 #include "schema.h"
 #include "suites.h"
@@ -28,7 +29,8 @@ static const char *violation_of(const char *text)
     gemma4_error error = {""};
     gemma4_document *document = gemma4_document_parse("report", text, strlen(text), &error);
     ck_assert_msg(document != NULL, "%s", error.message);
-    const char *violation = test_schema_violation(gemma4_document_root(schema), gemma4_document_root(document));
+    const char *violation =
+        test_schema_violation(gemma4_document_root(schema), gemma4_document_root(document));
     gemma4_document_free(document);
     return violation;
 }
@@ -75,7 +77,8 @@ START_TEST(what_is_no_report_is_refused)
     char *text = test_printed(gemma4_report_json, &j.report), *at = strstr(text, CHANGES[_i].what);
     ck_assert_msg(at != NULL, "the report lacks %s", CHANGES[_i].what);
     char *changed = malloc(strlen(text) + strlen(CHANGES[_i].by) + 1);
-    sprintf(changed, "%.*s%s%s", (int)(at - text), text, CHANGES[_i].by, at + strlen(CHANGES[_i].what));
+    sprintf(changed, "%.*s%s%s", (int)(at - text), text, CHANGES[_i].by,
+            at + strlen(CHANGES[_i].what));
     /* the root's anyOf gives the last alternative's reason: ask for a report directly */
     gemma4_error error = {""};
     gemma4_document *document = gemma4_document_parse("report", changed, strlen(changed), &error);
@@ -84,7 +87,8 @@ START_TEST(what_is_no_report_is_refused)
     const gemma4_node *whole = gemma4_document_root(schema);
     const gemma4_node *report = gemma4_node_get(gemma4_node_get(whole, "$defs"), "report");
     const char *violation = test_schema_violation_of(whole, report, gemma4_document_root(document));
-    ck_assert_msg(strstr(violation, CHANGES[_i].message) != NULL, "\"%s\" is not in \"%s\"", CHANGES[_i].message, violation);
+    ck_assert_msg(strstr(violation, CHANGES[_i].message) != NULL, "\"%s\" is not in \"%s\"",
+                  CHANGES[_i].message, violation);
     gemma4_document_free(document);
     free(changed);
     free(text);
@@ -98,7 +102,9 @@ START_TEST(what_cannot_be_judged_is_what_the_schema_says)
     ck_assert_str_eq(violation_of(text), "");
     free(text);
     ck_assert_str_ne(violation_of("{}"), "");
-    ck_assert_str_ne(violation_of("{\"format\": \"gemma4-report\", \"format_version\": 1, \"version\": \"1\", \"verdict\": \"PASS\", \"message\": \"\"}"), "");
+    ck_assert_str_ne(violation_of("{\"format\": \"gemma4-report\", \"format_version\": 1, "
+                                  "\"version\": \"1\", \"verdict\": \"PASS\", \"message\": \"\"}"),
+                     "");
 }
 END_TEST
 

@@ -1,4 +1,5 @@
-/* Scores, biases and verdicts (tests/check/score.h, verdict.h) of a few rows with a spread of 1, or of a unit. */
+/* Scores, biases and verdicts (tests/check/score.h, verdict.h) of a few rows with a spread of 1, or
+ * of a unit. */
 #include "evidence_maker.h"
 #include "suites.h"
 #include "support.h"
@@ -12,7 +13,8 @@
 
 static const gemma4_against ALL = {0};
 
-/* Rows of two values, expected 1 and 1, of which the engine has 1 + e and 1 - e: an error of e without a bias. */
+/* Rows of two values, expected 1 and 1, of which the engine has 1 + e and 1 - e: an error of e
+ * without a bias. */
 static test_evidence *rows_with_errors(size_t T, const double errors[])
 {
     test_evidence *e = test_evidence_new(NULL, T, "bfloat16", 0);
@@ -61,7 +63,8 @@ START_TEST(a_score_is_the_rms_over_rows_of_error_over_spread)
     ck_assert_uint_eq(s.rows, 4);
     ck_assert_double_eq_tol(s.score, sqrt(7.0 / 4), 1e-12);
     ck_assert(s.worst == 2 && s.position == 1);
-    ck_assert_double_eq_tol(s.relative_rms, sqrt(25.0 / 4), 1e-12); /* (1 + 4 + 4 + 16) 2 over 4 rows of 2 */
+    /* (1 + 4 + 4 + 16) 2 over 4 rows of 2 */
+    ck_assert_double_eq_tol(s.relative_rms, sqrt(25.0 / 4), 1e-12);
     test_evidence_free(e);
 }
 END_TEST
@@ -70,7 +73,8 @@ START_TEST(only_rows_that_can_be_compared_count)
 {
     const double errors[] = {1, 5, 7, 9};
     const bool skip[] = {false, false, true, false};
-    const gemma4_against but_one = {.skip = skip}, first_three = {.positions = 3}, both = {.skip = skip, .positions = 3};
+    const gemma4_against but_one = {.skip = skip}, first_three = {.positions = 3},
+                         both = {.skip = skip, .positions = 3};
     test_evidence *e = rows_with_errors(4, errors);
     e->taps[TAP].have[1] = false;
     ck_assert(gemma4_score_tap(&e->evidence, TAP, &ALL).worst == 9);
@@ -78,8 +82,10 @@ START_TEST(only_rows_that_can_be_compared_count)
     ck_assert_uint_eq(gemma4_score_tap(&e->evidence, TAP, &but_one).rows, 2);
     ck_assert(gemma4_score_tap(&e->evidence, TAP, &first_three).worst == 7);
     ck_assert_uint_eq(gemma4_score_tap(&e->evidence, TAP, &both).rows, 1);
-    ck_assert(gemma4_row_counts(&e->evidence, TAP, &both, 0) && !gemma4_row_counts(&e->evidence, TAP, &both, 1));
-    ck_assert(!gemma4_row_counts(&e->evidence, GEMMA4_TAP_ATTN_Q, &ALL, 0)); /* is not in the dump */
+    ck_assert(gemma4_row_counts(&e->evidence, TAP, &both, 0) &&
+              !gemma4_row_counts(&e->evidence, TAP, &both, 1));
+    /* is not in the dump */
+    ck_assert(!gemma4_row_counts(&e->evidence, GEMMA4_TAP_ATTN_Q, &ALL, 0));
     for (size_t row = 0; row < 4; row++)
         e->taps[TAP].have[row] = false;
     gemma4_score s = gemma4_score_tap(&e->evidence, TAP, &ALL);
@@ -88,8 +94,8 @@ START_TEST(only_rows_that_can_be_compared_count)
 }
 END_TEST
 
-/* The engine has 1 + 3 and 1 - 3. Beside other values the error is another one; beside larger ones the spread grows with them, beside
- * smaller ones it stays. */
+/* The engine has 1 + 3 and 1 - 3. Beside other values the error is another one; beside larger ones
+ * the spread grows with them, beside smaller ones it stays. */
 START_TEST(other_values_and_another_spread_may_take_the_place_of_what_was_expected)
 {
     static const struct {
@@ -98,16 +104,21 @@ START_TEST(other_values_and_another_spread_may_take_the_place_of_what_was_expect
         {{1, 1}, 0, 3},                      /* the same values, the tap's own spread */
         {{1, 1}, 0.5, 6},                    /* another spread */
         {{4, -2}, 0, 0},                     /* what the engine has */
-        {{2, 2}, 0, 1.5811388300841898},     /* errors of 2 and 4, of values twice as large: sqrt(10) / 2 */
-        {{0.5, 0.5}, 0, 3.0413812651491097}, /* errors of 3.5 and 2.5: sqrt(18.5 / 2), with no smaller spread */
+        {{2, 2}, 0, 1.5811388300841898},     /* errors of 2 and 4, of values twice as large:
+                                                sqrt(10) / 2 */
+        {{0.5, 0.5}, 0, 3.0413812651491097}, /* errors of 3.5 and 2.5: sqrt(18.5 / 2), with no
+                                                smaller spread */
         {{0, 0}, 0, 3.1622776601683795},     /* errors of 4 and 2: sqrt(10) */
     };
     const double error[] = {3};
     test_evidence *e = rows_with_errors(1, error);
     for (size_t i = 0; i < COUNT(cases); i++) {
-        const gemma4_real values[] = {(gemma4_real)cases[i].values[0], (gemma4_real)cases[i].values[1]};
-        const gemma4_against against = {.values = values, .sigma = cases[i].sigma != 0 ? &cases[i].sigma : NULL};
-        ck_assert_double_eq_tol(gemma4_score_tap(&e->evidence, TAP, &against).score, cases[i].score, 1e-6);
+        const gemma4_real values[] = {(gemma4_real)cases[i].values[0],
+                                      (gemma4_real)cases[i].values[1]};
+        const gemma4_against against = {.values = values,
+                                        .sigma = cases[i].sigma != 0 ? &cases[i].sigma : NULL};
+        ck_assert_double_eq_tol(gemma4_score_tap(&e->evidence, TAP, &against).score, cases[i].score,
+                                1e-6);
     }
     test_evidence_free(e);
 }
@@ -150,8 +161,9 @@ static const struct {
     gemma4_verdict verdict;
     bool fails;
 } OF_ALL_ROWS[] = {
-    {0, GEMMA4_PASS, false},       {2.2, GEMMA4_PASS, false},   {2.25, GEMMA4_PASS, false},   {2.3, GEMMA4_MARGINAL, false},
-    {2.9, GEMMA4_MARGINAL, false}, {3, GEMMA4_MARGINAL, false}, {3.1, GEMMA4_DIVERGES, true}, {5, GEMMA4_DIVERGES, true},
+    {0, GEMMA4_PASS, false},       {2.2, GEMMA4_PASS, false},     {2.25, GEMMA4_PASS, false},
+    {2.3, GEMMA4_MARGINAL, false}, {2.9, GEMMA4_MARGINAL, false}, {3, GEMMA4_MARGINAL, false},
+    {3.1, GEMMA4_DIVERGES, true},  {5, GEMMA4_DIVERGES, true},
 };
 
 START_TEST(all_rows_together_may_be_three_spreads_off)
@@ -236,8 +248,10 @@ END_TEST
 
 /* --- bias --- */
 
-/* Rows of expected 1 of which the engine has 1 + part, with a spread so large that no row fails, and draws that have a part along them. */
-static test_evidence *biased(size_t T, const char *tier, gemma4_tap tap, double part, const double draws[GEMMA4_DRAWS])
+/* Rows of expected 1 of which the engine has 1 + part, with a spread so large that no row fails,
+ * and draws that have a part along them. */
+static test_evidence *biased(size_t T, const char *tier, gemma4_tap tap, double part,
+                             const double draws[GEMMA4_DRAWS])
 {
     test_evidence *e = test_evidence_new(NULL, T, tier, tap == GEMMA4_TAP_EMBED ? -1 : 0);
     test_tap *t = test_evidence_tap(e, tap, 2, NULL, NULL, NULL);
@@ -247,7 +261,8 @@ static test_evidence *biased(size_t T, const char *tier, gemma4_tap tap, double 
     return e;
 }
 
-static const double NO_DRAWS[GEMMA4_DRAWS] = {0}, EITHER_WAY[GEMMA4_DRAWS] = {0.25, -0.25, 0.25, -0.25, 0.25, -0.25};
+static const double NO_DRAWS[GEMMA4_DRAWS] = {0},
+                    EITHER_WAY[GEMMA4_DRAWS] = {0.25, -0.25, 0.25, -0.25, 0.25, -0.25};
 
 /* In all draws all rows are 0.25 too large or too small: so is their mean. */
 START_TEST(the_spread_of_a_bias_is_that_of_the_draws_means)
@@ -262,8 +277,8 @@ START_TEST(the_spread_of_a_bias_is_that_of_the_draws_means)
 }
 END_TEST
 
-/* Rows that err by 0.25 each, one up and the next down, have a mean of 0 in every draw, by chance: 16 independent
- * ones have one of 0.25 / 4. */
+/* Rows that err by 0.25 each, one up and the next down, have a mean of 0 in every draw, by chance:
+ * 16 independent ones have one of 0.25 / 4. */
 START_TEST(the_spread_of_a_bias_is_at_least_that_of_independent_rows)
 {
     test_evidence *e = biased(16, "bfloat16", TAP, 0.5, EITHER_WAY);
@@ -275,22 +290,30 @@ START_TEST(the_spread_of_a_bias_is_at_least_that_of_independent_rows)
 }
 END_TEST
 
-/* Where the draws show nothing: a tenth of the tier's unit; half of it where the rounded root of the hidden size is a factor; one unit of
- * float32, and no less. A part of 2^-8 or of 2^-20 is ... */
+/* Where the draws show nothing: a tenth of the tier's unit; half of it where the rounded root of
+ * the hidden size is a factor; one unit of float32, and no less. A part of 2^-8 or of 2^-20 is
+ * ... */
 static const struct {
     const char *tier;
     gemma4_tap tap;
     double part, in_spreads;
 } LEAST[] = {
-    {"bfloat16", TAP, 0x1p-8, 10}, {"bfloat16", GEMMA4_TAP_EMBED, 0x1p-8, 2},  {"bfloat16", GEMMA4_TAP_ROUTER_NORM, 0x1p-8, 2},
-    {"float16", TAP, 0x1p-11, 10}, {"float16", GEMMA4_TAP_EMBED, 0x1p-11, 2},  {"float16", GEMMA4_TAP_ATTN_NORM, 0x1p-11, 10},
-    {"float32", TAP, 0x1p-20, 16}, {"float32", GEMMA4_TAP_EMBED, 0x1p-20, 16}, {"float32", GEMMA4_TAP_ROUTER_NORM, 0x1p-20, 16},
+    {"bfloat16", TAP, 0x1p-8, 10},
+    {"bfloat16", GEMMA4_TAP_EMBED, 0x1p-8, 2},
+    {"bfloat16", GEMMA4_TAP_ROUTER_NORM, 0x1p-8, 2},
+    {"float16", TAP, 0x1p-11, 10},
+    {"float16", GEMMA4_TAP_EMBED, 0x1p-11, 2},
+    {"float16", GEMMA4_TAP_ATTN_NORM, 0x1p-11, 10},
+    {"float32", TAP, 0x1p-20, 16},
+    {"float32", GEMMA4_TAP_EMBED, 0x1p-20, 16},
+    {"float32", GEMMA4_TAP_ROUTER_NORM, 0x1p-20, 16},
 };
 
 START_TEST(a_bias_is_never_held_against_less_than_a_part_of_a_unit)
 {
     test_evidence *e = biased(4, LEAST[_i].tier, LEAST[_i].tap, LEAST[_i].part, NO_DRAWS);
-    ck_assert_double_eq_tol(gemma4_bias_of_tap(&e->evidence, LEAST[_i].tap).in_spreads, LEAST[_i].in_spreads, 1e-3);
+    ck_assert_double_eq_tol(gemma4_bias_of_tap(&e->evidence, LEAST[_i].tap).in_spreads,
+                            LEAST[_i].in_spreads, 1e-3);
     test_evidence_free(e);
 }
 END_TEST
@@ -315,7 +338,8 @@ END_TEST
 
 START_TEST(three_rows_are_too_few_for_a_bias)
 {
-    test_evidence *three = biased(3, "bfloat16", TAP, 0.5, NO_DRAWS), *four = biased(4, "bfloat16", TAP, 0.5, NO_DRAWS);
+    test_evidence *three = biased(3, "bfloat16", TAP, 0.5, NO_DRAWS),
+                  *four = biased(4, "bfloat16", TAP, 0.5, NO_DRAWS);
     gemma4_bias bias = gemma4_bias_of_tap(&three->evidence, TAP);
     ck_assert(bias.part == 0 && bias.in_spreads == 0);
     ck_assert(gemma4_bias_of_tap(&four->evidence, TAP).in_spreads > 0);
@@ -324,7 +348,8 @@ START_TEST(three_rows_are_too_few_for_a_bias)
     four->taps[TAP].have[2] = true;
     four->taps[TAP].expected[4] = four->taps[TAP].expected[5] = 0; /* or one that has no size */
     ck_assert(gemma4_bias_of_tap(&four->evidence, TAP).in_spreads == 0);
-    ck_assert(gemma4_bias_of_tap(&four->evidence, GEMMA4_TAP_ATTN_Q).in_spreads == 0); /* is not in the dump */
+    /* is not in the dump */
+    ck_assert(gemma4_bias_of_tap(&four->evidence, GEMMA4_TAP_ATTN_Q).in_spreads == 0);
     test_evidence_free(three);
     test_evidence_free(four);
 }
@@ -339,8 +364,10 @@ static const struct {
     {0.7, GEMMA4_PASS, ""}, /* 2.8, and 0.7 of a row's own spread */
     {0.8, GEMMA4_MARGINAL, ""},
     {0.97, GEMMA4_MARGINAL, ""},
-    {1.03, GEMMA4_DIVERGES, "all positions together are 1e+02 % too large: rounding may do that to one, not to all"},
-    {-1.03, GEMMA4_DIVERGES, "all positions together are 1e+02 % too small: rounding may do that to one, not to all"},
+    {1.03, GEMMA4_DIVERGES,
+     "all positions together are 1e+02 % too large: rounding may do that to one, not to all"},
+    {-1.03, GEMMA4_DIVERGES,
+     "all positions together are 1e+02 % too small: rounding may do that to one, not to all"},
 };
 
 START_TEST(all_rows_may_be_four_spreads_of_their_mean_too_large)
@@ -369,18 +396,25 @@ START_TEST(ids_fail_by_their_faults_alone)
         {12, 0, 0, GEMMA4_PASS, ""},
         {12, 2, 0, GEMMA4_EXCUSED, ""},
         {0, 0, 0, GEMMA4_NOT_COVERED, ""}, /* all of them follow from NaN */
-        {12, 0, 1, GEMMA4_DIVERGES, "at 1 position the experts are not those of the engine's own router logits, first at position 3"},
-        {12, 2, 5, GEMMA4_DIVERGES, "at 5 positions the experts are not those of the engine's own router logits, first at position 3"},
+        {12, 0, 1, GEMMA4_DIVERGES,
+         "at 1 position the experts are not those of the engine's own router logits, first at "
+         "position 3"},
+        {12, 2, 5, GEMMA4_DIVERGES,
+         "at 5 positions the experts are not those of the engine's own router logits, first at "
+         "position 3"},
     };
     for (size_t i = 0; i < COUNT(cases); i++) {
-        const gemma4_routing counts = {.decisions = cases[i].decisions, .excused = cases[i].excused, .faults = cases[i].faults};
+        const gemma4_routing counts = {.decisions = cases[i].decisions,
+                                       .excused = cases[i].excused,
+                                       .faults = cases[i].faults};
         const gemma4_routing_verdict v = {.counts = counts, .first_fault = 3, .left_out = 2};
         gemma4_tap_result r = {0};
         gemma4_judge_ids(&v, &r);
         ck_assert_int_eq(r.verdict, cases[i].verdict);
         ck_assert_str_eq(r.problem, cases[i].problem);
         ck_assert(r.rows == cases[i].decisions && r.rows_left_out == 2);
-        ck_assert(r.local.kind == GEMMA4_METRIC_EXPERT_SETS && r.local.error == (double)cases[i].faults && r.local.tolerance == 0);
+        ck_assert(r.local.kind == GEMMA4_METRIC_EXPERT_SETS &&
+                  r.local.error == (double)cases[i].faults && r.local.tolerance == 0);
     }
 }
 END_TEST
@@ -396,10 +430,12 @@ Suite *score_suite(void)
     tcase_add_loop_test(c, all_rows_together_may_be_three_spreads_off, 0, COUNT(OF_ALL_ROWS));
     tcase_add_loop_test(c, one_row_may_be_six_spreads_off, 0, COUNT(OF_ONE_ROW));
     tcase_add_test(c, nothing_that_is_no_number_passes);
-    tcase_add_test(c, values_that_are_not_finite_fail_with_their_place_and_the_other_rows_are_judged);
+    tcase_add_test(c,
+                   values_that_are_not_finite_fail_with_their_place_and_the_other_rows_are_judged);
     tcase_add_test(c, the_spread_of_a_bias_is_that_of_the_draws_means);
     tcase_add_test(c, the_spread_of_a_bias_is_at_least_that_of_independent_rows);
-    tcase_add_loop_test(c, a_bias_is_never_held_against_less_than_a_part_of_a_unit, 0, COUNT(LEAST));
+    tcase_add_loop_test(c, a_bias_is_never_held_against_less_than_a_part_of_a_unit, 0,
+                        COUNT(LEAST));
     tcase_add_test(c, masked_scores_are_no_part_of_a_bias);
     tcase_add_test(c, three_rows_are_too_few_for_a_bias);
     tcase_add_loop_test(c, all_rows_may_be_four_spreads_of_their_mean_too_large, 0, COUNT(OF_BIAS));

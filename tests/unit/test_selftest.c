@@ -1,4 +1,5 @@
-/* The simulated engine, one judgement of it, the matrix's counts (tests/check/selftest.h), and the times (tests/check/times.h). */
+/* The simulated engine, one judgement of it, the matrix's counts (tests/check/selftest.h), and the
+ * times (tests/check/times.h). */
 #include "activations.h"
 #include "noise.h"
 #include "selftest.h"
@@ -52,17 +53,26 @@ static const gemma4_counter_model *cause(const char *id)
     return NULL;
 }
 
-static gemma4_simulation simulation(const char *id, int layer, const char *tier, gemma4_tap_set taps)
+static gemma4_simulation simulation(const char *id, int layer, const char *tier,
+                                    gemma4_tap_set taps)
 {
-    return (gemma4_simulation){.the_case = one_token, .model = model, .tier = tier, .stochastic = id == NULL, .seed = 1,
-                               .planted = {id ? cause(id) : NULL}, .only_layer = {layer, -1}, .taps = taps};
+    return (gemma4_simulation){.the_case = one_token,
+                               .model = model,
+                               .tier = tier,
+                               .stochastic = id == NULL,
+                               .seed = 1,
+                               .planted = {id ? cause(id) : NULL},
+                               .only_layer = {layer, -1},
+                               .taps = taps};
 }
 
 static gemma4_trial try(const gemma4_simulation *s, const double *honest, bool without_causes)
 {
     gemma4_error error = {""};
     gemma4_trial trial;
-    ck_assert_msg(gemma4_trial_run(s, honest, without_causes, test_fresh_dir(), &trial, &error) == 0, "%s", error.message);
+    ck_assert_msg(gemma4_trial_run(s, honest, without_causes, test_fresh_dir(), &trial, &error) ==
+                      0,
+                  "%s", error.message);
     ck_assert(trial.judged);
     return trial;
 }
@@ -150,7 +160,8 @@ static const struct {
 
 START_TEST(a_planted_mistake_is_detected_where_it_enters)
 {
-    gemma4_simulation s = simulation(PLANTED[_i].id, PLANTED[_i].layer, PLANTED[_i].tier, PLANTED[_i].taps);
+    gemma4_simulation s =
+        simulation(PLANTED[_i].id, PLANTED[_i].layer, PLANTED[_i].tier, PLANTED[_i].taps);
     gemma4_trial trial = try(&s, NULL, true);
     ck_assert(trial.detected && trial.visible && trial.first_right);
     ck_assert_int_eq(trial.expected_tap, PLANTED[_i].tap);
@@ -169,7 +180,8 @@ START_TEST(a_planted_mistake_is_named)
 }
 END_TEST
 
-/* Mistakes of one code path: in the only chunk of a prompt nothing is decoded. A step of rows, and one of keys. */
+/* Mistakes of one code path: in the only chunk of a prompt nothing is decoded. A step of rows, and
+ * one of keys. */
 START_TEST(a_mistake_may_be_in_one_path_only)
 {
     static const char *const ids[] = {"v-norm-missing", "attn-scale-inv-sqrt-d"};
@@ -199,8 +211,9 @@ START_TEST(two_mistakes_are_listed_each)
 }
 END_TEST
 
-/* Below the bound, rounding is not mistaken for a second mistake: these engines' roundings are just what another model predicts (attention that
- * does not round its scores; V from a K that k_norm left as it was). */
+/* Below the bound, rounding is not mistaken for a second mistake: these engines' roundings are just
+ * what another model predicts (attention that does not round its scores; V from a K that k_norm
+ * left as it was). */
 START_TEST(rounding_is_no_second_mistake)
 {
     static const char *const ids[] = {"kv-grouping-modulo", "rmsnorm-weight-missing"};
@@ -230,9 +243,12 @@ END_TEST
 
 START_TEST(roundings_of_a_tier_are_permitted)
 {
-    ck_assert(gemma4_counter_model_is_permitted(cause("rmsnorm-downcast-before-weight"), gemma4_tier_of("bfloat16")->unit));
-    ck_assert(!gemma4_counter_model_is_permitted(cause("rmsnorm-downcast-before-weight"), gemma4_tier_of("float16")->unit));
-    ck_assert(!gemma4_counter_model_is_permitted(cause("softcap-missing"), gemma4_tier_of("bfloat16")->unit));
+    ck_assert(gemma4_counter_model_is_permitted(cause("rmsnorm-downcast-before-weight"),
+                                                gemma4_tier_of("bfloat16")->unit));
+    ck_assert(!gemma4_counter_model_is_permitted(cause("rmsnorm-downcast-before-weight"),
+                                                 gemma4_tier_of("float16")->unit));
+    ck_assert(!gemma4_counter_model_is_permitted(cause("softcap-missing"),
+                                                 gemma4_tier_of("bfloat16")->unit));
 }
 END_TEST
 
@@ -241,8 +257,14 @@ END_TEST
 START_TEST(rates_count_the_visible_ones)
 {
     gemma4_matrix_row rows[4] = {
-        {.done = true, .trials = {{.judged = true, .visible = true, .detected = true, .first_right = true, .named = true}}},
-        {.done = true, .trials = {{.judged = true, .visible = true, .detected = true, .wrong_name = true}}},
+        {.done = true,
+         .trials = {{.judged = true,
+                     .visible = true,
+                     .detected = true,
+                     .first_right = true,
+                     .named = true}}},
+        {.done = true,
+         .trials = {{.judged = true, .visible = true, .detected = true, .wrong_name = true}}},
         {.done = true, .trials = {{.judged = true}}},
         {.done = true, .permitted = {true}},
     };
@@ -265,8 +287,14 @@ END_TEST
 START_TEST(the_page_lists_what_was_missed)
 {
     gemma4_matrix_row rows[2] = {
-        {.done = true, .trials = {{.judged = true, .visible = true, .effect = 0.7, .expected_tap = GEMMA4_TAP_EMBED, .first_tap = GEMMA4_TAP_COUNT}}},
-        {.done = true, .trials = {{.judged = true, .effect = 0.2, .expected_tap = GEMMA4_TAP_EMBED}}},
+        {.done = true,
+         .trials = {{.judged = true,
+                     .visible = true,
+                     .effect = 0.7,
+                     .expected_tap = GEMMA4_TAP_EMBED,
+                     .first_tap = GEMMA4_TAP_COUNT}}},
+        {.done = true,
+         .trials = {{.judged = true, .effect = 0.2, .expected_tap = GEMMA4_TAP_EMBED}}},
     };
     gemma4_matrix matrix = {.rows_count = 2, .rows = rows, .asked = {true}};
     char *text = NULL;
@@ -275,8 +303,10 @@ START_TEST(the_page_lists_what_was_missed)
     ck_assert_ptr_nonnull(page);
     gemma4_matrix_markdown(page, &matrix);
     fclose(page);
-    ck_assert_ptr_nonnull(strstr(text, "- float32, all: embed-scale-missing on tiny-prompt: enters at embed with 0.7"));
-    ck_assert_ptr_nonnull(strstr(text, "| float32 | all | embed-scale-twice | tiny-prompt | 0.2 |"));
+    ck_assert_ptr_nonnull(strstr(
+        text, "- float32, all: embed-scale-missing on tiny-prompt: enters at embed with 0.7"));
+    ck_assert_ptr_nonnull(
+        strstr(text, "| float32 | all | embed-scale-twice | tiny-prompt | 0.2 |"));
     ck_assert_ptr_nonnull(strstr(text, "| float32 | all | 2 | 1 | 0 (0.0 %, of 100) |"));
     free(text);
 }
@@ -322,8 +352,10 @@ START_TEST(faults_are_timed)
     gemma4_error error = {""};
     char *text = NULL;
     size_t size;
-    const gemma4_synth_options tiny = {.preset = "tiny", .seed = 1, .layers = 1, .vocab = 32, .shards = 1};
-    gemma4_times_options options = {.model_dir = test_fresh_dir(), .tap_set = "logits", .cause = "router-sigmoid", .jobs = 2};
+    const gemma4_synth_options tiny = {
+        .preset = "tiny", .seed = 1, .layers = 1, .vocab = 32, .shards = 1};
+    gemma4_times_options options = {
+        .model_dir = test_fresh_dir(), .tap_set = "logits", .cause = "router-sigmoid", .jobs = 2};
     ck_assert_int_eq(gemma4_synth(&tiny, options.model_dir, &error), 0);
     FILE *out = open_memstream(&text, &size);
     ck_assert_ptr_nonnull(out);

@@ -20,29 +20,34 @@ START_TEST(a_list_says_what_is_to_be_judged)
 {
     gemma4_error error = {""};
     gemma4_dump_list list;
-    char *path = write_list("format: gemma4-dumps\nversion: 1\ndumps:\n"
-                            "  - {file: a/prompt.f32.h5, case: tiny-prompt, dtype: float32, require: full}\n"
-                            "  - {file: b/prompt.f32.safetensors}\n"
-                            "  - {file: /abs/x.h5, model: my/model}\n");
+    char *path =
+        write_list("format: gemma4-dumps\nversion: 1\ndumps:\n"
+                   "  - {file: a/prompt.f32.h5, case: tiny-prompt, dtype: float32, require: full}\n"
+                   "  - {file: b/prompt.f32.safetensors}\n"
+                   "  - {file: /abs/x.h5, model: my/model}\n");
     ck_assert_msg(gemma4_dump_list_open(path, &list, &error) == 0, "%s", error.message);
     ck_assert_uint_eq(list.count, 3);
     size_t folder = strlen(path) - strlen("dumps.yaml");
-    ck_assert(strncmp(list.dumps[0].path, path, folder) == 0 && strcmp(list.dumps[0].path + folder, "a/prompt.f32.h5") == 0);
+    ck_assert(strncmp(list.dumps[0].path, path, folder) == 0 &&
+              strcmp(list.dumps[0].path + folder, "a/prompt.f32.h5") == 0);
     ck_assert_str_eq(list.dumps[0].case_name, "tiny-prompt");
     ck_assert_str_eq(list.dumps[0].dtype, "float32");
     ck_assert_str_eq(list.dumps[0].require, "full");
     ck_assert_str_eq(list.dumps[0].label, "prompt-f32");
     ck_assert_str_eq(list.dumps[1].label, "prompt-f32-2");
-    ck_assert(list.dumps[1].case_name == NULL && list.dumps[1].model_dir == NULL && list.dumps[1].dtype == NULL);
+    ck_assert(list.dumps[1].case_name == NULL && list.dumps[1].model_dir == NULL &&
+              list.dumps[1].dtype == NULL);
     ck_assert_str_eq(list.dumps[2].path, "/abs/x.h5");
-    ck_assert(strncmp(list.dumps[2].model_dir, path, folder) == 0 && strcmp(list.dumps[2].model_dir + folder, "my/model") == 0);
+    ck_assert(strncmp(list.dumps[2].model_dir, path, folder) == 0 &&
+              strcmp(list.dumps[2].model_dir + folder, "my/model") == 0);
     gemma4_dump_list_free(&list);
 }
 END_TEST
 
 START_TEST(a_folder_s_dumps_come_in_order)
 {
-    static const char *const names[] = {"b.safetensors", "notes.txt", "a.h5", ".hidden.h5", "c.hdf5", "h5"};
+    static const char *const names[] = {"b.safetensors", "notes.txt", "a.h5",
+                                        ".hidden.h5",    "c.hdf5",    "h5"};
     gemma4_error error = {""};
     gemma4_dump_list list;
     char *folder = test_fresh_dir();
@@ -67,7 +72,8 @@ static const struct {
 } BAD[] = {
     {"", "dumps.yaml"},
     {"[1]", "dumps.yaml:1: "},
-    {"format: gemma4-case\nversion: 1\ndumps: [{file: a.h5}]\n", ":1: format: expected gemma4-dumps, found "},
+    {"format: gemma4-case\nversion: 1\ndumps: [{file: a.h5}]\n",
+     ":1: format: expected gemma4-dumps, found "},
     {"format: gemma4-dumps\nversion: 2\ndumps: [{file: a.h5}]\n", ":2: version: expected "},
     {HEAD, "dumps"},
     {HEAD "dumps: []\n", ":3: dumps: expected at least one dump"},

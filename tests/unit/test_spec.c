@@ -1,5 +1,5 @@
-/* The tables of spec/ that say the same as the table of taps (ref/taps.h): a name, a shape or a number that is changed in one of them only
- * fails here. */
+/* The tables of spec/ that say the same as the table of taps (ref/taps.h): a name, a shape or a
+ * number that is changed in one of them only fails here. */
 #include "suites.h"
 #include "taps.h"
 
@@ -44,7 +44,8 @@ static table open_table(const char *path, const char *headings)
     while (!found && fgets(t.line, sizeof t.line, t.file))
         found = !strncmp(t.line, headings, strlen(headings));
     ck_assert_msg(found, "%s: no table \"%s\"", path, headings);
-    ck_assert_msg(fgets(t.line, sizeof t.line, t.file) && !strncmp(t.line, "|---", 4), "%s: no line under the headings", path);
+    ck_assert_msg(fgets(t.line, sizeof t.line, t.file) && !strncmp(t.line, "|---", 4),
+                  "%s: no line under the headings", path);
     return t;
 }
 
@@ -60,8 +61,8 @@ static bool next_row(table *t)
     return row;
 }
 
-/* The next of the entries that ", " separates; NULL behind the last. A shorthand (".k" behind "attn.q") is completed from the name before,
- * which is what name holds. */
+/* The next of the entries that ", " separates; NULL behind the last. A shorthand (".k" behind
+ * "attn.q") is completed from the name before, which is what name holds. */
 static const char *next_name(char **cell, char name[NAME_SIZE])
 {
     char *entry = *cell, *comma = strstr(entry, ", ");
@@ -71,7 +72,8 @@ static const char *next_name(char **cell, char name[NAME_SIZE])
     if (comma)
         *comma = '\0';
     char *from = *entry == '.' ? strrchr(name, '.') : name;
-    ck_assert_msg(from != NULL && strlen(entry) < NAME_SIZE - (size_t)(from - name), "\"%s\" is no name", entry);
+    ck_assert_msg(from != NULL && strlen(entry) < NAME_SIZE - (size_t)(from - name),
+                  "\"%s\" is no name", entry);
     strcpy(from, entry);
     return name;
 }
@@ -86,7 +88,8 @@ static size_t entries(const char *cell)
     return n;
 }
 
-/* The next of the shapes that ", " separates; where there is one shape only, it holds for all names. */
+/* The next of the shapes that ", " separates; where there is one shape only, it holds for all
+ * names. */
 static const char *next_shape(char **cell)
 {
     char *shape = *cell, *comma = strstr(shape, ", ");
@@ -124,7 +127,8 @@ static void check_value(const gemma4_tap_info *info, const char *value)
         {"exactly 0 where masked", info->rows == GEMMA4_ROWS_PROBS},
     };
     for (size_t i = 0; i < sizeof said / sizeof *said; i++)
-        ck_assert_msg((strstr(value, said[i].text) != NULL) == said[i].expected, "%s: expected %s \"%s\", found \"%s\"", info->name,
+        ck_assert_msg((strstr(value, said[i].text) != NULL) == said[i].expected,
+                      "%s: expected %s \"%s\", found \"%s\"", info->name,
                       said[i].expected ? "the words" : "nothing like", said[i].text, value);
 }
 
@@ -140,15 +144,18 @@ START_TEST(taps_md_is_the_table_of_taps)
     }
     while (next_row(&t)) {
         char name[NAME_SIZE] = "", expected[NAME_SIZE], *names = t.cells[0], *shapes = t.cells[1];
-        ck_assert_msg(entries(shapes) == 1 || entries(shapes) == entries(names), "%s: the shapes are %s", names, shapes);
+        ck_assert_msg(entries(shapes) == 1 || entries(shapes) == entries(names),
+                      "%s: the shapes are %s", names, shapes);
         for (; next_name(&names, name); tap++) {
             ck_assert_msg(tap < GEMMA4_TAP_COUNT, "%s: behind the last tap", name);
             const gemma4_tap_info *info = gemma4_tap_describe((gemma4_tap)tap);
-            snprintf(expected, sizeof expected, "%s%s", info->per_layer ? "layers.N." : "", info->name);
+            snprintf(expected, sizeof expected, "%s%s", info->per_layer ? "layers.N." : "",
+                     info->name);
             ck_assert_str_eq(name, expected);
             shape_text(info, expected);
             const char *shape = next_shape(&shapes);
-            ck_assert_msg(!strcmp(shape, expected), "%s: expected the shape %s, found %s", name, expected, shape);
+            ck_assert_msg(!strcmp(shape, expected), "%s: expected the shape %s, found %s", name,
+                          expected, shape);
             check_value(info, t.cells[2]);
         }
     }
@@ -189,21 +196,27 @@ static void join_axes(char *text)
 
 START_TEST(the_roundings_of_tolerance_md_are_those_of_the_table)
 {
-    table t = open_table("spec/tolerance.md", "| taps | of each value | of a factor that a row (head) shares | sums over | why |");
+    table t = open_table(
+        "spec/tolerance.md",
+        "| taps | of each value | of a factor that a row (head) shares | sums over | why |");
     bool seen[GEMMA4_TAP_COUNT] = {false};
     while (next_row(&t)) {
         char name[NAME_SIZE] = "", *names = t.cells[0];
         join_axes(t.cells[3]);
         while (next_name(&names, name)) {
             const gemma4_tap_info *info = tap_named(name, seen);
-            ck_assert_msg(info->each_roundings == number(t.cells[1]), "%s, of each value: %s", name, t.cells[1]);
-            ck_assert_msg(info->shared_roundings == number(t.cells[2]), "%s, of a shared factor: %s", name, t.cells[2]);
-            ck_assert_msg(!strcmp(info->sum, t.cells[3]), "%s, sums over: \"%s\"", name, t.cells[3]);
+            ck_assert_msg(info->each_roundings == number(t.cells[1]), "%s, of each value: %s", name,
+                          t.cells[1]);
+            ck_assert_msg(info->shared_roundings == number(t.cells[2]),
+                          "%s, of a shared factor: %s", name, t.cells[2]);
+            ck_assert_msg(!strcmp(info->sum, t.cells[3]), "%s, sums over: \"%s\"", name,
+                          t.cells[3]);
         }
     }
     for (int tap = 0; tap < GEMMA4_TAP_COUNT; tap++) {
         const gemma4_tap_info *info = gemma4_tap_describe((gemma4_tap)tap);
-        ck_assert_msg(seen[tap] != info->ids, "%s: %s", info->name, info->ids ? "ids have no roundings" : "not in the table");
+        ck_assert_msg(seen[tap] != info->ids, "%s: %s", info->name,
+                      info->ids ? "ids have no roundings" : "not in the table");
     }
 }
 END_TEST
@@ -212,9 +225,11 @@ START_TEST(ids_are_not_rounded)
 {
     for (int tap = 0; tap < GEMMA4_TAP_COUNT; tap++) {
         const gemma4_tap_info *info = gemma4_tap_describe((gemma4_tap)tap);
-        ck_assert(!info->ids || (info->each_roundings == 0 && info->shared_roundings == 0 && info->sum[0] == '\0'));
+        ck_assert(!info->ids || (info->each_roundings == 0 && info->shared_roundings == 0 &&
+                                 info->sum[0] == '\0'));
     }
-    ck_assert(gemma4_tap_describe(GEMMA4_TAP_ROUTER_TOPK_IDS)->ids && gemma4_tap_describe(GEMMA4_TAP_LOGPROBS_IDS)->ids);
+    ck_assert(gemma4_tap_describe(GEMMA4_TAP_ROUTER_TOPK_IDS)->ids &&
+              gemma4_tap_describe(GEMMA4_TAP_LOGPROBS_IDS)->ids);
 }
 END_TEST
 

@@ -1,5 +1,5 @@
-/* Synthetic checkpoints (ref/synth.h) against what the independent implementation, golden/oracle/synth.py, makes of
- * spec/synth.md. */
+/* Synthetic checkpoints (ref/synth.h) against what the independent implementation,
+ * golden/oracle/synth.py, makes of spec/synth.md. */
 #include "document.h"
 #include "hash.h"
 #include "model.h"
@@ -16,7 +16,8 @@
 static char *synthesise(const char *preset, uint64_t seed, size_t layers, size_t shards)
 {
     gemma4_error error = {""};
-    const gemma4_synth_options options = {.preset = preset, .seed = seed, .layers = layers, .shards = shards};
+    const gemma4_synth_options options = {
+        .preset = preset, .seed = seed, .layers = layers, .shards = shards};
     char *directory = test_fresh_dir();
     ck_assert_msg(gemma4_synth(&options, directory, &error) == 0, "%s", error.message);
     return directory;
@@ -61,7 +62,8 @@ static gemma4_safetensors *open_checkpoint(const char *directory)
 
 /* --- the bytes --- */
 
-/* From golden/oracle: value_table(offset, spread)[random_bytes(tensor_key(3, name), first / 8, 1)] of synth.py. */
+/* From golden/oracle: value_table(offset, spread)[random_bytes(tensor_key(3, name), first / 8, 1)]
+ * of synth.py. */
 static const struct {
     const char *name;
     size_t first, count;
@@ -69,13 +71,17 @@ static const struct {
 } BITS[] = {
     {"embed_tokens.weight", 0, 4, {0xbd90, 0x3e0d, 0x3e3f, 0x3e3a}},
     {"embed_tokens.weight", 8, 4, {0xbd9e, 0xbd6f, 0x3d9e, 0xbd23}}, /* the second block of eight */
-    {"layers.5.self_attn.k_norm.weight", 0, 4, {0x3e34, 0x3e68, 0x3e64, 0x3dda}}, /* by the full layer's head dim */
+    /* by the full layer's head dim */
+    {"layers.5.self_attn.k_norm.weight", 0, 4, {0x3e34, 0x3e68, 0x3e64, 0x3dda}},
     {"layers.5.self_attn.k_norm.weight", 8, 4, {0x3da5, 0x3e11, 0x3e53, 0x3e47}},
     {"layers.11.layer_scalar", 0, 1, {0x3f6b}},
     {"norm.weight", 0, 4, {0x4112, 0x4133, 0x413c, 0x413f}},
     {"layers.0.experts.down_proj", 0, 4, {0x3bd4, 0xbd20, 0x3b85, 0x3bc4}},
     {"layers.0.experts.down_proj", 8, 4, {0x3d2a, 0x3a3c, 0x3d62, 0x3c40}},
-    {"layers.0.router.per_expert_scale", 0, 8, {0x3fad, 0x3f89, 0x3f50, 0x3f4a, 0x3fc0, 0x3f7e, 0x3f7c, 0x3f9c}},
+    {"layers.0.router.per_expert_scale",
+     0,
+     8,
+     {0x3fad, 0x3f89, 0x3f50, 0x3f4a, 0x3fc0, 0x3f7e, 0x3f7c, 0x3f9c}},
 };
 
 START_TEST(weights_have_the_bits_of_the_second_implementation)
@@ -92,7 +98,8 @@ START_TEST(weights_have_the_bits_of_the_second_implementation)
 }
 END_TEST
 
-/* cd golden/oracle && python synth.py --preset PRESET --seed 3 --out DIR && sha256sum DIR/model.safetensors */
+/* cd golden/oracle && python synth.py --preset PRESET --seed 3 --out DIR && sha256sum
+ * DIR/model.safetensors */
 static const struct {
     const char *preset, *sha256;
 } FILES[] = {
@@ -111,7 +118,8 @@ START_TEST(the_file_has_the_bytes_of_the_second_implementation)
     const char *directory = synthesise(FILES[_i].preset, 3, 0, 1);
     ck_assert_int_eq(gemma4_sha256_file(test_join(directory, "model.safetensors"), hex, &error), 0);
     ck_assert_str_eq(hex, FILES[_i].sha256);
-    ck_assert_uint_eq(entries(directory), 5); /* config, tokenizer and its config, generation config beside it */
+    ck_assert_uint_eq(entries(directory), 5); /* config, tokenizer and its config, generation config
+                                                 beside it */
 }
 END_TEST
 
@@ -121,7 +129,8 @@ START_TEST(another_seed_gives_other_weights)
     static const uint64_t seeds[] = {4, 3 + ((uint64_t)1 << 56), 0};
     char hex[GEMMA4_SHA256_SIZE];
     gemma4_error error;
-    const char *directory = synthesise("tiny", seeds[_i], 1, 1), *again = synthesise("tiny", 3, 1, 1);
+    const char *directory = synthesise("tiny", seeds[_i], 1, 1),
+               *again = synthesise("tiny", 3, 1, 1);
     char other[GEMMA4_SHA256_SIZE];
     ck_assert_int_eq(gemma4_sha256_file(test_join(directory, "model.safetensors"), hex, &error), 0);
     ck_assert_int_eq(gemma4_sha256_file(test_join(again, "model.safetensors"), other, &error), 0);
@@ -143,7 +152,8 @@ END_TEST
 START_TEST(every_preset_is_listed)
 {
     const char *const *names = gemma4_synth_presets();
-    static const char *const expected[] = {"tiny", "moe128", "wide256", "uneven96", "deep128", "heads512", "26b-a4b"};
+    static const char *const expected[] = {"tiny",    "moe128",   "wide256", "uneven96",
+                                           "deep128", "heads512", "26b-a4b"};
     for (size_t i = 0; i < COUNT(expected); i++)
         ck_assert_str_eq(names[i], expected[i]);
     for (names += COUNT(expected); *names; names++)
@@ -151,7 +161,8 @@ START_TEST(every_preset_is_listed)
 }
 END_TEST
 
-/* Cut and extended stacks keep the rhythm of five to one, and end with a full layer as the published one does. */
+/* Cut and extended stacks keep the rhythm of five to one, and end with a full layer as the
+ * published one does. */
 static const struct {
     size_t layers;
     const char *kinds;
@@ -164,7 +175,8 @@ START_TEST(layers_can_be_cut_and_extended)
     ck_assert_msg(model != NULL, "%s", error.message);
     ck_assert_uint_eq(model->config.num_hidden_layers, STACKS[_i].layers);
     for (size_t l = 0; l < STACKS[_i].layers; l++)
-        ck_assert_int_eq(model->config.layers[l].kind, STACKS[_i].kinds[l] == 'f' ? GEMMA4_FULL : GEMMA4_SLIDING);
+        ck_assert_int_eq(model->config.layers[l].kind,
+                         STACKS[_i].kinds[l] == 'f' ? GEMMA4_FULL : GEMMA4_SLIDING);
     gemma4_model_close(model);
 }
 END_TEST
@@ -172,7 +184,8 @@ END_TEST
 START_TEST(the_vocabulary_can_be_cut)
 {
     gemma4_error error = {""};
-    const gemma4_synth_options options = {.preset = "tiny", .seed = 1, .layers = 1, .vocab = 32, .shards = 1};
+    const gemma4_synth_options options = {
+        .preset = "tiny", .seed = 1, .layers = 1, .vocab = 32, .shards = 1};
     char *directory = test_fresh_dir();
     ck_assert_int_eq(gemma4_synth(&options, directory, &error), 0);
     gemma4_model *model = gemma4_model_open(directory, &error);
@@ -186,7 +199,8 @@ static void assert_same_tensors(const gemma4_safetensors *a, const gemma4_safete
 {
     ck_assert_uint_eq(gemma4_safetensors_count(a), gemma4_safetensors_count(b));
     for (size_t i = 0; i < gemma4_safetensors_count(a); i++) {
-        const gemma4_tensor *one = gemma4_safetensors_at(a, i), *other = gemma4_safetensors_find(b, one->name);
+        const gemma4_tensor *one = gemma4_safetensors_at(a, i),
+                            *other = gemma4_safetensors_find(b, one->name);
         ck_assert_msg(other != NULL, "%s is missing", one->name);
         ck_assert_uint_eq(one->size, other->size);
         ck_assert_msg(memcmp(one->data, other->data, one->size) == 0, "%s differs", one->name);
@@ -198,8 +212,10 @@ static const size_t SHARDS[] = {2, 5, 12};
 START_TEST(shards_hold_the_tensors_of_the_one_file)
 {
     char *directory = synthesise("tiny", 3, 0, SHARDS[_i]);
-    gemma4_safetensors *whole = open_checkpoint(synthesise("tiny", 3, 0, 1)), *parts = open_checkpoint(directory);
-    ck_assert_uint_eq(entries(directory), SHARDS[_i] + 5); /* the index beside what the one file has */
+    gemma4_safetensors *whole = open_checkpoint(synthesise("tiny", 3, 0, 1)),
+                       *parts = open_checkpoint(directory);
+    ck_assert_uint_eq(entries(directory), SHARDS[_i] + 5); /* the index beside what the one file
+                                                              has */
     assert_same_tensors(whole, parts);
     gemma4_safetensors_close(whole);
     gemma4_safetensors_close(parts);
@@ -223,7 +239,8 @@ START_TEST(one_file_replaces_shards)
     char *directory = synthesise("tiny", 3, 0, 2);
     ck_assert_int_eq(gemma4_synth(&options, directory, &error), 0);
     ck_assert(!exists(directory, "model.safetensors.index.json"));
-    gemma4_safetensors *found = open_checkpoint(directory), *expected = open_checkpoint(synthesise("tiny", 4, 0, 1));
+    gemma4_safetensors *found = open_checkpoint(directory),
+                       *expected = open_checkpoint(synthesise("tiny", 4, 0, 1));
     assert_same_tensors(expected, found);
     gemma4_safetensors_close(found);
     gemma4_safetensors_close(expected);
@@ -232,7 +249,8 @@ END_TEST
 
 /* --- what loaders look for beside the weights --- */
 
-static const char *const BESIDE[] = {"config.json", "tokenizer.json", "tokenizer_config.json", "generation_config.json"};
+static const char *const BESIDE[] = {"config.json", "tokenizer.json", "tokenizer_config.json",
+                                     "generation_config.json"};
 
 START_TEST(the_committed_checkpoint_has_what_this_program_writes)
 {
@@ -258,14 +276,17 @@ static const gemma4_node *member(const gemma4_node *mapping, const char *key)
     return node;
 }
 
-/* By the size of the vocabulary: fewer ids than characters; pairs of characters; more ids than pairs. */
+/* By the size of the vocabulary: fewer ids than characters; pairs of characters; more ids than
+ * pairs. */
 static const size_t VOCABULARIES[] = {8, 256, 512, 9200};
 
-/* Every id has one text, and each merge joins two ids to a third, in the order of the thirds: so a text of one id is encoded as that id. */
+/* Every id has one text, and each merge joins two ids to a third, in the order of the thirds: so a
+ * text of one id is encoded as that id. */
 START_TEST(every_id_has_a_text_and_every_pair_a_merge)
 {
     gemma4_error error = {""};
-    const gemma4_synth_options options = {.preset = "tiny", .seed = 1, .layers = 1, .vocab = VOCABULARIES[_i], .shards = 1};
+    const gemma4_synth_options options = {
+        .preset = "tiny", .seed = 1, .layers = 1, .vocab = VOCABULARIES[_i], .shards = 1};
     char *directory = test_fresh_dir(), joined[64];
     ck_assert_int_eq(gemma4_synth(&options, directory, &error), 0);
     gemma4_document *document = read_document(test_join(directory, "tokenizer.json"));
@@ -275,13 +296,15 @@ START_TEST(every_id_has_a_text_and_every_pair_a_merge)
     size_t first_pair = 6 + 95;
     for (size_t i = 0; i < vocab->count; i++) {
         int64_t id;
-        ck_assert_int_eq(gemma4_get_int(vocab, vocab->keys[i], 0, INT64_MAX, &id, &error), 0); /* fails for a text that is there twice */
+        /* fails for a text that is there twice */
+        ck_assert_int_eq(gemma4_get_int(vocab, vocab->keys[i], 0, INT64_MAX, &id, &error), 0);
         ck_assert_uint_eq((size_t)id, i);
     }
     size_t expected = vocab->count > first_pair ? vocab->count - first_pair : 0;
     ck_assert_uint_eq(merges->count, expected < 95 * 95 ? expected : 95 * 95);
     for (size_t i = 0; i < merges->count; i++) {
-        snprintf(joined, sizeof joined, "%s%s", merges->items[i].items[0].text, merges->items[i].items[1].text);
+        snprintf(joined, sizeof joined, "%s%s", merges->items[i].items[0].text,
+                 merges->items[i].items[1].text);
         ck_assert_str_eq(joined, vocab->keys[first_pair + i]);
     }
     gemma4_document_free(document);
@@ -295,26 +318,33 @@ START_TEST(a_vision_tower_lies_beside_the_same_decoder)
     const gemma4_synth_options options = {.preset = "tiny", .seed = 3, .shards = 3, .vision = 1};
     char *directory = test_fresh_dir();
     ck_assert_msg(gemma4_synth(&options, directory, &error) == 0, "%s", error.message);
-    gemma4_safetensors *plain = open_checkpoint(synthesise("tiny", 3, 0, 1)), *published = open_checkpoint(directory);
+    gemma4_safetensors *plain = open_checkpoint(synthesise("tiny", 3, 0, 1)),
+                       *published = open_checkpoint(directory);
     size_t towers = 0;
     for (size_t i = 0; i < gemma4_safetensors_count(published); i++) {
-        const gemma4_tensor *tensor = gemma4_safetensors_at(published, i), *same = gemma4_safetensors_find(plain, tensor->name);
+        const gemma4_tensor *tensor = gemma4_safetensors_at(published, i),
+                            *same = gemma4_safetensors_find(plain, tensor->name);
         if (same)
-            ck_assert(same->size == tensor->size && memcmp(same->data, tensor->data, same->size) == 0);
+            ck_assert(same->size == tensor->size &&
+                      memcmp(same->data, tensor->data, same->size) == 0);
         else
-            ck_assert_msg(strncmp(tensor->name, "model.vision_tower.", 19) == 0 || strncmp(tensor->name, "model.embed_vision.", 19) == 0,
+            ck_assert_msg(strncmp(tensor->name, "model.vision_tower.", 19) == 0 ||
+                              strncmp(tensor->name, "model.embed_vision.", 19) == 0,
                           "%s", tensor->name);
         towers += !same;
     }
     ck_assert_uint_eq(towers, 31);
-    ck_assert_uint_eq(gemma4_safetensors_count(published), gemma4_safetensors_count(plain) + towers);
+    ck_assert_uint_eq(gemma4_safetensors_count(published),
+                      gemma4_safetensors_count(plain) + towers);
     gemma4_model *model = gemma4_model_open(directory, &error);
     ck_assert_msg(model != NULL, "%s", error.message);
     gemma4_model_close(model);
     gemma4_safetensors_close(plain);
     gemma4_safetensors_close(published);
     gemma4_document *config = read_document(test_join(directory, "config.json"));
-    ck_assert_str_eq(member(member(gemma4_document_root(config), "vision_config"), "model_type")->text, "gemma4_vision");
+    ck_assert_str_eq(
+        member(member(gemma4_document_root(config), "vision_config"), "model_type")->text,
+        "gemma4_vision");
     gemma4_document_free(config);
 }
 END_TEST
@@ -326,7 +356,8 @@ static const struct {
     const char *message;
 } REFUSED[] = {
     {{.preset = "tinny", .shards = 1},
-     "expected a preset among tiny, moe128, wide256, uneven96, deep128, heads512, 26b-a4b (or one of the ladder's: spec/ladder.md), found 'tinny'"},
+     "expected a preset among tiny, moe128, wide256, uneven96, deep128, heads512, 26b-a4b (or one "
+     "of the ladder's: spec/ladder.md), found 'tinny'"},
     {{.preset = "", .shards = 1}, "found ''"},
     {{.preset = "tiny", .layers = 1001, .shards = 1}, "expected at most 1000 layers"},
     {{.preset = "tiny", .layers = SIZE_MAX, .shards = 1}, "expected at most 1000 layers"},
@@ -334,7 +365,8 @@ static const struct {
     {{.preset = "tiny", .shards = 0}, "expected 1 to 12 shards, found 0"},
     {{.preset = "tiny", .shards = 13}, "expected 1 to 12 shards, found 13"},
     {{.preset = "tiny", .layers = 2, .shards = 3}, "expected 1 to 2 shards, found 3"},
-    {{.preset = "wide256", .shards = 1, .vision = 1}, "multimodal layout (tiny, heads512, 26b-a4b), found 'wide256'"},
+    {{.preset = "wide256", .shards = 1, .vision = 1},
+     "multimodal layout (tiny, heads512, 26b-a4b), found 'wide256'"},
 };
 
 START_TEST(refused_options_write_nothing)
@@ -371,11 +403,15 @@ START_TEST(parents_are_made)
 }
 END_TEST
 
-/* A directory stands where one of the files is to appear. config.json is begun first, though it appears last. */
+/* A directory stands where one of the files is to appear. config.json is begun first, though it
+ * appears last. */
 static const struct {
     const char *obstacle;
     size_t appear; /* files that are written before */
-} OBSTACLES[] = {{"model.safetensors", 0}, {"model.safetensors.index.json", 1}, {"tokenizer.json", 1}, {"generation_config.json", 3},
+} OBSTACLES[] = {{"model.safetensors", 0},
+                 {"model.safetensors.index.json", 1},
+                 {"tokenizer.json", 1},
+                 {"generation_config.json", 3},
                  {"config.json", 0}};
 
 START_TEST(a_failure_leaves_no_temporary_file_and_no_config)
@@ -405,9 +441,11 @@ END_TEST
 Suite *synth_suite(void)
 {
     Suite *suite = suite_create("synth");
-    TCase *bytes = tcase_create("bytes"), *layouts = tcase_create("layouts"), *refusals = tcase_create("refusals");
+    TCase *bytes = tcase_create("bytes"), *layouts = tcase_create("layouts"),
+          *refusals = tcase_create("refusals");
     tcase_add_loop_test(bytes, weights_have_the_bits_of_the_second_implementation, 0, COUNT(BITS));
-    tcase_add_loop_test(bytes, the_file_has_the_bytes_of_the_second_implementation, 0, COUNT(FILES));
+    tcase_add_loop_test(bytes, the_file_has_the_bytes_of_the_second_implementation, 0,
+                        COUNT(FILES));
     tcase_add_loop_test(bytes, another_seed_gives_other_weights, 0, 3);
     tcase_add_loop_test(layouts, every_small_preset_opens_as_a_model, 0, COUNT(FILES));
     tcase_add_test(layouts, every_preset_is_listed);
@@ -416,13 +454,16 @@ Suite *synth_suite(void)
     tcase_add_loop_test(layouts, shards_hold_the_tensors_of_the_one_file, 0, COUNT(SHARDS));
     tcase_add_test(layouts, a_checkpoint_in_shards_opens_as_a_model);
     tcase_add_test(layouts, one_file_replaces_shards);
-    tcase_add_loop_test(layouts, the_committed_checkpoint_has_what_this_program_writes, 0, COUNT(BESIDE));
-    tcase_add_loop_test(layouts, every_id_has_a_text_and_every_pair_a_merge, 0, COUNT(VOCABULARIES));
+    tcase_add_loop_test(layouts, the_committed_checkpoint_has_what_this_program_writes, 0,
+                        COUNT(BESIDE));
+    tcase_add_loop_test(layouts, every_id_has_a_text_and_every_pair_a_merge, 0,
+                        COUNT(VOCABULARIES));
     tcase_add_test(layouts, a_vision_tower_lies_beside_the_same_decoder);
     tcase_add_loop_test(refusals, refused_options_write_nothing, 0, COUNT(REFUSED));
     tcase_add_test(refusals, a_directory_under_a_file_cannot_be_made);
     tcase_add_test(refusals, parents_are_made);
-    tcase_add_loop_test(refusals, a_failure_leaves_no_temporary_file_and_no_config, 0, COUNT(OBSTACLES));
+    tcase_add_loop_test(refusals, a_failure_leaves_no_temporary_file_and_no_config, 0,
+                        COUNT(OBSTACLES));
     tcase_add_test(refusals, a_path_that_is_too_long_is_refused);
     suite_add_tcase(suite, bytes);
     suite_add_tcase(suite, layouts);

@@ -12,8 +12,15 @@ static gemma4_layer_config layers[2] = {
 };
 
 static const gemma4_config config = {
-    .hidden_size = 12, .num_hidden_layers = 2, .num_attention_heads = 3, .intermediate_size = 10, .num_experts = 6,
-    .top_k_experts = 2, .moe_intermediate_size = 5, .vocab_size = 32, .layers = layers,
+    .hidden_size = 12,
+    .num_hidden_layers = 2,
+    .num_attention_heads = 3,
+    .intermediate_size = 10,
+    .num_experts = 6,
+    .top_k_experts = 2,
+    .moe_intermediate_size = 5,
+    .vocab_size = 32,
+    .layers = layers,
 };
 
 START_TEST(every_name_parses_to_its_tap)
@@ -64,11 +71,39 @@ START_TEST(names_are_the_contract_s)
 END_TEST
 
 static const char *const no_taps[] = {
-    "", ".", "tokens", "positions", "Embed", "embed.", "embedx", "input", "output", "attn.q", "logprobs", "logprobs.id",
-    "layers", "layers.", "layers.0", "layers.0.", "layers..attn.q", "layers.00.attn.q", "layers.05.attn.q",
-    "layers.-1.attn.q", "layers.+1.attn.q", "layers. 1.attn.q", "layers.1a.attn.q", "layers.0x1.attn.q",
-    "layers.0.attn.Q", "layers.0.attn.q ", "layers.0.attn", "layers.0.embed", "layers.0.logits", "layers.0.attn/q",
-    "layers.18446744073709551616.attn.q", "layers.99999999999999999999999.attn.q", "layer.0.attn.q",
+    "",
+    ".",
+    "tokens",
+    "positions",
+    "Embed",
+    "embed.",
+    "embedx",
+    "input",
+    "output",
+    "attn.q",
+    "logprobs",
+    "logprobs.id",
+    "layers",
+    "layers.",
+    "layers.0",
+    "layers.0.",
+    "layers..attn.q",
+    "layers.00.attn.q",
+    "layers.05.attn.q",
+    "layers.-1.attn.q",
+    "layers.+1.attn.q",
+    "layers. 1.attn.q",
+    "layers.1a.attn.q",
+    "layers.0x1.attn.q",
+    "layers.0.attn.Q",
+    "layers.0.attn.q ",
+    "layers.0.attn",
+    "layers.0.embed",
+    "layers.0.logits",
+    "layers.0.attn/q",
+    "layers.18446744073709551616.attn.q",
+    "layers.99999999999999999999999.attn.q",
+    "layer.0.attn.q",
 };
 
 START_TEST(other_names_do_not_parse)
@@ -83,20 +118,21 @@ static const struct {
     gemma4_tap tap;
     size_t layer, rank, dims[2];
 } shapes[] = {
-    {GEMMA4_TAP_EMBED, 0, 1, {12, 1}},          {GEMMA4_TAP_ATTN_Q, 0, 2, {3, 4}},
-    {GEMMA4_TAP_ATTN_Q, 1, 2, {3, 8}},          {GEMMA4_TAP_ATTN_K, 0, 2, {2, 4}},
-    {GEMMA4_TAP_ATTN_V_NORM, 1, 2, {1, 8}},     {GEMMA4_TAP_ATTN_SCORES, 1, 2, {3, 7}},
-    {GEMMA4_TAP_ATTN_CONTEXT, 1, 2, {3, 8}},    {GEMMA4_TAP_ATTN_OUT, 1, 1, {12, 1}},
-    {GEMMA4_TAP_MLP_ACT, 0, 1, {10, 1}},        {GEMMA4_TAP_ROUTER_NORM, 0, 1, {12, 1}},
-    {GEMMA4_TAP_ROUTER_PROBS, 0, 1, {6, 1}},    {GEMMA4_TAP_ROUTER_TOPK_IDS, 0, 1, {2, 1}},
-    {GEMMA4_TAP_MOE_ACT, 0, 2, {2, 5}},         {GEMMA4_TAP_LAYER_OUTPUT, 1, 1, {12, 1}},
-    {GEMMA4_TAP_LOGITS, 0, 1, {32, 1}},         {GEMMA4_TAP_LOGPROBS, 0, 1, {0, 1}},
+    {GEMMA4_TAP_EMBED, 0, 1, {12, 1}},       {GEMMA4_TAP_ATTN_Q, 0, 2, {3, 4}},
+    {GEMMA4_TAP_ATTN_Q, 1, 2, {3, 8}},       {GEMMA4_TAP_ATTN_K, 0, 2, {2, 4}},
+    {GEMMA4_TAP_ATTN_V_NORM, 1, 2, {1, 8}},  {GEMMA4_TAP_ATTN_SCORES, 1, 2, {3, 7}},
+    {GEMMA4_TAP_ATTN_CONTEXT, 1, 2, {3, 8}}, {GEMMA4_TAP_ATTN_OUT, 1, 1, {12, 1}},
+    {GEMMA4_TAP_MLP_ACT, 0, 1, {10, 1}},     {GEMMA4_TAP_ROUTER_NORM, 0, 1, {12, 1}},
+    {GEMMA4_TAP_ROUTER_PROBS, 0, 1, {6, 1}}, {GEMMA4_TAP_ROUTER_TOPK_IDS, 0, 1, {2, 1}},
+    {GEMMA4_TAP_MOE_ACT, 0, 2, {2, 5}},      {GEMMA4_TAP_LAYER_OUTPUT, 1, 1, {12, 1}},
+    {GEMMA4_TAP_LOGITS, 0, 1, {32, 1}},      {GEMMA4_TAP_LOGPROBS, 0, 1, {0, 1}},
 };
 
 START_TEST(dims_follow_the_layer_s_config)
 {
     size_t dims[2];
-    ck_assert_uint_eq(gemma4_tap_dims(&config, shapes[_i].tap, shapes[_i].layer, 7, dims), shapes[_i].rank);
+    ck_assert_uint_eq(gemma4_tap_dims(&config, shapes[_i].tap, shapes[_i].layer, 7, dims),
+                      shapes[_i].rank);
     ck_assert_uint_eq(dims[0], shapes[_i].dims[0]);
     ck_assert_uint_eq(dims[1], shapes[_i].dims[1]);
 }
@@ -120,10 +156,14 @@ static const struct {
     gemma4_tap tap;
     size_t layer, heads;
 } heads[] = {
-    {GEMMA4_TAP_EMBED, 0, 1},       {GEMMA4_TAP_ATTN_NORM, 1, 1},    {GEMMA4_TAP_ATTN_Q, 0, 1},      {GEMMA4_TAP_ATTN_Q_NORM, 0, 3},
-    {GEMMA4_TAP_ATTN_K_NORM, 0, 2}, {GEMMA4_TAP_ATTN_V_NORM, 1, 1},  {GEMMA4_TAP_ATTN_Q_ROPE, 1, 3}, {GEMMA4_TAP_ATTN_K_ROPE, 0, 2},
-    {GEMMA4_TAP_ATTN_K_ROPE, 1, 1}, {GEMMA4_TAP_ATTN_SCORES, 0, 3},  {GEMMA4_TAP_ATTN_PROBS, 1, 3},  {GEMMA4_TAP_ATTN_CONTEXT, 0, 3},
-    {GEMMA4_TAP_ATTN_OUT, 0, 1},    {GEMMA4_TAP_LAYER_OUTPUT, 1, 1}, {GEMMA4_TAP_LOGITS, 0, 1},
+    {GEMMA4_TAP_EMBED, 0, 1},       {GEMMA4_TAP_ATTN_NORM, 1, 1},
+    {GEMMA4_TAP_ATTN_Q, 0, 1},      {GEMMA4_TAP_ATTN_Q_NORM, 0, 3},
+    {GEMMA4_TAP_ATTN_K_NORM, 0, 2}, {GEMMA4_TAP_ATTN_V_NORM, 1, 1},
+    {GEMMA4_TAP_ATTN_Q_ROPE, 1, 3}, {GEMMA4_TAP_ATTN_K_ROPE, 0, 2},
+    {GEMMA4_TAP_ATTN_K_ROPE, 1, 1}, {GEMMA4_TAP_ATTN_SCORES, 0, 3},
+    {GEMMA4_TAP_ATTN_PROBS, 1, 3},  {GEMMA4_TAP_ATTN_CONTEXT, 0, 3},
+    {GEMMA4_TAP_ATTN_OUT, 0, 1},    {GEMMA4_TAP_LAYER_OUTPUT, 1, 1},
+    {GEMMA4_TAP_LOGITS, 0, 1},
 };
 
 START_TEST(heads_are_those_of_the_layer)
@@ -136,17 +176,23 @@ static const struct {
     gemma4_tap tap;
     size_t layer, length; /* with 7 positions */
 } sums[] = {
-    {GEMMA4_TAP_EMBED, 0, 0},        {GEMMA4_TAP_LAYER_INPUT, 0, 0},   {GEMMA4_TAP_ATTN_NORM, 0, 0},  {GEMMA4_TAP_ATTN_Q, 1, 12},
-    {GEMMA4_TAP_ATTN_V, 1, 12},      {GEMMA4_TAP_ATTN_K_ROPE, 0, 0},   {GEMMA4_TAP_ATTN_SCORES, 0, 4}, {GEMMA4_TAP_ATTN_SCORES, 1, 8},
-    {GEMMA4_TAP_ATTN_PROBS, 0, 0},   {GEMMA4_TAP_ATTN_CONTEXT, 0, 7},  {GEMMA4_TAP_ATTN_OUT, 0, 12},  {GEMMA4_TAP_ATTN_OUT, 1, 24},
-    {GEMMA4_TAP_ATTN_RESIDUAL, 0, 0}, {GEMMA4_TAP_MLP_UP, 0, 12},      {GEMMA4_TAP_MLP_OUT, 0, 10},   {GEMMA4_TAP_ROUTER_LOGITS, 0, 12},
-    {GEMMA4_TAP_ROUTER_TOPK_IDS, 0, 0}, {GEMMA4_TAP_MOE_ACT, 0, 12},   {GEMMA4_TAP_MOE_OUT, 0, 5},    {GEMMA4_TAP_FFN_SUM, 0, 0},
-    {GEMMA4_TAP_LOGITS_RAW, 0, 12},  {GEMMA4_TAP_LOGITS, 0, 0},
+    {GEMMA4_TAP_EMBED, 0, 0},           {GEMMA4_TAP_LAYER_INPUT, 0, 0},
+    {GEMMA4_TAP_ATTN_NORM, 0, 0},       {GEMMA4_TAP_ATTN_Q, 1, 12},
+    {GEMMA4_TAP_ATTN_V, 1, 12},         {GEMMA4_TAP_ATTN_K_ROPE, 0, 0},
+    {GEMMA4_TAP_ATTN_SCORES, 0, 4},     {GEMMA4_TAP_ATTN_SCORES, 1, 8},
+    {GEMMA4_TAP_ATTN_PROBS, 0, 0},      {GEMMA4_TAP_ATTN_CONTEXT, 0, 7},
+    {GEMMA4_TAP_ATTN_OUT, 0, 12},       {GEMMA4_TAP_ATTN_OUT, 1, 24},
+    {GEMMA4_TAP_ATTN_RESIDUAL, 0, 0},   {GEMMA4_TAP_MLP_UP, 0, 12},
+    {GEMMA4_TAP_MLP_OUT, 0, 10},        {GEMMA4_TAP_ROUTER_LOGITS, 0, 12},
+    {GEMMA4_TAP_ROUTER_TOPK_IDS, 0, 0}, {GEMMA4_TAP_MOE_ACT, 0, 12},
+    {GEMMA4_TAP_MOE_OUT, 0, 5},         {GEMMA4_TAP_FFN_SUM, 0, 0},
+    {GEMMA4_TAP_LOGITS_RAW, 0, 12},     {GEMMA4_TAP_LOGITS, 0, 0},
 };
 
 START_TEST(sums_are_as_long_as_their_axes)
 {
-    ck_assert_uint_eq(gemma4_tap_sum_length(&config, sums[_i].tap, sums[_i].layer, 7), sums[_i].length);
+    ck_assert_uint_eq(gemma4_tap_sum_length(&config, sums[_i].tap, sums[_i].layer, 7),
+                      sums[_i].length);
 }
 END_TEST
 
@@ -160,10 +206,12 @@ static bool is_one_of(gemma4_tap tap, const gemma4_tap *list, size_t count)
 
 #define IS_ONE_OF(tap, list) is_one_of(tap, list, sizeof(list) / sizeof *(list))
 
-static const gemma4_tap multiplied[] = {GEMMA4_TAP_ATTN_NORM,   GEMMA4_TAP_ATTN_CONTEXT, GEMMA4_TAP_MLP_NORM, GEMMA4_TAP_MLP_ACT,
-                                        GEMMA4_TAP_ROUTER_NORM, GEMMA4_TAP_MOE_NORM,     GEMMA4_TAP_MOE_ACT,  GEMMA4_TAP_FINAL_NORM};
+static const gemma4_tap multiplied[] = {
+    GEMMA4_TAP_ATTN_NORM,   GEMMA4_TAP_ATTN_CONTEXT, GEMMA4_TAP_MLP_NORM, GEMMA4_TAP_MLP_ACT,
+    GEMMA4_TAP_ROUTER_NORM, GEMMA4_TAP_MOE_NORM,     GEMMA4_TAP_MOE_ACT,  GEMMA4_TAP_FINAL_NORM};
 static const gemma4_tap cached[] = {GEMMA4_TAP_ATTN_V_NORM, GEMMA4_TAP_ATTN_K_ROPE};
-static const gemma4_tap in_id_order[] = {GEMMA4_TAP_ROUTER_TOPK_NORM, GEMMA4_TAP_ROUTER_TOPK_WEIGHTS, GEMMA4_TAP_MOE_ACT};
+static const gemma4_tap in_id_order[] = {GEMMA4_TAP_ROUTER_TOPK_NORM,
+                                         GEMMA4_TAP_ROUTER_TOPK_WEIGHTS, GEMMA4_TAP_MOE_ACT};
 static const gemma4_tap of_keys[] = {GEMMA4_TAP_ATTN_SCORES, GEMMA4_TAP_ATTN_PROBS};
 
 START_TEST(rows_are_of_the_kind_that_they_are)
@@ -172,8 +220,10 @@ START_TEST(rows_are_of_the_kind_that_they_are)
         gemma4_tap tap = (gemma4_tap)i;
         const gemma4_tap_info *info = gemma4_tap_describe(tap);
         ck_assert_msg(info->feeds_weights == IS_ONE_OF(tap, multiplied), "%s", info->name);
-        ck_assert_msg((info->rows == GEMMA4_ROWS_CACHED) == IS_ONE_OF(tap, cached), "%s", info->name);
-        ck_assert_msg((info->rows == GEMMA4_ROWS_BY_ID) == IS_ONE_OF(tap, in_id_order), "%s", info->name);
+        ck_assert_msg((info->rows == GEMMA4_ROWS_CACHED) == IS_ONE_OF(tap, cached), "%s",
+                      info->name);
+        ck_assert_msg((info->rows == GEMMA4_ROWS_BY_ID) == IS_ONE_OF(tap, in_id_order), "%s",
+                      info->name);
         ck_assert_int_eq(gemma4_tap_in_id_order(tap), IS_ONE_OF(tap, in_id_order));
         ck_assert_int_eq(gemma4_tap_is_keys(tap), IS_ONE_OF(tap, of_keys));
         ck_assert_int_eq(info->shape[strlen(info->shape) - 1] == 'T', IS_ONE_OF(tap, of_keys));
@@ -192,7 +242,7 @@ static const struct {
     {GEMMA4_TAP_EMBED, 0, 6, true, true},
     {GEMMA4_TAP_EMBED, 99, 6, true, true}, /* no tap of a layer: the layer is ignored */
     {GEMMA4_TAP_LOGITS, 99, 0, true, true},
-    {GEMMA4_TAP_LOGITS_RAW, 0, 6, true, false}, /* this model has no soft-cap */
+    {GEMMA4_TAP_LOGITS_RAW, 0, 6, true, false},    /* this model has no soft-cap */
     {GEMMA4_TAP_LOGPROBS_IDS, 0, 6, false, false}, /* the forward pass shows none */
     {GEMMA4_TAP_LOGPROBS, 0, 0, false, false},
     {GEMMA4_TAP_LAYER_INPUT, 1, 6, true, false},
@@ -222,8 +272,10 @@ START_TEST(what_exists_and_is_required_follows_from_the_config)
 {
     gemma4_config model = config;
     model.num_experts = existing[_i].experts;
-    ck_assert_int_eq(gemma4_tap_exists(&model, existing[_i].tap, existing[_i].layer), existing[_i].exists);
-    ck_assert_int_eq(gemma4_tap_required(&model, existing[_i].tap, existing[_i].layer), existing[_i].required);
+    ck_assert_int_eq(gemma4_tap_exists(&model, existing[_i].tap, existing[_i].layer),
+                     existing[_i].exists);
+    ck_assert_int_eq(gemma4_tap_required(&model, existing[_i].tap, existing[_i].layer),
+                     existing[_i].required);
 }
 END_TEST
 
@@ -245,7 +297,8 @@ Suite *taps_suite(void)
     tcase_add_loop_test(traits, heads_are_those_of_the_layer, 0, sizeof heads / sizeof *heads);
     tcase_add_loop_test(traits, sums_are_as_long_as_their_axes, 0, sizeof sums / sizeof *sums);
     tcase_add_test(traits, rows_are_of_the_kind_that_they_are);
-    tcase_add_loop_test(traits, what_exists_and_is_required_follows_from_the_config, 0, sizeof existing / sizeof *existing);
+    tcase_add_loop_test(traits, what_exists_and_is_required_follows_from_the_config, 0,
+                        sizeof existing / sizeof *existing);
     suite_add_tcase(suite, traits);
     return suite;
 }

@@ -1,5 +1,5 @@
-/* How twins are chosen and used by a session (ref/ops.h, ref/forward.h). Whether they compute the right thing is gemma4-twins' business
- * (tests/twins). */
+/* How twins are chosen and used by a session (ref/ops.h, ref/forward.h). Whether they compute the
+ * right thing is gemma4-twins' business (tests/twins). */
 #include "forward.h"
 #include "ops.h"
 #include "suites.h"
@@ -18,8 +18,10 @@ START_TEST(no_mask_means_scalar)
 {
     gemma4_ops ops = gemma4_ops_for(GEMMA4_CPU_SCALAR);
     ck_assert_str_eq(ops.name, "scalar");
-    ck_assert(ops.matmul == gemma4_matmul && ops.experts_act == gemma4_experts_act && ops.experts_out == gemma4_experts_out);
-    ck_assert(ops.rmsnorm == gemma4_rmsnorm && ops.rope == gemma4_rope && ops.geglu == gemma4_geglu && ops.softcap == gemma4_softcap);
+    ck_assert(ops.matmul == gemma4_matmul && ops.experts_act == gemma4_experts_act &&
+              ops.experts_out == gemma4_experts_out);
+    ck_assert(ops.rmsnorm == gemma4_rmsnorm && ops.rope == gemma4_rope &&
+              ops.geglu == gemma4_geglu && ops.softcap == gemma4_softcap);
     ck_assert(ops.attention == NULL);
 }
 END_TEST
@@ -31,9 +33,11 @@ START_TEST(the_best_set_of_the_mask_wins)
     ck_assert_uint_eq(found & ~(unsigned)GEMMA4_CPU_ALL, 0);
     if (!(found & SETS[_i]))
         return;
-    gemma4_ops ops = gemma4_ops_for((SETS[_i] == GEMMA4_CPU_AVX512 ? GEMMA4_CPU_AVX2 : 0) | SETS[_i]);
+    gemma4_ops ops =
+        gemma4_ops_for((SETS[_i] == GEMMA4_CPU_AVX512 ? GEMMA4_CPU_AVX2 : 0) | SETS[_i]);
     ck_assert_str_eq(ops.name, NAMES[_i]);
-    ck_assert(ops.attention != NULL && ops.matmul != gemma4_matmul && ops.softcap != gemma4_softcap);
+    ck_assert(ops.attention != NULL && ops.matmul != gemma4_matmul &&
+              ops.softcap != gemma4_softcap);
 }
 END_TEST
 
@@ -50,11 +54,13 @@ START_TEST(names_are_understood_where_the_machine_has_them)
         if (found & SETS[i])
             ck_assert(status == 0 && (mask & SETS[i]));
         else
-            assert_message_contains(&error, "--cpu: expected an instruction set of this machine and build, found ");
+            assert_message_contains(
+                &error, "--cpu: expected an instruction set of this machine and build, found ");
         ck_assert_int_eq(status, found & SETS[i] ? 0 : -1);
     }
     ck_assert_int_eq(gemma4_cpu_parse("sse9", "GEMMA4_CPU", &mask, &error), -1);
-    assert_message_contains(&error, "GEMMA4_CPU: expected scalar, avx2, avx512, neon or auto, found 'sse9'");
+    assert_message_contains(
+        &error, "GEMMA4_CPU: expected scalar, avx2, avx512, neon or auto, found 'sse9'");
 }
 END_TEST
 
@@ -91,7 +97,8 @@ static int count_taps(void *context, gemma4_tap_event *event, gemma4_error *erro
 }
 
 /* Logits of all positions, by chunks of `chunk` positions. */
-static void run(float *logits, const gemma4_ops *ops, size_t chunk, gemma4_tap_hook hook, seen *s, bool show_probs)
+static void run(float *logits, const gemma4_ops *ops, size_t chunk, gemma4_tap_hook hook, seen *s,
+                bool show_probs)
 {
     gemma4_error error = {""};
     int32_t tokens[T];
@@ -103,7 +110,9 @@ static void run(float *logits, const gemma4_ops *ops, size_t chunk, gemma4_tap_h
     gemma4_session_set_hook(session, hook, s);
     gemma4_session_show_probs(session, show_probs);
     for (size_t first = 0; first < T; first += chunk)
-        ck_assert_msg(gemma4_forward(session, tokens + first, chunk, chunk, logits + first * V, &error) == 0, "%s", error.message);
+        ck_assert_msg(
+            gemma4_forward(session, tokens + first, chunk, chunk, logits + first * V, &error) == 0,
+            "%s", error.message);
     gemma4_session_free(session);
 }
 
@@ -111,7 +120,8 @@ static double relative_rms(const float *found, const float *expected)
 {
     double difference = 0, size = 0;
     for (size_t i = 0; i < (size_t)T * V; i++) {
-        difference += ((double)found[i] - (double)expected[i]) * ((double)found[i] - (double)expected[i]);
+        difference +=
+            ((double)found[i] - (double)expected[i]) * ((double)found[i] - (double)expected[i]);
         size += (double)expected[i] * (double)expected[i];
     }
     return sqrt(difference / size);
@@ -119,7 +129,8 @@ static double relative_rms(const float *found, const float *expected)
 
 static float scalar[T * V], found[T * V];
 
-/* With and without the twin's own attention, whole and in chunks: near the scalar, but not its bits. */
+/* With and without the twin's own attention, whole and in chunks: near the scalar, but not its
+ * bits. */
 START_TEST(a_session_runs_the_twin_that_it_is_given)
 {
     static const size_t CHUNKS[] = {T, 8, 3, 1};
@@ -132,13 +143,15 @@ START_TEST(a_session_runs_the_twin_that_it_is_given)
             seen s = {0};
             run(found, &ops, CHUNKS[i], count_taps, &s, show);
             double rms = relative_rms(found, scalar);
-            ck_assert_msg(rms > 0 && rms < 2e-5, "%s, chunks of %zu: relative RMS %g", NAMES[_i], CHUNKS[i], rms);
+            ck_assert_msg(rms > 0 && rms < 2e-5, "%s, chunks of %zu: relative RMS %g", NAMES[_i],
+                          CHUNKS[i], rms);
             ck_assert_uint_eq(s.probs, show ? 2 * 12 * T : 0);
         }
 }
 END_TEST
 
-/* The scalar's bits do not depend on whether scores are shown; the hook sees everything else either way. */
+/* The scalar's bits do not depend on whether scores are shown; the hook sees everything else either
+ * way. */
 START_TEST(hidden_scores_change_nothing_else)
 {
     seen shown = {0}, hidden = {0};

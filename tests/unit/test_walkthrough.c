@@ -178,8 +178,8 @@ static size_t check_formula(char *text, char *layer)
             *next = '\0';
             next += 3;
         }
-        size_t n = test_formula(side, model->config.rms_norm_eps, find_tensor, layer, values, 64,
-                                problem);
+        size_t n =
+            test_formula(side, model->config.rms_norm_eps, find_tensor, layer, values, 64, problem);
         ck_assert_msg(n > 0, "%s: %s", PAGE, problem);
         *found = '\0';
         for (size_t i = 0; i < n; i++)
@@ -302,8 +302,8 @@ START_TEST(what_is_no_formula_is_said)
 {
     double values[60];
     char problem[FORMULA_PROBLEM];
-    size_t n = test_formula(NO_FORMULAS[_i].text, 1e-6, find_tensor, (char[]){""}, values, 60,
-                            problem);
+    size_t n =
+        test_formula(NO_FORMULAS[_i].text, 1e-6, find_tensor, (char[]){""}, values, 60, problem);
     ck_assert_uint_eq(n, 0);
     ck_assert_msg(strstr(problem, NO_FORMULAS[_i].problem) != NULL, "%s", problem);
 }
@@ -378,8 +378,7 @@ Suite *walkthrough_suite(void)
     tcase_add_test(c, every_formula_gives_the_numbers_beside_it);
     tcase_add_loop_test(c, formulas_are_told_from_wrong_ones, 0,
                         sizeof FORMULAS / sizeof *FORMULAS);
-    tcase_add_loop_test(c, what_is_no_formula_is_said, 0,
-                        sizeof NO_FORMULAS / sizeof *NO_FORMULAS);
+    tcase_add_loop_test(c, what_is_no_formula_is_said, 0, sizeof NO_FORMULAS / sizeof *NO_FORMULAS);
     tcase_add_test(c, no_number_stands_outside_formulas);
     tcase_add_test(c, pictures_are_what_the_script_draws);
     tcase_add_test(c, the_layer_s_picture_has_its_taps);
