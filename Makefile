@@ -313,9 +313,10 @@ check-alloc: all $(BUILD)/alloc-fail.so $(BUILD)/alloc-check
 # Versions are compiled in: all of one commit.
 sameness: all
 	$(MAKE) BUILD=$(BUILD)/same/gcc-O0 CC=gcc CFLAGS=-O0 all
+	$(MAKE) BUILD=$(BUILD)/same/scalar TWINS= all
 	$(MAKE) BUILD=$(BUILD)/same/clang-O3 CC=clang CFLAGS=-O3 all
 	$(MAKE) BUILD=$(BUILD)/same/clang-O0 CC=clang CFLAGS=-O0 all
-	sh tests/sameness.sh $(BUILD) $(BUILD)/same/gcc-O0 $(BUILD)/same/clang-O3 $(BUILD)/same/clang-O0
+	sh tests/sameness.sh $(BUILD) $(BUILD)/same/gcc-O0 $(BUILD)/same/scalar $(BUILD)/same/clang-O3 $(BUILD)/same/clang-O0
 
 # Every reader of inputs under libFuzzer: clang, libclang-rt-14-dev. The unit suite `fuzz` runs the same targets on files, without either.
 FUZZ = $(FUZZ_TARGETS) $(patsubst %,$(BUILD)/tests/check/%.o,manifest compare hash schedule dump_list)
