@@ -80,7 +80,8 @@ OTHER_OPERANDS = {"attn.residual": {0: ("attn.norm", "embed"), 1: ("attn.out", "
                   "ffn.sum": {0: ("mlp.out", "attn.residual", "mlp.norm"), 1: ("moe.out", "moe.norm", "attn.residual")},
                   "ffn.residual": {0: ("input", "mlp.norm", "attn.post_norm"), 1: ("ffn.sum", "moe.post_norm", "mlp.post_norm")}}
 ALIASES = {("attn.residual", "attn.norm", 0): "residual-inplace-alias", ("ffn.residual", "mlp.norm", 0): "residual-inplace-alias",
-           ("ffn.residual", "input", 0): "ffn-residual-from-layer-input", ("ffn.sum", "mlp.out", 0): "branch-post-norms-missing",
+           ("ffn.residual", "input", 0): "ffn-residual-from-layer-input", ("ffn.residual", "ffn.sum", 1): "rmsnorm-base-ffn-norms-dropped",
+           ("ffn.sum", "mlp.out", 0): "branch-post-norms-missing",
            ("ffn.sum", "moe.out", 1): "branch-post-norms-missing"}
 PARTS = {("attn.residual", 0, 1): "attn-residual-missing", ("ffn.residual", 0, 1): "ffn-residual-missing",
          ("ffn.sum", 1, 0): "experts-ignored", ("ffn.sum", 0, 1): "dense-branch-ignored", ("ffn.sum", 0.5, 0.5): "branches-averaged"}

@@ -159,7 +159,7 @@ static real *changed_values(const counter *m, const gemma4_setting *s, gemma4_ta
         long long from =
             (long long)t +
             (s->parameter == GEMMA4_PARAMETER_INPUT_POSITIONS ? (long long)s->number : 0);
-        size_t row = from < 0 ? 0 : from >= (long long)m->T ? m->T - 1 : (size_t)from;
+        size_t row = from < 0 || from >= (long long)m->T ? t : (size_t)from;
         change_row(s, axis, x + row * axis.values, y + t * axis.values);
     }
     return y;

@@ -149,10 +149,12 @@ static void propose_inputs(gemma4_proposals *p, const gemma4_config *c, size_t l
         }
         s.tensor = inputs[i];
         s.parameter = GEMMA4_PARAMETER_INPUT_POSITIONS;
-        s.number = -1;
-        gemma4_propose(p, &s);
-        s.number = 1;
-        gemma4_propose(p, &s);
+        for (int away = p->brief ? 1 : 2; away >= 1; away--) {
+            s.number = -away;
+            gemma4_propose(p, &s);
+            s.number = away;
+            gemma4_propose(p, &s);
+        }
         s.parameter = GEMMA4_PARAMETER_INPUT_ROUNDED;
         s.number = 0;
         /* much like the result of the step before */

@@ -481,7 +481,7 @@ START_TEST(a_tensor_that_is_not_there_is_refused)
 }
 END_TEST
 
-/* The row `shift` positions away; the first or last one where there is none. */
+/* The row `shift` positions away; its own where there is none. */
 START_TEST(other_positions_are_read)
 {
     static const int shifts[] = {-1, 1, -3};
@@ -493,7 +493,7 @@ START_TEST(other_positions_are_read)
     gemma4_step step = step_of(SLIDING);
     real *found = computed(&step, &s, tap);
     for (int t = 0; t < T; t++) {
-        int from = t + shifts[_i] < 0 ? 0 : t + shifts[_i] >= T ? T - 1 : t + shifts[_i];
+        int from = t + shifts[_i] < 0 || t + shifts[_i] >= T ? t : t + shifts[_i];
         memcpy(shifted + (size_t)t * width, step.values[read] + (size_t)from * width,
                width * sizeof *shifted);
     }
