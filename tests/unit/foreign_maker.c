@@ -11,7 +11,8 @@ void test_append(test_bytes *to, const void *bytes, size_t size)
 {
     to->bytes = realloc(to->bytes, to->size + size + 1);
     ck_assert_ptr_nonnull(to->bytes);
-    memcpy(to->bytes + to->size, bytes, size);
+    if (size)
+        memcpy(to->bytes + to->size, bytes, size);
     to->size += size;
 }
 

@@ -13,7 +13,12 @@ enum { MOST = 1024 }; /* values of a list */
 typedef struct list {
     size_t n;
     double v[MOST];
+    struct list
+        *next; /* of all that the formula at hand has made: they go together, also where it is
+                 refused */
 } list;
+
+static list *made;
 
 /* Where a formula is being read. */
 typedef struct reader {
@@ -22,7 +27,7 @@ typedef struct reader {
     formula_find *find;
     void *context;
     char *problem; /* FORMULA_PROBLEM bytes */
-    jmp_buf out;   /* where a problem leads, from any depth; lists at hand are not freed */
+    jmp_buf out;   /* where a problem leads, from any depth */
 } reader;
 
 static void refuse(reader *r, const char *expected)
@@ -62,7 +67,18 @@ static list *new_list(double value)
     ck_assert_ptr_nonnull(l);
     l->n = 1;
     l->v[0] = value;
+    l->next = made;
+    made = l;
     return l;
+}
+
+static void free_lists(void)
+{
+    while (made) {
+        list *l = made;
+        made = l->next;
+        free(l);
+    }
 }
 
 /* --- operations --- */
@@ -93,7 +109,7 @@ static double gelu_tanh(double x)
     return 0.5 * x * (1 + tanh(sqrt(2 / 3.14159265358979323846) * (x + 0.044715 * x * x * x)));
 }
 
-/* Value by value, into a; b is freed. */
+/* Value by value, into a. */
 static list *with(reader *r, list *a, list *b, double (*operation)(double, double))
 {
     size_t n = a->n > b->n ? a->n : b->n;
@@ -102,7 +118,6 @@ static list *with(reader *r, list *a, list *b, double (*operation)(double, doubl
     for (size_t i = n; i-- > 0;)
         a->v[i] = operation(a->v[a->n == 1 ? 0 : i], b->v[b->n == 1 ? 0 : i]);
     a->n = n;
-    free(b);
     return a;
 }
 
@@ -263,8 +278,10 @@ size_t test_formula(const char *text, double eps, formula_find *find, void *cont
 {
     reader r = {.text = text, .at = text, .eps = eps, .find = find, .context = context};
     r.problem = problem;
-    if (setjmp(r.out))
+    if (setjmp(r.out)) {
+        free_lists();
         return 0;
+    }
     list *l = read_sum(&r);
     skip_spaces(&r);
     if (*r.at != '\0')
@@ -273,6 +290,6 @@ size_t test_formula(const char *text, double eps, formula_find *find, void *cont
         refuse(&r, "fewer values");
     size_t n = l->n;
     memcpy(values, l->v, n * sizeof *values);
-    free(l);
+    free_lists();
     return n;
 }
