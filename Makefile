@@ -262,7 +262,7 @@ bench-check: all $(DEEP)/model.safetensors
 debug:
 	$(MAKE) BUILD=$(BUILD)/debug CFLAGS="-O0 -g3" TWINS= $(BUILD)/debug/gemma4-ref
 
-debug-test: debug $(BUILD)/gemma4-ref
+debug-test: all debug
 	sh tests/debug.sh $(BUILD)
 
 agreement: all
