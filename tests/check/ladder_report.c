@@ -1,7 +1,6 @@
 /* What is said of a climb: terminal, JSON, JUnit. */
 #include "ladder.h"
 
-#include <math.h>
 #include <string.h>
 
 #include "text.h"
@@ -132,22 +131,16 @@ void gemma4_climb_text(FILE *out, const gemma4_climb *climb)
 
 /* ----------------------------------------------------------------------- JSON */
 
+/* Texts that are not there are empty here. */
 static void json_text(FILE *out, const char *key, const char *text)
 {
-    fprintf(out, "\"%s\": ", key);
-    if (text && text[0])
-        gemma4_json_string(out, text);
-    else
-        fputs("null", out);
+    gemma4_json_field(out, key, text && text[0] ? text : NULL);
 }
 
-/* JSON has no infinity and no NaN: they become null. */
 static void json_number(FILE *out, const char *key, double value)
 {
-    if (isfinite(value))
-        fprintf(out, "\"%s\": %.9g", key, value);
-    else
-        fprintf(out, "\"%s\": null", key);
+    fprintf(out, "\"%s\": ", key);
+    gemma4_json_number(out, value);
 }
 
 static void json_rung(FILE *out, const gemma4_climb *climb, size_t rung)

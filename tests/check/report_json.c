@@ -8,31 +8,13 @@
 #include "text.h"
 #include "version.h"
 
-/* JSON has no infinity and no NaN: they become null. */
-static void json_number(FILE *out, double value)
-{
-    if (isfinite(value))
-        fprintf(out, "%.9g", value);
-    else
-        fputs("null", out);
-}
-
-static void json_field(FILE *out, const char *key, const char *text)
-{
-    fprintf(out, "\"%s\": ", key);
-    if (text)
-        gemma4_json_string(out, text);
-    else
-        fputs("null", out);
-}
-
 static void json_measure(FILE *out, const gemma4_measure *m)
 {
     fprintf(out, "\"metric\": \"%s\", \"error\": ", gemma4_metric_name(m->kind));
-    json_number(out, m->error);
+    gemma4_json_number(out, m->error);
     if (!isnan(m->tolerance)) { /* else none applies */
         fputs(", \"tolerance\": ", out);
-        json_number(out, m->tolerance);
+        gemma4_json_number(out, m->tolerance);
     }
     fprintf(out, ", \"position\": %zu", m->position);
 }
@@ -53,17 +35,17 @@ static void json_accumulated(FILE *out, const char *name, const gemma4_tap_resul
     fprintf(out, "    {\"tap\": \"%s\", \"mode\": \"accumulated\", ", name);
     json_measure(out, &r->accumulated);
     fputs(", \"relative_rms\": ", out);
-    json_number(out, r->metrics.relative_rms);
+    gemma4_json_number(out, r->metrics.relative_rms);
     fputs(", \"position_rms\": ", out);
-    json_number(out, r->metrics.position_rms);
+    gemma4_json_number(out, r->metrics.position_rms);
     fputs(", \"cosine\": ", out);
-    json_number(out, r->metrics.cosine);
+    gemma4_json_number(out, r->metrics.cosine);
     fputs(", \"norm_ratio\": ", out);
-    json_number(out, r->metrics.norm_ratio);
+    gemma4_json_number(out, r->metrics.norm_ratio);
     fprintf(out, ", \"worst\": [%zu, %zu, ", r->worst_position, r->worst_index);
-    json_number(out, r->worst_engine);
+    gemma4_json_number(out, r->worst_engine);
     fputs(", ", out);
-    json_number(out, r->worst_expected);
+    gemma4_json_number(out, r->worst_expected);
     fputs("]}", out);
 }
 
@@ -81,13 +63,13 @@ static void json_tap(FILE *out, const gemma4_tap_result *r)
     }
     if (r->verdict != GEMMA4_NOT_COVERED && r->problem[0]) {
         fputs(", ", out);
-        json_field(out, "problem", r->problem);
+        gemma4_json_field(out, "problem", r->problem);
     }
     if (gemma4_has_numbers(r)) {
         fputs(", \"inherited\": ", out);
-        json_number(out, r->inherited);
+        gemma4_json_number(out, r->inherited);
         fputs(", \"added\": ", out);
-        json_number(out, r->added);
+        gemma4_json_number(out, r->added);
         fputs("},\n", out);
         json_accumulated(out, name, r);
     } else {
@@ -134,7 +116,7 @@ static void json_value(FILE *out, const char *name, const gemma4_setting *s, con
         fprintf(out, "\"%s\": [", name);
         for (size_t i = 0; i < s->count; i++) {
             fputs(i ? ", " : "", out);
-            json_number(out, s->list[i]);
+            gemma4_json_number(out, s->list[i]);
         }
         fputs("]", out);
         return;
@@ -144,7 +126,7 @@ static void json_value(FILE *out, const char *name, const gemma4_setting *s, con
     if (bare)
         fprintf(out, "\"%s\": %s", name, text);
     else
-        json_field(out, name, text[0] ? text : NULL);
+        gemma4_json_field(out, name, text[0] ? text : NULL);
 }
 
 /* The steps that share a setting. */
@@ -178,14 +160,14 @@ static void json_parameters(FILE *out, const gemma4_config *c, const gemma4_caus
         if (gemma4_parameter_describe(s->parameter)->domain == GEMMA4_DOMAIN_REAL &&
             isfinite(s->number)) {
             fputs(", \"interval\": [", out);
-            json_number(out, p->low[i]);
+            gemma4_json_number(out, p->low[i]);
             fputs(", ", out);
-            json_number(out, p->high[i]);
+            gemma4_json_number(out, p->high[i]);
             fputs("]", out);
         }
         if (p->expression[i][0]) {
             fputs(", ", out);
-            json_field(out, "expression", p->expression[i]);
+            gemma4_json_field(out, "expression", p->expression[i]);
         }
         json_steps(out, p == cause->point ? cause->places[i] | s->steps : s->steps);
         fprintf(out, ", \"where\": {\"tap\": \"%s\"",
@@ -222,42 +204,42 @@ static void json_cause(FILE *out, const gemma4_config *c, const gemma4_cause *ca
     const gemma4_counter_model *m = gemma4_cause_model(cause);
     const gemma4_fit *near = gemma4_runner_up(cause);
     fputs("{", out);
-    json_field(out, "id", m ? m->id : NULL);
+    gemma4_json_field(out, "id", m ? m->id : NULL);
     fputs(", ", out);
-    json_field(out, "variant", m && m->variant[0] ? m->variant : NULL);
+    gemma4_json_field(out, "variant", m && m->variant[0] ? m->variant : NULL);
     fprintf(
         out,
         ", \"tap\": \"%s\", \"layers\": \"%s\", \"explained\": %s, \"of_dump\": %s, \"taps\": %zu, "
         "\"below_bound\": %s, \"coefficient\": ",
         gemma4_tap_name(cause->tap, cause->first_layer, name), cause->layers, m ? "true" : "false",
         cause->of_dump ? "true" : "false", cause->taps, cause->below_bound ? "true" : "false");
-    json_number(out, m ? cause->coefficient : NAN);
+    gemma4_json_number(out, m ? cause->coefficient : NAN);
     fputs(", \"residual\": ", out);
-    json_number(out, m ? cause->residual : NAN);
+    gemma4_json_number(out, m ? cause->residual : NAN);
     fputs(", \"equivalent\": [", out);
     for (size_t i = 0; i < cause->equivalent_count; i++)
         fprintf(out, "%s\"%s\"", i ? ", " : "", gemma4_counter_model_at(cause->equivalent[i])->id);
     fputs("], ", out);
-    json_field(out, "scope",
-               cause->scope == GEMMA4_EVERYWHERE ? NULL : gemma4_scope_text(cause->scope));
+    gemma4_json_field(out, "scope",
+                      cause->scope == GEMMA4_EVERYWHERE ? NULL : gemma4_scope_text(cause->scope));
     fputs(", ", out);
-    json_field(out, "description", m ? NULL : cause->description);
+    gemma4_json_field(out, "description", m ? NULL : cause->description);
     fputs(", ", out);
-    json_field(out, "sentence", gemma4_cause_sentence(cause).text);
+    gemma4_json_field(out, "sentence", gemma4_cause_sentence(cause).text);
     json_point(out, c, cause);
     if (!m && cause->nearest[0]) {
         fputs(", \"nearest\": {", out);
-        json_field(out, "sentence", cause->nearest);
+        gemma4_json_field(out, "sentence", cause->nearest);
         fputs(", \"share\": ", out);
-        json_number(out, cause->nearest_share);
+        gemma4_json_number(out, cause->nearest_share);
         fputs("}", out);
     }
     if (near) {
         fprintf(out, ", \"runner_up\": {\"id\": \"%s\", \"coefficient\": ",
                 gemma4_counter_model_at(near->model)->id);
-        json_number(out, near->coefficient);
+        gemma4_json_number(out, near->coefficient);
         fputs(", \"residual\": ", out);
-        json_number(out, near->residual);
+        gemma4_json_number(out, near->residual);
         fputs("}", out);
     }
     fputs("}", out);
@@ -267,7 +249,7 @@ static void json_cause(FILE *out, const gemma4_config *c, const gemma4_cause *ca
 static void json_begin(FILE *out)
 {
     fputs("{\n  \"format\": \"gemma4-report\", \"format_version\": 1, ", out);
-    json_field(out, "version", gemma4_version());
+    gemma4_json_field(out, "version", gemma4_version());
     fputs(",\n  ", out);
 }
 
@@ -275,20 +257,21 @@ static void json_head(FILE *out, const gemma4_report *report)
 {
     fprintf(out, "\"verdict\": \"%s\", \"level\": \"%s\", ", report->conforms ? "PASS" : "FAIL",
             gemma4_level_name(report->level));
-    json_field(out, "dtype", report->dtype);
+    gemma4_json_field(out, "dtype", report->dtype);
     fputs(",\n  ", out);
-    json_field(out, "conclusion", gemma4_conclusion(report).text);
+    gemma4_json_field(out, "conclusion", gemma4_conclusion(report).text);
     fputs(",\n  ", out);
-    json_field(out, "case", report->case_id);
+    gemma4_json_field(out, "case", report->case_id);
     fputs(", ", out);
-    json_field(out, "golden_sha256", report->golden_sha256);
+    gemma4_json_field(out, "golden_sha256", report->golden_sha256);
     fputs(",\n  ", out);
-    json_field(out, "engine", report->engine);
+    gemma4_json_field(out, "engine", report->engine);
     fputs(", ", out);
-    json_field(out, "engine_version", report->engine_version);
+    gemma4_json_field(out, "engine_version", report->engine_version);
     fprintf(out, ", \"expected_from\": \"%s\",\n  ", report->expected_from);
-    json_field(out, "required",
-               report->required == GEMMA4_PARTIAL ? NULL : gemma4_level_name(report->required));
+    gemma4_json_field(out, "required",
+                      report->required == GEMMA4_PARTIAL ? NULL
+                                                         : gemma4_level_name(report->required));
     fputs(", ", out);
 }
 
@@ -339,6 +322,6 @@ void gemma4_report_json_unusable(FILE *out, const char *message)
 {
     json_begin(out);
     fputs("\"verdict\": \"UNUSABLE\", ", out);
-    json_field(out, "message", message);
+    gemma4_json_field(out, "message", message);
     fputs("\n}\n", out);
 }

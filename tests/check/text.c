@@ -1,5 +1,6 @@
 #include "text.h"
 
+#include <math.h>
 #include <stdbool.h>
 
 int gemma4_utf8_length(const unsigned char *s)
@@ -72,4 +73,21 @@ void gemma4_xml_text(FILE *out, const char *text)
             fwrite(s, 1, (size_t)length, out);
         s += length ? length : 1;
     }
+}
+
+void gemma4_json_number(FILE *out, double value)
+{
+    if (isfinite(value))
+        fprintf(out, "%.9g", value);
+    else
+        fputs("null", out);
+}
+
+void gemma4_json_field(FILE *out, const char *key, const char *text)
+{
+    fprintf(out, "\"%s\": ", key);
+    if (text)
+        gemma4_json_string(out, text);
+    else
+        fputs("null", out);
 }

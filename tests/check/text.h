@@ -10,6 +10,10 @@ int gemma4_utf8_length(const unsigned char *s);
 void gemma4_terminal_text(FILE *out, const char *text);
 /* Text as a JSON string with its quotes; invalid UTF-8 becomes U+FFFD. */
 void gemma4_json_string(FILE *out, const char *text);
+/* JSON has no infinity and no NaN: they become null. */
+void gemma4_json_number(FILE *out, double value);
+/* "key": text, which may be NULL. */
+void gemma4_json_field(FILE *out, const char *key, const char *text);
 /* Text inside XML or HTML, between tags or in a double-quoted attribute: escaped, '?' for invalid
  * UTF-8 and for the characters that XML 1.0 forbids. */
 void gemma4_xml_text(FILE *out, const char *text);
