@@ -248,3 +248,19 @@ void test_write_checkpoint(const char *parent, const char *config_json, const ch
     free(tensors);
     gemma4_config_free(&config);
 }
+
+/* --- pages --- */
+
+glob_t test_pages;
+
+void test_find_pages(void)
+{
+    ck_assert_int_eq(glob("README.md", 0, NULL, &test_pages), 0);
+    ck_assert_int_eq(glob("spec/*.md", GLOB_APPEND, NULL, &test_pages), 0);
+    ck_assert_uint_gt(test_pages.gl_pathc, 8);
+}
+
+void test_free_pages(void)
+{
+    globfree(&test_pages);
+}

@@ -3,6 +3,7 @@
 #define GEMMA4_TEST_SUPPORT_H
 
 #include <check.h>
+#include <glob.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <string.h>
@@ -44,6 +45,11 @@ void test_write_text(const char *path, const char *text);
 /* A file's whole text, read once and valid until the program ends; the test fails where it cannot
  * be read. */
 const char *test_read(const char *path);
+
+/* README.md and spec's pages, between the two: fixtures of the suites that read them. */
+extern glob_t test_pages;
+void test_find_pages(void);
+void test_free_pages(void);
 
 /* A copy of text with the first occurrence of old replaced (the test fails where there is none),
  * valid until the program ends. A '@' as old appends the replacement, and NULL as old returns text

@@ -19,20 +19,6 @@
 #define COUNT(table) (sizeof(table) / sizeof *(table))
 #define WORD "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_"
 
-static glob_t pages; /* README.md and spec's */
-
-static void find_pages(void)
-{
-    ck_assert_int_eq(glob("README.md", 0, NULL, &pages), 0);
-    ck_assert_int_eq(glob("spec/*.md", GLOB_APPEND, NULL, &pages), 0);
-    ck_assert_uint_gt(pages.gl_pathc, 8);
-}
-
-static void free_pages(void)
-{
-    globfree(&pages);
-}
-
 static bool exists(const char *path)
 {
     struct stat status;
@@ -222,8 +208,8 @@ START_TEST(numbers_in_prose_are_those_of_the_code)
 {
     static const char mark[] = "<!-- from: ";
     size_t found = 0;
-    for (size_t i = 0; i < pages.gl_pathc; i++)
-        for (const char *page = pages.gl_pathv[i], *at = test_read(page);
+    for (size_t i = 0; i < test_pages.gl_pathc; i++)
+        for (const char *page = test_pages.gl_pathv[i], *at = test_read(page);
              (at = strstr(at, mark)) != NULL; found++) {
             char name[64], *end;
             at += strlen(mark);
@@ -435,11 +421,11 @@ static size_t check_page(const char *page)
 START_TEST(every_command_and_path_exists)
 {
     size_t count = 0;
-    for (size_t i = 0; i < pages.gl_pathc; i++)
+    for (size_t i = 0; i < test_pages.gl_pathc; i++)
         /* generated */
-        if (strcmp(pages.gl_pathv[i], "spec/causes.md") != 0 &&
-            strcmp(pages.gl_pathv[i], "spec/kill-matrix.md") != 0)
-            count += check_page(pages.gl_pathv[i]);
+        if (strcmp(test_pages.gl_pathv[i], "spec/causes.md") != 0 &&
+            strcmp(test_pages.gl_pathv[i], "spec/kill-matrix.md") != 0)
+            count += check_page(test_pages.gl_pathv[i]);
     ck_assert_uint_gt(count, 100);
 }
 END_TEST
@@ -518,12 +504,12 @@ static void check_link(const char *page, const char *target)
 START_TEST(every_link_leads_somewhere)
 {
     size_t count = 0;
-    for (size_t i = 0; i < pages.gl_pathc; i++)
-        for (const char *at = test_read(pages.gl_pathv[i]); (at = strstr(at, "](")) != NULL;
+    for (size_t i = 0; i < test_pages.gl_pathc; i++)
+        for (const char *at = test_read(test_pages.gl_pathv[i]); (at = strstr(at, "](")) != NULL;
              count++) {
             char target[512];
             at += 2;
-            check_link(pages.gl_pathv[i], copy(target, sizeof target, at, strcspn(at, ")\n")));
+            check_link(test_pages.gl_pathv[i], copy(target, sizeof target, at, strcspn(at, ")\n")));
         }
     ck_assert_uint_gt(count, 50);
 }
@@ -597,7 +583,7 @@ Suite *pages_suite(void)
 {
     Suite *suite = suite_create("pages");
     TCase *c = tcase_create("all");
-    tcase_add_unchecked_fixture(c, find_pages, free_pages);
+    tcase_add_unchecked_fixture(c, test_find_pages, test_free_pages);
     tcase_set_timeout(c, 60);
     tcase_add_test(c, every_threshold_is_explained);
     tcase_add_test(c, every_explained_threshold_exists);

@@ -17,20 +17,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-static glob_t pages; /* README.md and spec's, without those that a program writes */
-
-static void find_pages(void)
-{
-    ck_assert_int_eq(glob("README.md", 0, NULL, &pages), 0);
-    ck_assert_int_eq(glob("spec/*.md", GLOB_APPEND, NULL, &pages), 0);
-    ck_assert_uint_gt(pages.gl_pathc, 8);
-}
-
-static void free_pages(void)
-{
-    globfree(&pages);
-}
-
 static bool is_generated(const char *page)
 {
     return !strcmp(page, "spec/causes.md") || !strcmp(page, "spec/kill-matrix.md");
@@ -137,9 +123,9 @@ START_TEST(every_tensor_that_a_page_names_exists)
     static const char *const starts[] = {"attn.", "mlp.",    "router.", "moe.",
                                          "ffn.",  "layers.", NULL};
     size_t count = 0;
-    for (size_t i = 0; i < pages.gl_pathc; i++)
-        if (!is_generated(pages.gl_pathv[i]))
-            count += each_word(pages.gl_pathv[i], starts, check_tensor);
+    for (size_t i = 0; i < test_pages.gl_pathc; i++)
+        if (!is_generated(test_pages.gl_pathv[i]))
+            count += each_word(test_pages.gl_pathv[i], starts, check_tensor);
     ck_assert_uint_gt(count, 300);
 }
 END_TEST
@@ -193,9 +179,9 @@ START_TEST(every_name_of_the_code_that_a_page_has_exists)
     ck_assert_int_eq(glob("tests/check/*.[ch]", GLOB_APPEND, NULL, &sources), 0);
     ck_assert_int_eq(glob("golden/engines/*.h", GLOB_APPEND, NULL, &sources), 0);
     ck_assert_int_eq(glob("Makefile", GLOB_APPEND, NULL, &sources), 0);
-    for (size_t i = 0; i < pages.gl_pathc; i++)
-        if (!is_generated(pages.gl_pathv[i]))
-            count += each_word(pages.gl_pathv[i], starts, check_identifier);
+    for (size_t i = 0; i < test_pages.gl_pathc; i++)
+        if (!is_generated(test_pages.gl_pathv[i]))
+            count += each_word(test_pages.gl_pathv[i], starts, check_identifier);
     ck_assert(!in_sources("gemma4_forwar") && !in_sources("gemma4_forwards"));
     globfree(&sources);
     ck_assert_uint_gt(count, 10);
@@ -365,7 +351,7 @@ Suite *quotes_suite(void)
 {
     Suite *suite = suite_create("quotes");
     TCase *c = tcase_create("all");
-    tcase_add_unchecked_fixture(c, find_pages, free_pages);
+    tcase_add_unchecked_fixture(c, test_find_pages, test_free_pages);
     tcase_set_timeout(c, 60);
     tcase_add_test(c, every_tensor_that_a_page_names_exists);
     tcase_add_test(c, names_are_told_from_wrong_ones);
