@@ -319,7 +319,7 @@ sameness: all
 	sh tests/sameness.sh $(BUILD) $(BUILD)/same/gcc-O0 $(BUILD)/same/scalar $(BUILD)/same/clang-O3 $(BUILD)/same/clang-O0
 
 # Every reader of inputs under libFuzzer: clang, libclang-rt-14-dev. The unit suite `fuzz` runs the same targets on files, without either.
-FUZZ = $(FUZZ_TARGETS) $(patsubst %,$(BUILD)/tests/check/%.o,manifest compare hash schedule dump_list)
+FUZZ = $(FUZZ_TARGETS) $(patsubst %,$(BUILD)/tests/check/%.o,manifest compare hash schedule dump_list maps report text names names_group names_recognise names_yaml)
 $(BUILD)/fuzzer: $(BUILD)/tests/fuzz/main.o $(FUZZ) $(LIBRARY)
 	$(LINK) -fsanitize=fuzzer -o $@ $^ $(LDLIBS)
 
