@@ -232,9 +232,13 @@ void _exit(int status)
     __builtin_unreachable();
 }
 
-__attribute__((destructor)) static void end(void)
+/* 0 to 2 is what our programs end with. Where a library has ended the process, nobody could free
+ * anything. */
+static void end(int status, void *context)
 {
-    count_leaks();
+    (void)context;
+    if (status >= 0 && status <= 2)
+        count_leaks();
 }
 
 static int first_object(struct dl_phdr_info *info, size_t size, void *context)
@@ -260,6 +264,7 @@ __attribute__((constructor)) static void begin(void)
     void *mapped =
         (void *)syscall(SYS_mmap, NULL, sizeof *state, PROT_READ | PROT_WRITE, MAP_SHARED, file, 0);
     close(file);
-    if (mapped != MAP_FAILED)
-        state = mapped;
+    if (mapped == MAP_FAILED || on_exit(end, NULL))
+        return;
+    state = mapped;
 }
