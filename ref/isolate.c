@@ -76,6 +76,8 @@ static int wait_for(pid_t child, const char *subject, gemma4_error *error)
     gemma4_guard_child(0);
     if (WIFEXITED(status))
         return WEXITSTATUS(status);
+    if (WTERMSIG(status) == SIGPIPE)
+        raise(SIGPIPE); /* whoever read our output has left: that is no fault of the file */
     if (WTERMSIG(status) == SIGXCPU)
         return gemma4_fail(error,
                            "%s: expected a file that can be read, found one on which reading does "
@@ -126,7 +128,8 @@ static int wait_for_writer(pid_t child, const char *path, gemma4_error *error)
         return 0;
     gemma4_output_remove_left(path, child);
     if (WIFSIGNALED(status))
-        return gemma4_fail(error, "%s: not written: the process that writes it died of signal %d (%s)",
+        return gemma4_fail(error,
+                           "%s: not written: the process that writes it died of signal %d (%s)",
                            path, WTERMSIG(status), strsignal(WTERMSIG(status)));
     return gemma4_fail(error, "%s: not written: the HDF5 library ended the process that writes it",
                        path);

@@ -19,8 +19,8 @@ int gemma4_isolate(int (*run)(void *context), void *context, const char *subject
                    gemma4_error *error);
 
 /* Runs write(context, error) in a child process; its failure and message are the result. path is
- * what it writes, by a gemma4_output: where the child dies, whatever of, what it had not finished is
- * removed, and the message says so. */
+ * what it writes, by a gemma4_output: where the child dies, whatever of, what it had not finished
+ * is removed, and the message says so. */
 int gemma4_isolate_writer(int (*write)(void *context, gemma4_error *error), void *context,
                           const char *path, gemma4_error *error);
 

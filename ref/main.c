@@ -353,9 +353,7 @@ static int write_dump(void *context, gemma4_error *error)
                                   (int64_t)o->j.model->config.vocab_size, &listed, error);
     o->d.logprobs = (size_t)listed;
     if (!status) {
-        const char *store = o->dtype                    ? o->dtype
-                            : sizeof(gemma4_real) == 8 ? "float64"
-                                                       : "float32";
+        const char *store = o->dtype ? o->dtype : sizeof(gemma4_real) == 8 ? "float64" : "float32";
         o->d.writer =
             gemma4_activations_create(o->out, &o->j.model->config, o->j.tokens, o->j.token_count,
                                       (size_t)o->j.first_position, store, error);

@@ -1,6 +1,6 @@
 /* Preloaded into a program (LD_PRELOAD): its Nth allocation fails. Counted are all of a run's
  * processes, in the order of their calls: malloc and its kin, whoever calls it (our code, libhdf5,
- * libyaml, libcrypto, libc), and mmap where our code calls it.
+ * libyaml, libcrypto, libc), and mmap and madvise where our code calls them.
  *
  * It also counts leaks: what our own code, not a library, has asked for and not freed when a
  * process ends. The reader's child frees nothing on purpose, and is not asked. glibc only. */
@@ -197,6 +197,14 @@ void *mmap(void *address, size_t size, int protection, int flags, int file, off_
     if (is_ours(CALLER) && fails())
         return MAP_FAILED;
     return (void *)syscall(SYS_mmap, address, size, protection, flags, file, offset);
+}
+
+/* Advice may be refused. */
+int madvise(void *address, size_t size, int advice)
+{
+    if (is_ours(CALLER) && fails())
+        return -1;
+    return (int)syscall(SYS_madvise, address, size, advice);
 }
 
 /* --- beginnings and ends --- */

@@ -1,6 +1,7 @@
 /* Memory runs out: runs the programs with every allocation, or a sample of them, failing (fail.c).
  *
- *   alloc-check BUILD [NAME]    all commands of the table below, or those whose name contains NAME
+ *   alloc-check BUILD [NAME [MOST]]    all commands of the table below, or those whose name
+ *                                      contains NAME ("" is all), with at most MOST failures each
  *
  * Whatever fails, the program must end by itself, with status 2 and one line on standard error,
  * without a verdict, without a file that was not finished, and without a leak. Where a library
@@ -74,6 +75,9 @@ static const struct command {
     {"dump",
      "gemma4-ref dump --model golden/checkpoints/tiny --tokens 2 --out %/dump.h5 --logprobs 3", 0},
     {"show", "gemma4-ref show @/one.h5 layers.5.attn.q_rope", 0},
+    {"run-gguf", "gemma4-ref run --model tests/fuzz/corpus/gguf/blocks-of-32 --tokens 2,1", 0},
+    {"dequantise", "gemma4-ref dequantise tests/fuzz/corpus/gguf/blocks-of-32 %/model", 0},
+    {"ladder-write", "gemma4-check ladder --out %/ladder", 0},
     {"synth",
      "gemma4-ref synth --preset tiny --layers 2 --vocab 260 --seed 1 --shards 2 --out %/model", 0},
 };
@@ -88,7 +92,7 @@ typedef struct outcome {
 static alloc_state *state;
 static const char *build;
 static char root[64], made[96], output[96];
-static size_t problems;
+static size_t problems, most = SIZE_MAX; /* failures a command */
 
 static void die(const char *what)
 {
@@ -120,6 +124,8 @@ static char *listing; /* under way */
 /* A name and a hash of the content. */
 static int list_one(const char *path, const struct stat *status, int type, struct FTW *walk)
 {
+    /* as JSON, JUnit and HTML have it */
+    static const char *const unusables[] = {"UNUSABLE", "<error", "CANNOT BE JUDGED"};
     uint64_t hash = 14695981039346656037u;
     (void)status, (void)walk;
     FILE *f = type == FTW_F ? fopen(path, "rb") : NULL;
@@ -127,8 +133,8 @@ static int list_one(const char *path, const struct stat *status, int type, struc
     if (f) {
         char block[65536];
         for (size_t got; (got = fread(block, 1, sizeof block, f)) > 0;) {
-            unusable =
-                unusable || memmem(block, got, "UNUSABLE", 8) || memmem(block, got, "<error", 6);
+            for (size_t i = 0; i < sizeof unusables / sizeof *unusables; i++)
+                unusable = unusable || memmem(block, got, unusables[i], strlen(unusables[i]));
             for (size_t i = 0; i < got; i++)
                 hash = (hash ^ (unsigned char)block[i]) * 1099511628211u;
         }
@@ -324,10 +330,12 @@ static void check(const struct command *c)
                   : "without any failure, another status was expected",
             &good);
     uint32_t *list = choose(count, &chosen);
-    for (size_t i = 0; i < chosen; i++)
-        fail_at(c, list[i] + 1, i & 1, &good, usual); /* every second one for good */
-    printf("%-13s %8zu allocations, %5zu made to fail%s, %zu problems\n", c->name, count, chosen,
-           chosen < count ? " (sample)" : "", problems - before);
+    size_t tried = chosen < most ? chosen : most;
+    for (size_t i = 0; i < tried; i++) /* every second one for good */
+        fail_at(c, list[(size_t)((double)i * (double)chosen / (double)tried)] + 1, i & 1, &good,
+                usual);
+    printf("%-13s %8zu allocations, %5zu made to fail%s, %zu problems\n", c->name, count, tried,
+           tried < count ? " (sample)" : "", problems - before);
     fflush(stdout);
     free(list);
     outcome_free(&good);
@@ -351,8 +359,8 @@ static void write_list(void)
 int main(int argc, char **argv)
 {
     char path[128];
-    if (argc < 2 || argc > 3)
-        return fputs("usage: alloc-check BUILD [NAME]\n", stderr), 2;
+    if (argc < 2 || argc > 4 || (argc == 4 && !(most = strtoul(argv[3], NULL, 10))))
+        return fputs("usage: alloc-check BUILD [NAME [MOST]]\n", stderr), 2;
     build = argv[1];
     snprintf(root, sizeof root, "%s/gemma4-alloc-XXXXXX",
              access("/dev/shm", W_OK) == 0 ? "/dev/shm" : "/tmp");
