@@ -35,8 +35,10 @@ int identify_predict(identification *id, const identify_candidate *c)
 
 gemma4_against identify_rows(const identification *id)
 {
-    return (gemma4_against){
-        .values = id->s->prediction, .skip = id->s->open, .positions = id->positions};
+    return (gemma4_against){.values = id->s->prediction,
+                            .skip = id->s->open,
+                            .positions = id->positions,
+                            .smaller = !fit_is_bridged(id->s->e)};
 }
 
 /* How near the candidate comes, at the positions that are looked at. */

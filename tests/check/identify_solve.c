@@ -53,19 +53,24 @@ static slope slope_of(const identification *id, double step)
 {
     const fit_search *s = id->s;
     const gemma4_tap_evidence *t = &s->e->taps[s->tap];
-    const gemma4_against rows = identify_rows(id);
+    gemma4_against rows = identify_rows(id);
+    rows.values = id->at;
     slope sum = {0};
-    for (size_t row = 0; row < s->e->subject->T; row++)
-        for (size_t i = row * t->width;
-             gemma4_row_counts(s->e, s->tap, &rows, row) && i < (row + 1) * t->width; i++) {
+    for (size_t row = 0; row < s->e->subject->T; row++) {
+        if (!gemma4_row_counts(s->e, s->tap, &rows, row))
+            continue;
+        double sigma = gemma4_against_sigma(s->e, s->tap, &rows, row),
+               part = sigma / t->sigma[row]; /* of the noise in what was expected */
+        for (size_t i = row * t->width; i < (row + 1) * t->width; i++) {
             double change = ((double)s->prediction[i] - (double)id->at[i]) / step,
                    error = (double)t->engine[i] - (double)id->at[i];
-            double weight = 1 / (t->sigma[row] * t->sigma[row]);
+            double weight = 1 / (sigma * sigma);
             sum.error_change += weight * error * change;
             sum.change += weight * change * change;
             for (size_t d = 0; d < GEMMA4_DRAWS; d++)
-                sum.draws[d] += weight * (double)t->draws[d][i] * change;
+                sum.draws[d] += weight * part * (double)t->draws[d][i] * change;
         }
+    }
     return sum;
 }
 
