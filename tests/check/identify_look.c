@@ -198,7 +198,7 @@ int identify_solve_all(identification *id, size_t from)
 /* ------------------------------------------------------------------- verdict */
 
 /* Of points that predict the very same, so many are said. */
-enum { SAME_POINTS = 8 };
+enum { SAME_POINTS = 8 }; /* mutants: +1, -1, x2 survive: a bound of time */
 
 void identify_keep(gemma4_finding *f, gemma4_scope scope, const identify_candidate *c,
                    const gemma4_fit *fit)

@@ -133,7 +133,7 @@ static int solve_here(identification *id, identify_candidate *c, size_t setting)
             s->number = number;
             break;
         }
-        bool settled = next.left > 0.999 * c->left;
+        bool settled = next.left > SOLVE_SETTLED * c->left;
         *c = next;
         step = fmax(0x1p-12, fmin(SOLVE_STEP, fabs(by)));
         if (settled)
@@ -212,8 +212,7 @@ static int solve_list(identification *id, identify_candidate *c, size_t setting)
             break;
         fill_equations(id, count, changes, step, a, b);
         for (size_t k = 0; k < count; k++)
-            a[k * count + k] *= 1 + 1e-2; /* before a norm, all entries times the same change
-                                             nothing: no step that way */
+            a[k * count + k] *= 1 + SOLVE_RIDGE;
         gemma4_solve_system(a, b, count, 0, x);
         double part = 1;
         for (int tries = 0; tries < 4; tries++, part /= 4) {
@@ -227,7 +226,7 @@ static int solve_list(identification *id, identify_candidate *c, size_t setting)
             memcpy(s->list, kept, count * sizeof *kept);
             break;
         }
-        bool settled = next.left > 0.99 * c->left;
+        bool settled = next.left > SOLVE_SETTLED * c->left;
         *c = next;
         if (settled)
             break;
