@@ -1,7 +1,12 @@
 /* The rooms of the search for points of the space (tests/check/identify_*.c), on evidence made by
  * hand: where each of their limits lies. */
+#include "block_run.h"
+#include "config.h"
+#include "counter_model.h"
 #include "evidence_maker.h"
 #include "identify_internal.h"
+#include "noise.h"
+#include "point.h"
 #include "suites.h"
 #include "support.h"
 
