@@ -340,8 +340,8 @@ check-memory:
 
 # Counters in mapped files: processes that end in a sandbox, or by _exit, are counted too.
 coverage:
-	$(MAKE) BUILD=$(BUILD)/coverage CC=clang CFLAGS="-O1 -g -fprofile-instr-generate -fcoverage-mapping -mllvm -runtime-counter-relocation" \
-		PREFIX_MAP= all $(BUILD)/coverage/unit-tests
+	$(MAKE) BUILD=$(BUILD)/coverage CC=clang CFLAGS="-O1 -g" PREFIX_MAP= \
+		SANITIZE="-fprofile-instr-generate -fcoverage-mapping -mllvm -runtime-counter-relocation" all $(BUILD)/coverage/unit-tests
 	sh tests/coverage.sh $(BUILD)/coverage spec/measured/coverage.txt
 
 reproducible:

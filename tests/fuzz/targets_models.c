@@ -7,9 +7,12 @@
 #include <string.h>
 #include <unistd.h>
 
-#include "facts.h"
+#include "blocks.h"
 #include "forward.h"
+#include "gguf.h"
 #include "gguf_model.h"
+#include "model.h"
+#include "safetensors.h"
 
 /* --- GGUF --- */
 
