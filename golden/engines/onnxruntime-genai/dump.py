@@ -20,6 +20,8 @@ import onnxruntime_genai
 SHOWN = re.compile(r"/model/(layers[./]\d+/.*(MatMul|SimplifiedLayerNormalization|Mul|RotaryEmbedding|GroupQueryAttention|MoE|Add)/output_0"
                    r"|layers\.\d+/\w*norm\w*/output_[03]|embed_tokens/Mul/output_0|layers\.\d+/attn/[qkv]_norm/Reshape_2/output_0)")
 
+SLIDING_LENGTH = 128  # of a cache that never has to forget in the cases
+
 
 def version():
     return f"{onnxruntime_genai.__version__}, onnxruntime {onnxruntime.__version__}"
@@ -70,7 +72,9 @@ def run(loaded, tokens, first_position, schedule):
     session, experts = loaded
     found, at = {}, 0
     names = [output.name for output in session.get_outputs()]
-    past = {i.name: np.zeros([1, i.shape[1], 0, i.shape[3]], np.float32) for i in session.get_inputs() if i.name.startswith("past")}
+    # Sliding layers have a cache of fixed length, the others grow.
+    past = {i.name: np.zeros([1, i.shape[1], SLIDING_LENGTH if i.shape[2] == "past_sliding_length" else 0, i.shape[3]], np.float32)
+            for i in session.get_inputs() if i.name.startswith("past")}
     hidden = experts[0].down.shape[1]
     for length in schedule:
         inputs = {"input_ids": np.array([tokens[at:at + length]], np.int64), "attention_mask": np.ones((1, at + length), np.int64),
