@@ -195,7 +195,7 @@ demo: all
 # Tests that have passed are not repeated until something that they read changes. A commit's version is no such thing: the objects count.
 REF_OBJECTS  = $(BUILD)/ref/main.o $(filter-out %/version.o,$(LIBRARY))
 UNIT_OBJECTS = $(UNIT) $(FUZZ_TARGETS) $(CHECKER) $(BUILD)/tests/check/main.o $(REF_OBJECTS)
-UNIT_READS   = Makefile README.md $(wildcard spec/*.* spec/*/* golden/*/* golden/*/*/* tests/fuzz/*/*/*)
+UNIT_READS   = Makefile README.md $(wildcard spec/*.* spec/*/* golden/*/* golden/*/*/* tests/fuzz/*/*/* tests/unit/excerpts/*)
 $(BUILD)/unit-tests.passed: $(UNIT_OBJECTS) $(UNIT_READS) | $(BUILD)/unit-tests $(BUILD)/gemma4-ref $(BUILD)/gemma4-check
 	GEMMA4_BUILD=$(BUILD) $(BUILD)/unit-tests
 	@touch $@

@@ -22,7 +22,7 @@ def main():
     parser.add_argument("--positions", type=int, default=3)
     args = parser.parse_args()
     layers, n = {int(layer) for layer in args.layers.split(",")}, args.positions
-    with h5py.File(args.dump) as whole, h5py.File(args.out, "w") as part:
+    with h5py.File(args.dump) as whole, h5py.File(args.out, "w", libver="latest") as part:
         part.attrs.update({key: value for key, value in whole.attrs.items() if key not in ("case", "schedule")})
         names = []
         whole.visititems(lambda name, item: names.append(name) if isinstance(item, h5py.Dataset) else None)

@@ -18,6 +18,7 @@ HERE = os.path.dirname(os.path.abspath(__file__))
 ROOT = os.path.dirname(os.path.dirname(HERE))
 FINDING_KEYS = {"dtype", "cause", "confirmed", "notice", "upstream"}
 JUDGED = ("PASS", "FAIL")
+DTYPES, SCHEDULES = ["float32", "bfloat16", "float16", "q8_0"], ["whole", "cache"]  # in the table's order
 NOT_RUN_KEYS = {"engine", "version", "date", "reason", "evidence"}
 HEAD = """# Engines
 
@@ -88,15 +89,22 @@ def kept_of(case, date):
     return found
 
 
-def combined(run, published_rows):
-    """Rows {dtype, schedule, results} of a run, and of what was published of the same version and not run again."""
-    rows = {(row["dtype"], row["schedule"]): {c["case"]: kept_of(c, run["date"]) for c in row["cases"]} for row in run["rows"]}
-    for row in published_rows:
-        if row["version"] == run["version"]:
-            now = rows.setdefault((row["dtype"], row["schedule"]), {})
-            now.update({c["case"]: c for c in row.get("results", []) if c["case"] not in now})
-    return [{"dtype": dtype, "schedule": schedule, "results": [found[case] for case in sorted(found)]}
-            for (dtype, schedule), found in rows.items()]
+def combined(run, published_rows, findings):
+    """The engine's rows: a run's results, and what was published of the same version and not run again. A published row without results of
+    each case stands until a run judges as many."""
+    found = {(row["dtype"], row["schedule"]): {c["case"]: kept_of(c, run["date"]) for c in row["cases"]} for row in run["rows"]}
+    rows = {}
+    for row in (row for row in published_rows if row["version"] == run["version"]):
+        key = row["dtype"], row["schedule"]
+        now = found.setdefault(key, {})
+        now.update({c["case"]: c for c in row.get("results", []) if c["case"] not in now})
+        if sum(c["verdict"] in JUDGED for c in now.values()) < row["cases"]:
+            rows[key] = row
+    for (dtype, schedule), results in found.items():
+        if any(c["verdict"] in JUDGED for c in results.values()):
+            row = {"dtype": dtype, "schedule": schedule, "results": [results[case] for case in sorted(results)]}
+            rows.setdefault((dtype, schedule), row_of(run, row, findings))
+    return [rows[key] for key in sorted(rows, key=lambda key: (DTYPES.index(key[0]), SCHEDULES.index(key[1])))]
 
 
 def line(row):
@@ -144,8 +152,7 @@ def main():
         if os.path.exists(run):  # else what another machine measured stands, with its date
             with open(run, encoding="utf-8") as f:
                 run = json.load(f)
-            rows[found["engine"]] = [row_of(run, row, found["findings"] or []) for row in combined(run, rows.get(found["engine"], []))
-                                     if {case["verdict"] for case in row["results"]} & set(JUDGED)]
+            rows[found["engine"]] = combined(run, rows.get(found["engine"], []), found["findings"] or [])
     kept = {engine: rows[engine] for engine in sorted(rows, key=str.lower) if engine in recipes and rows[engine]}
     table = HEAD + "".join(line(row) for of in kept.values() for row in of)
     table += "".join(section(of, recipes[engine]) for engine, of in kept.items())
