@@ -22,7 +22,7 @@ static const struct {
 } ENGINES[] = {
     {"mlx-lm", "mlx-lm.h5", "tiny-prompt", 61, "", ".pre_feedforward_layernorm'",
      ".pre_feedforward_layernorm_2'", "layers.0.mlp.norm"},
-    {"keras-hub", "keras-hub.h5", "tiny-prompt", 0, "", "decoder_block_{N}", "decoder_block_{N+1}",
+    {"keras-hub", "keras-hub.h5", "tiny-prompt", 5, "", "decoder_block_{N}", "decoder_block_{N+1}",
      "layers.0.output"},
     {"onnxruntime", "onnxruntime.h5", "tiny-prompt", 83, "layers.0.moe.out",
      "{N}/pre_feedforward_layernorm/output_0", "{N}/pre_feedforward_layernorm/output_3",
