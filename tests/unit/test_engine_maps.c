@@ -15,10 +15,10 @@
 
 static const struct {
     const char *map, *excerpt, *case_id; /* the case whose checkpoint it is */
-    size_t taps;              /* that are judged */
-    const char *diverges;     /* the first tap that does; "" where the engine is right */
-    const char *right, *wrong; /* a mistake in the map ... */
-    const char *misread;      /* ... and the tap where it shows */
+    size_t taps;                         /* that are judged */
+    const char *diverges;                /* the first tap that does; "" where the engine is right */
+    const char *right, *wrong;           /* a mistake in the map ... */
+    const char *misread;                 /* ... and the tap where it shows */
 } ENGINES[] = {
     {"mlx-lm", "mlx-lm.h5", "tiny-prompt", 61, "", ".pre_feedforward_layernorm'",
      ".pre_feedforward_layernorm_2'", "layers.0.mlp.norm"},
@@ -29,7 +29,7 @@ static const struct {
      "layers.0.mlp.norm"},
     {"vllm-hidden-states", "vllm-hidden-states.safetensors", "heads512-prompt", 3, "",
      "slice: {l: 0}", "slice: {l: 1}", "embed"},
-    {"gemma-jax", "gemma-jax.h5", "tiny-prompt", 0, "layers.0.router.logits",
+    {"gemma-jax", "gemma-jax.h5", "tiny-prompt", 63, "layers.0.router.logits",
      "layer_{N}.pre_ffw2_norm'", "layer_{N}.pre_ffw_norm'", "layers.0.mlp.norm"},
 };
 
