@@ -54,6 +54,7 @@ static Suite *(*const suites[])(void) = {
     sample_suite,
     report_identified_suite,
     map_suite,
+    engine_maps_suite,
     import_suite,
     several_suite,
     ladder_suite,

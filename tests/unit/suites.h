@@ -17,6 +17,7 @@ Suite *near_names_suite(void);
 Suite *pages_suite(void);
 Suite *activations_suite(void);
 Suite *map_suite(void);
+Suite *engine_maps_suite(void);
 Suite *import_suite(void);
 Suite *options_suite(void);
 Suite *ops_suite(void);
