@@ -261,6 +261,7 @@ bench-check: all $(DEEP)/model.safetensors
 # Without the twins, so that a step is a line of ref/forward.c and what it calls in ref/ops_scalar.c.
 debug:
 	$(MAKE) BUILD=$(BUILD)/debug CFLAGS="-O0 -g3" TWINS= $(BUILD)/debug/gemma4-ref
+	@echo "gdb -x ref/gdb/gemma4.py $(BUILD)/debug/gemma4-ref    then: case tiny-prompt, tap attn.q_rope 5, run, tensor, compare, next-tap"
 
 debug-test: all debug
 	sh tests/debug.sh $(BUILD)

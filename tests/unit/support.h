@@ -4,6 +4,7 @@
 
 #include <check.h>
 #include <glob.h>
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <string.h>
@@ -50,6 +51,8 @@ const char *test_read(const char *path);
 extern glob_t test_pages;
 void test_find_pages(void);
 void test_free_pages(void);
+/* Whether a program writes the page: spec/causes.md, spec/kill-matrix.md. */
+bool test_is_generated(const char *page);
 
 /* A copy of text with the first occurrence of old replaced (the test fails where there is none),
  * valid until the program ends. A '@' as old appends the replacement, and NULL as old returns text
@@ -59,6 +62,10 @@ const char *test_replace(const char *text, const char *old, const char *replacem
 /* A config.json of 6 layers (5 sliding, 1 full) in the text-only layout whose weights fill about
  * 100 KB. */
 extern const char test_tiny_config[];
+
+/* Dimensions of a model that is no checkpoint's, no two of an axis alike, for code that needs no
+ * weights: a sliding layer of 2 KV heads with 4 lanes, and a full one of 1 with 8 where V is K. */
+extern const gemma4_config test_small_config;
 
 /* One tensor of a checkpoint to be written; a test may change the list before it is. */
 typedef struct test_tensor {

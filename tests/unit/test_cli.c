@@ -371,6 +371,7 @@ static const struct {
     {REF, {"show"}, "expected CASE or FILE"},
     {REF, {"show", "good.h5", "embed", "logits"}, "unexpected argument 'logits'"},
     {REF, {"show", "good.h5", "--head", "0"}, "expected a tap with --head"},
+    {REF, {"show", "good.h5", "--json", "out.json"}, "expected a tap with --json"},
     {REF,
      {"show", "good.h5", "layers.5.attn.qrope"},
      "found 'layers.5.attn.qrope': is 'layers.5.attn.q_rope' meant?"},
@@ -764,6 +765,14 @@ static const struct {
      "\nshape   [12, 4]  T, K\ndtype   int32\nmin 1  max 15\n"},
     {REF, {"show", "good.h5", "embed"}, "good.h5\nshape   [1, 64]  T, d\n"},
     {REF,
+     {"show", "tiny-prompt", "layers.5.attn.q_rope", "--position=3", "--head=1",
+      "--json=/dev/stdout"},
+     "\"dtype\": \"float32\",\n \"shape\": [1, 1, 32],\n \"positions\": [3],\n \"heads\": "
+     "[1],\n \"values\": ["},
+    {REF,
+     {"show", "tiny-prompt", "tokens", "--json", "/dev/stdout"},
+     "\"shape\": [12],\n \"values\": [" PROMPT "]}\n"},
+    {REF,
      {"show", "extra.h5"},
      "\nembed                            float32   [1, 64]\nand 1 dataset that is no tap\n"},
     {REF,
@@ -1001,6 +1010,7 @@ static const struct {
     {REF, "facts"},
     {REF, "run --model model --tokens 2"},
     {REF, "show tiny-prompt embed"},
+    {REF, "show tiny-prompt embed --json=/dev/stdout"},
     {CHECK, "list tiny-prompt"},
 };
 

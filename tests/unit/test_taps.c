@@ -1,27 +1,11 @@
 /* The table of taps: names, shapes, traits, and what they mean for a model (ref/taps.c). */
 #include "rows.h"
 #include "suites.h"
+#include "support.h"
 #include "taps.h"
 
 #include <stdio.h>
 #include <string.h>
-
-static gemma4_layer_config layers[2] = {
-    {.kind = GEMMA4_SLIDING, .num_key_value_heads = 2, .head_dim = 4},
-    {.kind = GEMMA4_FULL, .num_key_value_heads = 1, .head_dim = 8, .v_is_k = true},
-};
-
-static const gemma4_config config = {
-    .hidden_size = 12,
-    .num_hidden_layers = 2,
-    .num_attention_heads = 3,
-    .intermediate_size = 10,
-    .num_experts = 6,
-    .top_k_experts = 2,
-    .moe_intermediate_size = 5,
-    .vocab_size = 32,
-    .layers = layers,
-};
 
 START_TEST(every_name_parses_to_its_tap)
 {
@@ -131,8 +115,9 @@ static const struct {
 START_TEST(dims_follow_the_layer_s_config)
 {
     size_t dims[2];
-    ck_assert_uint_eq(gemma4_tap_dims(&config, shapes[_i].tap, shapes[_i].layer, 7, dims),
-                      shapes[_i].rank);
+    ck_assert_uint_eq(
+        gemma4_tap_dims(&test_small_config, shapes[_i].tap, shapes[_i].layer, 7, dims),
+        shapes[_i].rank);
     ck_assert_uint_eq(dims[0], shapes[_i].dims[0]);
     ck_assert_uint_eq(dims[1], shapes[_i].dims[1]);
 }
@@ -143,7 +128,8 @@ START_TEST(every_tap_has_dims_and_a_name_of_its_own)
     for (int i = 0; i < GEMMA4_TAP_COUNT; i++) {
         size_t dims[2];
         const gemma4_tap_info *info = gemma4_tap_describe((gemma4_tap)i);
-        ck_assert_uint_eq(gemma4_tap_dims(&config, (gemma4_tap)i, 0, 7, dims), strlen(info->shape));
+        ck_assert_uint_eq(gemma4_tap_dims(&test_small_config, (gemma4_tap)i, 0, 7, dims),
+                          strlen(info->shape));
         ck_assert_int_eq(dims[0] >= 1, info->shape[0] != 'N'); /* which the config does not say */
         ck_assert_uint_ge(dims[1], 1);
         for (int j = 0; j < i; j++)
@@ -168,7 +154,8 @@ static const struct {
 
 START_TEST(heads_are_those_of_the_layer)
 {
-    ck_assert_uint_eq(gemma4_tap_heads(&config, heads[_i].tap, heads[_i].layer), heads[_i].heads);
+    ck_assert_uint_eq(gemma4_tap_heads(&test_small_config, heads[_i].tap, heads[_i].layer),
+                      heads[_i].heads);
 }
 END_TEST
 
@@ -191,7 +178,7 @@ static const struct {
 
 START_TEST(sums_are_as_long_as_their_axes)
 {
-    ck_assert_uint_eq(gemma4_tap_sum_length(&config, sums[_i].tap, sums[_i].layer, 7),
+    ck_assert_uint_eq(gemma4_tap_sum_length(&test_small_config, sums[_i].tap, sums[_i].layer, 7),
                       sums[_i].length);
 }
 END_TEST
@@ -270,7 +257,7 @@ static const struct {
 
 START_TEST(what_exists_and_is_required_follows_from_the_config)
 {
-    gemma4_config model = config;
+    gemma4_config model = test_small_config;
     model.num_experts = existing[_i].experts;
     ck_assert_int_eq(gemma4_tap_exists(&model, existing[_i].tap, existing[_i].layer),
                      existing[_i].exists);
