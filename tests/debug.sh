@@ -68,13 +68,16 @@ expect() {
 }
 
 # A value that is changed is seen at once, at its place, and in what is computed from it; a change of ids too.
-printf 'case tiny-chunks\ntap layers.11.attn.q_rope\nrun\nset variable a->q[6 * 128 + 2 * 32 + 9] += 1\ncompare\nnext-tap 4\ncompare\n' >"$build/debug/fault"
-expect 'largest difference 1 at position 6, head 2, lane 9: here .*, golden .*' <"$build/debug/fault"
-expect 'largest difference .* at position 6, head 2, lane [0-9]*: here .*, golden .*' <"$build/debug/fault"
-[ "$(grep -c '^relative RMS [0-9.e-]*: DIFFERS (limit 1e-05)$' "$build/debug/more.txt")" = 2 ] || fail "gdb: both should differ" "$build/debug/more.txt"
-printf 'case tiny-one-token\ntap router.topk_ids 0\nrun\nset variable a->expert_ids[1] = 0\ncompare\n' | expect '.*: DIFFERS (ids are equal or wrong)'
+fault='case tiny-chunks\ntap layers.11.attn.q_rope\nrun\nset variable a->q[6 * 128 + 2 * 32 + 9] += 1\ncompare\nnext-tap 4\ncompare\n'
+printf "$fault" | expect 'largest difference 1 at position 6, head 2, lane 9: here .*, golden .*'
+printf "$fault" | expect 'largest difference .* at position 6, head 2, lane [0-9]*: here .*, golden .*'
+[ "$(grep -c '^relative RMS [0-9.e-]*: DIFFERS (limit 1e-05)$' "$build/debug/more.txt")" = 2 ] ||
+    fail "gdb: both should differ" "$build/debug/more.txt"
+fault='case tiny-one-token\ntap router.topk_ids 0\nrun\nset variable a->expert_ids[1] = 0\ncompare\n'
+printf "$fault" | expect '.*: DIFFERS (ids are equal or wrong)'
 # Chunk after chunk, scores a position at a time, ids, positions that are far.
-printf 'case tiny-window-plus-one\ntap attn.scores 5\nrun\ncontinue\ncompare\n' | expect 'layers.5.attn.scores: 12 values of 2 positions beside .*'
+printf 'case tiny-window-plus-one\ntap attn.scores 5\nrun\ncontinue\ncompare\n' |
+    expect 'layers.5.attn.scores: 12 values of 2 positions beside .*'
 printf 'case tiny-chunks\ntap output 11\nrun\ncontinue 2\ncompare\n' | expect 'layers.11.output: 448 values of 7 positions beside .*'
 printf 'case tiny-far\ntap router.topk_ids 11\nrun\ncompare\n' | expect 'relative RMS 0: agrees (ids are equal or wrong)'
 printf 'case tiny-prompt\ntap logits\nrun\ncompare embed\n' | expect 'relative RMS [0-9.e-]*: agrees (limit 1e-05)'
@@ -105,7 +108,7 @@ commands lldb >"$build/debug/lldb.commands"
 timeout 300 lldb --no-lldbinit --batch --source "$build/debug/lldb.commands" $(start lldb) >"$out" 2>&1
 grep '^ *(real) \[' "$out" >"$build/debug/lldb.values"
 for tap in q_norm q_rope; do
-    "$program" show tiny-prompt layers.5.attn.$tap --position 3 --head 1 | awk '/^ +0 /  { print } /^ +6 / { print $1, $2, $3 }' | sed 's/^/ /'
+    "$program" show tiny-prompt layers.5.attn.$tap --position 3 --head 1 | awk '/^ +0 / { print } /^ +6 / { print " " $1, $2, $3 }'
 done >"$build/debug/golden.txt"
 same_values "$build/debug/lldb.values" "$build/debug/golden.txt" lldb
 grep -q 'tap(s, GEMMA4_TAP_ATTN_Q_ROPE, l, T, a->q);' "$out" || fail "lldb does not lead to the line of the step" "$out"

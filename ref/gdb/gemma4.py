@@ -93,8 +93,12 @@ def record(frame):
     session, tap, layer = argument("s").dereference(), int(argument("id")), int(argument("layer"))
     config, letters, keys = session["model"]["config"], TAPS[tap][2], frame.name() == "tap_keys"
     dims = [int(config["layers"][layer][AXES_OF_LAYER[x]] if x in AXES_OF_LAYER else config[AXES[x]]) for x in letters if x != "T"]
-    in_chunk, count, first_key = (int(argument("t")), 1, int(argument("first_key"))) if keys else (int(argument("first_row")), int(argument("rows")), 0)
-    first, width = int(session["length"]) + in_chunk, math.prod(dims) * (int(argument("keys")) if keys else 1)
+    in_chunk, count, first_key, width = int(argument("t" if keys else "first_row")), 1, 0, math.prod(dims)
+    if keys:
+        first_key, width = int(argument("first_key")), width * int(argument("keys"))
+    else:
+        count = int(argument("rows"))
+    first = int(session["length"]) + in_chunk
     if first == 0 and NAMES[tap] == "embed":
         State.tensors = {}
     name, ids = tap_name(tap, layer), NAMES[tap] == "router.topk_ids"
@@ -132,7 +136,8 @@ def on_stop(event):
         return
     tensor = State.tensors[State.here]
     rows = sorted(tensor.rows)
-    print(f"{tensor.name}, " + (f"position {rows[-1]}" if tensor.letters[-1] == "T" or len(rows) == 1 else f"positions {rows[0]} ... {rows[-1]}"))
+    one = tensor.letters[-1] == "T" or len(rows) == 1
+    print(f"{tensor.name}, " + (f"position {rows[-1]}" if one else f"positions {rows[0]} ... {rows[-1]}"))
     while frame.name() in ("tap", "tap_rows", "tap_keys"):
         frame, level = frame.older(), level + 1
     gdb.execute(f"frame level {level}")  # not frame.select(), which list does not follow
@@ -195,7 +200,8 @@ def chosen(tensor, options, command):
 
 def place(tensor, position, head, lane):
     axis = {"T": "key", "K": "choice"}.get(tensor.letters[-1], "lane")
-    return f"position {position}, " + (f"{'choice' if tensor.letters[0] == 'K' else 'head'} {head}, " if len(tensor.letters) == 2 else "") + f"{axis} {lane}"
+    first_axis = f"{'choice' if tensor.letters[0] == 'K' else 'head'} {head}, " if len(tensor.letters) == 2 else ""
+    return f"position {position}, {first_axis}{axis} {lane}"
 
 
 # --- commands ---
@@ -221,15 +227,17 @@ class Case(gdb.Command):
         if not folder:
             raise gdb.GdbError(f"case: {folders[-1]} is not there: make agreement writes it")
         tokens = show(case, "tokens")["values"]
-        words = ["run", "--model", os.path.join(ROOT, folder), "--tokens", ",".join(map(str, tokens)), "--schedule", ",".join(re.findall(r"\d+", schedule)),
-                 "--first-position", first]
+        words = ["run", "--model", os.path.join(ROOT, folder), "--tokens", ",".join(map(str, tokens)),
+                 "--schedule", ",".join(re.findall(r"\d+", schedule)), "--first-position", first]
         gdb.execute("set args " + " ".join(map(shlex.quote, words)))
         State.case, State.golden = case, {}
         print(f"{case}: {len(tokens)} tokens, {folder}")
 
 
 class Tap(gdb.Command):
-    """tap NAME [LAYER]: a breakpoint at a tap (spec/taps.md) of one layer, or of every layer: tap attn.q_rope 5, tap layers.5.attn.q_rope."""
+    """tap NAME [LAYER]: a breakpoint at a tap (spec/taps.md) of one layer, or of every layer.
+
+tap attn.q_rope 5 and tap layers.5.attn.q_rope are the same; info breakpoints lists it, delete removes it."""
 
     def __init__(self):
         super().__init__("tap", gdb.COMMAND_BREAKPOINTS)
@@ -245,14 +253,17 @@ class Tap(gdb.Command):
             raise gdb.GdbError(f"tap: expected a tap's name (spec/taps.md), found '{name}'" + (f": is {near[0]} meant?" if near else ""))
         per_layer = FIRST <= NAMES.index(name) <= LAST
         if len(words) > 2 or (layer is not None and not (per_layer and layer.isdigit())):
-            raise gdb.GdbError(f"tap: expected {name}{' and the number of a layer' if per_layer else ', which is in no layer'}, found '{text}'")
+            expected = name + (" and the number of a layer" if per_layer else ", which is in no layer")
+            raise gdb.GdbError(f"tap: expected {expected}, found '{text}'")
         stop = gdb.Breakpoint("tap_keys" if name in BY_KEYS else "tap_rows")
         stop.condition = f"id == GEMMA4_TAP_{TAPS[NAMES.index(name)][0]}" + (f" && layer == {layer}" if layer is not None else "")
         stop.silent = True
 
 
 class NextTap(gdb.Command):
-    """next-tap [N]: go on to the tap of the next step, or of the Nth. Scores and probabilities, which are shown a position at a time, count once."""
+    """next-tap [N]: go on to the tap of the next step, or of the Nth.
+
+Scores and probabilities, which are shown a position at a time, count once."""
 
     def __init__(self):
         super().__init__("next-tap", gdb.COMMAND_RUNNING)
@@ -286,13 +297,16 @@ class ShowTensor(gdb.Command):
         print(f"not finite {sum(len(values) for *_, values in parts) - len(finite)}")
         named = bool(options)
         for position, head, first_key, values in parts if named else parts[:1]:
-            print(place(tensor, position, head, first_key).rpartition(",")[0] + (f", keys from {first_key}" if tensor.letters[-1] == "T" else ""))
+            keys = f", keys from {first_key}" if tensor.letters[-1] == "T" else ""
+            print(place(tensor, position, head, first_key).rpartition(",")[0] + keys)
             for i in range(0, len(values) if named else min(6, len(values)), 6):
                 print(f"  {i:6}" + "".join(f"  {x:14.9g}" for x in values[i:i + 6]))
 
 
 class Compare(gdb.Command):
-    """compare [TAP] [--position P] [--head H]: the largest difference between the tap at hand, or one that was passed, and the case's golden."""
+    """compare [TAP] [--position P] [--head H]: the largest difference from the case's golden, and where.
+
+Takes the tap at hand, or one that was passed; of a golden that holds some positions only, these."""
 
     def __init__(self):
         super().__init__("compare", gdb.COMMAND_DATA)
@@ -325,7 +339,8 @@ class Compare(gdb.Command):
         agrees = error == 0 if tensor.ids else relative <= LIMIT
         print(f"{tensor.name}: {count} values of {len(positions)} position{'s' if len(positions) > 1 else ''} beside {State.case}'s golden")
         print(f"largest difference {largest:.3g} at {where[0]}: here {where[1]:.9g}, golden {where[2]:.9g}")
-        print(f"relative RMS {relative:.2g}: {'agrees' if agrees else 'DIFFERS'} ({'ids are equal or wrong' if tensor.ids else f'limit {LIMIT:g}'})")
+        limit = "ids are equal or wrong" if tensor.ids else f"limit {LIMIT:g}"
+        print(f"relative RMS {relative:.2g}: {'agrees' if agrees else 'DIFFERS'} ({limit})")
 
 
 for command in (Case, Tap, NextTap, ShowTensor, Compare):

@@ -222,6 +222,34 @@ START_TEST(the_readme_s_report_is_what_is_printed)
 }
 END_TEST
 
+/* What README's Python writes are tensors of an activation file (make golden-verify runs it). */
+START_TEST(the_readme_s_python_writes_taps)
+{
+    const char *at = strstr(test_read("README.md"), "```python\n"), *end;
+    size_t count = 0;
+    ck_assert_ptr_nonnull(at);
+    end = strstr(at + 3, "\n```");
+    ck_assert_ptr_nonnull(end);
+    for (; (at = strstr(at, "    f[")) != NULL && at < end; count++) {
+        char path[80];
+        gemma4_tap tap;
+        size_t layer, n = 0;
+        at += strcspn(at, "\"") + 1;
+        for (const char *c = at; *c != '"' && *c != '\n' && n + 1 < sizeof path; c++)
+            if (*c == '{') { /* a layer's number */
+                path[n++] = '0';
+                c += strcspn(c, "}\n");
+            } else {
+                path[n++] = *c == '/' ? '.' : *c;
+            }
+        path[n] = '\0';
+        ck_assert_msg(strcmp(path, "tokens") == 0 || gemma4_tap_parse(path, &tap, &layer),
+                      "README.md: the Python writes %s, which is no tap", path);
+    }
+    ck_assert_uint_eq(count, 3);
+}
+END_TEST
+
 /* spec/maps.md's example of a map is one. */
 START_TEST(the_page_s_map_is_read)
 {
@@ -314,6 +342,53 @@ START_TEST(the_model_s_dimensions_are_computed)
 }
 END_TEST
 
+/* The last column of the table: what a config.json without the keys is read as. */
+START_TEST(the_defaults_of_absent_keys_are_those_of_the_table)
+{
+    static const char least[] =
+        "{\"model_type\": \"gemma4_text\", \"enable_moe_block\": true, "
+        "\"hidden_size_per_layer_input\": 0,"
+        " \"num_experts\": 16, \"top_k_experts\": 4, \"moe_intermediate_size\": 32}";
+    gemma4_config c;
+    gemma4_error error = {""};
+    char *path = test_path("config.json"), text[512];
+    test_write_text(path, least);
+    ck_assert_msg(gemma4_config_read(path, &c, &error) == 0, "%s", error.message);
+    const gemma4_layer_config *sliding = &c.layers[0], *full = &c.layers[5];
+    ck_assert(sliding->kind == GEMMA4_SLIDING && full->kind == GEMMA4_FULL && !full->v_is_k);
+    ck_assert(c.final_logit_softcapping == 0 && c.rms_norm_eps == 1e-6);
+    ck_assert_uint_eq(full->num_key_value_heads, sliding->num_key_value_heads);
+    const struct {
+        const char *key;
+        size_t value;
+    } rows[] = {{"hidden_size | 2816 | d |", c.hidden_size},
+                {"num_hidden_layers | 30 | |", c.num_hidden_layers},
+                {"num_attention_heads | 16, in every layer | H |", c.num_attention_heads},
+                {"sliding_window | 1024 positions, the query's own included | |", c.sliding_window},
+                {"intermediate_size | 2112 | F |", c.intermediate_size},
+                {"vocab_size | 262144; the embedding is also the LM head | V |", c.vocab_size},
+                {"max_position_embeddings | 262144 | |", c.max_position_embeddings}};
+    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
+        snprintf(text, sizeof text, "\n| %s %zu |", rows[i].key, rows[i].value);
+        expect_text("spec/model.md", text);
+    }
+    snprintf(text, sizeof text, " on sliding layers | G, D | %zu, %zu |",
+             sliding->num_key_value_heads, sliding->head_dim);
+    expect_text("spec/model.md", text);
+    snprintf(text, sizeof text, " on full layers | G, D | num_key_value_heads, %zu |",
+             full->head_dim);
+    expect_text("spec/model.md", text);
+    gemma4_config_free(&c);
+    for (int i = 0; i < 3; i++) { /* which the table says are refused */
+        static const char *const needed[] = {"num_experts", "top_k_experts",
+                                             "moe_intermediate_size"};
+        test_write_text(path, test_replace(least, needed[i], "_"));
+        ck_assert_msg(gemma4_config_read(path, &c, &error) != 0, "%s", needed[i]);
+        assert_message_contains(&error, needed[i]);
+    }
+}
+END_TEST
+
 START_TEST(the_small_checkpoint_is_as_described)
 {
     char text[256];
@@ -351,10 +426,15 @@ Suite *quotes_suite(void)
     tcase_add_test(c, every_tensor_that_a_page_names_exists);
     tcase_add_test(c, names_are_told_from_wrong_ones);
     tcase_add_test(c, every_name_of_the_code_that_a_page_has_exists);
-    tcase_add_test(c, the_readme_s_report_is_what_is_printed);
+    tcase_add_test(c, the_readme_s_python_writes_taps);
     tcase_add_test(c, the_page_s_map_is_read);
     tcase_add_test(c, the_model_s_dimensions_are_computed);
+    tcase_add_test(c, the_defaults_of_absent_keys_are_those_of_the_table);
     tcase_add_test(c, the_small_checkpoint_is_as_described);
     suite_add_tcase(suite, c);
+    TCase *report = tcase_create("report");
+    tcase_set_timeout(report, 60);
+    tcase_add_test(report, the_readme_s_report_is_what_is_printed);
+    suite_add_tcase(suite, report);
     return suite;
 }
