@@ -74,8 +74,8 @@ typedef struct test_tensor {
     size_t rank, shape[3];
 } test_tensor;
 
-/* The BF16 tensors that config implies, their names behind prefix. Sets count; the list is to be
- * freed. room more entries are allocated behind them. */
+/* The BF16 tensors that config implies, their names after prefix. Sets count; the list is to be
+ * freed. room more entries are allocated after them. */
 test_tensor *test_tensors(const gemma4_config *config, const char *prefix, size_t room,
                           size_t *count);
 /* Writes them as one safetensors file with random finite values that depend on seed and name

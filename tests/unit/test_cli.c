@@ -495,7 +495,7 @@ static const struct {
     {CHECK,
      {"tiny-one-token", "model/model.safetensors"},
      "model.safetensors: expected activations, found a checkpoint's weights (model."},
-    {CHECK, {MODEL, "model/model.safetensors"}, "a checkpoint's folder goes behind --model"},
+    {CHECK, {MODEL, "model/model.safetensors"}, "a checkpoint's folder goes after --model"},
     {CHECK,
      {"tiny-one-token", "/dev/null"},
      "/dev/null: expected an activation file (HDF5 or safetensors), found a device"},
@@ -796,7 +796,7 @@ static const struct {
     {CHECK, {"tiny-one-token", "logits.h5", "--require", "logits"}, "coverage   logits: 1 of "},
     {CHECK,
      {"tiny-one-token", "best.h5", "--require", "logits"},
-     "note       log-probabilities in the place of logits: of 20 of 256 tokens, at 1 of 1 "
+     "note       log-probabilities instead of logits: of 20 of 256 tokens, at 1 of 1 "
      "positions\n"},
     {CHECK,
      {"tiny-one-token", "embed.h5"},
@@ -997,7 +997,7 @@ START_TEST(a_dump_by_any_schedule_conforms)
 }
 END_TEST
 
-/* A full disk behind the terminal's redirection: what was not written must not look done. */
+/* A full disk after the terminal's redirection: what was not written must not look done. */
 static const struct {
     program which;
     const char *args;

@@ -79,7 +79,7 @@ static void threshold(const char *name, char value[64])
     copy(value, 64, l.value, strlen(l.value));
 }
 
-/* The i-th cell (0: behind the first bar) of a table's row, without spaces around it. */
+/* The i-th cell (0: after the first bar) of a table's row, without spaces around it. */
 static const char *cell(const char *row, size_t i, char *text, size_t size)
 {
     const char *at = row + 1;
@@ -447,7 +447,7 @@ static size_t check_page(const char *page)
                  at = end + 1, count++) {
                 check_code(page, copy(code, sizeof code, at + 1, (size_t)(end - at - 1)));
                 next = end > line + length ? end + 1 : next; /* a span may go on on the next line,
-                                                                and others behind it */
+                                                                and others after it */
             }
         }
         blank = length == 0;

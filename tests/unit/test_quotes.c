@@ -23,7 +23,7 @@ static bool is_of_name(char c)
 }
 
 /* Calls check for every word of the page that begins with one of these, and returns how many it
- * was. A word is what a name may be made of, without a full stop behind it. */
+ * was. A word is what a name may be made of, without a full stop after it. */
 static size_t each_word(const char *page, const char *const starts[],
                         void (*check)(const char *page, const char *word))
 {
@@ -73,7 +73,7 @@ static bool is_tap(const char *name)
     return false;
 }
 
-/* "mlp.gate_proj", or with ".weight" behind it: does a layer of the small checkpoint have it? */
+/* "mlp.gate_proj", or with ".weight" after it: does a layer of the small checkpoint have it? */
 static bool is_weight(const char *name)
 {
     static gemma4_model *model;
@@ -185,7 +185,7 @@ END_TEST
 
 /* --- what programs print --- */
 
-/* The indented lines behind a line of a page, as one text without their indent. */
+/* The indented lines after a line of a page, as one text without their indent. */
 static char *block_behind(const char *page, const char *line)
 {
     const char *at = strstr(test_read(page), line);

@@ -17,7 +17,7 @@ enum { COLUMNS = 8, NAME_SIZE = 80 };
 typedef struct table {
     FILE *file;
     char line[2000];
-    char *cells[COLUMNS]; /* of the row at hand, within line; "" behind its last */
+    char *cells[COLUMNS]; /* of the row at hand, within line; "" after its last */
 } table;
 
 /* Splits the line at its bars; what surrounds a cell is cut off. */
@@ -65,7 +65,7 @@ static bool next_row(table *t)
     return row;
 }
 
-/* The next of the entries that ", " separates; NULL behind the last. A shorthand (".k" behind
+/* The next of the entries that ", " separates; NULL after the last. A shorthand (".k" after
  * "attn.q") is completed from the name before, which is what name holds. */
 static const char *next_name(char **cell, char name[NAME_SIZE])
 {

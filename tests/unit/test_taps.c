@@ -234,7 +234,7 @@ static const struct {
     {GEMMA4_TAP_LOGPROBS, 0, 0, false, false},
     {GEMMA4_TAP_LAYER_INPUT, 1, 6, true, false},
     {GEMMA4_TAP_LAYER_OUTPUT, 1, 6, true, true},
-    {GEMMA4_TAP_LAYER_OUTPUT, 2, 6, false, false}, /* the layer behind the last */
+    {GEMMA4_TAP_LAYER_OUTPUT, 2, 6, false, false}, /* the layer after the last */
     {GEMMA4_TAP_ATTN_NORM, SIZE_MAX, 6, false, false},
     {GEMMA4_TAP_ATTN_K, 1, 6, true, true},
     {GEMMA4_TAP_ATTN_V, 0, 6, true, true},
