@@ -6,6 +6,7 @@
 #include "filter.h"
 #include "fit.h"
 
+/* mutants: GEMMA4_MAX_EQUIVALENT_POINTS +1, -1, x2 survive: how many are listed */
 enum { GEMMA4_MAX_EQUIVALENT = 3, GEMMA4_MAX_EQUIVALENT_POINTS = 8 };
 
 /* One cause and everything that it explains. */

@@ -73,6 +73,12 @@ bool gemma4_filter_is_significant(const gemma4_filter *f, double deviations)
     return fabs(c - 1) <= FILTER_COEFFICIENT && c / spread >= deviations;
 }
 
+bool gemma4_filter_is_named(const gemma4_filter *f)
+{
+    double room = FILTER_NAMED_PART + FILTER_NAMED_DEVIATIONS * gemma4_filter_spread(f);
+    return fabs(gemma4_filter_coefficient(f) - 1) <= room;
+}
+
 const gemma4_filter *gemma4_significant_filter(const gemma4_filtered *f)
 {
     return gemma4_filter_is_significant(&f->all, FILTER_DEVIATIONS)          ? &f->all

@@ -36,6 +36,8 @@ double gemma4_filter_share(const gemma4_filter *filter);
 /* Is this the mistake, although no single tap failed? deviations: how many of its spreads the
  * coefficient must be away from 0. */
 bool gemma4_filter_is_significant(const gemma4_filter *filter, double deviations);
+/* Is a significant filter's coefficient near enough to 1 for the mistake's name? */
+bool gemma4_filter_is_named(const gemma4_filter *filter);
 
 /* Everything that the filters have seen of one counter-model. */
 typedef struct gemma4_filtered {

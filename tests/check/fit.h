@@ -24,6 +24,7 @@ typedef struct gemma4_fit {
                             difference explains */
 } gemma4_fit;
 
+/* mutants: GEMMA4_MAX_POINTS +1, -1, x2 survive: a bound of memory; the plainer ones stay */
 enum { GEMMA4_MAX_FITS = 8, GEMMA4_MAX_POINTS = 16 };
 
 /* A point of the space that explains a tap. */

@@ -13,7 +13,7 @@
 
 typedef gemma4_real real;
 
-enum { MOST_RANKS = 16 };
+enum { MOST_RANKS = 16 }; /* mutants: +1, -1, x2 survive: a bound of memory */
 
 /* Settings with all weights free. */
 typedef struct split {

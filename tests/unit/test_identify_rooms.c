@@ -104,9 +104,9 @@ static void engine_has(const gemma4_setting *settings, size_t count, double time
 static const gemma4_setting FACTOR = {
     .parameter = OF(RESULT_FACTOR), .steps = AT(LAYER_OUTPUT), .number = 1};
 
-/* 64 values of the same size, 12.5 spreads each: the number is known to 1 / (8 * 12.5), a
- * hundredth,
- * or to a fiftieth where all values of a draw move together by as much. Five times that is said. */
+/* 64 values of the same size, 12.5 spreads each: the number is known to 1 / (8 * 12.5) of itself, a
+ * hundredth, or to a fiftieth where all values of a draw move together by as much. Five times that
+ * is said. */
 START_TEST(an_interval_is_five_deviations_wide)
 {
     static const double together[] = {0.02, -0.02, 0.02, -0.02, 0.02, -0.02};
@@ -130,8 +130,8 @@ START_TEST(an_interval_is_five_deviations_wide)
     identify_candidate c = candidate(&start, 1);
     ck_assert_msg(identify_solve(&id, &c, 0) == 0, "%s", error.message);
     ck_assert_double_eq_tol(c.point->settings[0].number, 0.7, 1e-5);
-    ck_assert_double_eq_tol(c.point->low[0], _i ? 0.6 : 0.65, 1e-4);
-    ck_assert_double_eq_tol(c.point->high[0], _i ? 0.8 : 0.75, 1e-4);
+    ck_assert_double_eq_tol(c.point->low[0], _i ? 0.63 : 0.665, 1e-4);
+    ck_assert_double_eq_tol(c.point->high[0], _i ? 0.77 : 0.735, 1e-4);
     free(c.point);
     close_search();
 }
