@@ -17,7 +17,7 @@
 #   make bench            operators and forward pass at the true dimensions, beside the machine's own limits
 #   make bench-check      how long gemma4-check takes for each known mistake, and for which it takes longest
 #   make debug            build/debug/gemma4-ref for a debugger: -O0, scalar operators only (README.md, "Learn the model from it")
-#   make debug-test       are README's debugger commands right when typed as they stand? needs gdb and lldb
+#   make debug-test       are the debugger commands of README.md and spec/ right when typed as they stand? needs gdb and lldb
 #   make agreement        the reference against every golden, as a table
 #   make precision        the reference's own rounding error, against a float64 build of the same source
 #   make check-sanitizers the tests under AddressSanitizer and UndefinedBehaviorSanitizer

@@ -269,7 +269,7 @@ static int print_tensor(view *v, bool all, gemma4_error *error)
     return 0;
 }
 
-/* ", " before every number but the first. */
+/* "key": [at(first), at(first + 1), ...], n of them. */
 static void write_list(FILE *out, const char *key, size_t n, int64_t (*at)(const view *, size_t),
                        const view *v, size_t first)
 {
@@ -285,13 +285,14 @@ static int64_t index_of(const view *v, size_t i)
     return (int64_t)i;
 }
 
-/* The values of one row, each on its way after a comma but the first of all. */
+/* The values of one row; first says whether no value stands before them. */
 static void write_values(FILE *out, const view *v, bool first)
 {
+    bool real = gemma4_element_describe(v->tensor->element)->real;
     for (size_t i = v->first_head * v->lanes; i < v->end_head * v->lanes; i++, first = false) {
         fputs(first ? "" : ",", out);
-        if (isfinite(v->values[i]))
-            fprintf(out, "%.9g", v->values[i]);
+        if (isfinite(v->values[i])) /* 10 digits: an id may have as many */
+            fprintf(out, real ? "%.9g" : "%.10g", v->values[i]);
         else
             fputs("null", out);
     }

@@ -214,7 +214,9 @@ static size_t each_line(void (*check_prose)(const char *line))
         line[length] = '\0';
         at += length + (at[length] == '\n');
         follow_heading(line, layer);
-        bool code = !strncmp(line, "    ", 4), command = !strncmp(line, "    build/", 10);
+        bool code = !strncmp(line, "    ", 4), command = !strncmp(line, "    build/", 10) ||
+                                                         !strncmp(line, "    gdb ", 8) ||
+                                                         !strncmp(line, "    (gdb) ", 10);
         if (!code && check_prose)
             check_prose(line);
         if (!code || command)
