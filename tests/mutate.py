@@ -35,7 +35,7 @@ DEFINE = r"#define (?P<name>[A-Z][A-Z0-9_]*) (?P<value>\S.*?)(?: /\*.*)?$"
 CONSTANTS = [
     ("tests/check/thresholds.h", DEFINE, None),
     ("tests/check/thresholds.h", r"enum \{ (?P<name>[A-Z_]+) = (?P<value>[^,}]+) \}", None),
-    ("tests/check/evidence.h", r"enum \{ (?P<name>GEMMA4_DRAWS) = (?P<value>\d+) \}", None),
+    ("tests/check/noise.h", r"enum \{ (?P<name>GEMMA4_DRAWS) = (?P<value>\d+) \}", None),
     ("tests/check/causes.h", r"enum \{ (?P<name>GEMMA4_MAX_EQUIVALENT) = (?P<value>\d+),", None),
     ("tests/check/causes.h", r" (?P<name>GEMMA4_MAX_EQUIVALENT_POINTS) = (?P<value>\d+) \}", None),
     ("tests/check/fit.h", r"enum \{ (?P<name>GEMMA4_MAX_FITS) = (?P<value>\d+),", None),

@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "filter.h"
 #include "thresholds.h"
 
 #define NO_MODEL GEMMA4_NO_MODEL

@@ -3,7 +3,14 @@
 #include <math.h>
 #include <stdlib.h>
 
+#include "counter_model.h"
+#include "counter_run.h"
+#include "evidence.h"
 #include "fit.h"
+#include "noise.h"
+#include "planted.h"
+#include "schedule.h"
+#include "taps.h"
 #include "thresholds.h"
 
 typedef gemma4_real real;

@@ -5,8 +5,11 @@
 #ifndef GEMMA4_FILTER_H
 #define GEMMA4_FILTER_H
 
-#include "counter_run.h"
+#include "noise.h"
 #include "score.h"
+
+typedef struct gemma4_runner gemma4_runner;             /* block_run.h */
+typedef struct gemma4_tap_evidence gemma4_tap_evidence; /* evidence.h */
 
 /* Sums of a matched filter: projections of the error, and of every draw of honest noise, on a
  * predicted difference. */

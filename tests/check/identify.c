@@ -10,6 +10,9 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "counter_model.h"
+#include "noise.h"
+#include "point.h"
 #include "thresholds.h"
 
 /* ------------------------------------------------------------------ one step */

@@ -9,6 +9,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "noise.h"
+#include "point.h"
 #include "thresholds.h"
 
 typedef gemma4_real real;

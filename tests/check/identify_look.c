@@ -5,6 +5,12 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "counter_run.h"
+#include "noise.h"
+#include "planted.h"
+#include "point.h"
+#include "schedule.h"
+#include "score.h"
 #include "thresholds.h"
 
 /* ---------------------------------------------------------------------- looks */

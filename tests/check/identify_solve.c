@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "point.h"
 #include "thresholds.h"
 
 typedef gemma4_real real;

@@ -2,6 +2,8 @@
 
 #include <math.h>
 
+#include "evidence.h"
+#include "noise.h"
 #include "thresholds.h"
 
 bool gemma4_row_counts(const gemma4_evidence *e, gemma4_tap tap, const gemma4_against *against,

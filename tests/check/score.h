@@ -2,7 +2,12 @@
 #ifndef GEMMA4_SCORE_H
 #define GEMMA4_SCORE_H
 
-#include "evidence.h"
+#include <stdbool.h>
+#include <stddef.h>
+
+#include "taps.h"
+
+typedef struct gemma4_evidence gemma4_evidence; /* evidence.h */
 
 /* What the engine's tensor is compared with. All zero: what was expected, with its own spread, at
  * all rows that can be compared. */

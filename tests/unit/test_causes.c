@@ -2,6 +2,7 @@
  * evidence, no run. */
 #include "causes.h"
 #include "engines.h"
+#include "filter.h"
 #include "suites.h"
 #include "support.h"
 #include "thresholds.h"
