@@ -154,7 +154,7 @@ static bool are_written(const double *values, size_t n, const char *numbers)
         double written = strtod(numbers, &end);
         /* The golden is float32: its last bits may lie on the other side of a half. */
         if (end == numbers ||
-            !(fabs(values[i] - written) <= half_unit(numbers) + 1e-5 * fabs(values[i])))
+            !(fabs(values[i] - written) <= half_unit(numbers) + 2e-6 * fabs(values[i])))
             return false;
         numbers = end;
     }
