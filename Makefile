@@ -17,7 +17,7 @@
 #   make bench            operators and forward pass at the true dimensions, beside the machine's own limits
 #   make bench-check      how long gemma4-check takes for each known mistake, and for which it takes longest
 #   make debug            build/debug/gemma4-ref for a debugger: -O0, scalar operators only (README.md, "Learn the model from it")
-#   make debug-test       are README's debugger commands right when typed as they stand? needs gdb and lldb
+#   make debug-test       are the debugger commands of README.md and spec/ right when typed as they stand? needs gdb and lldb
 #   make agreement        the reference against every golden, as a table
 #   make precision        the reference's own rounding error, against a float64 build of the same source
 #   make check-sanitizers the tests under AddressSanitizer and UndefinedBehaviorSanitizer
@@ -35,9 +35,11 @@
 #   make kill-matrix      every known mistake in a simulated engine: detected, located, named? writes spec/kill-matrix.md
 #   make kill-matrix-verify  the same without a change of the page: are the rates reached, and is it the page that is committed?
 #   make mutate           is every constant of the checker held by a test? changes each; half an hour on two cores (Python 3, without packages)
+#   make wrong-pages      numbers, names and commands of README.md and spec/ made wrong at random: does a test notice each? (Python 3, without packages)
+#   make sums             spec/measured/pages.sha256 anew, after a program has written one of the pages in it (the targets that do call it)
 #   make honest-reference simulated honest engines, 20 seeds a tier on every case: no alarm in any
 #   make golden           the goldens and shipped dumps anew, from transformers                            (Python)
-#   make golden-verify    are they what transformers computes, and what NumPy computes from spec/model.md? (Python)
+#   make golden-verify    are they what transformers computes, and what NumPy computes from spec/model.md? runs README's Python too (Python)
 ifeq ($(MAKELEVEL)$(filter -j%,$(MAKEFLAGS)),0)
 MAKEFLAGS += --jobs=$(shell nproc 2>/dev/null || echo 1)
 endif
@@ -224,6 +226,7 @@ check: all $(BUILD)/dump-example $(BUILD)/unit-tests.passed $(BUILD)/twins.passe
 	$(BUILD)/gemma4-check lint
 	sh tests/demo.sh $(BUILD)/gemma4-check >$(BUILD)/demo.txt
 	sh tests/junit.sh $(BUILD)
+	$(if $(SANITIZE),,sh tests/wrong_pages.sh $(BUILD))
 	$(CC) -std=c99 -pedantic $(WARNINGS) -Werror -DGEMMA4_DUMP_IMPLEMENTATION -x c -fsyntax-only golden/engines/gemma4_dump.h
 	sh tests/header.sh $(BUILD)
 	CC="$(CC)" SANITIZE="$(SANITIZE)" sh tests/install_tree.sh $(BUILD) $(PREFIX)
@@ -232,6 +235,7 @@ check: all $(BUILD)/dump-example $(BUILD)/unit-tests.passed $(BUILD)/twins.passe
 # The table of worst errors in spec/.
 twin-errors: $(BUILD)/gemma4-twins
 	$(BUILD)/gemma4-twins --table spec/twins-errors.md
+	$(MAKE) sums
 
 # The NEON twin, cross-compiled and run in an emulator: gcc-aarch64-linux-gnu, libc6-dev-arm64-cross, qemu-user.
 # -O2: gcc 12 for AArch64 crashes at -O3 (gemma4_softmax).
@@ -261,6 +265,7 @@ bench-check: all $(DEEP)/model.safetensors
 # Without the twins, so that a step is a line of ref/forward.c and what it calls in ref/ops_scalar.c.
 debug:
 	$(MAKE) BUILD=$(BUILD)/debug CFLAGS="-O0 -g3" TWINS= $(BUILD)/debug/gemma4-ref
+	@echo "gdb -x ref/gdb/gemma4.py $(BUILD)/debug/gemma4-ref    then: case tiny-prompt, tap attn.q_rope 5, run, tensor, compare, next-tap"
 
 debug-test: all debug
 	sh tests/debug.sh $(BUILD)
@@ -270,6 +275,7 @@ agreement: all
 
 kill-matrix: all
 	$(BUILD)/gemma4-check self-test --out spec/kill-matrix.md
+	$(MAKE) sums
 
 kill-matrix-verify: all
 	$(BUILD)/gemma4-check self-test --out $(BUILD)/kill-matrix.md
@@ -279,6 +285,13 @@ kill-matrix-verify: all
 MUTATE =
 mutate:
 	python3 -u tests/mutate.py $(MUTATE)
+
+SAMPLE = --sample 60
+wrong-pages: all $(BUILD)/unit-tests
+	python3 -u tests/wrong_pages.py $(BUILD) $(SAMPLE)
+
+sums:
+	sha256sum spec/agreement.md spec/engines.md spec/kill-matrix.md spec/twins-errors.md >spec/measured/pages.sha256
 
 honest-reference: all
 	@mkdir -p spec/measured
@@ -356,6 +369,7 @@ engine: all $(if $(filter $(ENGINE),$(RECIPES)),build/engines/$(ENGINE)/installe
 engines:
 	@set -- build/engines/*/installed; [ -f "$$1" ] || { echo "make engines: build/engines is empty: make engine ENGINE=X first" >&2; exit 2; }; \
 		python=$${1%/installed}/bin/python; $$python golden/engines/table.py && $$python golden/engines/agreement.py
+	$(MAKE) sums
 
 # --------------------------------------------------------------------- oracle
 
@@ -389,10 +403,11 @@ golden-verify: all build/oracle/installed
 	$(ORACLE) golden/oracle/make_golden.py --verify
 	$(BUILD)/gemma4-check agreement >$(BUILD)/agreement.txt
 	$(ORACLE) spec/forward.py
+	$(ORACLE) golden/oracle/readme_dump.py --check $(BUILD)/gemma4-check
 	$(BUILD)/gemma4-check ladder --out build/ladder && $(ORACLE) golden/oracle/ladder_golden.py --ladder build/ladder --verify
 
 clean:
 	rm -rf $(BUILD)
 
-.PHONY: all always debug debug-test demo checkpoints engine engines check install uninstall dist dist-check dist-arm64 agreement precision check-sanitizers check-warnings check-format honest planted uncatalogued pairs identify ladder-check golden golden-verify kill-matrix kill-matrix-verify mutate honest-reference clean twin-errors check-neon bench bench-check check-full fuzz check-alloc sameness
+.PHONY: all always debug debug-test demo checkpoints engine engines check install uninstall dist dist-check dist-arm64 agreement precision check-sanitizers check-warnings check-format honest planted uncatalogued pairs identify ladder-check golden golden-verify kill-matrix kill-matrix-verify mutate honest-reference clean twin-errors check-neon bench bench-check check-full fuzz check-alloc sameness wrong-pages sums
 -include $(shell find $(BUILD) -name '*.d' 2>/dev/null)

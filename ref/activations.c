@@ -113,7 +113,7 @@ static void shape_text(const size_t *shape, size_t rank, char *text, size_t size
         snprintf(text + used, size - used, "]");
 }
 
-/* Whether the stored shape is the expected one behind any number of axes of length 1, such as a
+/* Whether the stored shape is the expected one after any number of axes of length 1, such as a
  * batch axis. */
 static bool shape_matches(const gemma4_stored_tensor *tensor, const size_t *expected, size_t rank,
                           size_t *row_axis)

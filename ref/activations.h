@@ -64,7 +64,7 @@ const gemma4_activation *gemma4_activations_at(const gemma4_activations *file, s
 const gemma4_activation *gemma4_activations_find(const gemma4_activations *file, gemma4_tap tap,
                                                  size_t layer);
 /* Datasets that are no taps, ignored by everything else; for a note to the user. A '.' in a link's
- * name makes no tap: the name is then the path, with a '/' before it. unknown_at: NULL behind the
+ * name makes no tap: the name is then the path, with a '/' before it. unknown_at: NULL after the
  * last name that is kept (512 are). */
 size_t gemma4_activations_unknown_count(const gemma4_activations *file);
 const char *gemma4_activations_unknown_at(const gemma4_activations *file, size_t index);

@@ -133,7 +133,7 @@ static int refuse_checkpoint(const char *path, const gemma4_safetensors *files, 
     return gemma4_fail(error,
                        "%s: expected activations, found a checkpoint's weights (%.100s): dump what "
                        "the layers compute; "
-                       "a checkpoint's folder goes behind --model",
+                       "a checkpoint's folder goes after --model",
                        path, weight);
 }
 

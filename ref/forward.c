@@ -40,7 +40,7 @@ static void tap_rows(gemma4_session *s, gemma4_tap id, size_t layer, size_t firs
 }
 
 /* Shows all T rows: values is (T, ...). In a debugger, `break tap if layer == 5` stops after every
- * step of that layer (README.md). */
+ * step of that layer; ref/gdb/gemma4.py has commands that know more (README.md). */
 static void tap(gemma4_session *s, gemma4_tap id, size_t layer, size_t T, real *values)
 {
     tap_rows(s, id, layer, 0, T, values, NULL);

@@ -1,5 +1,5 @@
 /* The operators that have twins (ref/ops.h), written once in the vocabulary of a simd_*.h.
- * ops_avx2.c, ops_avx512.c and ops_neon.c each include this file behind their vocabulary;
+ * ops_avx2.c, ops_avx512.c and ops_neon.c each include this file after their vocabulary;
  * TWIN(name) gives a name the suffix of the instruction set. spec/twins.md explains the blocking
  * and derives the error bounds.
  *
@@ -82,7 +82,7 @@ static inline size_t most(size_t a, size_t b)
 
 /* -------------------------------------------------------- loads and tails */
 
-/* The first n < LANES values at p, then zeros; and its inverse. Nothing behind them is touched. */
+/* The first n < LANES values at p, then zeros; and its inverse. Nothing after them is touched. */
 INLINE vec vec_load_n(const float *p, size_t n)
 {
     float lanes[LANES] = {0};

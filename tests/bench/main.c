@@ -408,7 +408,7 @@ typedef struct context {
     size_t rows; /* written to json */
 } context;
 
-/* One measured run: prefill of T tokens, or the decoding of `decode` tokens behind a prompt of T, a
+/* One measured run: prefill of T tokens, or the decoding of `decode` tokens after a prompt of T, a
  * token at a time. */
 typedef struct run {
     const char *kind; /* "prefill", "decode" */

@@ -65,7 +65,7 @@ static void perturb(running *r, gemma4_tap_event *e)
         gemma4_noise_storage(noise, e->tap, e->values, e->rows * width, 0);
 }
 
-/* Puts the engine's rows in the place of the run's. A perturbed run sees them as they may have been
+/* Puts the engine's rows in place of the run's. A perturbed run sees them as they may have been
  * before they were stored. */
 static void inject(running *r, gemma4_tap_event *e)
 {

@@ -240,7 +240,7 @@ static double in_form(double w, gemma4_weight_form form)
     }
 }
 
-/* The weight that is read in the place of the step's own; its own where there is none of the same
+/* The weight that is read in place of the step's own; its own where there is none of the same
  * shape. */
 static gemma4_weight source_of(const counter *m, const gemma4_setting *s, size_t offset,
                                const gemma4_weight *own)

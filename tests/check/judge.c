@@ -328,7 +328,7 @@ static void note_agreement(judge *g, const gemma4_reference_run *reference, gemm
     }
 }
 
-/* The last block of which the dump holds anything: those behind it need no replay. */
+/* The last block of which the dump holds anything: those after it need no replay. */
 static gemma4_block last_block_held(const judge *g)
 {
     gemma4_block last = -1;
@@ -453,7 +453,7 @@ static void note_listed(judge *g)
     const gemma4_tap_result *r = &g->report->taps[slot_of(g, GEMMA4_TAP_LOGPROBS, 0)];
     if (r->rows && g->report->taps[slot_of(g, GEMMA4_TAP_LOGITS, 0)].verdict == GEMMA4_NOT_COVERED)
         gemma4_report_note(g->report,
-                           "log-probabilities in the place of logits: of %zu of %zu tokens, at %zu "
+                           "log-probabilities instead of logits: of %zu of %zu tokens, at %zu "
                            "of %zu positions",
                            g->subject.listed, g->config->vocab_size, r->rows, g->report->positions);
 }

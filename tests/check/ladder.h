@@ -104,7 +104,7 @@ size_t gemma4_climb_count(const gemma4_climb *climb, gemma4_rung_verdict verdict
 /* 0: every rung that was judged passes; 1: one does not, or passes only with mistakes that were
  * found; 2: one cannot be judged. */
 int gemma4_climb_status(const gemma4_climb *climb);
-/* Other ids than the first candidate's that explain a cause as well: index 0 ...; NULL behind the
+/* Other ids than the first candidate's that explain a cause as well: index 0 ...; NULL after the
  * last. */
 const char *gemma4_ladder_equivalent(const gemma4_ladder_cause *cause, size_t index);
 
@@ -112,7 +112,7 @@ void gemma4_climb_text(FILE *out, const gemma4_climb *climb);
 void gemma4_climb_json(FILE *out, const gemma4_climb *climb);
 void gemma4_climb_junit(FILE *out, const gemma4_climb *climb);
 
-/* gemma4-check ladder ...: argv behind the word. The exit status. */
+/* gemma4-check ladder ...: argv after the word. The exit status. */
 int gemma4_ladder_command(int argc, char **argv, gemma4_error *error);
 
 #endif

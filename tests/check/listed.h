@@ -1,4 +1,4 @@
-/* Log-probabilities in a dump: a few tokens of each position with theirs, in the place of all
+/* Log-probabilities in a dump: a few tokens of each position with theirs, in place of all
  * logits (spec/tolerance.md, "Log-probabilities"). Which tokens are listed is the engine's choice:
  * every run of the reference then shows the log-probabilities of just these. */
 #ifndef GEMMA4_LISTED_H

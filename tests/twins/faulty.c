@@ -12,7 +12,7 @@ static double term(const float *x, const gemma4_weight *w, size_t t, size_t row,
     return (double)x[t * w->cols + k] * (double)gemma4_weight_at(w, row * w->cols + k);
 }
 
-/* Leaves out the columns behind the last multiple of 16. */
+/* Leaves out the columns after the last multiple of 16. */
 static GEMMA4_MATMUL(matmul_without_tail)
 {
     right.matmul(y, x, w, T, scratch);
@@ -179,8 +179,8 @@ const faulty_twin faulty_twins[] = {
     {"counts a column twice", "matmul", plant_matmul_with_overlap},
     {"swaps two lanes", "matmul", plant_matmul_with_swapped_lanes},
     {"rounds towards zero", "matmul", plant_matmul_rounding_down},
-    {"writes behind the end", "matmul", plant_matmul_writing_behind},
-    {"reads behind the end", "matmul", plant_matmul_reading_behind},
+    {"writes past the end", "matmul", plant_matmul_writing_behind},
+    {"reads past the end", "matmul", plant_matmul_reading_behind},
     {"sums in 16 bits", "matmul", plant_matmul_in_few_bits},
     {"swaps two lanes", "experts_act", plant_experts_act_up_first},
     {"forgets a slot", "experts_out", plant_experts_out_without_last},

@@ -23,11 +23,11 @@ typedef struct verdict {
     uint64_t hash; /* of the bits of all values found: the same for every number of threads */
 } verdict;
 
-/* --- memory with guards (memory.c): an access behind the end stops the process, a write before the
+/* --- memory with guards (memory.c): an access past the end stops the process, a write before the
  * beginning is noticed --- */
 
 /* n values of `size` bytes whose last byte is the last one of a page; the next page cannot be
- * touched. misalign (in values) moves the block forward in memory by so much; what then lies behind
+ * touched. misalign (in values) moves the block forward in memory by so much; what then lies after
  * it, and a page before it, is filled with a pattern. Freed all at once by guarded_free_all. */
 void *guarded(size_t n, size_t size, size_t misalign);
 /* The first block whose surroundings were written to, or 0 (1 = the first block allocated). */

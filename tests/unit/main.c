@@ -65,6 +65,7 @@ static Suite *(*const suites[])(void) = {
     identify_rooms_suite,
     walkthrough_suite,
     quotes_suite,
+    numbers_suite,
     fuzz_suite,
     lies_suite,
     cliffs_suite,

@@ -66,5 +66,6 @@ Suite *quotes_suite(void);
 Suite *fuzz_suite(void);
 Suite *lies_suite(void);
 Suite *cliffs_suite(void);
+Suite *numbers_suite(void);
 
 #endif

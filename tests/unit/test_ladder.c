@@ -7,9 +7,11 @@
 #include "suites.h"
 #include "support.h"
 
+#include <fcntl.h>
 #include <hdf5.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <unistd.h>
 
 #define COUNT(table) (sizeof(table) / sizeof *(table))
 
@@ -322,8 +324,16 @@ START_TEST(a_report_takes_no_dump_s_place)
 {
     gemma4_error error = {""};
     char *folder = climb_of(FEW, 1, NULL, NULL, 0),
-         *argv[] = {folder, "--json", test_join(folder, "linear-head.h5")};
-    ck_assert_int_eq(gemma4_ladder_command(3, argv, &error), 2);
+         *argv[] = {folder, "--json", test_join(folder, "linear-head.h5")},
+         *said = test_path("said");
+    /* The command says on stderr itself what is wrong: into a file here. */
+    int kept = dup(STDERR_FILENO), file = open(said, O_CREAT | O_TRUNC | O_WRONLY, 0600);
+    ck_assert(kept >= 0 && file >= 0 && dup2(file, STDERR_FILENO) >= 0);
+    int status = gemma4_ladder_command(3, argv, &error);
+    ck_assert(dup2(kept, STDERR_FILENO) >= 0 && close(kept) == 0 && close(file) == 0);
+    ck_assert_int_eq(status, 2);
+    ck_assert_msg(strstr(test_read(said), "linear-head.h5: expected a file of its own to write to"),
+                  "%s", test_read(said));
     gemma4_climb c = climb(folder);
     ck_assert_int_eq(verdict_of(&c, "linear-head"), GEMMA4_RUNG_PASSES);
     gemma4_climb_free(&c);
