@@ -204,6 +204,7 @@ int ladder_judge(const gemma4_climb *climb, size_t rung, const ladder_try *how,
                                 .dtype = o->dtype,
                                 .known = known ? how->known : NULL,
                                 .search_layers = how->points,
+                                .listed_by_difference = true,
                                 .without_causes = !how->causes};
     return gemma4_judge(&j, report, error);
 }
