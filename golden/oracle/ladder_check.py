@@ -193,14 +193,15 @@ def combinations(visible, count, seed):
 class Results:
     """Climbs that were judged, kept in a file as they are: the next call with the same program goes on where an interrupted one ended."""
 
-    def __init__(self, path, program):
+    def __init__(self, path, program, of_any):
         with open(program, "rb") as f:
             self.by = hashlib.sha256(f.read()).hexdigest()
         self.path, self.kept = path, {}
         if os.path.exists(path):
             with open(path, encoding="utf-8") as f:
                 lines = [json.loads(line) for line in f if line.endswith("\n")]
-            self.kept = {line["task"]: [Climb(**{**c, "faults": tuple(c["faults"])}) for c in line["climbs"]] for line in lines if line["by"] == self.by}
+            self.kept = {line["task"]: [Climb(**{**c, "faults": tuple(c["faults"])}) for c in line["climbs"]] for line in lines
+                         if of_any or line["by"] == self.by}
         with open(path, "w", encoding="utf-8") as f:  # without the lines of other programs
             f.writelines(self.line(task, climbs) for task, climbs in self.kept.items())
 
@@ -280,10 +281,11 @@ def arguments():
     parser.add_argument("--form", action="append", choices=[form for form in FORMS if FORMS[form][3]], help="only this form of dumps")
     parser.add_argument("--sample", type=int, default=1, metavar="N", help="only every Nth fault")
     parser.add_argument("--combinations", type=int, default=COMBINATIONS, metavar="N")
-    parser.add_argument("--seed", type=int, default=SEED, metavar="N", help="which faults stand together; another than the published one while something is changed")
+    parser.add_argument("--seed", type=int, default=SEED, metavar="N", help="of the combinations; while something is changed, another one")
     parser.add_argument("--jobs", type=int, default=2)
     parser.add_argument("--out", default=os.path.join(manifest.REPOSITORY, "build", "ladder"))
     parser.add_argument("--results", default=os.path.join(manifest.REPOSITORY, "build", "ladder-results.jsonl"), help="removed where the call comes to its end")
+    parser.add_argument("--keep", action="store_true", help="continue from what another build of the program has measured, too")
     return parser.parse_args()
 
 
@@ -293,7 +295,7 @@ def main():
     subprocess.run([args.check, "ladder", "--out", args.out], check=True, stdout=subprocess.DEVNULL)
     generated = processor_seconds()
     forms = args.form or [form for form in FORMS if FORMS[form][3]]
-    results = Results(args.results, args.check)
+    results = Results(args.results, args.check, args.keep)
     right = list(results.run(honest, [(args.check, args.out, form) for form in FORMS], 1))
     for c in right:
         print(f"honest {c.form}: {'no alarm' if c.status == 0 else 'ALARM: ' + c.said}; {c.seconds:.1f} s of a processor", flush=True)

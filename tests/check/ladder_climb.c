@@ -115,6 +115,20 @@ static int search_beside_others(gemma4_climb *climb, size_t rung, bool *taken, g
     return 0;
 }
 
+/* The error is then what is left beside the causes as they are now. */
+static int note_swapped(gemma4_climb *climb, size_t rung, gemma4_error *error)
+{
+    gemma4_report report = {0};
+    const gemma4_planted known = ladder_known(climb, rung, GEMMA4_NO_MODEL, 0);
+    const ladder_try how = {.known = &known};
+    int status = ladder_judge(climb, rung, &how, &report, error);
+    if (!status)
+        note_worst(&climb->results[rung], &report);
+    gemma4_report_free(&report);
+    climb->results[rung].verdict = GEMMA4_RUNG_PASSES;
+    return status;
+}
+
 /* What explains a rung that fails: an earlier cause by another candidate, a new cause, both, or,
  * where points are looked for, one of the space. */
 static int explain(gemma4_climb *climb, size_t rung, const gemma4_report *report,
@@ -124,10 +138,8 @@ static int explain(gemma4_climb *climb, size_t rung, const gemma4_report *report
     bool passes = false, taken = false;
     if (try_other_candidates(climb, rung, &passes, error))
         return -1;
-    if (passes) {
-        result->verdict = GEMMA4_RUNG_PASSES;
-        return 0;
-    }
+    if (passes)
+        return note_swapped(climb, rung, error);
     if (ladder_take_causes(climb, rung, report, known, &taken, error) ||
         (!taken && search_beside_others(climb, rung, &taken, error)) ||
         (!taken && points && search(climb, rung, known, true, &taken, error)))

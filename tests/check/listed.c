@@ -147,13 +147,19 @@ int gemma4_listed_engine_differences(const gemma4_subject *s, float *values, gem
 static double slack_of(const gemma4_evidence *e, size_t row)
 {
     const gemma4_tap_evidence *t = &e->taps[GEMMA4_TAP_LOGITS];
-    if (!t->engine || !t->have[row])
-        return NEAR_TIE_DEVIATIONS * sqrt(2) * t->sigma[row];
+    const gemma4_activation *values = e->taps[GEMMA4_TAP_LOGPROBS].stored;
+    bool has_logits = t->engine && t->have[row], by_difference = e->subject->listed_by_difference;
     /* It may choose by logarithms of probabilities, in which logits tie that differ. */
     double largest = fabs(gemma4_log_of_sum(t->values + row * t->width, t->width));
     for (size_t i = row * t->width; i < (row + 1) * t->width; i++)
         largest = fmax(largest, fabs((double)t->values[i]));
-    return TIE_ROUNDINGS_STORED * gemma4_storage_unit(e->subject, t->stored) * largest;
+    if (has_logits)
+        return TIE_ROUNDINGS_STORED * gemma4_storage_unit(e->subject, t->stored) * largest;
+    /* Rungs may have logits that are nothing beside their logarithms. */
+    double rounding = by_difference && values
+                          ? TIE_ROUNDINGS_STORED * gemma4_storage_unit(e->subject, values) * largest
+                          : 0;
+    return NEAR_TIE_DEVIATIONS * sqrt(2) * t->sigma[row] + rounding;
 }
 
 /* A token that is not listed though it is clearly more likely than one that is. */
