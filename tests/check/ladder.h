@@ -54,6 +54,7 @@ typedef struct gemma4_rung_result {
     size_t carried;                    /* how many causes were known before */
     size_t found_before;               /* how many had been found when it was judged */
     bool searched;                     /* points of the space have been looked for */
+    bool searched_pairs;               /* and pairs of the catalogue */
     size_t causes[GEMMA4_RUNG_CAUSES]; /* those that were found here */
     size_t cause_count;
     bool in_scope_only; /* a cause of it holds at some positions only: it is not
