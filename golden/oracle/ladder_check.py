@@ -4,7 +4,8 @@
 
     honest        transformers as it is, float32 and bfloat16, logits and 20 best log-probabilities: no rung may fail
     alone         every fault of plant.py that is visible in some rung's logits, alone: is it detected, and named?
-    together      2, 3, 4 and 6 faults that enter at different steps, float32 logits: how many are named, how many names are wrong?
+    together      2, 3, 4 and 6 faults that enter at different steps and do not undo one another, float32 logits: how many are named, how
+                  many names are wrong?
 
 A fault is visible in a rung where it moves float32 logits by VISIBLE or more (relative RMS); for bfloat16, by BFLOAT16_TIMES as much as rounding
 to bfloat16 moves that rung. Named: a cause has its id, or lists it among at most three equivalent ones. Prints a line for each miss, a table of
@@ -37,6 +38,7 @@ FORMS = {"float32 logits": ("float32", None, 1.0, 0.95), "float32 top-20": ("flo
          "bfloat16 top-20": ("bfloat16", 20, None, None)}  # the last one: right engines only
 TOGETHER, COMBINATIONS, SEED = (2, 3, 4, 6), 40, 13
 LEAST_NAMED_TOGETHER, MOST_WRONG = 0.85, 0.03
+LONGEST_ORDER = 30
 SECONDS = 60  # of one processor: on two it is not more
 
 
@@ -66,17 +68,24 @@ class Engines:
         self.directory, self.models, self.right = directory, {}, {}
         self.rungs = ladder.rungs(directory)
 
-    def logits(self, dtype, faults=()):
-        """{rung: logits}; a rung on which the faulty engine does not run at all is left out."""
+    def on_rung(self, dtype, rung, faults=()):
+        """The logits; None where the faulty engine does not run at all."""
         if dtype not in self.models:
             self.models[dtype] = ladder.load(self.directory, dtype)
+        try:
+            return ladder.logits_of(self.models[dtype][rung["checkpoint"]], rung, faults)
+        except Exception:  # whatever a faulty engine throws
+            if not faults:
+                raise
+            return None
+
+    def logits(self, dtype, faults=()):
+        """{rung: logits}; a rung on which the faulty engine does not run at all is left out."""
         found = {}
         for rung in self.rungs:
-            try:
-                found[rung["rung"]] = ladder.logits_of(self.models[dtype][rung["checkpoint"]], rung, faults)
-            except (RuntimeError, ValueError, IndexError, TypeError):
-                if not faults:
-                    raise
+            logits = self.on_rung(dtype, rung, faults)
+            if logits is not None:
+                found[rung["rung"]] = logits
         if not faults:
             self.right[dtype] = found
         return found
@@ -161,9 +170,37 @@ def alone(task):
     return climbs
 
 
+def differs(engines, faults, fault, known):
+    """Does a fault move the logits of any rung, beside the others? known: {rung: logits} of all of them, filled here."""
+    others = [f for f in faults if f != fault]
+    for rung in reversed(engines.rungs):  # where most is alive first
+        if rung["rung"] not in known:
+            known[rung["rung"]] = engines.on_rung("float32", rung, faults)
+        without = engines.on_rung("float32", rung, others)
+        if known[rung["rung"]] is not None and without is not None and relative(known[rung["rung"]], without) >= VISIBLE:
+            return True
+    return False
+
+
+def acting_together(engines, size, order):
+    """The first `size` faults of that order that enter at different steps and of which none undoes another: a norm that is replaced is not left
+    out any more."""
+    faults, order = [], list(order)
+    while order and len(faults) < size:
+        fault = order.pop(0)
+        if any(plant.FAULTS[f].first == plant.FAULTS[fault].first or plant.FAULTS[f].cause == plant.FAULTS[fault].cause for f in faults):
+            continue
+        faults = sorted([*faults, fault])
+        known = {}
+        undone = [f for f in faults if len(faults) == size and not differs(engines, faults, f, known)]
+        faults = [f for f in faults if f not in undone[:1]]
+    return faults
+
+
 def together(task):
-    program, directory, faults = task
+    program, directory, size, order = task
     engines = kept(directory)
+    faults = acting_together(engines, size, order)
     return [judge(program, engines, engines.logits("float32", faults), faults, "float32 logits")]
 
 
@@ -178,16 +215,9 @@ def kept(directory):
 
 
 def combinations(visible, count, seed):
-    """So many sets of faults that enter at different steps, in the sizes of TOGETHER by turns."""
-    draw, sets = random.Random(seed), []
-    while len(sets) < count:
-        faults, taps = [], set()
-        for fault in draw.sample(sorted(visible), len(visible)):
-            if len(faults) < TOGETHER[len(sets) % len(TOGETHER)] and plant.FAULTS[fault].first not in taps:
-                faults.append(fault)
-                taps.add(plant.FAULTS[fault].first)
-        sets.append(sorted(faults))
-    return sets
+    """(how many faults, an order in which to choose them) of so many engines, in the sizes of TOGETHER by turns."""
+    draw = random.Random(seed)
+    return [(TOGETHER[i % len(TOGETHER)], tuple(draw.sample(sorted(visible), min(len(visible), LONGEST_ORDER)))) for i in range(count)]
 
 
 class Results:
@@ -310,7 +340,7 @@ def main():
     visible = {c.faults[0] for c in climbs if c.form == forms[0] and c.visible}
     sets = combinations(visible, args.combinations, args.seed) if len(visible) >= max(TOGETHER) else []
     many = []
-    for c in results.run(together, [(args.check, args.out, faults) for faults in sets], args.jobs):
+    for c in results.run(together, [(args.check, args.out, *drawn) for drawn in sets], args.jobs):
         many.append(c)
         print(f"together {c.named} of {len(c.faults)}, {c.wrong} wrong: {', '.join(c.faults)}: {c.said}", flush=True)
     table(climbs, forms)

@@ -239,6 +239,22 @@ START_TEST(a_rung_is_judged_again_when_more_is_known)
 }
 END_TEST
 
+/* Two mistakes that no rung shows alone, where the engine starts at position 0: both need two
+ * tokens. Neither explains anything by itself. */
+START_TEST(two_mistakes_of_one_rung_are_found_as_a_pair)
+{
+    static const char *const rungs[] = {"full-one-token", "full-two-tokens", "full"};
+    gemma4_climb c = climb(
+        climb_of(rungs, COUNT(rungs), "attn-scale-inv-sqrt-d", "rope-on-v", _i ? 20 : 0));
+    ck_assert_uint_eq(c.cause_count, 2);
+    ck_assert_str_eq(c.causes[0].candidates[0].model->id, "attn-scale-inv-sqrt-d");
+    ck_assert_str_eq(c.causes[1].candidates[0].model->id, "rope-on-v");
+    ck_assert_uint_eq(c.causes[1].rung, rung_named("full-two-tokens"));
+    ck_assert_int_eq(verdict_of(&c, "full"), GEMMA4_RUNG_PASSES);
+    gemma4_climb_free(&c);
+}
+END_TEST
+
 /* The logits of another rung, with the tokens of this one: nothing explains them. */
 static void spoil(const char *folder, const char *rung)
 {
@@ -572,6 +588,7 @@ Suite *ladder_suite(void)
     tcase_add_loop_test(climbs, a_right_engine_passes, 0, 2);
     tcase_add_loop_test(climbs, what_is_found_is_carried_forward, 0, COUNT(PLANTED));
     tcase_add_test(climbs, a_rung_is_judged_again_when_more_is_known);
+    tcase_add_loop_test(climbs, two_mistakes_of_one_rung_are_found_as_a_pair, 0, 2);
     tcase_add_test(climbs, only_what_needs_an_unexplained_rung_is_left_unjudged);
     tcase_add_test(climbs, a_dump_that_cannot_be_read_is_said);
     tcase_add_test(climbs, another_rung_s_dump_is_refused);
