@@ -8,7 +8,8 @@
                   many names are wrong?
 
 A fault is visible in a rung where it moves float32 logits by VISIBLE or more (relative RMS); for bfloat16, by BFLOAT16_TIMES as much as rounding
-to bfloat16 moves that rung. Named: a cause has its id, or lists it among at most three equivalent ones. Prints a line for each miss, a table of
+to bfloat16 moves that rung; why others are not stands in INVISIBLE. Named: a cause has its id, or lists it among at most three equivalent ones;
+a cause that gives parameters (id "identified") names nothing, and is no wrong name. Prints a line for each miss, a table of
 all faults, the rates, one summary line; exit status 0 only if every rate is reached. What is measured is kept in --results as it is measured: a
 call that was interrupted is continued by the next one of the same program.
 """
@@ -39,6 +40,10 @@ FORMS = {"float32 logits": ("float32", None, 1.0, 0.95), "float32 top-20": ("flo
 TOGETHER, COMBINATIONS, SEED = (2, 3, 4, 6), 40, 13
 LEAST_NAMED_TOGETHER, MOST_WRONG = 0.85, 0.03
 LONGEST_ORDER = 30
+# Why no rung's logits move, in any arithmetic. Every other fault must be visible in float32.
+TURNED_ALIKE = "q and k are turned alike, and scores know differences of positions only"
+INVISIBLE = {"rope-position-off-by-one": TURNED_ALIKE, "rope-first-position-ignored": TURNED_ALIKE,
+             "hidden-pre-vs-post-final-norm": "concerns which hidden state is handed out; the logits are right"}
 SECONDS = 60  # of one processor: on two it is not more
 
 
@@ -274,6 +279,18 @@ def table(climbs, forms):
     print(flush=True)
 
 
+def report_invisible(climbs, forms):
+    """Says why; false where a fault is invisible in float32 and no reason is known."""
+    reached = True
+    for form in forms:
+        for fault in sorted(c.faults[0] for c in climbs if c.form == form and not c.visible):
+            in_bfloat16 = FORMS[form][0] == "bfloat16" and any(c.visible for c in climbs if c.faults[0] == fault)
+            reason = "moves no rung much more than bfloat16's own rounding does" if in_bfloat16 else INVISIBLE.get(fault)
+            reached = reached and reason is not None
+            print(f"not visible, {form}: {fault}: {reason or 'no reason is known   below what is required'}")
+    return reached
+
+
 def report_alone(climbs, forms):
     reached = True
     for form in forms:
@@ -346,7 +363,7 @@ def main():
     table(climbs, forms)
     seconds = [c.seconds for c in right + climbs + many if c.visible]
     in_time = generated + max(c.seconds for c in right) <= SECONDS
-    reached = [alarms == 0, report_alone(climbs, forms), report_together(many), in_time]
+    reached = [alarms == 0, report_invisible(climbs, forms), report_alone(climbs, forms), report_together(many), in_time]
     print(f"seconds of one processor: {generated:.1f} to generate; to judge, a right engine {max(c.seconds for c in right):.1f} at most, of all "
           f"climbs half {sorted(seconds)[len(seconds) // 2]:.1f}, the longest {max(seconds):.1f}")
     print(f"ladder: {len(right)} honest climbs, {alarms} alarms; {len(faults)} faults alone, {len(many)} combinations (seed {args.seed}); "
