@@ -1,6 +1,7 @@
 /* Activation files: the common door. A source (HDF5 or safetensors) lists its tensors; here they
  * are compared with what the config implies, put in dataflow order, and their values converted. */
 #include "activations_internal.h"
+#include "config.h"
 #include "import.h"
 #include "near_names.h"
 

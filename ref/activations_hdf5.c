@@ -3,6 +3,7 @@
  * plugins). None of it is followed: every object is reached through hard links only, and a dataset
  * is looked at only after its storage has been. */
 #include "activations_internal.h"
+#include "config.h"
 #include "reader_internal.h"
 
 #include <hdf5.h>

@@ -1,6 +1,8 @@
 /* The writer of activation files. The same calls in the same order give the same bytes: no times
  * are stored, and the HDF5 format is pinned to the one that every HDF5 since 1.8 reads. */
+#include "activations.h"
 #include "activations_internal.h"
+#include "config.h"
 #include "output.h"
 
 #include <hdf5.h>

@@ -8,7 +8,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#include "safetensors.h"
+#include "dtype.h"
 
 /* The most values of a block. */
 #define GEMMA4_BLOCK_VALUES 256

@@ -5,6 +5,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "gguf.h"
 #include "gguf_model.h"
 #include "ops.h"
 #include "options.h"

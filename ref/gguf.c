@@ -5,6 +5,7 @@
 #include <string.h>
 #include <sys/mman.h>
 
+#include "blocks.h"
 #include "gguf_internal.h"
 
 /* Far above any model of this family: what a header can make us allocate is bounded by them. */

@@ -11,7 +11,6 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#include "blocks.h"
 #include "error.h"
 
 #define GEMMA4_GGUF_MAX_RANK 4
@@ -42,6 +41,8 @@ typedef struct gemma4_gguf_value {
     const unsigned char *data; /* the first item, not aligned; a string is its length in 8 bytes,
                                   then its bytes */
 } gemma4_gguf_value;
+
+typedef struct gemma4_block_type gemma4_block_type; /* blocks.h */
 
 typedef struct gemma4_gguf_tensor {
     char *name;

@@ -2,6 +2,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "blocks.h"
+#include "gguf.h"
 #include "gguf_model.h"
 
 #define PREFIX "gemma4."

@@ -1,5 +1,8 @@
 /* llama.cpp's names: https://github.com/ggml-org/llama.cpp/blob/master/src/models/gemma4.cpp */
 #include "gguf_model.h"
+#include "blocks.h"
+#include "gguf.h"
+#include "quantised.h"
 
 #include <stdlib.h>
 #include <string.h>

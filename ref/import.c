@@ -1,6 +1,7 @@
 /* Applying a map: each rule looks for its tensor in each layer and each pass; what is found is put
  * together along positions, and shown to activations.c as a source of tensors under the taps'
  * names. */
+#include "config.h"
 #include "import_internal.h"
 
 #include <stdio.h>

@@ -1,4 +1,5 @@
 /* Which tensors a rule is about. */
+#include "config.h"
 #include "map.h"
 
 #include <stdio.h>

@@ -7,7 +7,9 @@
 #include <string.h>
 #include <sys/stat.h>
 
+#include "gguf.h"
 #include "gguf_model.h"
+#include "safetensors.h"
 
 /* --- the published tensors --- */
 

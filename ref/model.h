@@ -3,11 +3,16 @@
 #ifndef GEMMA4_MODEL_H
 #define GEMMA4_MODEL_H
 
+#include <stddef.h>
+
 #include "config.h"
+#include "dtype.h"
 #include "error.h"
-#include "gguf.h"
-#include "quantised.h"
-#include "safetensors.h"
+
+/* Where weights may lie: safetensors.h, gguf.h, quantised.h. */
+typedef struct gemma4_safetensors gemma4_safetensors;
+typedef struct gemma4_gguf gemma4_gguf;
+typedef struct gemma4_quantised gemma4_quantised;
 
 /* A weight as it lies in the mapped file. A matrix is [rows, cols] = [out features, in features],
  * row-major: y = W x. A vector has rows = 1. The experts' matrices are stacked: rows counts the

@@ -7,6 +7,7 @@
  * Every sum and every transcendental function is evaluated in double and rounded once, when it is
  * stored (spec/numerics.md). */
 #include "ops.h"
+#include "quantised.h"
 
 #include <math.h>
 #include <string.h>

@@ -1,4 +1,5 @@
 #include "quantised.h"
+#include "blocks.h"
 
 /* A row: its blocks, and the factor that its values have beside. */
 typedef struct row_place {

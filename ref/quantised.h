@@ -4,7 +4,9 @@
 #ifndef GEMMA4_QUANTISED_H
 #define GEMMA4_QUANTISED_H
 
-#include "blocks.h"
+#include <stddef.h>
+
+typedef struct gemma4_block_type gemma4_block_type; /* blocks.h */
 
 /* One tensor of the file: [matrices * rows, cols]. */
 typedef struct gemma4_quantised_part {

@@ -1,5 +1,6 @@
 /* What the child answers. It may have been taken over by the file that it reads: every length, tag,
  * name, type and count is checked. */
+#include "config.h"
 #include "reader_parent.h"
 
 #include <stdio.h>

@@ -1,5 +1,6 @@
 /* The reader's child: libhdf5 runs here, behind the sandbox. It ends when the parent closes the
  * socket, and it ends at once where anything is odd: the parent knows how to say that. */
+#include "config.h"
 #include "reader_internal.h"
 
 #include <errno.h>

@@ -10,21 +10,10 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "dtype.h"
 #include "error.h"
 
 #define GEMMA4_MAX_RANK 8
-
-/* GEMMA4_QUANTISED: of weights from GGUF files (ref/quantised.h). */
-typedef enum gemma4_dtype {
-    GEMMA4_BF16,
-    GEMMA4_F16,
-    GEMMA4_F32,
-    GEMMA4_F64,
-    GEMMA4_I32,
-    GEMMA4_I64,
-    GEMMA4_OTHER,
-    GEMMA4_QUANTISED
-} gemma4_dtype;
 
 typedef struct gemma4_tensor {
     const char *name;

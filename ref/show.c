@@ -6,6 +6,7 @@
 #include <string.h>
 #include <sys/stat.h>
 
+#include "config.h"
 #include "near_names.h"
 #include "options.h"
 #include "places.h"

@@ -1,4 +1,8 @@
 #include "stream.h"
+#include "gguf.h"
+#include "model.h"
+#include "quantised.h"
+#include "safetensors.h"
 
 #include <stdint.h>
 #include <stdio.h>

@@ -1,5 +1,6 @@
 /* The table of taps.h as data, and what follows from it for a model. */
 #include "taps.h"
+#include "config.h"
 
 #include <assert.h>
 #include <stdio.h>

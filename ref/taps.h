@@ -7,7 +7,9 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#include "config.h"
+#include "error.h"
+
+typedef struct gemma4_config gemma4_config; /* config.h */
 
 /* The type of an activation. float, except in the precision build, which compiles the same source
  * with double to measure the rounding error of the float build (spec/numerics.md). */

@@ -35,16 +35,26 @@ DEFINE = r"#define (?P<name>[A-Z][A-Z0-9_]*) (?P<value>\S.*?)(?: /\*.*)?$"
 CONSTANTS = [
     ("tests/check/thresholds.h", DEFINE, None),
     ("tests/check/thresholds.h", r"enum \{ (?P<name>[A-Z_]+) = (?P<value>[^,}]+) \}", None),
-    ("tests/check/evidence.h", r"enum \{ (?P<name>GEMMA4_DRAWS) = (?P<value>\d+) \}", None),
+    ("tests/check/noise.h", r"enum \{ (?P<name>GEMMA4_DRAWS) = (?P<value>\d+) \}", None),
     ("tests/check/causes.h", r"enum \{ (?P<name>GEMMA4_MAX_EQUIVALENT) = (?P<value>\d+),", None),
+    ("tests/check/causes.h", r" (?P<name>GEMMA4_MAX_EQUIVALENT_POINTS) = (?P<value>\d+) \}", None),
     ("tests/check/fit.h", r"enum \{ (?P<name>GEMMA4_MAX_FITS) = (?P<value>\d+),", None),
+    ("tests/check/fit.h", r" (?P<name>GEMMA4_MAX_POINTS) = (?P<value>\d+) \}", None),
+    ("tests/check/identify_internal.h", r"enum \{ (?P<name>IDENTIFY_SPLIT_BASES) = (?P<value>\d+) \}", None),
+    ("tests/check/identify_experts.c", r"enum \{ (?P<name>MOST_RANKS) = (?P<value>\d+) \}", None),
+    ("tests/check/identify_look.c", r"enum \{ (?P<name>SAME_POINTS) = (?P<value>\d+) \}", None),
+    ("tests/check/names_recognise.c", DEFINE, None),
+    ("tests/check/propose_turns.c", DEFINE, None),
     ("tests/check/noise.h", r"#define (?P<name>UNIT_FLOAT32) (?P<value>\S+)", None),
     ("tests/check/noise.c", r'\{"bfloat16", (?P<value>[^,]+),', "unit of bfloat16"),
     ("tests/check/noise.c", r'\{"float16", (?P<value>[^,]+),', "unit of float16"),
     ("tests/check/noise.c", r'\{"q8_0", (?P<value>[^,]+),', "unit of q8_0"),
     ("tests/check/noise.c", r'\{"q4_0", (?P<value>[^,]+),', "unit of q4_0"),
+    ("tests/check/noise.c", r'\{"q4_k", (?P<value>[^,]+),', "unit of q4_k"),
     ("tests/check/noise.c", r"rms\(x, n\) \* (?P<value>sqrt\(3\)) \*", "sum of products"),
-    ("tests/check/noise.c", r"const size_t block = (?P<value>\d+);", "block of quantised inputs"),
+    ("tests/check/noise.c", r'\{"q8_0", [^,]+, (?P<value>\d+)\}', "block of q8_0"),
+    ("tests/check/noise.c", r'\{"q4_0", [^,]+, (?P<value>\d+)\}', "block of q4_0"),
+    ("tests/check/noise.c", r'\{"q4_k", [^,]+, (?P<value>\d+)\}', "block of q4_k"),
     ("tests/check/noise.c", r"largest / (?P<value>127) ", "step of quantised inputs"),
     ("tests/check/noise.c", r"\* (?P<value>sqrt\(0\.5\)) \*", "rounding of quantised inputs"),
     ("tests/check/noise.c", r"UNIT_FLOAT32 \* (?P<value>1\.5) \* uniform", "rounding of a frequency"),
@@ -56,7 +66,7 @@ CONSTANTS = [
 # Where a constant shows in other files under another word than its own.
 SEEN_AS = {"ref/taps.h": "GEMMA4_TAPS", "tests/check/noise.c": None}
 # What the sources of the checker do not enter: these suites catch no mutant. And `spec` and `pages` compare numbers with their pages only.
-NOT_RUN = {"activations", "config", "document", "forward", "model", "ops", "options", "pages", "safetensors", "spec", "synth", "taps", "twins"}
+NOT_RUN = {"activations", "config", "document", "forward", "model", "ops", "options", "pages", "quotes", "safetensors", "spec", "synth", "taps", "twins"}
 SAMPLE = "sample self-test"
 
 

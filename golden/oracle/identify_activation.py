@@ -96,6 +96,8 @@ def draw_partner(rng, engine):
     if experts and name in ("exchanged", "interleaved"):
         order = "rows halves exchanged" if name == "exchanged" else ("rows lanes deinterleaved", "rows lanes interleaved")
         said.append(part("weights.order", order, tap, "experts.gate_up_proj"))
+    if name == "gate missing" and not experts:  # the next step reads up in the place of the product: the same, without mlp.act
+        said.append(part("step.input", "mlp.up", "mlp.out"))
     if not experts and name == "exchanged":
         said.append((part("weight.tensor", "up_proj", "gate_proj", "mlp.gate"), part("weight.tensor", "gate_proj", "up_proj", "mlp.up")))
     return fault(FAMILY, f"gate and up {name} in the {'experts' if experts else 'dense MLP'}", draw_scope(rng, engine), tap,

@@ -159,7 +159,21 @@ def draw_zero(rng, engine):
         said |= ranges(first // head, n // head, ["heads"])
     ids = {("experts.down_proj", "columns", M // 4): ["expert-quant-tail"] for M in [shape[-1]]}.get((field, axis, n - first), [])
     return fault(FAMILY, f"{field} {axis} from {first} of {n} on are 0", scope, tap, changed(field, change),
-                 part(("weight.zero", "result.zero", "input.zero"), said, field, tap), ids=ids)
+                 part(("weight.zero", "result.zero", "input.zero"), said, field, tap), *same_tails(field, axis, first, n), ids=ids)
+
+
+def same_tails(field, axis, first, n):
+    """Without the product of gate and up, lanes of it that are 0 are rows of up or columns of down that are: the same. n is their end."""
+    rows, columns, zero = ("rows", "lanes"), ("columns", "lanes"), "weight.zero"
+    if (field, axis) == ("down_proj", "columns"):
+        return [part(zero, ranges(first, n, rows), up) for up in ("up_proj", "gate_proj")]
+    if (field, axis) in (("up_proj", "rows"), ("gate_proj", "rows")):
+        return [part(zero, ranges(first, n, columns), "down_proj")]
+    if (field, axis) == ("experts.down_proj", "columns"):
+        return [part(zero, ranges(n + first, 2 * n, rows), "experts.gate_up_proj", "gate_up_proj")]
+    if (field, axis) == ("experts.gate_up_proj", "rows") and 2 * first >= n:
+        return [part(zero, ranges(first - n // 2, n // 2, columns), "experts.down_proj", "down_proj")]
+    return []
 
 
 def ranges(first, end, units):

@@ -20,9 +20,11 @@
 #endif
 
 #include "forward.h"
+#include "model.h"
 #include "ops.h"
 #include "options.h"
 #include "peak.h"
+#include "safetensors.h"
 
 static const char usage[] = "usage: gemma4-bench --model DIR [--cpu auto|avx2|avx512|neon] "
                             "[--threads 1,2] [--prefill 32,128,512] [--decode N] [--repeat N]\n"

@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "filter.h"
 #include "thresholds.h"
 
 #define NO_MODEL GEMMA4_NO_MODEL
@@ -652,12 +653,13 @@ static int take_below_bound(sorting *s, bool *taken)
         return 0;
     }
     const gemma4_filter *f = gemma4_significant_filter(best);
-    bool everywhere = f == &best->all;
+    bool everywhere = f == &best->all, named = gemma4_filter_is_named(f);
+    size_t model = (size_t)(best - s->filtered);
     gemma4_cause *cause = new_cause(s);
     if (!cause)
         return -1;
-    *cause = (gemma4_cause){.explained = true,
-                            .model = (size_t)(best - s->filtered),
+    *cause = (gemma4_cause){.explained = named,
+                            .model = named ? model : NO_MODEL,
                             .second = NO_MODEL,
                             .below_bound = true,
                             .tap = everywhere ? best->tap : best->best_tap,
@@ -666,7 +668,12 @@ static int take_below_bound(sorting *s, bool *taken)
                             .residual = gemma4_filter_spread(f)};
     if (!everywhere)
         snprintf(cause->layers, sizeof cause->layers, "%zu", best->best_layer);
-    deal_with(s, best->tap, cause);
+    if (!named)
+        snprintf(cause->description, sizeof cause->description,
+                 "no tap fails by itself; the error holds %.2f +- %.2g of what %s changes, which "
+                 "would be 1",
+                 cause->coefficient, cause->residual, gemma4_counter_model_at(model)->id);
+    deal_with(s, best->tap, named ? cause : NULL);
     *taken = true;
     return 0;
 }

@@ -3,9 +3,12 @@
 #ifndef GEMMA4_CAUSES_H
 #define GEMMA4_CAUSES_H
 
-#include "filter.h"
 #include "fit.h"
+#include "point.h"
 
+typedef struct gemma4_filtered gemma4_filtered; /* filter.h */
+
+/* mutants: GEMMA4_MAX_EQUIVALENT_POINTS +1, -1, x2 survive: how many are listed */
 enum { GEMMA4_MAX_EQUIVALENT = 3, GEMMA4_MAX_EQUIVALENT_POINTS = 8 };
 
 /* One cause and everything that it explains. */

@@ -3,7 +3,8 @@
 #ifndef GEMMA4_COUNTER_CHANGES_H
 #define GEMMA4_COUNTER_CHANGES_H
 
-#include "counter_model.h"
+#include "model.h"
+#include "space.h"
 
 /* An axis: how many values it has, in how many heads, experts or ranks; 1 where it has none. */
 typedef struct gemma4_axis {

@@ -4,17 +4,7 @@
 #define GEMMA4_COUNTER_RUN_H
 
 #include "block_run.h"
-
-enum { GEMMA4_MOST_PLANTED = 20 };
-
-/* Counter-models planted into a run, each in all layers that it concerns or in one. count 0: the
- * right model. */
-typedef struct gemma4_planted {
-    const gemma4_counter_model *models[GEMMA4_MOST_PLANTED];
-    int only_layer[GEMMA4_MOST_PLANTED]; /* -1: all */
-    size_t count;
-    gemma4_scope scope;
-} gemma4_planted;
+#include "planted.h"
 
 /* Does the planted model at index i act in this block? */
 bool gemma4_planted_in(const gemma4_config *config, const gemma4_planted *planted, size_t i,

@@ -1,4 +1,9 @@
 #include "diagnose.h"
+#include "causes.h"
+#include "dump_mistake.h"
+#include "evidence.h"
+#include "filter.h"
+#include "fit.h"
 
 #include <stdio.h>
 #include <stdlib.h>

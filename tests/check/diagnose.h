@@ -3,7 +3,16 @@
 #ifndef GEMMA4_DIAGNOSE_H
 #define GEMMA4_DIAGNOSE_H
 
-#include "causes.h"
+#include <stdbool.h>
+#include <stddef.h>
+
+#include "taps.h"
+
+typedef struct gemma4_cause gemma4_cause;               /* causes.h */
+typedef struct gemma4_dump_mistake gemma4_dump_mistake; /* dump_mistake.h */
+typedef struct gemma4_evidence gemma4_evidence;         /* evidence.h */
+typedef struct gemma4_finding gemma4_finding;           /* fit.h */
+typedef struct gemma4_runner gemma4_runner;             /* block_run.h */
 
 typedef struct gemma4_diagnosis gemma4_diagnosis;
 

@@ -7,11 +7,10 @@
 #define GEMMA4_EVIDENCE_H
 
 #include "activations.h"
+#include "dump_mistake.h"
 #include "model.h"
 #include "noise.h"
 #include "schedule.h"
-
-enum { GEMMA4_DRAWS = 6 };
 
 /* A block of the model: the embedding (-1), a layer, or the head (num_hidden_layers). */
 typedef int gemma4_block;
@@ -35,30 +34,6 @@ typedef struct gemma4_subject {
     bool *have_listed;   /* [T] they are there, and distinct tokens of the vocabulary */
     bool listed_by_difference; /* a number that is added to all that a position lists is no error */
 } gemma4_subject;
-
-/* A mistake of the dump, not of the engine (recognise.h). */
-typedef enum gemma4_dump_mistake_kind {
-    GEMMA4_DUMP_AS_DUE,
-    GEMMA4_DUMP_AXES,              /* in another order */
-    GEMMA4_DUMP_BATCH,             /* a batch axis longer than 1 */
-    GEMMA4_DUMP_FEW_ROWS,          /* fewer than positions, without the attribute rows */
-    GEMMA4_DUMP_PADDING,           /* more rows than positions */
-    GEMMA4_DUMP_INNER_AXIS,        /* an axis of length 1 that is not in front */
-    GEMMA4_DUMP_SHIFTED,           /* row t holds another position's values */
-    GEMMA4_DUMP_LOG_PROBABILITIES, /* in the place of logits */
-    GEMMA4_DUMP_PROBABILITIES,
-    GEMMA4_DUMP_PRECISION, /* the whole dump: of another arithmetic than it says */
-    GEMMA4_DUMP_CHECKPOINT /* the whole dump: of another checkpoint */
-} gemma4_dump_mistake_kind;
-
-typedef struct gemma4_dump_mistake {
-    gemma4_dump_mistake_kind kind;
-    unsigned char order[3]; /* AXES, by value: axis i of what is stored is this axis of the tap; 0
-                               is the position */
-    int shift;              /* SHIFTED: row t holds position t + shift */
-    double left;            /* by value: relative RMS against the reference by itself once it is put
-                               right */
-} gemma4_dump_mistake;
 
 /* One tap of the block. Arrays are [T, width]; scores and probabilities are spread out to [T, H *
  * T]. */

@@ -3,7 +3,14 @@
 #include <math.h>
 #include <stdlib.h>
 
+#include "counter_model.h"
+#include "counter_run.h"
+#include "evidence.h"
 #include "fit.h"
+#include "noise.h"
+#include "planted.h"
+#include "schedule.h"
+#include "taps.h"
 #include "thresholds.h"
 
 typedef gemma4_real real;
@@ -71,6 +78,12 @@ bool gemma4_filter_is_significant(const gemma4_filter *f, double deviations)
 {
     double c = gemma4_filter_coefficient(f), spread = gemma4_filter_spread(f);
     return fabs(c - 1) <= FILTER_COEFFICIENT && c / spread >= deviations;
+}
+
+bool gemma4_filter_is_named(const gemma4_filter *f)
+{
+    double room = FILTER_NAMED_PART + FILTER_NAMED_DEVIATIONS * gemma4_filter_spread(f);
+    return fabs(gemma4_filter_coefficient(f) - 1) <= room;
 }
 
 const gemma4_filter *gemma4_significant_filter(const gemma4_filtered *f)

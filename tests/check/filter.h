@@ -5,8 +5,11 @@
 #ifndef GEMMA4_FILTER_H
 #define GEMMA4_FILTER_H
 
-#include "counter_run.h"
+#include "noise.h"
 #include "score.h"
+
+typedef struct gemma4_runner gemma4_runner;             /* block_run.h */
+typedef struct gemma4_tap_evidence gemma4_tap_evidence; /* evidence.h */
 
 /* Sums of a matched filter: projections of the error, and of every draw of honest noise, on a
  * predicted difference. */
@@ -36,6 +39,8 @@ double gemma4_filter_share(const gemma4_filter *filter);
 /* Is this the mistake, although no single tap failed? deviations: how many of its spreads the
  * coefficient must be away from 0. */
 bool gemma4_filter_is_significant(const gemma4_filter *filter, double deviations);
+/* Is a significant filter's coefficient near enough to 1 for the mistake's name? */
+bool gemma4_filter_is_named(const gemma4_filter *filter);
 
 /* Everything that the filters have seen of one counter-model. */
 typedef struct gemma4_filtered {

@@ -5,8 +5,14 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "counter_model.h"
+#include "counter_run.h"
 #include "describe.h"
+#include "evidence.h"
 #include "fit_internal.h"
+#include "model.h"
+#include "noise.h"
+#include "planted.h"
 #include "thresholds.h"
 
 typedef gemma4_real real;

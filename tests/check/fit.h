@@ -5,8 +5,18 @@
 #ifndef GEMMA4_FIT_H
 #define GEMMA4_FIT_H
 
-#include "counter_run.h"
-#include "point.h"
+#include <stdbool.h>
+#include <stddef.h>
+
+#include "dump_mistake.h"
+#include "schedule.h"
+#include "taps.h"
+
+typedef struct gemma4_counter_model gemma4_counter_model; /* counter_model.h */
+typedef struct gemma4_evidence gemma4_evidence;           /* evidence.h */
+typedef struct gemma4_planted gemma4_planted;             /* planted.h */
+typedef struct gemma4_point gemma4_point;                 /* point.h */
+typedef struct gemma4_runner gemma4_runner;               /* block_run.h */
 
 #define GEMMA4_NO_MODEL ((size_t)-1)
 
@@ -24,6 +34,7 @@ typedef struct gemma4_fit {
                             difference explains */
 } gemma4_fit;
 
+/* mutants: GEMMA4_MAX_POINTS +1, -1, x2 survive: a bound of memory; the plainer ones stay */
 enum { GEMMA4_MAX_FITS = 8, GEMMA4_MAX_POINTS = 16 };
 
 /* A point of the space that explains a tap. */

@@ -6,7 +6,10 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "counter_model.h"
+#include "evidence.h"
 #include "filter.h"
+#include "planted.h"
 #include "thresholds.h"
 
 typedef gemma4_real real;

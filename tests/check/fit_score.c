@@ -6,8 +6,16 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "counter_model.h"
+#include "counter_run.h"
+#include "evidence.h"
 #include "filter.h"
+#include "fit.h"
+#include "noise.h"
+#include "planted.h"
 #include "rows.h"
+#include "score.h"
+#include "space.h"
 #include "thresholds.h"
 
 typedef gemma4_real real;

@@ -10,6 +10,9 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "counter_model.h"
+#include "noise.h"
+#include "point.h"
 #include "thresholds.h"
 
 /* ------------------------------------------------------------------ one step */
@@ -532,6 +535,29 @@ int fit_identify_as_before(fit_search *s, const gemma4_finding *earlier, size_t 
     return status;
 }
 
+/* What the best point leaves, in spreads. More than honest rounding may be another mistake, in a
+ * narrower scope, which the point comes near to. */
+static double least_left(const gemma4_finding *f)
+{
+    double least = INFINITY;
+    for (size_t i = 0; i < f->point_count; i++)
+        least = fmin(least, f->points[i].residual);
+    return least;
+}
+
+/* Leaves out points that explain the error much worse than the best one does. */
+static void drop_worse(gemma4_finding *f)
+{
+    double least = fmax(1, least_left(f));
+    size_t kept = 0;
+    for (size_t i = 0; i < f->point_count; i++)
+        if (f->points[i].residual <= EQUIVALENT_FACTOR * least + EQUIVALENT_OFFSET)
+            f->points[kept++] = f->points[i];
+        else
+            free(f->points[i].point);
+    f->point_count = kept;
+}
+
 int fit_identify(fit_search *s, const gemma4_finding *earlier, size_t earlier_count)
 {
     bool step = is_step(s);
@@ -543,9 +569,10 @@ int fit_identify(fit_search *s, const gemma4_finding *earlier, size_t earlier_co
                                               earlier[i].fit_count);
     int status = identify_as_before(&id, earlier, earlier_count);
     for (int scope = GEMMA4_EVERYWHERE;
-         scope < GEMMA4_SCOPES && !status && s->finding->point_count == 0; scope++)
+         scope < GEMMA4_SCOPES && !status && !(least_left(s->finding) <= 1); scope++)
         if (scope == GEMMA4_EVERYWHERE || fit_may_be_in_scope(s, (gemma4_scope)scope))
             status = identify_in_scope(&id, step, (gemma4_scope)scope);
+    drop_worse(s->finding);
     if (!status && s->finding->point_count == 0)
         status = identify_tell_nearest(&id);
     close_identification(&id);

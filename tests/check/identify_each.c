@@ -1,6 +1,9 @@
 /* Looks do not depend on each other, so threads share them. Each has its own prediction and its own
  * runner; what comes of a look is kept by its index: the number of threads changes nothing. */
+#include "block_run.h"
+#include "config.h"
 #include "identify_internal.h"
+#include "noise.h"
 
 #include <stdlib.h>
 #include <string.h>

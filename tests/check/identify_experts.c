@@ -9,11 +9,13 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "noise.h"
+#include "point.h"
 #include "thresholds.h"
 
 typedef gemma4_real real;
 
-enum { MOST_RANKS = 16 };
+enum { MOST_RANKS = 16 }; /* mutants: +1, -1, x2 survive: a bound of memory */
 
 /* Settings with all weights free. */
 typedef struct split {

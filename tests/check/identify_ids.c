@@ -1,5 +1,7 @@
 /* By what rule were the experts chosen? */
 #include "identify_internal.h"
+#include "noise.h"
+#include "point.h"
 
 #include <math.h>
 #include <stdlib.h>

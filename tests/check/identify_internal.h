@@ -104,7 +104,7 @@ int identify_solve(identification *id, identify_candidate *candidate, size_t set
 
 /* --- identify_experts.c --- */
 
-enum { IDENTIFY_SPLIT_BASES = 4 };
+enum { IDENTIFY_SPLIT_BASES = 4 }; /* mutants: +1, -1, x2 survive: a bound of time */
 bool identify_comes_apart(const fit_search *s);
 /* Where the sum over the experts fails and nothing of it is in the dump: the settings among the
  * singles with which all is right but the experts' weights, each with the ranks that are missing.

@@ -5,6 +5,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "noise.h"
+#include "point.h"
 #include "thresholds.h"
 
 /* Keeps the settings that explain most by themselves, for joining. */

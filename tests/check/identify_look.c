@@ -5,6 +5,12 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "counter_run.h"
+#include "noise.h"
+#include "planted.h"
+#include "point.h"
+#include "schedule.h"
+#include "score.h"
 #include "thresholds.h"
 
 /* ---------------------------------------------------------------------- looks */
@@ -35,8 +41,10 @@ int identify_predict(identification *id, const identify_candidate *c)
 
 gemma4_against identify_rows(const identification *id)
 {
-    return (gemma4_against){
-        .values = id->s->prediction, .skip = id->s->open, .positions = id->positions};
+    return (gemma4_against){.values = id->s->prediction,
+                            .skip = id->s->open,
+                            .positions = id->positions,
+                            .smaller = !fit_is_bridged(id->s->e)};
 }
 
 /* How near the candidate comes, at the positions that are looked at. */
@@ -196,7 +204,7 @@ int identify_solve_all(identification *id, size_t from)
 /* ------------------------------------------------------------------- verdict */
 
 /* Of points that predict the very same, so many are said. */
-enum { SAME_POINTS = 8 };
+enum { SAME_POINTS = 8 }; /* mutants: +1, -1, x2 survive: a bound of time */
 
 void identify_keep(gemma4_finding *f, gemma4_scope scope, const identify_candidate *c,
                    const gemma4_fit *fit)

@@ -6,6 +6,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 
+#include "point.h"
 #include "thresholds.h"
 
 /* What the candidate leaves unexplained, counted twice for each further setting and for a list:

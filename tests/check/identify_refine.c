@@ -5,6 +5,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "noise.h"
+#include "point.h"
 #include "thresholds.h"
 
 /* Tries other settings in the place of a point that fits. */

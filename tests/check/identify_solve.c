@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "point.h"
 #include "thresholds.h"
 
 typedef gemma4_real real;
@@ -53,19 +54,24 @@ static slope slope_of(const identification *id, double step)
 {
     const fit_search *s = id->s;
     const gemma4_tap_evidence *t = &s->e->taps[s->tap];
-    const gemma4_against rows = identify_rows(id);
+    gemma4_against rows = identify_rows(id);
+    rows.values = id->at;
     slope sum = {0};
-    for (size_t row = 0; row < s->e->subject->T; row++)
-        for (size_t i = row * t->width;
-             gemma4_row_counts(s->e, s->tap, &rows, row) && i < (row + 1) * t->width; i++) {
+    for (size_t row = 0; row < s->e->subject->T; row++) {
+        if (!gemma4_row_counts(s->e, s->tap, &rows, row))
+            continue;
+        double sigma = gemma4_against_sigma(s->e, s->tap, &rows, row),
+               part = sigma / t->sigma[row]; /* of the noise in what was expected */
+        for (size_t i = row * t->width; i < (row + 1) * t->width; i++) {
             double change = ((double)s->prediction[i] - (double)id->at[i]) / step,
                    error = (double)t->engine[i] - (double)id->at[i];
-            double weight = 1 / (t->sigma[row] * t->sigma[row]);
+            double weight = 1 / (sigma * sigma);
             sum.error_change += weight * error * change;
             sum.change += weight * change * change;
             for (size_t d = 0; d < GEMMA4_DRAWS; d++)
-                sum.draws[d] += weight * (double)t->draws[d][i] * change;
+                sum.draws[d] += weight * part * (double)t->draws[d][i] * change;
         }
+    }
     return sum;
 }
 
@@ -128,7 +134,7 @@ static int solve_here(identification *id, identify_candidate *c, size_t setting)
             s->number = number;
             break;
         }
-        bool settled = next.left > 0.999 * c->left;
+        bool settled = next.left > SOLVE_SETTLED * c->left;
         *c = next;
         step = fmax(0x1p-12, fmin(SOLVE_STEP, fabs(by)));
         if (settled)
@@ -207,8 +213,7 @@ static int solve_list(identification *id, identify_candidate *c, size_t setting)
             break;
         fill_equations(id, count, changes, step, a, b);
         for (size_t k = 0; k < count; k++)
-            a[k * count + k] *= 1 + 1e-2; /* before a norm, all entries times the same change
-                                             nothing: no step that way */
+            a[k * count + k] *= 1 + SOLVE_RIDGE;
         gemma4_solve_system(a, b, count, 0, x);
         double part = 1;
         for (int tries = 0; tries < 4; tries++, part /= 4) {
@@ -222,7 +227,7 @@ static int solve_list(identification *id, identify_candidate *c, size_t setting)
             memcpy(s->list, kept, count * sizeof *kept);
             break;
         }
-        bool settled = next.left > 0.99 * c->left;
+        bool settled = next.left > SOLVE_SETTLED * c->left;
         *c = next;
         if (settled)
             break;

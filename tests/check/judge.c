@@ -4,10 +4,15 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "causes.h"
+#include "config.h"
+#include "diagnose.h"
 #include "listed.h"
+#include "noise.h"
 #include "recognise.h"
 #include "reference_run.h"
 #include "replay.h"
+#include "report.h"
 #include "rows.h"
 #include "tap_compare.h"
 #include "thresholds.h"

@@ -4,10 +4,11 @@
 #ifndef GEMMA4_LADDER_H
 #define GEMMA4_LADDER_H
 
-#include "counter_run.h"
-#include "fit.h"
 #include "manifest.h"
-#include "model.h"
+#include "schedule.h"
+
+typedef struct gemma4_counter_model gemma4_counter_model; /* counter_model.h */
+typedef struct gemma4_point gemma4_point;                 /* point.h */
 
 #include <stdio.h>
 

@@ -1,5 +1,16 @@
 /* What explains a rung: candidates from its report, held against every rung before it. */
+#include "causes.h"
+#include "counter_model.h"
+#include "counter_run.h"
+#include "diagnose.h"
+#include "document.h"
+#include "evidence.h"
+#include "fit.h"
+#include "ladder.h"
 #include "ladder_internal.h"
+#include "manifest.h"
+#include "point.h"
+#include "report.h"
 
 #include <stdlib.h>
 #include <string.h>

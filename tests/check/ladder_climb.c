@@ -4,7 +4,11 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "causes.h"
+#include "counter_model.h"
+#include "fit.h"
 #include "judge.h"
+#include "ladder.h"
 
 enum { MOST_SWAPS = 6 }; /* of one cause's candidates, each with a search for a further cause */
 

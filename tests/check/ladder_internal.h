@@ -2,7 +2,10 @@
 #ifndef GEMMA4_LADDER_INTERNAL_H
 #define GEMMA4_LADDER_INTERNAL_H
 
+#include "activations.h"
 #include "ladder.h"
+#include "model.h"
+#include "planted.h"
 #include "report.h"
 
 struct gemma4_opened_rung {

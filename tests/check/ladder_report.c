@@ -3,6 +3,7 @@
 
 #include <string.h>
 
+#include "counter_model.h"
 #include "text.h"
 #include "version.h"
 

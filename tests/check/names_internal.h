@@ -4,7 +4,6 @@
 #define GEMMA4_NAMES_INTERNAL_H
 
 #include "foreign.h"
-#include "import_internal.h"
 #include "manifest.h"
 #include "map.h"
 #include "names.h"

@@ -5,6 +5,9 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "config.h"
+#include "import_internal.h"
+#include "map.h"
 #include "names_internal.h"
 #include "near_names.h"
 

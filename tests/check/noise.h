@@ -12,6 +12,9 @@
 
 #define UNIT_FLOAT32 0x1p-24 /* largest relative error of one rounding of a float */
 
+/* How many perturbed runs the yardstick is measured by. */
+enum { GEMMA4_DRAWS = 6 };
+
 /* A precision. */
 typedef struct gemma4_tier {
     const char *name;

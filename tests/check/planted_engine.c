@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "activations.h"
+#include "counter_model.h"
 #include "forward.h"
 #include "logprobs.h"
 #include "rows.h"

@@ -3,10 +3,11 @@
 #ifndef GEMMA4_PLANTED_ENGINE_H
 #define GEMMA4_PLANTED_ENGINE_H
 
-#include "counter_model.h"
 #include "manifest.h"
 #include "model.h"
 #include "schedule.h"
+
+typedef struct gemma4_counter_model gemma4_counter_model; /* counter_model.h */
 
 /* Which taps an engine dumps. */
 typedef enum gemma4_tap_set {

@@ -3,6 +3,7 @@
 #include <string.h>
 
 #include "counter_changes.h"
+#include "counter_model.h"
 #include "propose.h"
 
 /* ------------------------------------------------------------------ weights */

@@ -8,13 +8,17 @@
 
 /* Thetas are looked for between these; the angles of no pair change by more than about half a
  * radian from one to the next. */
+/* mutants: LEAST_THETA x2, x0.5 survive: a bound of time; no model has such a theta */
 #define LEAST_THETA 10.0
+/* mutants: MOST_THETA x2, x0.5 survive: the same */
 #define MOST_THETA 1e9
 #define STEP_OF_LOGARITHM(position) fmin(0.05, 10 / (1.0 + (double)(position)))
-#define MOST_STEPS 20000
+#define MOST_STEPS 20000 /* mutants: +1, -1, x2 survive: a bound of time */
 /* Positions may be off by so many, either way; the fastest pair turns by a radian a position. */
-#define MOST_OFFSET 512
+#define MOST_OFFSET 512 /* mutants: +1, -1, x2 survive: a bound of time */
+/* mutants: x2, x0.5 survive: least squares goes on from the nearest; fewer steps save time */
 #define STEP_OF_OFFSET 0.5
+/* mutants: PART_EXPLAINED x0.5 survives: time only, what is proposed is solved for and judged */
 #define PART_EXPLAINED 0.5
 
 /* The rotation of pair j at position t, over all heads: parallel cos and parallel sin of its angle,

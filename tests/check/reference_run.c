@@ -4,8 +4,10 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "block_run.h"
 #include "forward.h"
 #include "listed.h"
+#include "report.h"
 #include "rows.h"
 #include "tap_compare.h"
 

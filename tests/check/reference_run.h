@@ -4,7 +4,7 @@
 #ifndef GEMMA4_REFERENCE_RUN_H
 #define GEMMA4_REFERENCE_RUN_H
 
-#include "block_run.h"
+#include "evidence.h"
 
 /* Largest relative RMS at which the reference counts as agreeing with a golden: three times the
  * largest that `make agreement` prints. */

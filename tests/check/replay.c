@@ -4,8 +4,11 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "block_run.h"
+#include "evidence.h"
 #include "listed.h"
 #include "recognise.h"
+#include "report.h"
 #include "routing.h"
 #include "rows.h"
 #include "score.h"

@@ -9,8 +9,9 @@
 #ifndef GEMMA4_REPLAY_H
 #define GEMMA4_REPLAY_H
 
-#include "block_run.h"
 #include "reference_run.h"
+
+typedef struct gemma4_runner gemma4_runner; /* block_run.h */
 
 /* Fills what is known before the first block: tokens, schedule, precision. engine and model must
  * outlive the subject. */

@@ -6,10 +6,13 @@
 #include <stdio.h>
 
 #include "compare.h"
-#include "diagnose.h"
-#include "import.h"
-#include "routing.h"
+#include "routing_counts.h"
 #include "taps.h"
+
+typedef struct gemma4_cause gemma4_cause;           /* causes.h */
+typedef struct gemma4_diagnosis gemma4_diagnosis;   /* diagnose.h */
+typedef struct gemma4_fit gemma4_fit;               /* fit.h */
+typedef struct gemma4_import_log gemma4_import_log; /* import.h */
 
 typedef enum gemma4_verdict {
     GEMMA4_PASS,

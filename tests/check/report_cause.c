@@ -2,8 +2,12 @@
 #include <math.h>
 #include <string.h>
 
+#include "causes.h"
 #include "counter_model.h"
+#include "diagnose.h"
+#include "fit.h"
 #include "report.h"
+#include "schedule.h"
 #include "thresholds.h"
 
 static const gemma4_counter_model *model_of(const gemma4_cause *cause)

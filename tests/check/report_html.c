@@ -1,4 +1,5 @@
 /* The page: its head, its sections in order, its foot. */
+#include "point.h"
 #include "report_html_internal.h"
 #include "text.h"
 #include "version.h"

@@ -2,6 +2,13 @@
 #include <math.h>
 #include <string.h>
 
+#include "causes.h"
+#include "counter_model.h"
+#include "diagnose.h"
+#include "fit.h"
+#include "point.h"
+#include "report.h"
+#include "report_html.h"
 #include "report_html_internal.h"
 #include "text.h"
 #include "thresholds.h"

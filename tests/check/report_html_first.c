@@ -1,4 +1,8 @@
 /* What diverges first, and what to do next. */
+#include "causes.h"
+#include "diagnose.h"
+#include "point.h"
+#include "report.h"
 #include "report_html_internal.h"
 #include "text.h"
 

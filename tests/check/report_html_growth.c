@@ -1,6 +1,7 @@
 /* The chart of how the error grows from layer to layer. */
 #include <math.h>
 
+#include "point.h"
 #include "report_html_internal.h"
 
 enum {

@@ -1,4 +1,8 @@
 /* The verdict, and what was judged by what. */
+#include "causes.h"
+#include "diagnose.h"
+#include "point.h"
+#include "report.h"
 #include "report_html_internal.h"
 #include "text.h"
 

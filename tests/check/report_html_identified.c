@@ -3,9 +3,14 @@
 #include <math.h>
 #include <string.h>
 
+#include "causes.h"
+#include "compare.h"
 #include "counter_changes.h"
+#include "model.h"
 #include "ops.h"
+#include "point.h"
 #include "report_html_internal.h"
+#include "schedule.h"
 #include "text.h"
 
 /* ------------------------------------------------------------- parameters */

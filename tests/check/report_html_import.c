@@ -1,5 +1,6 @@
 /* What a map did. */
 #include "maps.h"
+#include "point.h"
 #include "report_html_internal.h"
 #include "text.h"
 

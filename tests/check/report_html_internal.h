@@ -3,8 +3,9 @@
 #ifndef GEMMA4_REPORT_HTML_INTERNAL_H
 #define GEMMA4_REPORT_HTML_INTERNAL_H
 
-#include "counter_model.h"
 #include "report_html.h"
+
+typedef struct gemma4_counter_model gemma4_counter_model; /* counter_model.h */
 
 extern const char html_style[];
 

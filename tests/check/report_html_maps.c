@@ -2,6 +2,7 @@
 #include <math.h>
 #include <string.h>
 
+#include "point.h"
 #include "report_html_internal.h"
 #include "text.h"
 #include "thresholds.h"

@@ -1,4 +1,5 @@
 /* What became of the choices of experts. */
+#include "point.h"
 #include "report_html_internal.h"
 
 static void write_count(FILE *out, size_t count, const char *name, const char *meaning)

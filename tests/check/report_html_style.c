@@ -1,4 +1,5 @@
 /* The page's style sheet. */
+#include "point.h"
 #include "report_html_internal.h"
 
 /* The page is XML as well as HTML, so that a test can hold it to be well-formed. Colours grow

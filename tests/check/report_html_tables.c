@@ -1,4 +1,5 @@
 /* All numbers: a table of the kinds of tensors, and one of every tensor. */
+#include "point.h"
 #include "report_html_internal.h"
 
 static void write_kind(FILE *out, gemma4_tap tap, const gemma4_kind_summary *s)

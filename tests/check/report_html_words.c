@@ -3,6 +3,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "counter_model.h"
+#include "point.h"
 #include "report_html_internal.h"
 #include "text.h"
 

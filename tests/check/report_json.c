@@ -3,8 +3,16 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "causes.h"
+#include "compare.h"
+#include "config.h"
 #include "counter_model.h"
+#include "diagnose.h"
+#include "fit.h"
+#include "model.h"
+#include "point.h"
 #include "report.h"
+#include "schedule.h"
 #include "text.h"
 #include "version.h"
 

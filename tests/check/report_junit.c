@@ -4,6 +4,7 @@
  * 1. */
 #include <string.h>
 
+#include "causes.h"
 #include "report.h"
 #include "text.h"
 #include "version.h"

@@ -1,7 +1,10 @@
 /* The report for a terminal. */
 #include <math.h>
 
+#include "causes.h"
 #include "counter_model.h"
+#include "diagnose.h"
+#include "fit.h"
 #include "report.h"
 #include "text.h"
 #include "version.h"

@@ -3,19 +3,11 @@
 #ifndef GEMMA4_ROUTING_H
 #define GEMMA4_ROUTING_H
 
-#include "block_run.h"
+#include "noise.h"
+#include "routing_counts.h"
 
-/* Counts over all layers. */
-typedef struct gemma4_routing {
-    size_t decisions; /* choices that the dump holds */
-    size_t near_ties; /* of all choices, those whose margin between rank K and K + 1 is below what
-                         the tier's rounding may do */
-    size_t swaps;     /* experts that are not among the K with the largest logits */
-    size_t excused;   /* choices with such experts that rounding explains */
-    size_t inferred;  /* choices that the dump does not hold and that were inferred from what
-                         followed */
-    size_t faults;    /* choices that nothing explains */
-} gemma4_routing;
+typedef struct gemma4_evidence gemma4_evidence; /* evidence.h */
+typedef struct gemma4_runner gemma4_runner;     /* block_run.h */
 
 /* For a layer whose dump holds no topk_ids: tries, at each position whose choice is open, the other
  * sets that the engine may rightly have chosen, and keeps what fits the next stored tap best. A

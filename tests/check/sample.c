@@ -4,6 +4,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "counter_model.h"
+#include "model.h"
 #include "opened_cases.h"
 #include "workers.h"
 

@@ -2,7 +2,12 @@
 #ifndef GEMMA4_SCORE_H
 #define GEMMA4_SCORE_H
 
-#include "evidence.h"
+#include <stdbool.h>
+#include <stddef.h>
+
+#include "taps.h"
+
+typedef struct gemma4_evidence gemma4_evidence; /* evidence.h */
 
 /* What the engine's tensor is compared with. All zero: what was expected, with its own spread, at
  * all rows that can be compared. */
@@ -11,6 +16,7 @@ typedef struct gemma4_against {
     const double *sigma;       /* [T] in the place of the tap's spread */
     const bool *skip;          /* [T] rows to leave out */
     size_t positions;          /* only the first so many; 0: all */
+    bool smaller;              /* values smaller than what was expected have less of a spread */
 } gemma4_against;
 
 /* sqrt(mean over rows of (rms(row error) / sigma)^2), and the largest row. */
@@ -34,6 +40,12 @@ typedef struct gemma4_bias {
                           too few rows to say */
 } gemma4_bias;
 gemma4_bias gemma4_bias_of_tap(const gemma4_evidence *evidence, gemma4_tap tap);
+
+/* The spread of honest rounding in a row of what is compared with: values that take the place of
+ * the expected ones have the rounding of their own size. Not less than the expected ones have,
+ * unless that is asked for: values may be small because large ones cancel. */
+double gemma4_against_sigma(const gemma4_evidence *evidence, gemma4_tap tap,
+                            const gemma4_against *against, size_t row);
 
 /* The rows that a comparison takes: stored, finite, not skipped. */
 bool gemma4_row_counts(const gemma4_evidence *evidence, gemma4_tap tap,

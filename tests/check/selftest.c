@@ -3,8 +3,11 @@
 #include <math.h>
 #include <string.h>
 
+#include "counter_model.h"
+#include "model.h"
 #include "noise.h"
 #include "opened_cases.h"
+#include "taps.h"
 #include "workers.h"
 
 const gemma4_grid_column gemma4_grid[GEMMA4_GRID_COLUMNS] = {

@@ -1,4 +1,5 @@
 /* The kill matrix as a Markdown page (spec/kill-matrix.md). */
+#include "counter_model.h"
 #include "selftest.h"
 
 #include <math.h>

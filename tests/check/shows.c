@@ -8,6 +8,8 @@
 #include <unistd.h>
 
 #include "compare.h"
+#include "counter_model.h"
+#include "model.h"
 #include "planted_engine.h"
 #include "rows.h"
 

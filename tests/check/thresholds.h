@@ -80,6 +80,12 @@
 /* mutants: x2, x0.5 survive: far above rounding, far below where the slope bends */
 #define SOLVE_SPREADS 10.0
 #define SOLVED_LIST 16
+/* It ends where a step leaves more than this part of what was left. */
+#define SOLVE_SETTLED 0.999 /* mutants: x2, x0.5 survive: a bound of time, as SOLVE_STEPS */
+/* What is added to each entry's own square when a list is solved for, as a part of it: before a
+ * norm, all entries times the same change nothing, and no step is to go that way. */
+/* mutants: x2, x0.5 survive: any ridge keeps the steps finite, and what they lead to is the same */
+#define SOLVE_RIDGE 1e-2
 /* Numbers that differ by this part of the larger one are one, beyond what their intervals leave
  * open (entries of lists, which have none: of both together); factors that do so by the other part
  * are all the same. */
@@ -106,6 +112,11 @@
  * 0, over all layers or in one: `make honest` and `make honest-reference` find no alarm with
  * these. */
 #define FILTER_COEFFICIENT 0.3
+/* A coefficient further from 1 than this and so many of its spreads is something like the mistake,
+ * not the mistake. Right names are within 1.4 spreads in `make kill-matrix`; quick GELU in some
+ * positions is 0.76 +- 0.02 of an erf GELU. */
+#define FILTER_NAMED_PART 0.1
+#define FILTER_NAMED_DEVIATIONS 4.0
 #define FILTER_DEVIATIONS 8.0
 #define FILTER_LAYER_DEVIATIONS 12.0
 /* The part of the row's variance that is added to each value's own. Measured on a bfloat16 erf GELU

@@ -3,6 +3,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "counter_model.h"
+#include "model.h"
 #include "noise.h"
 #include "opened_cases.h"
 #include "trial.h"

@@ -7,7 +7,11 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "causes.h"
+#include "counter_model.h"
+#include "diagnose.h"
 #include "judge.h"
+#include "report.h"
 
 /* --------------------------------------------------------------- judging */
 

@@ -3,6 +3,7 @@
 #include <math.h>
 #include <stdio.h>
 
+#include "evidence.h"
 #include "rows.h"
 #include "thresholds.h"
 

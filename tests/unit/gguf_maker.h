@@ -3,6 +3,8 @@
 #ifndef GEMMA4_TEST_GGUF_MAKER_H
 #define GEMMA4_TEST_GGUF_MAKER_H
 
+#include <stdint.h>
+
 #include "model.h"
 
 enum { GGUF_MAKER_ITEMS = 512, GGUF_MAKER_VALUE_BYTES = 1024 };

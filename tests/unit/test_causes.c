@@ -2,6 +2,7 @@
  * evidence, no run. */
 #include "causes.h"
 #include "engines.h"
+#include "filter.h"
 #include "suites.h"
 #include "support.h"
 #include "thresholds.h"
@@ -611,6 +612,27 @@ START_TEST(a_significant_filter_is_a_cause_below_the_bound)
 }
 END_TEST
 
+/* Spread 1/40: at 0.79 the coefficient is as far from 1 as it may be, and a little more. */
+START_TEST(a_significant_filter_with_another_coefficient_names_nothing)
+{
+    for (int near = 0; near < 2; near++) {
+        causes.count = 0;
+        filters(C, 40, GEMMA4_TAP_MOE_ACT, 0);
+        filters(B, 20, GEMMA4_TAP_MOE_ACT, 0);
+        filtered[C].all.error *= near ? 0.81 : 0.79;
+        conclude();
+        ck_assert_uint_eq(causes.count, 1);
+        const gemma4_cause *c = &causes.list[0];
+        ck_assert(c->below_bound);
+        ck_assert_int_eq(c->tap, GEMMA4_TAP_MOE_ACT);
+        ck_assert(c->explained == near);
+        ck_assert_uint_eq(c->model, near ? C : GEMMA4_NO_MODEL);
+        ck_assert_uint_eq(c->equivalent_count, near);
+        ck_assert(near || strstr(c->description, "holds 0.79 +- 0.025 of what "));
+    }
+}
+END_TEST
+
 START_TEST(a_filter_that_only_one_layer_shows_is_a_cause_there)
 {
     filtered[C] = (gemma4_filtered){.all = filter(7),
@@ -854,6 +876,7 @@ Suite *causes_suite(void)
     tcase_add_test(c, what_no_explained_mistake_holds_stays_unknown);
     tcase_add_test(c, what_nothing_explains_is_one_entry_a_kind_of_tap);
     tcase_add_test(c, a_significant_filter_is_a_cause_below_the_bound);
+    tcase_add_test(c, a_significant_filter_with_another_coefficient_names_nothing);
     tcase_add_test(c, a_filter_that_only_one_layer_shows_is_a_cause_there);
     tcase_add_test(c, an_insignificant_filter_is_no_cause);
     tcase_add_test(c, of_filters_that_enter_at_one_tap_the_most_significant_is_the_cause);

@@ -1,9 +1,14 @@
 /* Diagnosis as a whole (tests/check/diagnose.h): from failing taps to causes, of a block made by
  * hand and of simulated engines with one or two planted mistakes. */
+#include "block_run.h"
+#include "causes.h"
+#include "counter_model.h"
 #include "diagnose.h"
 #include "evidence_maker.h"
 #include "judge.h"
+#include "model.h"
 #include "planted_engine.h"
+#include "report.h"
 #include "suites.h"
 #include "support.h"
 

@@ -10,7 +10,10 @@
 #include <math.h>
 #include <stdlib.h>
 
+#include "causes.h"
+#include "diagnose.h"
 #include "forward.h"
+#include "report.h"
 
 #define COUNT(table) (sizeof(table) / sizeof *(table))
 

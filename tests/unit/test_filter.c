@@ -1,8 +1,14 @@
 /* Matched filters (tests/check/filter.h), on evidence and sums made by hand. */
+#include "block_run.h"
+#include "config.h"
+#include "counter_model.h"
 #include "evidence_maker.h"
 #include "filter.h"
 #include "fit.h"
+#include "model.h"
+#include "noise.h"
 #include "ops.h"
+#include "planted.h"
 #include "suites.h"
 #include "support.h"
 

@@ -1,6 +1,8 @@
 /* GGUF files that are refused: one line, nothing written, nothing read beyond the file. */
 #include "dequantise.h"
+#include "gguf.h"
 #include "gguf_maker.h"
+#include "model.h"
 #include "suites.h"
 #include "support.h"
 

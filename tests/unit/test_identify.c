@@ -1,10 +1,13 @@
 /* Faults that are in no catalogue (tests/check/identify*.c, "Points of the space" in
  * spec/diagnosis.md), through the public door: an engine with a point of the space planted in it is
  * judged, and the report must say which point. */
+#include "causes.h"
+#include "counter_model.h"
 #include "diagnose.h"
 #include "judge.h"
 #include "planted_engine.h"
 #include "point.h"
+#include "report.h"
 #include "suites.h"
 #include "support.h"
 

@@ -1,6 +1,8 @@
 /* The ladder (tests/check/ladder.h): what its rungs can show, and what a climb says of engines with
  * planted mistakes. */
+#include "counter_model.h"
 #include "ladder.h"
+#include "model.h"
 #include "planted_engine.h"
 #include "suites.h"
 #include "support.h"

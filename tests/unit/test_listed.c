@@ -1,10 +1,15 @@
 /* Log-probabilities of the best tokens in the place of logits (tests/check/listed.h), in dumps of
  * simulated engines and in some made by hand. */
+#include "causes.h"
+#include "counter_model.h"
+#include "diagnose.h"
 #include "engines.h"
 #include "forward.h"
 #include "listed.h"
 #include "logprobs.h"
+#include "model.h"
 #include "planted_engine.h"
+#include "report.h"
 #include "suites.h"
 #include "support.h"
 

@@ -2,6 +2,7 @@
 #include <stdlib.h>
 
 #include "model.h"
+#include "safetensors.h"
 #include "suites.h"
 #include "support.h"
 

@@ -1,6 +1,9 @@
 /* The report's forms (tests/check/report.h; the contract's section 5): what a program reads must
  * parse, whatever the dump said about itself. */
+#include "causes.h"
+#include "diagnose.h"
 #include "document.h"
+#include "fit.h"
 #include "planted_engine.h"
 #include "point.h"
 #include "report.h"

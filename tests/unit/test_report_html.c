@@ -1,6 +1,8 @@
 /* The page for a browser (tests/check/report_html.h): well-formed whatever the dump said about
  * itself, and nothing in it that a browser would run or load. */
+#include "causes.h"
 #include "counter_model.h"
+#include "fit.h"
 #include "report_html.h"
 #include "reports.h"
 #include "suites.h"

@@ -1,10 +1,19 @@
 /* What reports say of causes that are in no catalogue, and of errors that only part of a point
  * explains. On the checkpoint golden/checkpoints/tiny: 4 query heads, layer 0 slides with 2 KV
  * heads and a window of 16. */
+#include "causes.h"
+#include "counter_model.h"
 #include "engines.h"
+#include "filter.h"
+#include "fit.h"
+#include "model.h"
+#include "noise.h"
+#include "point.h"
 #include "report.h"
 #include "report_html.h"
 #include "reports.h"
+#include "routing_counts.h"
+#include "space.h"
 #include "suites.h"
 #include "support.h"
 

@@ -1,5 +1,7 @@
 /* The sample of the self-test (tests/check/sample.h): it must pass right engines, fail where
  * anything is not as its table says, and cover what it claims to cover. */
+#include "counter_model.h"
+#include "model.h"
 #include "sample.h"
 #include "suites.h"
 #include "support.h"

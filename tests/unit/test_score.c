@@ -95,7 +95,7 @@ START_TEST(only_rows_that_can_be_compared_count)
 END_TEST
 
 /* The engine has 1 + 3 and 1 - 3. Beside other values the error is another one; beside larger ones
- * the spread grows with them, beside smaller ones it stays. */
+ * the spread grows with them, beside smaller ones it stays, unless it is asked to shrink. */
 START_TEST(other_values_and_another_spread_may_take_the_place_of_what_was_expected)
 {
     static const struct {
@@ -106,8 +106,7 @@ START_TEST(other_values_and_another_spread_may_take_the_place_of_what_was_expect
         {{4, -2}, 0, 0},                     /* what the engine has */
         {{2, 2}, 0, 1.5811388300841898},     /* errors of 2 and 4, of values twice as large:
                                                 sqrt(10) / 2 */
-        {{0.5, 0.5}, 0, 3.0413812651491097}, /* errors of 3.5 and 2.5: sqrt(18.5 / 2), with no
-                                                smaller spread */
+        {{0.5, 0.5}, 0, 3.0413812651491097}, /* errors of 3.5 and 2.5: sqrt(18.5 / 2) */
         {{0, 0}, 0, 3.1622776601683795},     /* errors of 4 and 2: sqrt(10) */
     };
     const double error[] = {3};
@@ -119,6 +118,14 @@ START_TEST(other_values_and_another_spread_may_take_the_place_of_what_was_expect
                                         .sigma = cases[i].sigma != 0 ? &cases[i].sigma : NULL};
         ck_assert_double_eq_tol(gemma4_score_tap(&e->evidence, TAP, &against).score, cases[i].score,
                                 1e-6);
+    }
+    const gemma4_real smaller[] = {0.5, 0.5, 0, 0};
+    for (size_t i = 0; i < 2; i++) { /* half as large; nothing, which a rounding is left of */
+        const gemma4_against against = {.values = smaller + 2 * i, .smaller = true};
+        double times = i ? 1 / e->subject.tier->unit : 2;
+        ck_assert_double_eq_tol(gemma4_score_tap(&e->evidence, TAP, &against).score,
+                                times * (i ? 3.1622776601683795 : 3.0413812651491097),
+                                1e-6 * times);
     }
     test_evidence_free(e);
 }

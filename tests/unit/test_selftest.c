@@ -1,6 +1,8 @@
 /* The simulated engine, one judgement of it, the matrix's counts (tests/check/selftest.h), and the
  * times (tests/check/times.h). */
 #include "activations.h"
+#include "counter_model.h"
+#include "model.h"
 #include "noise.h"
 #include "selftest.h"
 #include "suites.h"

@@ -3,6 +3,7 @@
 #include "document.h"
 #include "hash.h"
 #include "model.h"
+#include "safetensors.h"
 #include "suites.h"
 #include "support.h"
 #include "synth.h"

@@ -1,4 +1,5 @@
 /* The table of taps: names, shapes, traits, and what they mean for a model (ref/taps.c). */
+#include "config.h"
 #include "rows.h"
 #include "suites.h"
 #include "taps.h"

@@ -7,6 +7,7 @@
 #include "ops.h"
 #include "reports.h"
 #include "rows.h"
+#include "safetensors.h"
 #include "suites.h"
 #include "support.h"
 
