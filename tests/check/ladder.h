@@ -87,6 +87,7 @@ typedef struct gemma4_climb {
     gemma4_rung_result *results;             /* [ladder->count] */
     gemma4_ladder_cause causes[GEMMA4_LADDER_CAUSES];
     size_t cause_count;
+    size_t judged_for_pairs;           /* how many rungs have been judged in search of pairs */
     char strangers[400];               /* names in the folder that are no rung's; "" for none */
     struct gemma4_opened_rung *opened; /* [ladder->count] */
 } gemma4_climb;

@@ -12,6 +12,7 @@ struct gemma4_opened_rung {
     gemma4_model *model;
     gemma4_activations *engine, *golden;
     const char *dtype;
+    size_t judged; /* how often it has been */
 };
 
 /* Opens what there is of every rung; results say where that is nothing, or unusable. */

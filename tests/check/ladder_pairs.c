@@ -1,13 +1,18 @@
 /* Two mistakes that show on no rung alone: pairs of the catalogue, each planted and judged. */
 #include "ladder_internal.h"
 
-#include "judge.h"
-
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
-enum { MOST_MODELS = 80, MOST_TRIES = 3000 };
+#include "counter_model.h"
+#include "evidence.h"
+#include "fit.h"
+#include "judge.h"
+#include "ladder.h"
+
+/* A rung is judged in some 10 ms: of one search so often at most, and of all searches of a climb. */
+enum { MOST_MODELS = 80, MOST_JUDGED = 1500, MOST_JUDGED_OF_ALL = 4000 };
 
 /* A mistake that other rungs permit and that this rung shows. */
 typedef struct suspect {
@@ -21,8 +26,23 @@ typedef struct pair_search {
     gemma4_planted known;
     suspect suspects[MOST_MODELS]; /* those that leave least first */
     size_t count;
+    size_t judged_before; /* rungs, when the search began */
     gemma4_error *error;
 } pair_search;
+
+static size_t judged_so_far(const gemma4_climb *climb)
+{
+    size_t sum = 0;
+    for (size_t i = 0; i < climb->ladder->count; i++)
+        sum += climb->opened[i].judged;
+    return sum;
+}
+
+static bool is_too_long(const pair_search *s)
+{
+    size_t judged = judged_so_far(s->climb) - s->judged_before;
+    return judged > MOST_JUDGED || s->climb->judged_for_pairs + judged > MOST_JUDGED_OF_ALL;
+}
 
 static gemma4_ladder_candidate candidate_of(size_t model)
 {
@@ -88,7 +108,7 @@ static void keep_suspect(pair_search *s, size_t model, double left)
 static int find_suspects(pair_search *s)
 {
     double unit = gemma4_tier_of(s->climb->opened[s->rung].dtype)->unit, right = left_by(s, NULL, 0);
-    for (size_t model = 0; model < gemma4_counter_model_count(); model++) {
+    for (size_t model = 0; model < gemma4_counter_model_count() && !is_too_long(s); model++) {
         const gemma4_ladder_candidate candidate = candidate_of(model), *const one = &candidate;
         bool agrees = false;
         if (is_known(s, candidate.model) || !ladder_acts_in(s->climb, s->rung, one) ||
@@ -120,7 +140,6 @@ static int explain_it(const pair_search *s, size_t a, size_t b, bool *yes)
  * the same here, and the second one is tried beside what was found. */
 static int find_pair(const pair_search *s, size_t *a, size_t *b, bool *found)
 {
-    size_t tries = 0;
     *found = false;
     for (size_t sum = 1; sum + 2 <= 2 * s->count; sum++)
         for (size_t i = sum < s->count ? 0 : sum - s->count + 1; 2 * i < sum; i++) {
@@ -129,7 +148,7 @@ static int find_pair(const pair_search *s, size_t *a, size_t *b, bool *found)
                         (k > i + 1 && s->suspects[k].left == s->suspects[k - 1].left);
             if (same)
                 continue;
-            if (tries++ == MOST_TRIES)
+            if (is_too_long(s))
                 return 0;
             if (explain_it(s, i, k, found))
                 return -1;
@@ -163,12 +182,14 @@ int ladder_search_pairs(gemma4_climb *climb, size_t rung, bool *found, gemma4_er
     pair_search s = {.climb = climb,
                      .rung = rung,
                      .known = ladder_known(climb, rung, GEMMA4_NO_MODEL, 0),
+                     .judged_before = judged_so_far(climb),
                      .error = error};
     gemma4_ladder_cause causes[2] = {{.rung = rung, .scope = GEMMA4_EVERYWHERE},
                                      {.rung = rung, .scope = GEMMA4_EVERYWHERE}};
     size_t a = 0, b = 0;
     if (find_suspects(&s) || find_pair(&s, &a, &b, found))
         return -1;
+    climb->judged_for_pairs += judged_so_far(climb) - s.judged_before;
     if (!*found)
         return 0;
     if (add_alternatives(&s, a, b, &causes[0]) || add_alternatives(&s, b, a, &causes[1]))

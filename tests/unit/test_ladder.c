@@ -1,5 +1,6 @@
 /* The ladder (tests/check/ladder.h): what its rungs can show, and what a climb says of engines with
  * planted mistakes. */
+#include "activations.h"
 #include "counter_model.h"
 #include "ladder.h"
 #include "model.h"
