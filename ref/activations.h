@@ -37,8 +37,9 @@ typedef struct gemma4_activation {
  * trailing shape or type does not fail here: it is listed with usable == false. */
 gemma4_activations *gemma4_activations_open(const char *path, const gemma4_config *config,
                                             gemma4_error *error);
-/* The same of a group of an HDF5 file, as if it were the root; attributes that it lacks are the
- * root's. NULL with *missing where there is no such group. */
+/* The same of a group of an HDF5 file, as if it were the root, or of the tensors of a safetensors
+ * file whose names begin with "GROUP."; attributes that it lacks are the file's. NULL with *missing
+ * where there is no such group. */
 gemma4_activations *gemma4_activations_open_group(const char *path, const char *group,
                                                   const gemma4_config *config, bool *missing,
                                                   gemma4_error *error);

@@ -14,6 +14,8 @@ import sys
 
 import yaml
 
+import ladder_table
+
 HERE = os.path.dirname(os.path.abspath(__file__))
 ROOT = os.path.dirname(os.path.dirname(HERE))
 FINDING_KEYS = {"dtype", "cause", "confirmed", "notice", "upstream"}
@@ -156,6 +158,8 @@ def main():
     kept = {engine: rows[engine] for engine in sorted(rows, key=str.lower) if engine in recipes and rows[engine]}
     table = HEAD + "".join(line(row) for of in kept.values() for row in of)
     table += "".join(section(of, recipes[engine]) for engine, of in kept.items())
+    climbs = ladder_table.climbs()
+    table += ladder_table.section(climbs)
     without = [entry for entry in not_run() if entry["engine"] not in kept]
     if without:
         table += "\n## Not run\n\n| engine | version | date | why | evidence |\n|---|---|---|---|---|\n"
@@ -163,7 +167,7 @@ def main():
     with open(os.path.join(ROOT, "spec", "engines.md"), "w", encoding="utf-8") as f:
         f.write(table)
     with open(os.path.join(ROOT, "spec", "engines.json"), "w", encoding="utf-8") as f:
-        json.dump({"format": "gemma4-engines", "format_version": 2, "rows": sum(kept.values(), []), "not_run": without}, f, indent=1)
+        json.dump({"format": "gemma4-engines", "format_version": 2, "rows": sum(kept.values(), []), "ladder": climbs, "not_run": without}, f, indent=1)
         f.write("\n")
     print(f"spec/engines.md: {sum(map(len, kept.values()))} rows of {len(kept)} engines")
 

@@ -247,6 +247,7 @@ static int show_listed(running *r, const gemma4_tap_event *logits, gemma4_error 
         perturb(r, &e);
         perturb_as_stored(r, &e);
     }
+    gemma4_listed_differences(r->s, e.rows, e.values);
     if (run->see)
         run->see(run->context, &e);
     if (r->values[e.tap])

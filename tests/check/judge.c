@@ -566,6 +566,7 @@ int gemma4_judge(const gemma4_judgement *j, gemma4_report *report, gemma4_error 
                      : 0;
     g.subject.search_layers = j->search_layers;
     g.subject.known = j->known;
+    g.subject.listed_by_difference = j->listed_by_difference;
     status = status || judge_blocks(&g, error) || conclude(&g, error) ? -1 : 0;
     gemma4_subject_free(&g.subject);
     return status;

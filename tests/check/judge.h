@@ -20,6 +20,7 @@ typedef struct gemma4_judgement {
                                            none */
     bool search_layers;                 /* as in gemma4_subject: seconds on a committed case, half a
                                      minute on 12 layers of width 128 */
+    bool listed_by_difference;          /* as in gemma4_subject */
     bool without_causes;                /* verdicts only: no counter-model is run */
     bool reference_only; /* not even verdicts: only the reference is compared with the
                                      golden */

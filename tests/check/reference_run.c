@@ -198,6 +198,7 @@ static int follow_listed(gemma4_reference_run *run, gemma4_error *error)
         for (size_t i = 0; i < V; i++)
             row[i] = (real)logits[t * V + i];
         gemma4_listed_logprobs(s, t, 1, row, NULL, row + V);
+        gemma4_listed_differences(s, 1, row + V);
         for (size_t i = 0; i < N; i++)
             listed[t * N + i] = (float)row[V + i];
     }
