@@ -15,7 +15,7 @@
 #   make check-neon       the NEON twin under qemu-user
 #   make check-full       two layers at the true dimensions: transformers, reference and twins agree; 3.3 GB of disk
 #   make bench            operators and forward pass at the true dimensions, beside the machine's own limits
-#   make bench-check      how long gemma4-check takes for each known mistake, and for which it takes longest
+#   make bench-check      how long gemma4-check takes for each known mistake, and on two layers at the true dimensions: in forward passes
 #   make debug            build/debug/gemma4-ref for a debugger: -O0, scalar operators only (README.md, "Learn the model from it")
 #   make debug-test       are the debugger commands of README.md and spec/ right when typed as they stand? needs gdb and lldb
 #   make agreement        the reference against every golden, as a table
@@ -24,7 +24,7 @@
 #   make check-warnings   gcc and clang, warnings are errors
 #   make check-format     is every C file as clang-format 14 writes it, in lines of at most 100 columns?
 #   make check-alloc      memory runs out in every command, at each place that asks for some: one line, status 2, no leak, nothing half written
-#   make sameness         the same dumps give the same reports, to the byte: runs, threads, processors, locales, gcc and clang, -O0 and -O3
+#   make sameness         the same dumps give the same reports, to the byte: runs, threads, instruction sets, locales, gcc and clang, -O0 and -O3
 #   make fuzz MINUTES=N   every reader under clang's libFuzzer and sanitizers, N minutes in all: executions, coverage, what it found
 #   make honest           right engines, many kinds, every case: all must conform                          (Python)
 #   make planted          transformers with one planted fault each: found at the right tap, and named      (Python)
@@ -69,7 +69,9 @@ OPENMP    := $(shell echo 'int main(void) { return 0; }' | $(CC) -fopenmp -x c -
 CPPFLAGS  += $(TWINS:%=-DGEMMA4_TWIN_%)
 LDLIBS    += $(if $(TWINS),$(OPENMP))
 
-OPERATORS = ref/ops_scalar.c $(TWINS:%=ref/ops_%.c)
+# Operators that give the scalar's bits: AVX-512 has none of its own.
+EXACT     = $(filter-out avx512,$(TWINS))
+OPERATORS = ref/ops_scalar.c $(TWINS:%=ref/ops_%.c) $(EXACT:%=ref/ops_exact_%.c)
 LIBRARY = $(patsubst %.c,$(BUILD)/%.o,$(filter-out ref/main.c ref/ops_%.c,$(wildcard ref/*.c)) $(OPERATORS))
 CHECKER = $(patsubst %.c,$(BUILD)/%.o,$(filter-out tests/check/main.c,$(wildcard tests/check/*.c)))
 # The twin checker needs neither HDF5 nor YAML: operators only.
@@ -135,7 +137,7 @@ $(BUILD)/gemma4.pc: always
 	@printf 'Version: %s\nRequires: $(PACKAGES)\nCflags: -I$${includedir} -I$${includedir}/gemma4\nLibs: -L$${libdir} -lgemma4 -lm %s\n' \
 		'$(VERSION)' '$(if $(TWINS),$(OPENMP))' >>$@
 
-HEADERS   = $(filter-out %_internal.h %_simd.h ref/simd_%,$(wildcard ref/*.h))
+HEADERS   = $(filter-out %_internal.h %_simd.h ref/simd_% ref/ops_exact% ref/ops_groups.h,$(wildcard ref/*.h))
 INSTALLED = $(DESTDIR)$(PREFIX)
 install: all $(BUILD)/libgemma4.a $(BUILD)/gemma4.pc
 	install -d $(INSTALLED)/bin $(INSTALLED)/lib/pkgconfig $(INSTALLED)/include/gemma4 $(INSTALLED)/share/man/man1 $(DESTDIR)$(DATADIR)/golden/cases \
@@ -259,8 +261,10 @@ DEEP = build/checkpoints/deep128
 $(DEEP)/model.safetensors: | $(BUILD)/gemma4-ref
 	$(BUILD)/gemma4-ref synth --preset deep128 --seed 1 --out $(DEEP)
 
-bench-check: all $(DEEP)/model.safetensors
+POSITIONS = 16
+bench-check: all $(DEEP)/model.safetensors $(FULL)/model.safetensors
 	$(BUILD)/gemma4-check self-test --times --model $(DEEP)
+	sh tests/bench/check.sh $(BUILD) $(FULL) $(POSITIONS)
 
 # Without the twins, so that a step is a line of ref/forward.c and what it calls in ref/ops_scalar.c.
 debug:

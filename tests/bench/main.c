@@ -386,11 +386,11 @@ static GEMMA4_SOFTCAP(timed_softcap)
 
 static gemma4_ops timed(void)
 {
-    return (gemma4_ops){"timed",           bench.ops.scratch,
-                        timed_matmul,      timed_rmsnorm,
-                        timed_rope,        timed_geglu,
-                        timed_experts_act, timed_experts_out,
-                        timed_softcap,     bench.ops.attention ? timed_attention : NULL};
+    return (gemma4_ops){
+        "timed",           bench.ops.scratch, timed_matmul,
+        timed_rmsnorm,     timed_rope,        timed_geglu,
+        timed_experts_act, timed_experts_out, timed_softcap,
+        bench.ops.scores,  bench.ops.context, bench.ops.attention ? timed_attention : NULL};
 }
 
 /* ------------------------------------------------------------------- runs */

@@ -12,6 +12,8 @@ typedef struct gemma4_runner gemma4_runner;
 /* The subject must outlive the runner. NULL on failure. */
 gemma4_runner *gemma4_runner_new(const gemma4_subject *subject, gemma4_error *error);
 void gemma4_runner_free(gemma4_runner *runner);
+/* What its runs remember in (remembered.h), for steps that are computed beside them. */
+struct gemma4_remembered *gemma4_runner_memory(gemma4_runner *runner);
 
 /* Mistakes to be made. */
 typedef struct gemma4_mistakes {

@@ -22,6 +22,8 @@ static Suite *(*const suites[])(void) = {
     diagnose_suite,
     recognise_suite,
     document_suite,
+    progress_suite,
+    remembered_suite,
     synth_suite,
     safetensors_suite,
     report_html_suite,

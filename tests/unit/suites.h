@@ -5,6 +5,8 @@
 #include <check.h>
 
 Suite *document_suite(void);
+Suite *progress_suite(void);
+Suite *remembered_suite(void);
 Suite *config_suite(void);
 Suite *safetensors_suite(void);
 Suite *blocks_suite(void);
