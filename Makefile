@@ -24,6 +24,10 @@
 #   make check-warnings   gcc and clang, warnings are errors
 #   make check-format     is every C file as clang-format 14 writes it, in lines of at most 100 columns?
 #   make check-alloc      memory runs out in every command, at each place that asks for some: one line, status 2, no leak, nothing half written
+#   make check-threads    gemma4-twins and a search for a cause under ThreadSanitizer, with four threads; clang, libomp
+#   make check-memory     the twins and the fuzzers' inputs under MemorySanitizer; clang
+#   make coverage         branch coverage of ref/ and tests/check by the unit tests: writes spec/measured/coverage.txt; clang
+#   make reproducible     two builds in different folders: the same bytes? the copies are of the last commit
 #   make sameness         the same dumps give the same reports, to the byte: runs, threads, instruction sets, locales, gcc and clang, -O0 and -O3
 #   make fuzz MINUTES=N   every reader under clang's libFuzzer and sanitizers, N minutes in all: executions, coverage, what it found
 #   make honest           right engines, many kinds, every case: all must conform                          (Python)
@@ -56,7 +60,9 @@ WARNINGS  = -Wall -Wextra -Wshadow -Wstrict-prototypes -Wmissing-prototypes -Wvl
 PACKAGES  = hdf5 yaml-0.1 libcrypto zlib
 CPPFLAGS += -Iref -Itests/check -MMD -MP $(if $(PACKAGES),$(shell pkg-config --cflags $(PACKAGES)))
 LDLIBS   += $(if $(PACKAGES),$(shell pkg-config --libs $(PACKAGES))) -lm
-COMPILE   = $(CC) $(CPPFLAGS) $(LANGUAGE) $(WARNINGS) $(WERROR) $(CFLAGS) $(TWIN_FLAGS) $(SANITIZE)
+# Where this folder lies must not be seen in what is built (make reproducible). A debugger wants to know.
+PREFIX_MAP ?= -ffile-prefix-map=$(CURDIR)=.
+COMPILE   = $(CC) $(CPPFLAGS) $(LANGUAGE) $(WARNINGS) $(WERROR) $(CFLAGS) $(PREFIX_MAP) $(TWIN_FLAGS) $(SANITIZE)
 LINK      = $(CC) $(SANITIZE) $(LDFLAGS)
 
 # SIMD twins (spec/twins.md): only their files get -m flags and OpenMP. TWINS= builds none.
@@ -128,7 +134,7 @@ $(BUILD)/datadir: always
 
 $(BUILD)/libgemma4.a: $(LIBRARY)
 	@rm -f $@
-	$(AR) rcs $@ $^
+	$(AR) rcsD $@ $^
 
 # No LDFLAGS: what the sanitizers need, whoever links the library must say.
 $(BUILD)/gemma4.pc: always
@@ -268,7 +274,7 @@ bench-check: all $(DEEP)/model.safetensors $(FULL)/model.safetensors
 
 # Without the twins, so that a step is a line of ref/forward.c and what it calls in ref/ops_scalar.c.
 debug:
-	$(MAKE) BUILD=$(BUILD)/debug CFLAGS="-O0 -g3" TWINS= $(BUILD)/debug/gemma4-ref
+	$(MAKE) BUILD=$(BUILD)/debug CFLAGS="-O0 -g3" PREFIX_MAP= TWINS= $(BUILD)/debug/gemma4-ref
 	@echo "gdb -x ref/gdb/gemma4.py $(BUILD)/debug/gemma4-ref    then: case tiny-prompt, tap attn.q_rope 5, run, tensor, compare, next-tap"
 
 debug-test: all debug
@@ -323,9 +329,11 @@ $(BUILD)/alloc-fail.so: tests/alloc/fail.c tests/alloc/state.h
 $(BUILD)/alloc-check: $(BUILD)/tests/alloc/main.o
 	$(LINK) -o $@ $^
 
+# ALLOC=dump: the commands with that in their name; MOST=40: a sample of so many failures each, a minute in all.
 ALLOC =
+MOST  =
 check-alloc: all $(BUILD)/alloc-fail.so $(BUILD)/alloc-check
-	$(BUILD)/alloc-check $(BUILD) $(ALLOC)
+	$(BUILD)/alloc-check $(BUILD) "$(ALLOC)" $(MOST)
 
 # Versions are compiled in: all of one commit.
 sameness: all
@@ -335,9 +343,30 @@ sameness: all
 	$(MAKE) BUILD=$(BUILD)/same/clang-O0 CC=clang CFLAGS=-O0 all
 	sh tests/sameness.sh $(BUILD) $(BUILD)/same/gcc-O0 $(BUILD)/same/scalar $(BUILD)/same/clang-O3 $(BUILD)/same/clang-O0
 
+# libgomp is not instrumented, and would be one false alarm; clang's libomp says through its tool Archer who waits for whom.
+check-threads:
+	$(MAKE) BUILD=$(BUILD)/threads CC=clang CFLAGS="-O1 -g" SANITIZE=-fsanitize=thread all $(BUILD)/threads/gemma4-twins
+	CC=clang sh tests/threads.sh $(BUILD)/threads
+
+# Without threads: libomp is not instrumented. libyaml and zlib are not either: tests/fuzz/foreign.c says what they have written.
+MEMORY_WRAPS = yaml_parser_initialize yaml_parser_parse inflate
+check-memory:
+	$(MAKE) BUILD=$(BUILD)/memory CC=clang CFLAGS="-O1 -g" OPENMP= SANITIZE="-fsanitize=fuzzer-no-link,memory -fsanitize-memory-track-origins" \
+		LDFLAGS="$(MEMORY_WRAPS:%=-Wl,--wrap=%)" $(BUILD)/memory/gemma4-twins $(BUILD)/memory/fuzzer
+	sh tests/memory.sh $(BUILD)/memory $(BUILD)/fuzz/found
+
+# Counters in mapped files: processes that end in a sandbox, or by _exit, are counted too.
+coverage:
+	$(MAKE) BUILD=$(BUILD)/coverage CC=clang CFLAGS="-O1 -g" PREFIX_MAP= \
+		SANITIZE="-fprofile-instr-generate -fcoverage-mapping -mllvm -runtime-counter-relocation" all $(BUILD)/coverage/unit-tests
+	sh tests/coverage.sh $(BUILD)/coverage spec/measured/coverage.txt
+
+reproducible:
+	sh tests/reproducible.sh $(BUILD)/reproducible $(VERSION) "$(CFLAGS)"
+
 # Every reader of inputs under libFuzzer: clang, libclang-rt-14-dev. The unit suite `fuzz` runs the same targets on files, without either.
-FUZZ = $(FUZZ_TARGETS) $(patsubst %,$(BUILD)/tests/check/%.o,manifest compare hash schedule dump_list)
-$(BUILD)/fuzzer: $(BUILD)/tests/fuzz/main.o $(FUZZ) $(LIBRARY)
+FUZZ = $(FUZZ_TARGETS) $(patsubst %,$(BUILD)/tests/check/%.o,manifest compare hash schedule dump_list maps report text names names_group names_recognise names_yaml)
+$(BUILD)/fuzzer: $(BUILD)/tests/fuzz/main.o $(FUZZ) $(if $(findstring memory,$(SANITIZE)),$(BUILD)/tests/fuzz/foreign.o) $(LIBRARY)
 	$(LINK) -fsanitize=fuzzer -o $@ $^ $(LDLIBS)
 
 MINUTES = 5
@@ -414,5 +443,5 @@ golden-verify: all build/oracle/installed
 clean:
 	rm -rf $(BUILD)
 
-.PHONY: all always debug debug-test demo checkpoints engine engines check install uninstall dist dist-check dist-arm64 agreement precision check-sanitizers check-warnings check-format honest planted uncatalogued pairs identify ladder-check golden golden-verify kill-matrix kill-matrix-verify mutate honest-reference clean twin-errors check-neon bench bench-check check-full fuzz check-alloc sameness wrong-pages sums
+.PHONY: all always debug debug-test demo checkpoints engine engines check install uninstall dist dist-check dist-arm64 agreement precision check-sanitizers check-warnings check-format honest planted uncatalogued pairs identify ladder-check golden golden-verify kill-matrix kill-matrix-verify mutate honest-reference clean twin-errors check-neon bench bench-check check-full fuzz check-alloc sameness wrong-pages sums check-threads check-memory coverage reproducible
 -include $(shell find $(BUILD) -name '*.d' 2>/dev/null)

@@ -328,6 +328,15 @@ static bool create_groups(const gemma4_activations_writer *writer, const char *p
     return ok;
 }
 
+/* Shuffles and deflates every chunk. What H5Pset_shuffle and H5Pset_deflate set is optional: where
+ * memory runs out in a filter, libhdf5 would leave it out and store other bytes. */
+static bool set_filters(hid_t creation)
+{
+    static const unsigned level = DEFLATE_LEVEL;
+    return H5Pset_filter(creation, H5Z_FILTER_SHUFFLE, H5Z_FLAG_MANDATORY, 0, NULL) >= 0 &&
+           H5Pset_filter(creation, H5Z_FILTER_DEFLATE, H5Z_FLAG_MANDATORY, 1, &level) >= 0;
+}
+
 /* Creates the dataset with no rows yet and room for T, and the groups on its way. */
 static int create_dataset(const gemma4_activations_writer *writer, written_tap *tap,
                           const gemma4_tap_event *event, gemma4_error *error)
@@ -347,7 +356,7 @@ static int create_dataset(const gemma4_activations_writer *writer, written_tap *
     hid_t type = gemma4_tap_describe(event->tap)->ids ? H5T_STD_I32LE : writer->real_type;
     if (create_groups(writer, path) && creation >= 0 && space >= 0 &&
         H5Pset_obj_track_times(creation, false) >= 0 && H5Pset_chunk(creation, rank, chunk) >= 0 &&
-        H5Pset_shuffle(creation) >= 0 && H5Pset_deflate(creation, DEFLATE_LEVEL) >= 0)
+        set_filters(creation))
         tap->dataset =
             H5Dcreate2(writer->file, path, type, space, H5P_DEFAULT, creation, H5P_DEFAULT);
     int status =

@@ -12,6 +12,7 @@
 #include "facts.h"
 #include "forward.h"
 #include "guard.h"
+#include "isolate.h"
 #include "logprobs.h"
 #include "ops.h"
 #include "options.h"
@@ -337,57 +338,69 @@ static int describe_dump(dump *d, const job *j, gemma4_error *error)
     return gemma4_activations_set_attribute(d->writer, "schedule", whole, error);
 }
 
+/* What is dumped, as the command line says. */
+typedef struct dump_order {
+    job j;
+    dump d;
+    const char *out, *dtype, *logprobs;
+} dump_order;
+
+static int write_dump(void *context, gemma4_error *error)
+{
+    dump_order *o = context;
+    int64_t listed = 0;
+    int status = job_open(&o->j, 0, error);
+    if (!status && o->logprobs)
+        status = gemma4_parse_int(o->logprobs, "--logprobs", 1,
+                                  (int64_t)o->j.model->config.vocab_size, &listed, error);
+    o->d.logprobs = (size_t)listed;
+    if (!status) {
+        const char *store = o->dtype ? o->dtype : sizeof(gemma4_real) == 8 ? "float64" : "float32";
+        o->d.writer =
+            gemma4_activations_create(o->out, &o->j.model->config, o->j.tokens, o->j.token_count,
+                                      (size_t)o->j.first_position, store, error);
+        status = o->d.writer ? describe_dump(&o->d, &o->j, error) : -1;
+    }
+    if (!status) {
+        gemma4_session_set_hook(o->j.session, dump_tap, &o->d);
+        gemma4_session_show_probs(o->j.session, wants_probs(&o->d, &o->j.model->config));
+        status = job_prefill(&o->j, 1, NULL, error);
+    }
+    if (!status && o->d.written == 0)
+        status = gemma4_fail(error, "--taps: expected a pattern that matches a tap, found '%s'",
+                             o->d.glob);
+    if (!status) {
+        status = gemma4_activations_commit(o->d.writer, error);
+        o->d.writer = NULL;
+    }
+    gemma4_activations_discard(o->d.writer);
+    job_free(&o->j);
+    return status;
+}
+
 static int command_dump(int argc, char **argv, gemma4_error *error)
 {
-    job j = {0};
-    dump d = {0};
-    const char *out = NULL, *dtype = NULL, *logprobs = NULL;
-    int64_t listed = 0;
-    const gemma4_option options[] = {{"--model", &j.model_dir},
-                                     {"--tokens", &j.tokens_text},
-                                     {"--schedule", &j.schedule_text},
-                                     {"--first-position", &j.first_position_text},
-                                     {"--cpu", &j.cpu},
-                                     {"--out", &out},
-                                     {"--taps", &d.glob},
-                                     {"--dtype", &dtype},
-                                     {"--logprobs", &logprobs},
+    dump_order o = {.out = NULL};
+    const gemma4_option options[] = {{"--model", &o.j.model_dir},
+                                     {"--tokens", &o.j.tokens_text},
+                                     {"--schedule", &o.j.schedule_text},
+                                     {"--first-position", &o.j.first_position_text},
+                                     {"--cpu", &o.j.cpu},
+                                     {"--out", &o.out},
+                                     {"--taps", &o.d.glob},
+                                     {"--dtype", &o.dtype},
+                                     {"--logprobs", &o.logprobs},
                                      {NULL, NULL}};
     size_t words;
-    int status = gemma4_options_parse(argc, argv, options, NULL, 0, &words, error);
-    if (!status && !out)
-        status = gemma4_fail(error, "command line: option '--out' is required");
-    if (!status)
-        status = gemma4_output_is_not_of(out, j.model_dir, error);
-    if (d.glob && !strcmp(d.glob, "all"))
-        d.glob = NULL;
-    if (!status)
-        status = job_open(&j, 0, error);
-    if (!status && logprobs)
-        status = gemma4_parse_int(logprobs, "--logprobs", 1, (int64_t)j.model->config.vocab_size,
-                                  &listed, error);
-    d.logprobs = (size_t)listed;
-    if (!status) {
-        const char *store = dtype ? dtype : sizeof(gemma4_real) == 8 ? "float64" : "float32";
-        d.writer = gemma4_activations_create(out, &j.model->config, j.tokens, j.token_count,
-                                             (size_t)j.first_position, store, error);
-        status = d.writer ? describe_dump(&d, &j, error) : -1;
-    }
-    if (!status) {
-        gemma4_session_set_hook(j.session, dump_tap, &d);
-        gemma4_session_show_probs(j.session, wants_probs(&d, &j.model->config));
-        status = job_prefill(&j, 1, NULL, error);
-    }
-    if (!status && d.written == 0)
-        status =
-            gemma4_fail(error, "--taps: expected a pattern that matches a tap, found '%s'", d.glob);
-    if (!status) {
-        status = gemma4_activations_commit(d.writer, error);
-        d.writer = NULL;
-    }
-    gemma4_activations_discard(d.writer);
-    job_free(&j);
-    return status;
+    if (gemma4_options_parse(argc, argv, options, NULL, 0, &words, error))
+        return -1;
+    if (!o.out)
+        return gemma4_fail(error, "command line: option '--out' is required");
+    if (gemma4_output_is_not_of(o.out, o.j.model_dir, error))
+        return -1;
+    if (o.d.glob && !strcmp(o.d.glob, "all"))
+        o.d.glob = NULL;
+    return gemma4_isolate_writer(write_dump, &o, o.out, error);
 }
 
 static int command_facts(int argc, char **argv, gemma4_error *error)

@@ -47,12 +47,19 @@ static int create_guarded(gemma4_output *output)
     return file;
 }
 
+/* 0, or -1 where the name would be too long. */
+static int temporary_name(gemma4_output *output, pid_t writer, int number)
+{
+    int length = snprintf(output->temporary, sizeof output->temporary, "%s.tmp.%ld.%d",
+                          output->path, (long)writer, number);
+    return length >= (int)sizeof output->temporary ? -1 : 0;
+}
+
 /* Creates the temporary file; its descriptor, or -1 with the error filled. */
 static int create_temporary(gemma4_output *output, gemma4_error *error)
 {
     for (int i = 0; i < NAMES_TRIED; i++) {
-        if (snprintf(output->temporary, sizeof output->temporary, "%s.tmp.%ld.%d", output->path,
-                     (long)getpid(), i) >= (int)sizeof output->temporary) {
+        if (temporary_name(output, getpid(), i)) {
             output->temporary[0] = '\0';
             return gemma4_fail(error, "%.200s...: path too long", output->path);
         }
@@ -171,6 +178,16 @@ void gemma4_output_discard(gemma4_output *output)
     if (output->path[0])
         gemma4_guard_forget_temporary(output->guard);
     *output = (gemma4_output){.guard = -1};
+}
+
+void gemma4_output_remove_left(const char *path, int child)
+{
+    gemma4_output left = {.guard = -1};
+    bool stream;
+    if (find_target(&left, path, &stream, NULL) || stream)
+        return;
+    for (int i = 0; i < NAMES_TRIED && !temporary_name(&left, child, i); i++)
+        unlink(left.temporary);
 }
 
 int gemma4_output_is_not(const char *output, const char *input, const char *what,

@@ -31,6 +31,9 @@ int gemma4_output_commit(gemma4_output *output, gemma4_error *error);
 /* Closes and removes it. What is zeroed, committed or failed may be given too. */
 void gemma4_output_discard(gemma4_output *output);
 
+/* Removes what a child process of that number, which is dead, had under way for path. */
+void gemma4_output_remove_left(const char *path, int child);
+
 /* Fails where both name the same file: writing the one would destroy the other. what says what
  * input is ("the dump"). Either may be NULL, and need not exist. */
 int gemma4_output_is_not(const char *output, const char *input, const char *what,

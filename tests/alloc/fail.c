@@ -1,6 +1,6 @@
 /* Preloaded into a program (LD_PRELOAD): its Nth allocation fails. Counted are all of a run's
  * processes, in the order of their calls: malloc and its kin, whoever calls it (our code, libhdf5,
- * libyaml, libcrypto, libc), and mmap where our code calls it.
+ * libyaml, libcrypto, libc), and mmap and madvise where our code calls them.
  *
  * It also counts leaks: what our own code, not a library, has asked for and not freed when a
  * process ends. The reader's child frees nothing on purpose, and is not asked. glibc only. */
@@ -199,6 +199,14 @@ void *mmap(void *address, size_t size, int protection, int flags, int file, off_
     return (void *)syscall(SYS_mmap, address, size, protection, flags, file, offset);
 }
 
+/* Advice may be refused. */
+int madvise(void *address, size_t size, int advice)
+{
+    if (is_ours(CALLER) && fails())
+        return -1;
+    return (int)syscall(SYS_madvise, address, size, advice);
+}
+
 /* --- beginnings and ends --- */
 
 /* What was allocated before is the parent's, which frees its own. */
@@ -232,9 +240,13 @@ void _exit(int status)
     __builtin_unreachable();
 }
 
-__attribute__((destructor)) static void end(void)
+/* 0 to 2 is what our programs end with. Where a library has ended the process, nobody could free
+ * anything. */
+static void end(int status, void *context)
 {
-    count_leaks();
+    (void)context;
+    if (status >= 0 && status <= 2)
+        count_leaks();
 }
 
 static int first_object(struct dl_phdr_info *info, size_t size, void *context)
@@ -260,6 +272,7 @@ __attribute__((constructor)) static void begin(void)
     void *mapped =
         (void *)syscall(SYS_mmap, NULL, sizeof *state, PROT_READ | PROT_WRITE, MAP_SHARED, file, 0);
     close(file);
-    if (mapped != MAP_FAILED)
-        state = mapped;
+    if (mapped == MAP_FAILED || on_exit(end, NULL))
+        return;
+    state = mapped;
 }

@@ -4,26 +4,8 @@
 #include <stdatomic.h>
 #include <stdio.h>
 #include <string.h>
-#include <sys/mman.h>
 #include <sys/wait.h>
 #include <unistd.h>
-
-void *gemma4_shared_new(size_t size, gemma4_error *error)
-{
-    void *memory =
-        mmap(NULL, size ? size : 1, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
-    if (memory == MAP_FAILED) {
-        gemma4_fail(error, "%zu bytes of shared memory: %s", size, strerror(errno));
-        return NULL;
-    }
-    return memory;
-}
-
-void gemma4_shared_free(void *memory, size_t size)
-{
-    if (memory)
-        munmap(memory, size ? size : 1);
-}
 
 /* One process: takes the next piece until none is left, or nobody waits for it any more. */
 static void work_on(size_t count, const char *what, void (*work)(void *, size_t), void *context,

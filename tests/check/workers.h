@@ -2,9 +2,7 @@
 #ifndef GEMMA4_WORKERS_H
 #define GEMMA4_WORKERS_H
 
-#include <stddef.h>
-
-#include "error.h"
+#include "isolate.h"
 
 /* Runs work(context, i) for i = 0 ... count - 1 in `jobs` child processes. Each i writes what it
  * found to memory that the processes share (gemma4_shared_new). what names the work for the
@@ -12,9 +10,5 @@
  * finish. */
 int gemma4_workers_run(size_t count, size_t jobs, const char *what,
                        void (*work)(void *context, size_t i), void *context, gemma4_error *error);
-
-/* Zeroed memory that child processes share with this one. NULL on failure. */
-void *gemma4_shared_new(size_t size, gemma4_error *error);
-void gemma4_shared_free(void *memory, size_t size);
 
 #endif

@@ -42,6 +42,75 @@ def ints(*values):
     return struct.pack(f"<{len(values)}i", *values)
 
 
+def gguf(values, tensors, version=3):
+    """values: key, type, packed; tensors: name, type's number, shape (outermost first), bytes."""
+    def text(t):
+        return struct.pack("<Q", len(t)) + t.encode()
+
+    def pad(b):
+        return b + bytes(-len(b) % 32)
+    head, data = b"GGUF" + struct.pack("<IQQ", version, len(tensors), len(values)), b""
+    for key, kind, packed in values:
+        head += text(key) + struct.pack("<I", kind) + packed
+    for name, kind, shape, content in tensors:
+        head += text(name) + struct.pack("<I", len(shape)) + struct.pack(f"<{len(shape)}Q", *reversed(shape)) + struct.pack("<IQ", kind, len(data))
+        data = pad(data + content)
+    return pad(head) + data
+
+
+# ggml's types: number, values and bytes of a block.
+F32, F16, BF16 = (0, 1, 4), (1, 1, 2), (30, 1, 2)
+BLOCKS_32 = [(2, 32, 18), (3, 32, 20), (6, 32, 22), (7, 32, 24), (8, 32, 34), (20, 32, 18), (39, 32, 17)]
+BLOCKS_256 = [(10, 256, 84), (11, 256, 110), (12, 256, 144), (13, 256, 176), (14, 256, 210), (23, 256, 136), (40, 64, 36)]
+
+
+def gguf_model(d, heads, dims, kv, layers, experts, moe, mlp, vocab, blocks, vector, split=False):
+    """A whole model: a matrix takes the next of `blocks` that its columns are a multiple of, else F16."""
+    turn = [0]
+
+    def tensor(name, *shape):
+        rows, cols, fitting = 1, shape[-1], [b for b in blocks if shape[-1] % b[1] == 0]
+        for length in shape[:-1]:
+            rows *= length
+        kind = vector if len(shape) == 1 else fitting[turn[0] % len(fitting)] if fitting else F16
+        turn[0] += 1
+        size = rows * cols // kind[1] * kind[2]
+        return name, kind[0], shape, bytes((i * 37 + turn[0]) % 64 for i in range(size))
+    tensors = [tensor("token_embd.weight", vocab, d)]
+    for n, sliding in enumerate(layers):
+        q, g, b = heads * dims[not sliding], kv[not sliding] * dims[not sliding], f"blk.{n}."
+        tensors += [tensor(b + name + ".weight", d) for name in ("attn_norm", "post_attention_norm", "ffn_norm", "post_ffw_norm_1", "pre_ffw_norm_2",
+                                                                 "post_ffw_norm_2", "post_ffw_norm")]
+        tensors += [tensor(b + "attn_q.weight", q, d), tensor(b + "attn_k.weight", g, d), tensor(b + "attn_output.weight", d, q),
+                    tensor(b + "attn_q_norm.weight", dims[not sliding]), tensor(b + "attn_k_norm.weight", dims[not sliding]),
+                    tensor(b + "ffn_gate.weight", mlp, d), tensor(b + "ffn_up.weight", mlp, d), tensor(b + "ffn_down.weight", d, mlp),
+                    tensor(b + "ffn_gate_inp.weight", experts, d), tensor(b + "ffn_gate_inp.scale", d), tensor(b + "ffn_down_exps.scale", experts),
+                    tensor(b + "ffn_down_exps.weight", experts, d, moe), tensor(b + "layer_output_scale.weight", 1)]
+        tensors += [tensor(b + f"ffn_{part}_exps.weight", experts, moe, d) for part in ("gate", "up")] if split else \
+            [tensor(b + "ffn_gate_up_exps.weight", experts, 2 * moe, d)]
+        if split:
+            tensors.append((b + "ffn_up_exps.scale", 0, (experts,), floats(experts)))
+        if sliding:
+            tensors.append(tensor(b + "attn_v.weight", g, d))
+    tensors.append(tensor("output_norm.weight", d))
+    tensors.append(("rope_freqs.weight", 0, (dims[1] // 2,), struct.pack(f"<{dims[1] // 2}f", 1, *[1e30] * (dims[1] // 2 - 1))))
+
+    def number(key, value):
+        return "gemma4." + key, 4, struct.pack("<I", value)
+
+    def real(key, value):
+        return "gemma4." + key, 6, struct.pack("<f", value)
+    values = [("general.architecture", 8, struct.pack("<Q", 6) + b"gemma4"), number("block_count", len(layers)), number("embedding_length", d),
+              number("feed_forward_length", mlp), number("context_length", 64), number("attention.head_count", heads),
+              ("gemma4.attention.head_count_kv", 9, struct.pack("<IQ", 5, len(layers)) + ints(*[kv[not s] for s in layers])),
+              number("attention.key_length", dims[1]), number("attention.key_length_swa", dims[0]), real("attention.layer_norm_rms_epsilon", 1e-6),
+              number("attention.sliding_window", 4),
+              ("gemma4.attention.sliding_window_pattern", 9, struct.pack("<IQ", 7, len(layers)) + bytes(int(s) for s in layers)),
+              real("rope.freq_base", 1e6), real("rope.freq_base_swa", 1e4), number("expert_count", experts), number("expert_used_count", 2),
+              number("expert_feed_forward_length", moe), real("final_logit_softcapping", 30)]
+    return gguf(values, tensors)
+
+
 def npz(members, method):
     out = io.BytesIO()
     with zipfile.ZipFile(out, "w", method) as z:
@@ -95,3 +164,24 @@ write("hdf5", "none", bytes(3))
 write("hdf5", "embed", bytes([0, 1, 0, 3, 2, 0, 2, 0, 0, 0, 0, 0, 0, 0]))
 write("hdf5", "chunked", bytes([1, 2, 3, 3, 3, 0, 1, 2, 0, 0, 7, 1, 1, 1, 5, 0, 0, 6, 3, 2, 0, 1, 0, 0, 2, 2, 1, 1, 3, 0]))
 write("hdf5", "damaged", bytes([0, 1, 0, 3, 2, 0, 2, 0, 0, 0, 0, 0, 0, 0, 8, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12]))
+write("gguf", "none", gguf([], []))
+write("gguf", "kinds", gguf([("a.bool", 7, b"\1"), ("a.double", 12, struct.pack("<d", 0.5)), ("a.long", 11, struct.pack("<q", -1)),
+                            ("a.strings", 9, struct.pack("<IQ", 8, 2) + struct.pack("<Q", 1) + b"x" + struct.pack("<Q", 0)),
+                            ("general.alignment", 4, struct.pack("<I", 32))], [("x.weight", 0, (2, 3), floats(6))], 2))
+write("gguf", "plain", gguf_model(4, 2, (4, 8), (2, 1), (True, False), 4, 3, 3, 8, [F16, BF16, F32], F32))
+write("gguf", "blocks-of-32", gguf_model(32, 2, (16, 32), (2, 1), (True, False), 2, 2, 2, 4, BLOCKS_32, BF16, split=True))
+write("gguf", "blocks-of-256", gguf_model(256, 2, (2, 4), (1, 1), (False,), 2, 1, 2, 4, BLOCKS_256, F16))
+INDEX = '{"metadata":{},"weight_map":{"embed":"a.safetensors","logits":"b.safetensors"}}'
+write("index", "two", INDEX.encode() + CUT + safetensors(TAPS[1:2], {}) + CUT + safetensors(TAPS[4:], {}))
+write("folders", "npy", b"embed.npy\n" + npy("<f4", "(3, 4)", floats(12)) + CUT + b"tokens.npy\n" + npy("<i4", "(3,)", ints(2, 3, 5)))
+write("folders", "raw", b"x.bin\n" + floats(8) + CUT + b"x-tokens.bin\n" + ints(2, 3, 5))
+write("folders", "data", b"embed.safetensors\n" + safetensors([("data", "F32", [3, 4], floats(12))], {}) + CUT + b"q.safetensors\n" +
+      safetensors([("data", "BF16", [3, 2, 4], bytes(48))], {}))
+write("folders", "passes", b"Pass2.safetensors\n" + safetensors(TAPS[:2], {}) + CUT + b"Pass10.safetensors\n" + safetensors(TAPS[:2], {}))
+write("names", "taps", safetensors(TAPS, {}))
+write("names", "hooks", safetensors([("blocks.0.ln1.hook_normalized", "F32", [1, 3, 4], floats(12)), ("blocks.1.hook_resid_pre", "F32", [1, 3, 4], floats(12)),
+                                     ("blocks.0.hook_resid_pre", "F32", [1, 3, 4], floats(12))], {}))
+write("names", "debugger", safetensors([("model.layers.0.self_attn.q_proj.output", "F32", [1, 3, 8], floats(24)),
+                                        ("model.layers.1.self_attn.q_proj.output", "F32", [1, 3, 8], floats(24)), ("lm_head.output", "F32", [1, 3, 8], floats(24))], {}))
+write("hdf5-foreign", "embed", bytes([0, 1, 0, 3, 2, 0, 2, 0, 0, 0, 0, 0, 0, 0]))
+write("hdf5-foreign", "chunked", bytes([1, 2, 3, 3, 3, 0, 1, 2, 0, 0, 7, 1, 1, 1, 5, 0, 0, 6, 3, 2, 0, 1, 0, 0, 2, 2, 1, 1, 3, 0]))

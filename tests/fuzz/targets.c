@@ -1,9 +1,11 @@
 #include "targets.h"
 
+#include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "activations.h"
@@ -49,6 +51,58 @@ const char *fuzz_file(const char *name, const void *bytes, size_t size)
     if (file < 0 || write(file, bytes, size) != (ssize_t)size || close(file))
         abort();
     return last_path;
+}
+
+const char fuzz_cut[] = "---- 8< ----\n";
+
+const uint8_t *fuzz_find_cut(const uint8_t *bytes, size_t size)
+{
+    return memmem(bytes, size, fuzz_cut, strlen(fuzz_cut));
+}
+
+/* A part's first line, as a plain file name. */
+static void take_name(const uint8_t **at, const uint8_t *end, char *name, size_t size)
+{
+    size_t length = 0;
+    while (*at < end) {
+        const uint8_t c = *(*at)++;
+        if (c == '\n')
+            break;
+        if (c && c != '/' && length + 1 < size)
+            name[length++] = (char)c;
+    }
+    name[length] = '\0';
+}
+
+const char *fuzz_folder(const uint8_t *bytes, size_t size, const char *const *names, size_t count)
+{
+    enum { PARTS = 8, NAME = 40 };
+    static char folder[96], written[PARTS][sizeof folder + NAME];
+    const uint8_t *at = bytes, *const end = bytes + size;
+    for (size_t i = 0; i < PARTS && *written[i]; i++)
+        unlink(written[i]);
+    memset(written, 0, sizeof written);
+    if (getpid() != owner)
+        make_directory();
+    snprintf(folder, sizeof folder, "%s/folder", directory);
+    if (mkdir(folder, 0700) && errno != EEXIST)
+        abort();
+    for (size_t i = 0; i < PARTS && (!names || i < count) && (i == 0 || at < end); i++) {
+        char name[NAME];
+        const uint8_t *cut = names && i + 1 == count ? NULL : fuzz_find_cut(at, (size_t)(end - at)),
+                      *part_end = cut ? cut : end;
+        if (names)
+            snprintf(name, sizeof name, "%s", names[i]);
+        else
+            take_name(&at, part_end, name, sizeof name);
+        snprintf(written[i], sizeof written[i], "%s/%s%s", folder, *name == '.' ? "_" : "",
+                 *name ? name : "_");
+        int file = open(written[i], O_WRONLY | O_CREAT | O_TRUNC, 0600);
+        if (file < 0 || write(file, at, (size_t)(part_end - at)) != part_end - at || close(file))
+            abort();
+        at = cut ? cut + strlen(fuzz_cut) : end;
+    }
+    return folder;
 }
 
 void fuzz_promise(int failed, const gemma4_error *error)
@@ -282,7 +336,12 @@ static const fuzz_target targets[] = {
     {"npz", fuzz_npz},
     {"foreign", fuzz_foreign},
     {"import", fuzz_import},
+    {"folders", fuzz_folders},
+    {"names", fuzz_names},
+    {"gguf", fuzz_gguf},
+    {"index", fuzz_index},
     {"hdf5", fuzz_hdf5},
+    {"hdf5-foreign", fuzz_hdf5_foreign},
 };
 
 const fuzz_target *fuzz_target_at(size_t index)

@@ -8,6 +8,7 @@
 #include "activations.h"
 #include "foreign.h"
 #include "import.h"
+#include "names.h"
 #include "safetensors.h"
 
 void fuzz_safetensors(const uint8_t *bytes, size_t size)
@@ -62,7 +63,7 @@ static void read_pass(gemma4_pass *pass)
     }
 }
 
-static void open_foreign(const char *path)
+void fuzz_read_foreign(const char *path)
 {
     gemma4_error error = {""};
     gemma4_foreign foreign;
@@ -77,35 +78,70 @@ static void open_foreign(const char *path)
 
 void fuzz_npy(const uint8_t *bytes, size_t size)
 {
-    open_foreign(fuzz_file("tensor.npy", bytes, size));
+    fuzz_read_foreign(fuzz_file("tensor.npy", bytes, size));
 }
 
 void fuzz_npz(const uint8_t *bytes, size_t size)
 {
-    open_foreign(fuzz_file("dump.npz", bytes, size));
+    fuzz_read_foreign(fuzz_file("dump.npz", bytes, size));
 }
 
 /* Whatever it says that it is. HDF5 has a target of its own. */
 void fuzz_foreign(const uint8_t *bytes, size_t size)
 {
     if (size < 4 || memcmp(bytes, "\x89HDF", 4))
-        open_foreign(fuzz_file("dump", bytes, size));
+        fuzz_read_foreign(fuzz_file("dump", bytes, size));
+}
+
+static bool holds_hdf5(const uint8_t *bytes, size_t size)
+{
+    return memmem(bytes, size, "\x89HDF", 4) != NULL;
+}
+
+/* Files in a folder: a tensor each, a pass each, or bare logits with their tokens. */
+void fuzz_folders(const uint8_t *bytes, size_t size)
+{
+    if (!holds_hdf5(bytes, size))
+        fuzz_read_foreign(fuzz_folder(bytes, size, NULL, 0));
+}
+
+/* What `gemma4-check names` writes is a document, whatever the tensors are called. */
+void fuzz_names(const uint8_t *bytes, size_t size)
+{
+    gemma4_error error = {""};
+    char *text = NULL;
+    size_t length;
+    if (holds_hdf5(bytes, size))
+        return;
+    const char *path = fuzz_file("dump", bytes, size);
+    const gemma4_names_request request = {&path, 1, NULL, NULL};
+    FILE *out = open_memstream(&text, &length);
+    if (!out)
+        abort();
+    int status = gemma4_names(&request, out, &error);
+    fuzz_promise(status, &error);
+    if (fclose(out))
+        abort();
+    gemma4_document *map = status ? NULL : gemma4_document_parse("map", text, length, &error);
+    if (!status && !map)
+        abort();
+    gemma4_document_free(map);
+    free(text);
 }
 
 /* A map, a line "---- 8< ----", and the dump that it is for. */
 void fuzz_import(const uint8_t *bytes, size_t size)
 {
-    static const char cut[] = "---- 8< ----\n";
     static const int32_t tokens[] = {2, 3, 5};
     const gemma4_given_tokens given = {tokens, 3, 0};
     gemma4_error error = {""};
     const gemma4_import_log *log;
-    const uint8_t *at = memmem(bytes, size, cut, sizeof cut - 1);
+    const uint8_t *at = fuzz_find_cut(bytes, size);
     if (!at)
         return;
     gemma4_map *map = gemma4_map_read(fuzz_file("map.yaml", bytes, (size_t)(at - bytes)), &error);
     fuzz_promise(!map, &error);
-    at += sizeof cut - 1;
+    at += strlen(fuzz_cut);
     const size_t left = size - (size_t)(at - bytes);
     if (!map || (left >= 4 && !memcmp(at, "\x89HDF", 4))) {
         gemma4_map_free(map);

@@ -218,6 +218,53 @@ static void make_safetensors(const char *name, size_t count, const char *shape)
     free(header);
 }
 
+/* --- GGUF --- */
+
+static void put(FILE *f, uint64_t number, size_t bytes)
+{
+    ck_assert_uint_eq(fwrite(&number, 1, bytes, f), bytes);
+}
+
+static void put_name(FILE *f, const char *name, size_t number)
+{
+    char text[64];
+    size_t length = (size_t)snprintf(text, sizeof text, "%s%zu", name, number);
+    put(f, length, 8);
+    ck_assert_uint_eq(fwrite(text, 1, length, f), length);
+}
+
+/* So many keys, and so many tensors, which share all of the data. Every eighth key is an array that
+ * says it holds 2^60 strings where `lies`. */
+static void make_gguf(const char *name, size_t keys, size_t tensors, bool lies)
+{
+    FILE *f = fopen(test_join(folder, name), "wb");
+    ck_assert_ptr_nonnull(f);
+    put(f, 0x46554747, 4);
+    put(f, 3, 4);
+    put(f, tensors, 8);
+    put(f, keys, 8);
+    for (size_t i = 0; i < keys; i++) {
+        put_name(f, "k", i);
+        put(f, lies && i % 8 == 7 ? 9 : 0, 4);
+        if (lies && i % 8 == 7) {
+            put(f, 8, 4);
+            put(f, (uint64_t)1 << 60, 8);
+        } else {
+            put(f, 1, 1);
+        }
+    }
+    for (size_t i = 0; i < tensors; i++) {
+        put_name(f, "t", i);
+        put(f, 1, 4);
+        put(f, 8, 8);
+        put(f, 0, 4);
+        put(f, 0, 8);
+    }
+    for (int i = 0; i < 64; i++)
+        fputc(0, f);
+    fclose(f);
+}
+
 /* --- NumPy --- */
 
 /* Zeros under that shape, deflated: 470 MB in half a MB. */
@@ -278,6 +325,9 @@ static void make_all(void)
     make_safetensors("shape.safetensors", 3, "[4611686018427387904,0]");
     make_safetensors("many.safetensors", 16000, "[0]");
     make_safetensors("million.safetensors", 1000000, "[0]");
+    make_gguf("keys.gguf", 50000, 0, false);
+    make_gguf("strings.gguf", 20000, 0, true);
+    make_gguf("tensors.gguf", 0, 25000, false);
     make_npz();
     make_documents();
 }
@@ -301,6 +351,9 @@ static const struct {
     {"many.safetensors", false, "gemma4-check --model " MODEL " @/many.safetensors"},
     {"many.safetensors", false, "gemma4-check names @/many.safetensors"},
     {"million.safetensors", true, "gemma4-check --model " MODEL " @/million.safetensors"},
+    {"keys.gguf", false, "gemma4-ref facts --model @/keys.gguf"},
+    {"strings.gguf", false, "gemma4-ref run --model @/strings.gguf --tokens 2"},
+    {"tensors.gguf", false, "gemma4-ref run --model @/tensors.gguf --tokens 2"},
     {"bomb.npz", false, "gemma4-check names @/bomb.npz --model " MODEL},
     {"bomb.npz", false, "gemma4-check tiny-prompt @/bomb.npz --map taps --dtype float32"},
     {"shape.npy", false, "gemma4-check names @/shape.npy"},

@@ -1,5 +1,6 @@
 /* What the programs leave behind: an output is there whole or not at all, whatever ends them, and
  * no input is lost to it. */
+#include "gguf.h"
 #include "guard.h"
 #include "isolate.h"
 #include "output.h"
@@ -143,6 +144,7 @@ static void set_up(void)
     ck_assert_int_eq(mkdir(model, 0777), 0);
     copy("golden/checkpoints/tiny/config.json", test_join(model, "config.json"));
     copy("golden/checkpoints/tiny/model.safetensors", test_join(model, "model.safetensors"));
+    copy("tests/fuzz/corpus/gguf/blocks-of-32", test_join(work, "model.gguf"));
     outcome o = run(&ref, dump, NULL);
     ck_assert_msg(o.status == 0, "%s", o.err);
 }
@@ -156,6 +158,7 @@ static const struct {
 } WRITERS[] = {
     {&ref, {"dump", "--model", "model", "--tokens", "2,3,4", "--out", "@/x.h5"}},
     {&ref, {"synth", "--preset", "tiny", "--seed", "1", "--out", "@"}},
+    {&ref, {"dequantise", "model.gguf", "@"}},
     {&check, {"--model", "model", "good.h5", "--json", "@/x.json"}},
     {&check, {"--model", "model", "good.h5", "--junit", "@/x.xml"}},
     {&check, {"--model", "model", "good.h5", "--html", "@/x.html"}},
@@ -424,6 +427,7 @@ static const struct {
      SIGTERM},
     {{"dump", "--model", "model", "--tokens", NULL, "--out", "@/x.h5"}, SIGTERM},
     {{"dump", "--model", "model", "--tokens", NULL, "--out", "@/x.h5"}, SIGHUP},
+    {{"dump", "--model", "model", "--tokens", NULL, "--out", "@/x.h5"}, SIGPIPE},
 };
 
 START_TEST(a_signal_leaves_no_temporary_file)
@@ -481,7 +485,7 @@ START_TEST(a_checkpoint_cut_short_while_it_runs_is_named)
 END_TEST
 
 /* What gemma4-check does in its child: maps a file that is then cut short, and reads on. */
-static int read_cut_file(void *context)
+static int read_cut_safetensors(void *context)
 {
     gemma4_error error = {""};
     unsigned sum = 0;
@@ -496,17 +500,162 @@ static int read_cut_file(void *context)
     return sum ? 4 : 5;
 }
 
-START_TEST(a_check_of_a_file_cut_short_ends_in_its_message)
+static int read_cut_gguf(void *context)
 {
     gemma4_error error = {""};
-    char *path = test_join(test_fresh_dir(), "weights.safetensors");
-    copy("golden/checkpoints/tiny/model.safetensors", path);
-    gemma4_guard_install("unit-tests");
-    int status = gemma4_isolate(read_cut_file, path, "the dump", &error);
-    gemma4_guard_reset();
-    ck_assert_int_eq(status, -1);
-    assert_message_contains(&error, "weights.safetensors: expected a file that stays as it is, "
-                                    "found it cut short while it was read");
+    unsigned sum = 0;
+    gemma4_gguf *file = gemma4_gguf_open(context, &error);
+    if (!file || truncate(context, 4096))
+        return 3;
+    for (size_t i = 0; i < gemma4_gguf_tensor_count(file); i++) {
+        const gemma4_gguf_tensor *tensor = gemma4_gguf_tensor_at(file, i);
+        for (size_t k = 0; k < tensor->size; k++)
+            sum += ((const volatile unsigned char *)tensor->data)[k];
+    }
+    return sum ? 4 : 5;
+}
+
+START_TEST(a_check_of_a_file_cut_short_ends_in_its_message)
+{
+    static const struct {
+        const char *from;
+        int (*read)(void *context);
+    } kinds[] = {{"golden/checkpoints/tiny/model.safetensors", read_cut_safetensors},
+                 {"tests/fuzz/corpus/gguf/blocks-of-32", read_cut_gguf}};
+    for (size_t i = 0; i < COUNT(kinds); i++) {
+        gemma4_error error = {""};
+        char *path = test_join(test_fresh_dir(), "weights");
+        copy(kinds[i].from, path);
+        gemma4_guard_install("unit-tests");
+        int status = gemma4_isolate(kinds[i].read, path, "the dump", &error);
+        gemma4_guard_reset();
+        ck_assert_int_eq(status, -1);
+        assert_message_contains(&error, "weights: expected a file that stays as it is, "
+                                        "found it cut short while it was read");
+    }
+}
+END_TEST
+
+/* A new file under the name of one that is mapped is another file. */
+START_TEST(a_file_that_is_replaced_stays_as_it_was)
+{
+    gemma4_error error = {""};
+    char *folder = test_fresh_dir(), *path = test_join(folder, "a"),
+         *other = test_join(folder, "b");
+    copy("tests/fuzz/corpus/gguf/blocks-of-32", path);
+    test_write_text(other, "");
+    gemma4_gguf *file = gemma4_gguf_open(path, &error);
+    ck_assert_ptr_nonnull(file);
+    ck_assert_int_eq(rename(other, path), 0);
+    const gemma4_gguf_tensor *tensor = gemma4_gguf_find(file, "blk.1.ffn_norm.weight");
+    ck_assert_ptr_nonnull(tensor);
+    size_t same = 0;
+    for (size_t k = 0; k < tensor->size; k++)
+        same += tensor->data[k] < 64; /* as the seed has them */
+    ck_assert_uint_eq(same, tensor->size);
+    gemma4_gguf_close(file);
+}
+END_TEST
+
+/* --- whoever reads leaves, and names that are no text --- */
+
+static void close_the_reading_end(void)
+{
+    int ends[2];
+    if (pipe(ends) || dup2(ends[1], STDOUT_FILENO) < 0)
+        _exit(126);
+    close(ends[0]);
+    close(ends[1]);
+}
+
+START_TEST(a_reader_that_leaves_ends_the_program)
+{
+    static const struct {
+        program *which;
+        const char *args[MOST_ARGUMENTS - 2];
+    } readers[] = {{&ref, {"run", "--model", "model", "--tokens", "2", "--decode", "1000"}},
+                   {&ref, {"facts"}},
+                   {&check, {"--model", "model", "good.h5"}}};
+    for (size_t i = 0; i < COUNT(readers); i++) {
+        outcome o = run(readers[i].which, readers[i].args, close_the_reading_end);
+        ck_assert_msg(WIFSIGNALED(o.status) && WTERMSIG(o.status) == SIGPIPE, "status %x: %s",
+                      (unsigned)o.status, o.err);
+        ck_assert(!has_temporary(work));
+    }
+}
+END_TEST
+
+/* Not UTF-8, with what moves a terminal's cursor. */
+START_TEST(a_name_need_not_be_text)
+{
+    static const char name[] = "n\xff\x1b[2J\xc3.h5", json[] = "r\xff.json", xml[] = "r\xfe.xml";
+    const char *const dump[] = {"dump",  "--model", "model",  "--tokens", "2",
+                                "--out", name,      "--taps", "logits",   NULL};
+    const char *const good[] = {"--model", "model", name, "--json", json, "--junit", xml, NULL};
+    const char *const bad[] = {"--model", "model", "no\xff\x1b[2J.h5", "--json", json, NULL};
+    outcome o = run(&ref, dump, NULL);
+    ck_assert_msg(o.status == 0, "%s", o.err);
+    o = run(&check, good, NULL);
+    ck_assert_msg(o.status == 0, "%s", o.err);
+    const char *const written[] = {test_read(test_join(work, json)),
+                                   test_read(test_join(work, xml)),
+                                   test_read(test_join(work, "out"))};
+    for (size_t i = 0; i < COUNT(written); i++)
+        ck_assert_msg(*written[i] && !strchr(written[i], '\xff') && !strchr(written[i], '\x1b'),
+                      "%s", written[i]);
+    o = run(&check, bad, NULL);
+    assert_refused(&o, &check, "no");
+    ck_assert_msg(!strchr(o.err, '\x1b'), "%s", o.err);
+}
+END_TEST
+
+/* --- a writer that dies --- */
+
+static int begin_and_fall(void *context, gemma4_error *error)
+{
+    gemma4_output output;
+    if (gemma4_output_name(&output, context, error))
+        return -1;
+    signal(SIGSEGV, SIG_DFL); /* under a sanitizer, which would say more */
+    raise(SIGSEGV);
+    return 0;
+}
+
+/* As libhdf5 does. */
+static int begin_and_leave(void *context, gemma4_error *error)
+{
+    gemma4_output output;
+    if (gemma4_output_name(&output, context, error))
+        return -1;
+    _exit(255);
+}
+
+static int begin_and_fail(void *context, gemma4_error *error)
+{
+    gemma4_output output;
+    if (gemma4_output_name(&output, context, error))
+        return -1;
+    gemma4_output_discard(&output);
+    return gemma4_fail(error, "%s: a reason", (const char *)context);
+}
+
+START_TEST(a_writer_that_dies_is_one_line_and_leaves_nothing)
+{
+    static const struct {
+        int (*write)(void *context, gemma4_error *error);
+        const char *said;
+    } writers[] = {
+        {begin_and_fall, "x.h5: not written: the process that writes it died of signal 11"},
+        {begin_and_leave, "x.h5: not written: the HDF5 library ended the process that writes it"},
+        {begin_and_fail, "x.h5: a reason"},
+    };
+    for (size_t i = 0; i < COUNT(writers); i++) {
+        gemma4_error error = {""};
+        char *folder = test_fresh_dir(), *path = test_join(folder, "x.h5");
+        ck_assert_int_eq(gemma4_isolate_writer(writers[i].write, path, path, &error), -1);
+        assert_message_contains(&error, writers[i].said);
+        ck_assert_uint_eq(entries(folder), 0);
+    }
 }
 END_TEST
 
@@ -556,6 +705,7 @@ Suite *outputs_suite(void)
     tcase_add_loop_test(disks, a_read_only_folder_is_one_line, 0, COUNT(WRITERS));
 #endif
     tcase_add_test(disks, a_failure_leaves_the_older_output);
+    tcase_add_test(disks, a_writer_that_dies_is_one_line_and_leaves_nothing);
     tcase_add_test(disks, an_output_appears_when_it_is_committed);
     tcase_add_test(disks, a_discarded_output_leaves_nothing);
     tcase_add_unchecked_fixture(odd, set_up_odd, NULL);
@@ -565,6 +715,9 @@ Suite *outputs_suite(void)
     tcase_add_loop_test(signals, a_signal_leaves_no_temporary_file, 0, COUNT(KILLED));
     tcase_add_test(signals, a_checkpoint_cut_short_while_it_runs_is_named);
     tcase_add_test(signals, a_check_of_a_file_cut_short_ends_in_its_message);
+    tcase_add_test(signals, a_file_that_is_replaced_stays_as_it_was);
+    tcase_add_test(signals, a_reader_that_leaves_ends_the_program);
+    tcase_add_test(signals, a_name_need_not_be_text);
     TCase *const cases[] = {disks, odd, signals};
     for (size_t i = 0; i < COUNT(cases); i++) {
         tcase_set_timeout(cases[i], 120);

@@ -679,6 +679,32 @@ static bool forbid_sandboxes(void)
            prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &program, 0, 0) == 0;
 }
 
+/* The program says it too. */
+START_TEST(the_version_says_what_is_missing)
+{
+    const char *build = getenv("GEMMA4_BUILD");
+    char program[4096];
+    int status;
+    if (!(in_force & SECCOMP))
+        return; /* it is such a system already */
+    snprintf(program, sizeof program, "%s/gemma4-check", build && *build ? build : "build");
+    for (int forbidden = 0; forbidden < 2; forbidden++) {
+        char *said = test_join(test_fresh_dir(), "said");
+        pid_t child = fork();
+        if (child == 0) {
+            if (!freopen(said, "w", stdout) || (forbidden && !forbid_sandboxes()))
+                _exit(3);
+            execl(program, program, "--version", (char *)NULL);
+            _exit(4);
+        }
+        ck_assert(child > 0 && waitpid(child, &status, 0) == child);
+        ck_assert_msg(WIFEXITED(status) && WEXITSTATUS(status) == 0, "status %x", (unsigned)status);
+        bool missing = strstr(test_read(said), "limits; not on this system: seccomp, landlock");
+        ck_assert_msg(missing == (forbidden != 0), "%d: %s", forbidden, test_read(said));
+    }
+}
+END_TEST
+
 START_TEST(without_the_kernel_s_help_files_are_read_and_the_lack_is_said)
 {
     int status;
@@ -721,6 +747,7 @@ Suite *sandbox_suite(void)
     tcase_add_test(c, values_come_in_pieces);
 #if defined(__linux__) && defined(SYS_landlock_create_ruleset)
     tcase_add_test(c, without_the_kernel_s_help_files_are_read_and_the_lack_is_said);
+    tcase_add_test(c, the_version_says_what_is_missing);
 #endif
     return suite;
 }

@@ -4,6 +4,7 @@
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/resource.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -13,9 +14,26 @@
 #endif
 
 #include "guard.h"
-#include "workers.h"
+#include "output.h"
 
 enum { MESSAGE_BYTES = 1024 };
+
+void *gemma4_shared_new(size_t size, gemma4_error *error)
+{
+    void *memory =
+        mmap(NULL, size ? size : 1, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+    if (memory == MAP_FAILED) {
+        gemma4_fail(error, "%zu bytes of shared memory: %s", size, strerror(errno));
+        return NULL;
+    }
+    return memory;
+}
+
+void gemma4_shared_free(void *memory, size_t size)
+{
+    if (memory)
+        munmap(memory, size ? size : 1);
+}
 
 void gemma4_limit_processor_time(unsigned seconds)
 {
@@ -58,6 +76,8 @@ static int wait_for(pid_t child, const char *subject, gemma4_error *error)
     gemma4_guard_child(0);
     if (WIFEXITED(status))
         return WEXITSTATUS(status);
+    if (WTERMSIG(status) == SIGPIPE)
+        raise(SIGPIPE); /* whoever read our output has left: that is no fault of the file */
     if (WTERMSIG(status) == SIGXCPU)
         return gemma4_fail(error,
                            "%s: expected a file that can be read, found one on which reading does "
@@ -86,6 +106,54 @@ int gemma4_isolate(int (*run)(void *context), void *context, const char *subject
     int status = child < 0 ? gemma4_fail(error, "%s: cannot start a process to read it: %s",
                                          subject, strerror(errno))
                            : wait_for(child, subject, error);
+    if (*message)
+        status = gemma4_fail(error, "%.*s", MESSAGE_BYTES - 1, message);
+    gemma4_shared_free(message, MESSAGE_BYTES);
+    return status;
+}
+
+/* --- a writer --- */
+
+enum { WRITTEN = 0, FAILED = 2 };
+
+static int wait_for_writer(pid_t child, const char *path, gemma4_error *error)
+{
+    int status;
+    while (waitpid(child, &status, 0) < 0)
+        if (errno != EINTR)
+            return gemma4_fail(error, "%s: cannot wait for the process that writes it: %s", path,
+                               strerror(errno));
+    gemma4_guard_child(0);
+    if (WIFEXITED(status) && WEXITSTATUS(status) == WRITTEN)
+        return 0;
+    gemma4_output_remove_left(path, child);
+    if (WIFSIGNALED(status))
+        return gemma4_fail(error,
+                           "%s: not written: the process that writes it died of signal %d (%s)",
+                           path, WTERMSIG(status), strsignal(WTERMSIG(status)));
+    return gemma4_fail(error, "%s: not written: the HDF5 library ended the process that writes it",
+                       path);
+}
+
+int gemma4_isolate_writer(int (*write)(void *context, gemma4_error *error), void *context,
+                          const char *path, gemma4_error *error)
+{
+    char *message = gemma4_shared_new(MESSAGE_BYTES, error);
+    if (!message)
+        return -1;
+    fflush(NULL);
+    pid_t child = fork_guarded();
+    if (child == 0) {
+        gemma4_error own = {""};
+        gemma4_guard_message(message, MESSAGE_BYTES);
+        int result = write(context, &own) ? FAILED : WRITTEN;
+        if (result == FAILED)
+            snprintf(message, MESSAGE_BYTES, "%s", own.message);
+        _exit(result);
+    }
+    int status = child < 0 ? gemma4_fail(error, "%s: cannot start a process to write it: %s", path,
+                                         strerror(errno))
+                           : wait_for_writer(child, path, error);
     if (*message)
         status = gemma4_fail(error, "%.*s", MESSAGE_BYTES - 1, message);
     gemma4_shared_free(message, MESSAGE_BYTES);
