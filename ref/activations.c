@@ -642,10 +642,10 @@ gemma4_activations *gemma4_activations_open_group(const char *path, const char *
     if (gemma4_activations_kind_of(path, false, &kind, error))
         return NULL;
     gemma4_activations *file = new_file(path, error);
-    if (!file || (kind == GEMMA4_ACTIVATIONS_HDF5
-                      ? gemma4_activations_hdf5_open_group(path, group, missing, &source, error)
-                      : gemma4_activations_safetensors_open_group(path, group, missing, &source,
-                                                                  error))) {
+    if (!file ||
+        (kind == GEMMA4_ACTIVATIONS_HDF5
+             ? gemma4_activations_hdf5_open_group(path, group, missing, &source, error)
+             : gemma4_activations_safetensors_open_group(path, group, missing, &source, error))) {
         gemma4_activations_close(file);
         return NULL;
     }

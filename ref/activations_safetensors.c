@@ -114,8 +114,7 @@ static int safetensors_list(void *state, const gemma4_config *config, gemma4_sto
             continue;
         if (gemma4_stored_add(list, config, name, &stored, error))
             return -1;
-        if (stored &&
-            (describe(tensor, stored, error) || describe_rows(s, tensor, stored, error)))
+        if (stored && (describe(tensor, stored, error) || describe_rows(s, tensor, stored, error)))
             return -1;
     }
     return 0;

@@ -95,8 +95,8 @@ typedef struct gemma4_climb {
 /* The dump of a rung in a folder; path is "" where there is none. */
 void gemma4_rung_dump(const char *folder, const gemma4_rung *rung, char *path, size_t size);
 /* Judges the dumps at path: a folder with a file a rung, named as the rung is, or an HDF5 or
- * safetensors file with a group a rung. dtype: NULL, or the engine's arithmetic. Fails where nothing
- * can be judged at all; a single dump that cannot be is UNUSABLE in its result. */
+ * safetensors file with a group a rung. dtype: NULL, or the engine's arithmetic. Fails where
+ * nothing can be judged at all; a single dump that cannot be is UNUSABLE in its result. */
 int gemma4_climb_ladder(const gemma4_ladder *ladder, const char *path, const char *dtype,
                         gemma4_climb *climb, gemma4_error *error);
 void gemma4_climb_free(gemma4_climb *climb);

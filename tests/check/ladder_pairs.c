@@ -11,7 +11,8 @@
 #include "judge.h"
 #include "ladder.h"
 
-/* A rung is judged in some 10 ms: of one search so often at most, and of all searches of a climb. */
+/* A rung is judged in some 10 ms: of one search so often at most, and of all searches of a
+ * climb. */
 enum { MOST_MODELS = 80, MOST_JUDGED = 1500, MOST_JUDGED_OF_ALL = 4000 };
 
 /* A mistake that other rungs permit and that this rung shows. */
@@ -65,9 +66,7 @@ static double left_by(const pair_search *s, const size_t *models, size_t count)
     if (planted.count == s->known.count + count &&
         !ladder_judge(s->climb, s->rung, &how, &report, &unused)) {
         const gemma4_tap_result *worst = ladder_worst(&report);
-        left = report.conforms ? -1
-               : worst         ? worst->local.error / worst->local.tolerance
-                               : NAN;
+        left = report.conforms ? -1 : worst ? worst->local.error / worst->local.tolerance : NAN;
     }
     gemma4_report_free(&report);
     return left;
@@ -107,7 +106,8 @@ static void keep_suspect(pair_search *s, size_t model, double left)
 /* Those that change the rung, and that no rung contradicts which passes. */
 static int find_suspects(pair_search *s)
 {
-    double unit = gemma4_tier_of(s->climb->opened[s->rung].dtype)->unit, right = left_by(s, NULL, 0);
+    double unit = gemma4_tier_of(s->climb->opened[s->rung].dtype)->unit,
+           right = left_by(s, NULL, 0);
     for (size_t model = 0; model < gemma4_counter_model_count() && !is_too_long(s); model++) {
         const gemma4_ladder_candidate candidate = candidate_of(model), *const one = &candidate;
         bool agrees = false;

@@ -26,7 +26,8 @@ void gemma4_listed_logprobs(const gemma4_subject *subject, size_t first, size_t 
                             const gemma4_real *logits, gemma4_noise *noise, gemma4_real *out);
 
 /* Takes the mean of each row off its values (rows, N), where the subject says that only differences
- * count and there are any: N above 1. A row that has a placeholder, or no number, stays as it is. */
+ * count and there are any: N above 1. A row that has a placeholder, or no number, stays as it
+ * is. */
 void gemma4_listed_differences(const gemma4_subject *subject, size_t rows, gemma4_real *values);
 /* The same of the dump's own values, (T, N). */
 int gemma4_listed_engine_differences(const gemma4_subject *subject, float *values,

@@ -249,8 +249,8 @@ END_TEST
 START_TEST(two_mistakes_of_one_rung_are_found_as_a_pair)
 {
     static const char *const rungs[] = {"full-one-token", "full-two-tokens", "full"};
-    gemma4_climb c = climb(
-        climb_of(rungs, COUNT(rungs), "attn-scale-inv-sqrt-d", "rope-on-v", _i ? 20 : 0));
+    gemma4_climb c =
+        climb(climb_of(rungs, COUNT(rungs), "attn-scale-inv-sqrt-d", "rope-on-v", _i ? 20 : 0));
     ck_assert_uint_eq(c.cause_count, 2);
     ck_assert_str_eq(c.causes[0].candidates[0].model->id, "attn-scale-inv-sqrt-d");
     ck_assert_str_eq(c.causes[1].candidates[0].model->id, "rope-on-v");
@@ -438,7 +438,8 @@ static char *grouped_safetensors(const char *folder, const char *const *rungs, s
         ck_assert(H5Ovisit(from, H5_INDEX_NAME, H5_ITER_NATIVE, add_tensor, &g) >= 0);
         H5Fclose(from);
     }
-    g.header_used += (size_t)snprintf(g.header + g.header_used, sizeof g.header - g.header_used, "}");
+    g.header_used +=
+        (size_t)snprintf(g.header + g.header_used, sizeof g.header - g.header_used, "}");
     uint64_t length = g.header_used;
     FILE *f = fopen(path, "wb");
     ck_assert(f && fwrite(&length, 8, 1, f) == 1 && fwrite(g.header, length, 1, f) == 1 &&
