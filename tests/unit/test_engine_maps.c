@@ -24,6 +24,8 @@ static const struct {
      ".pre_feedforward_layernorm_2'", "layers.0.mlp.norm"},
     {"keras-hub", "keras-hub.h5", "tiny-prompt", 5, "", "decoder_block_{N}", "decoder_block_{N+1}",
      "layers.0.output"},
+    {"llama.cpp", "llama.cpp.h5", "tiny-prompt", 86, "layers.0.mlp.act", "'ffn_norm_1-{N}'",
+     "'ffn_norm_2-{N}'", "layers.0.mlp.norm"},
     {"onnxruntime", "onnxruntime.h5", "tiny-prompt", 83, "layers.0.moe.out",
      "{N}/pre_feedforward_layernorm/output_0", "{N}/pre_feedforward_layernorm/output_3",
      "layers.0.mlp.norm"},
