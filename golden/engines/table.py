@@ -68,7 +68,7 @@ def row_of(run, row, findings):
     for c in results:
         if c not in judged:
             left.setdefault(c["reason"] or c["verdict"], []).append(c["case"])
-    causes = [f["cause"] for f in findings if failed and f["dtype"] == row["dtype"]] or [cause for c in failed for cause in c["causes"]]
+    causes = [f["cause"] for f in findings if failed and row["dtype"] in f["dtype"].split(", ")] or [cause for c in failed for cause in c["causes"]]
     sizes = [c["logits"] for c in judged if c["logits"] is not None]
     return {
         "engine": run["name"], "version": run["version"], "date": max(c["date"] for c in results), "shows": run["shows"],
