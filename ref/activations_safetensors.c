@@ -180,13 +180,14 @@ static int open_names(const char *path, const char *group, gemma4_activation_sou
         free(s);
         return gemma4_fail(error, "%s: out of memory", path);
     }
+    s->files = gemma4_safetensors_open(path, error);
+    if (!s->files || refuse_checkpoint(path, s->files, error)) {
+        safetensors_close(s);
+        return -1;
+    }
     *source = (gemma4_activation_source){s, safetensors_attribute, safetensors_list,
                                          safetensors_read, safetensors_close};
-    s->files = gemma4_safetensors_open(path, error);
-    if (s->files && !refuse_checkpoint(path, s->files, error))
-        return 0;
-    safetensors_close(s);
-    return -1;
+    return 0;
 }
 
 int gemma4_activations_safetensors_open(const char *path, gemma4_activation_source *source,
@@ -205,6 +206,7 @@ int gemma4_activations_safetensors_open_group(const char *path, const char *grou
     if (!*missing)
         return 0;
     safetensors_close(source->state);
+    *source = (gemma4_activation_source){0};
     return gemma4_fail(error, "%s: expected tensors named %s.logits and so on, found none", path,
                        group);
 }
