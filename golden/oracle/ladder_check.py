@@ -11,12 +11,10 @@ A fault is visible in a rung where it moves float32 logits by VISIBLE or more (r
 to bfloat16 moves that rung; why others are not stands in INVISIBLE. Named: a cause has its id, or lists it among at most three equivalent ones;
 a cause that gives parameters (id "identified") names nothing, and is no wrong name. Prints a line for each miss, a table of
 all faults, the rates, one summary line; exit status 0 only if every rate is reached. What is measured is kept in --results as it is measured: a
-call that was interrupted is continued by the next one of the same program.
+call that was interrupted is continued by the next one, of the same program and scripts.
 """
 
 import argparse
-import dataclasses
-import hashlib
 import json
 import os
 import random
@@ -31,7 +29,7 @@ import ladder
 import manifest
 import plant
 import planted
-import runs
+from ladder_results import Climb, Results
 
 VISIBLE, BFLOAT16_TIMES, MOST_EQUIVALENT = 5e-6, 4, 3
 # form -> dtype, log-probabilities, least rate of detected and of named
@@ -45,19 +43,6 @@ TURNED_ALIKE = "q and k are turned alike, and scores know differences of positio
 INVISIBLE = {"rope-position-off-by-one": TURNED_ALIKE, "rope-first-position-ignored": TURNED_ALIKE,
              "hidden-pre-vs-post-final-norm": "concerns which hidden state is handed out; the logits are right"}
 SECONDS = 60  # of one processor: on two it is not more
-
-
-@dataclasses.dataclass
-class Climb:
-    faults: tuple
-    form: str
-    visible: bool = True
-    status: int = -1
-    named: int = 0
-    names: int = 0  # causes that are named
-    wrong: int = 0
-    seconds: float = 0
-    said: str = ""
 
 
 def relative(a, b):
@@ -225,42 +210,6 @@ def combinations(visible, count, seed):
     return [(TOGETHER[i % len(TOGETHER)], tuple(draw.sample(sorted(visible), min(len(visible), LONGEST_ORDER)))) for i in range(count)]
 
 
-class Results:
-    """Climbs that were judged, kept in a file as they are: the next call with the same program goes on where an interrupted one ended."""
-
-    def __init__(self, path, program, of_any):
-        with open(program, "rb") as f:
-            self.by = hashlib.sha256(f.read()).hexdigest()
-        self.path, self.kept = path, {}
-        if os.path.exists(path):
-            with open(path, encoding="utf-8") as f:
-                lines = [json.loads(line) for line in f if line.endswith("\n")]
-            self.kept = {line["task"]: [Climb(**{**c, "faults": tuple(c["faults"])}) for c in line["climbs"]] for line in lines
-                         if of_any or line["by"] == self.by}
-        with open(path, "w", encoding="utf-8") as f:  # without the lines of other programs
-            f.writelines(self.line(task, climbs) for task, climbs in self.kept.items())
-
-    def line(self, task, climbs):
-        return json.dumps({"by": self.by, "task": task, "climbs": [dataclasses.asdict(c) for c in climbs]}) + "\n"
-
-    def run(self, function, tasks, jobs):
-        """The climbs of function(task), for every task in turn; those that are kept come first."""
-        named = {json.dumps([function.__name__, *task[2:]]): task for task in tasks}
-        for name in named:
-            if name in self.kept:
-                yield from self.kept[name]
-        due = {name: task for name, task in named.items() if name not in self.kept}
-        for name, climbs in runs.in_parallel(one, [(name, function, task) for name, task in due.items()], jobs):
-            with open(self.path, "a", encoding="utf-8") as f:
-                f.write(self.line(name, climbs))
-            yield from climbs
-
-
-def one(task):
-    name, function, of = task
-    return name, function(of)
-
-
 def mark(climb):
     """What a table says of one climb."""
     if not climb.visible:
@@ -331,7 +280,7 @@ def arguments():
     parser.add_argument("--seed", type=int, default=SEED, metavar="N", help="of the combinations; while something is changed, another one")
     parser.add_argument("--jobs", type=int, default=2)
     parser.add_argument("--out", default=os.path.join(manifest.REPOSITORY, "build", "ladder"))
-    parser.add_argument("--results", default=os.path.join(manifest.REPOSITORY, "build", "ladder-results.jsonl"), help="removed where the call comes to its end")
+    parser.add_argument("--results", default=os.path.join(manifest.REPOSITORY, "build", "ladder-results.jsonl"), help="removed when everything has been measured")
     parser.add_argument("--keep", action="store_true", help="continue from what another build of the program has measured, too")
     return parser.parse_args()
 
@@ -368,7 +317,10 @@ def main():
           f"climbs half {sorted(seconds)[len(seconds) // 2]:.1f}, the longest {max(seconds):.1f}")
     print(f"ladder: {len(right)} honest climbs, {alarms} alarms; {len(faults)} faults alone, {len(many)} combinations (seed {args.seed}); "
           f"{'every rate reached' if all(reached) else 'rates missed'}")
-    os.remove(args.results)
+    if len(results.builds) > 1:
+        print(f"ladder: measured by {len(results.builds)} builds of the program or the scripts, since --keep was given")
+    if not args.fault and not args.form and args.sample == 1 and os.path.exists(args.results):
+        os.remove(args.results)
     sys.exit(0 if all(reached) else 1)
 
 
