@@ -15,9 +15,9 @@
 #   make check-neon       the NEON twin under qemu-user
 #   make check-full       two layers at the true dimensions: transformers, reference and twins agree; 3.3 GB of disk
 #   make bench            operators and forward pass at the true dimensions, beside the machine's own limits
-#   make bench-check      how long gemma4-check takes for each known mistake, and for which it takes longest
+#   make bench-check      how long gemma4-check takes for each known mistake, and on two layers at the true dimensions: in forward passes
 #   make debug            build/debug/gemma4-ref for a debugger: -O0, scalar operators only (README.md, "Learn the model from it")
-#   make debug-test       are README's debugger commands right when typed as they stand? needs gdb and lldb
+#   make debug-test       are the debugger commands of README.md and spec/ right when typed as they stand? needs gdb and lldb
 #   make agreement        the reference against every golden, as a table
 #   make precision        the reference's own rounding error, against a float64 build of the same source
 #   make check-sanitizers the tests under AddressSanitizer and UndefinedBehaviorSanitizer
@@ -28,7 +28,7 @@
 #   make check-memory     the twins and the fuzzers' inputs under MemorySanitizer; clang
 #   make coverage         branch coverage of ref/ and tests/check by the unit tests: writes spec/measured/coverage.txt; clang
 #   make reproducible     two builds in different folders: the same bytes? the copies are of the last commit
-#   make sameness         the same dumps give the same reports, to the byte: runs, threads, processors, locales, gcc and clang, -O0 and -O3
+#   make sameness         the same dumps give the same reports, to the byte: runs, threads, instruction sets, locales, gcc and clang, -O0 and -O3
 #   make fuzz MINUTES=N   every reader under clang's libFuzzer and sanitizers, N minutes in all: executions, coverage, what it found
 #   make honest           right engines, many kinds, every case: all must conform                          (Python)
 #   make planted          transformers with one planted fault each: found at the right tap, and named      (Python)
@@ -39,9 +39,11 @@
 #   make kill-matrix      every known mistake in a simulated engine: detected, located, named? writes spec/kill-matrix.md
 #   make kill-matrix-verify  the same without a change of the page: are the rates reached, and is it the page that is committed?
 #   make mutate           is every constant of the checker held by a test? changes each; half an hour on two cores (Python 3, without packages)
+#   make wrong-pages      numbers, names and commands of README.md and spec/ made wrong at random: does a test notice each? (Python 3, without packages)
+#   make sums             spec/measured/pages.sha256 anew, after a program has written one of the pages in it (the targets that do call it)
 #   make honest-reference simulated honest engines, 20 seeds a tier on every case: no alarm in any
 #   make golden           the goldens and shipped dumps anew, from transformers                            (Python)
-#   make golden-verify    are they what transformers computes, and what NumPy computes from spec/model.md? (Python)
+#   make golden-verify    are they what transformers computes, and what NumPy computes from spec/model.md? runs README's Python too (Python)
 ifeq ($(MAKELEVEL)$(filter -j%,$(MAKEFLAGS)),0)
 MAKEFLAGS += --jobs=$(shell nproc 2>/dev/null || echo 1)
 endif
@@ -73,7 +75,9 @@ OPENMP    := $(shell echo 'int main(void) { return 0; }' | $(CC) -fopenmp -x c -
 CPPFLAGS  += $(TWINS:%=-DGEMMA4_TWIN_%)
 LDLIBS    += $(if $(TWINS),$(OPENMP))
 
-OPERATORS = ref/ops_scalar.c $(TWINS:%=ref/ops_%.c)
+# Operators that give the scalar's bits: AVX-512 has none of its own.
+EXACT     = $(filter-out avx512,$(TWINS))
+OPERATORS = ref/ops_scalar.c $(TWINS:%=ref/ops_%.c) $(EXACT:%=ref/ops_exact_%.c)
 LIBRARY = $(patsubst %.c,$(BUILD)/%.o,$(filter-out ref/main.c ref/ops_%.c,$(wildcard ref/*.c)) $(OPERATORS))
 CHECKER = $(patsubst %.c,$(BUILD)/%.o,$(filter-out tests/check/main.c,$(wildcard tests/check/*.c)))
 # The twin checker needs neither HDF5 nor YAML: operators only.
@@ -139,7 +143,7 @@ $(BUILD)/gemma4.pc: always
 	@printf 'Version: %s\nRequires: $(PACKAGES)\nCflags: -I$${includedir} -I$${includedir}/gemma4\nLibs: -L$${libdir} -lgemma4 -lm %s\n' \
 		'$(VERSION)' '$(if $(TWINS),$(OPENMP))' >>$@
 
-HEADERS   = $(filter-out %_internal.h %_simd.h ref/simd_%,$(wildcard ref/*.h))
+HEADERS   = $(filter-out %_internal.h %_simd.h ref/simd_% ref/ops_exact% ref/ops_groups.h,$(wildcard ref/*.h))
 INSTALLED = $(DESTDIR)$(PREFIX)
 install: all $(BUILD)/libgemma4.a $(BUILD)/gemma4.pc
 	install -d $(INSTALLED)/bin $(INSTALLED)/lib/pkgconfig $(INSTALLED)/include/gemma4 $(INSTALLED)/share/man/man1 $(DESTDIR)$(DATADIR)/golden/cases \
@@ -201,7 +205,7 @@ demo: all
 # Tests that have passed are not repeated until something that they read changes. A commit's version is no such thing: the objects count.
 REF_OBJECTS  = $(BUILD)/ref/main.o $(filter-out %/version.o,$(LIBRARY))
 UNIT_OBJECTS = $(UNIT) $(FUZZ_TARGETS) $(CHECKER) $(BUILD)/tests/check/main.o $(REF_OBJECTS)
-UNIT_READS   = Makefile README.md $(wildcard spec/*.* spec/*/* golden/*/* golden/*/*/* tests/fuzz/*/*/*)
+UNIT_READS   = Makefile README.md $(wildcard spec/*.* spec/*/* golden/*/* golden/*/*/* tests/fuzz/*/*/* tests/unit/excerpts/*)
 $(BUILD)/unit-tests.passed: $(UNIT_OBJECTS) $(UNIT_READS) | $(BUILD)/unit-tests $(BUILD)/gemma4-ref $(BUILD)/gemma4-check
 	GEMMA4_BUILD=$(BUILD) $(BUILD)/unit-tests
 	@touch $@
@@ -230,6 +234,7 @@ check: all $(BUILD)/dump-example $(BUILD)/unit-tests.passed $(BUILD)/twins.passe
 	$(BUILD)/gemma4-check lint
 	sh tests/demo.sh $(BUILD)/gemma4-check >$(BUILD)/demo.txt
 	sh tests/junit.sh $(BUILD)
+	$(if $(SANITIZE),,sh tests/wrong_pages.sh $(BUILD))
 	$(CC) -std=c99 -pedantic $(WARNINGS) -Werror -DGEMMA4_DUMP_IMPLEMENTATION -x c -fsyntax-only golden/engines/gemma4_dump.h
 	sh tests/header.sh $(BUILD)
 	CC="$(CC)" SANITIZE="$(SANITIZE)" sh tests/install_tree.sh $(BUILD) $(PREFIX)
@@ -238,6 +243,7 @@ check: all $(BUILD)/dump-example $(BUILD)/unit-tests.passed $(BUILD)/twins.passe
 # The table of worst errors in spec/.
 twin-errors: $(BUILD)/gemma4-twins
 	$(BUILD)/gemma4-twins --table spec/twins-errors.md
+	$(MAKE) sums
 
 # The NEON twin, cross-compiled and run in an emulator: gcc-aarch64-linux-gnu, libc6-dev-arm64-cross, qemu-user.
 # -O2: gcc 12 for AArch64 crashes at -O3 (gemma4_softmax).
@@ -261,12 +267,15 @@ DEEP = build/checkpoints/deep128
 $(DEEP)/model.safetensors: | $(BUILD)/gemma4-ref
 	$(BUILD)/gemma4-ref synth --preset deep128 --seed 1 --out $(DEEP)
 
-bench-check: all $(DEEP)/model.safetensors
+POSITIONS = 16
+bench-check: all $(DEEP)/model.safetensors $(FULL)/model.safetensors
 	$(BUILD)/gemma4-check self-test --times --model $(DEEP)
+	sh tests/bench/check.sh $(BUILD) $(FULL) $(POSITIONS)
 
 # Without the twins, so that a step is a line of ref/forward.c and what it calls in ref/ops_scalar.c.
 debug:
 	$(MAKE) BUILD=$(BUILD)/debug CFLAGS="-O0 -g3" PREFIX_MAP= TWINS= $(BUILD)/debug/gemma4-ref
+	@echo "gdb -x ref/gdb/gemma4.py $(BUILD)/debug/gemma4-ref    then: case tiny-prompt, tap attn.q_rope 5, run, tensor, compare, next-tap"
 
 debug-test: all debug
 	sh tests/debug.sh $(BUILD)
@@ -276,6 +285,7 @@ agreement: all
 
 kill-matrix: all
 	$(BUILD)/gemma4-check self-test --out spec/kill-matrix.md
+	$(MAKE) sums
 
 kill-matrix-verify: all
 	$(BUILD)/gemma4-check self-test --out $(BUILD)/kill-matrix.md
@@ -285,6 +295,13 @@ kill-matrix-verify: all
 MUTATE =
 mutate:
 	python3 -u tests/mutate.py $(MUTATE)
+
+SAMPLE = --sample 60
+wrong-pages: all $(BUILD)/unit-tests
+	python3 -u tests/wrong_pages.py $(BUILD) $(SAMPLE)
+
+sums:
+	sha256sum spec/agreement.md spec/engines.md spec/kill-matrix.md spec/twins-errors.md >spec/measured/pages.sha256
 
 honest-reference: all
 	@mkdir -p spec/measured
@@ -385,43 +402,46 @@ engine: all $(if $(filter $(ENGINE),$(RECIPES)),build/engines/$(ENGINE)/installe
 engines:
 	@set -- build/engines/*/installed; [ -f "$$1" ] || { echo "make engines: build/engines is empty: make engine ENGINE=X first" >&2; exit 2; }; \
 		python=$${1%/installed}/bin/python; $$python golden/engines/table.py && $$python golden/engines/agreement.py
+	$(MAKE) sums
 
 # --------------------------------------------------------------------- oracle
 
+# Complete when the file "installed" is there. bin/python is a link to the system's: its time says nothing, and to touch it would touch that one.
 ORACLE = build/oracle/bin/python
-
-build/oracle/bin/python: golden/oracle/requirements.txt
+build/oracle/installed: golden/oracle/requirements.txt
 	python3 -m venv build/oracle
-	build/oracle/bin/pip install --quiet $(PIP_ARGS) -r golden/oracle/requirements.txt
+	build/oracle/bin/pip install --quiet $(PIP_ARGS) -r $<
 	@touch $@
 
 # The first run of a case generates its checkpoint. Each prints what it finds, leaves it in spec/measured/, and fails where the rates are not reached.
-honest planted uncatalogued pairs identify: all $(ORACLE)
+honest planted uncatalogued pairs identify: all build/oracle/installed
 	$(BUILD)/gemma4-check agreement >$(BUILD)/agreement.txt
 	@mkdir -p spec/measured
 	{ $(ORACLE) -u golden/oracle/$@.py --check $(BUILD)/gemma4-check; echo $$? >$(BUILD)/$@.status; } | tee spec/measured/$@.txt
 	@exit $$(cat $(BUILD)/$@.status)
 
-# The whole of it takes hours of one core: LADDER="--sample 10 --combinations 8" is a sample.
+# Half an hour of a core; one that is interrupted is continued by the next. LADDER="--sample 10 --combinations 8 --seed 2" is a sample, published nowhere.
 LADDER =
-ladder-check: all $(ORACLE)
+LADDER_SAYS = $(if $(filter --sample --combinations --seed --fault --form,$(LADDER)),$(BUILD)/ladder-sample.txt,spec/measured/ladder.txt)
+ladder-check: all build/oracle/installed
 	@mkdir -p spec/measured
-	{ $(ORACLE) -u golden/oracle/ladder_check.py --check $(BUILD)/gemma4-check $(LADDER); echo $$? >$(BUILD)/$@.status; } | tee spec/measured/ladder.txt
+	{ $(ORACLE) -u golden/oracle/ladder_check.py --check $(BUILD)/gemma4-check $(LADDER); echo $$? >$(BUILD)/$@.status; } | tee $(LADDER_SAYS)
 	@exit $$(cat $(BUILD)/$@.status)
 
-golden: all $(ORACLE)
+golden: all build/oracle/installed
 	$(ORACLE) golden/oracle/make_golden.py
 	$(BUILD)/gemma4-check ladder --out build/ladder && $(ORACLE) golden/oracle/ladder_golden.py --ladder build/ladder
 	$(ORACLE) golden/oracle/make_dumps.py
 
-golden-verify: all $(ORACLE)
+golden-verify: all build/oracle/installed
 	$(ORACLE) golden/oracle/make_golden.py --verify
 	$(BUILD)/gemma4-check agreement >$(BUILD)/agreement.txt
 	$(ORACLE) spec/forward.py
+	$(ORACLE) golden/oracle/readme_dump.py --check $(BUILD)/gemma4-check
 	$(BUILD)/gemma4-check ladder --out build/ladder && $(ORACLE) golden/oracle/ladder_golden.py --ladder build/ladder --verify
 
 clean:
 	rm -rf $(BUILD)
 
-.PHONY: all always debug debug-test demo checkpoints engine engines check install uninstall dist dist-check dist-arm64 agreement precision check-sanitizers check-warnings check-format honest planted uncatalogued pairs identify ladder-check golden golden-verify kill-matrix kill-matrix-verify mutate honest-reference clean twin-errors check-neon bench bench-check check-full fuzz check-alloc sameness check-threads check-memory coverage reproducible
+.PHONY: all always debug debug-test demo checkpoints engine engines check install uninstall dist dist-check dist-arm64 agreement precision check-sanitizers check-warnings check-format honest planted uncatalogued pairs identify ladder-check golden golden-verify kill-matrix kill-matrix-verify mutate honest-reference clean twin-errors check-neon bench bench-check check-full fuzz check-alloc sameness wrong-pages sums check-threads check-memory coverage reproducible
 -include $(shell find $(BUILD) -name '*.d' 2>/dev/null)

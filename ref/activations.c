@@ -113,7 +113,7 @@ static void shape_text(const size_t *shape, size_t rank, char *text, size_t size
         snprintf(text + used, size - used, "]");
 }
 
-/* Whether the stored shape is the expected one behind any number of axes of length 1, such as a
+/* Whether the stored shape is the expected one after any number of axes of length 1, such as a
  * batch axis. */
 static bool shape_matches(const gemma4_stored_tensor *tensor, const size_t *expected, size_t rank,
                           size_t *row_axis)
@@ -641,13 +641,11 @@ gemma4_activations *gemma4_activations_open_group(const char *path, const char *
     *missing = false;
     if (gemma4_activations_kind_of(path, false, &kind, error))
         return NULL;
-    if (kind != GEMMA4_ACTIVATIONS_HDF5) {
-        gemma4_fail(error, "%s: expected an HDF5 file, which can hold groups, found another kind",
-                    path);
-        return NULL;
-    }
     gemma4_activations *file = new_file(path, error);
-    if (!file || gemma4_activations_hdf5_open_group(path, group, missing, &source, error)) {
+    if (!file ||
+        (kind == GEMMA4_ACTIVATIONS_HDF5
+             ? gemma4_activations_hdf5_open_group(path, group, missing, &source, error)
+             : gemma4_activations_safetensors_open_group(path, group, missing, &source, error))) {
         gemma4_activations_close(file);
         return NULL;
     }

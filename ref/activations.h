@@ -37,8 +37,9 @@ typedef struct gemma4_activation {
  * trailing shape or type does not fail here: it is listed with usable == false. */
 gemma4_activations *gemma4_activations_open(const char *path, const gemma4_config *config,
                                             gemma4_error *error);
-/* The same of a group of an HDF5 file, as if it were the root; attributes that it lacks are the
- * root's. NULL with *missing where there is no such group. */
+/* The same of a group of an HDF5 file, as if it were the root, or of the tensors of a safetensors
+ * file whose names begin with "GROUP."; attributes that it lacks are the file's. NULL with *missing
+ * where there is no such group. */
 gemma4_activations *gemma4_activations_open_group(const char *path, const char *group,
                                                   const gemma4_config *config, bool *missing,
                                                   gemma4_error *error);
@@ -64,7 +65,7 @@ const gemma4_activation *gemma4_activations_at(const gemma4_activations *file, s
 const gemma4_activation *gemma4_activations_find(const gemma4_activations *file, gemma4_tap tap,
                                                  size_t layer);
 /* Datasets that are no taps, ignored by everything else; for a note to the user. A '.' in a link's
- * name makes no tap: the name is then the path, with a '/' before it. unknown_at: NULL behind the
+ * name makes no tap: the name is then the path, with a '/' before it. unknown_at: NULL after the
  * last name that is kept (512 are). */
 size_t gemma4_activations_unknown_count(const gemma4_activations *file);
 const char *gemma4_activations_unknown_at(const gemma4_activations *file, size_t index);

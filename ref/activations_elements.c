@@ -33,7 +33,7 @@ bool gemma4_size_product(size_t a, size_t b, size_t *product)
     return true;
 }
 
-/* The axes behind the last one that is cut lie together: they are copied at once. */
+/* The axes after the last one that is cut lie together: they are copied at once. */
 void gemma4_copy_block(const void *tensor, size_t size, size_t rank, const size_t *shape,
                        const size_t *start, const size_t *extent, void *elements)
 {

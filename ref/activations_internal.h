@@ -135,6 +135,10 @@ int gemma4_activations_hdf5_open_group(const char *path, const char *group, bool
                                        gemma4_activation_source *source, gemma4_error *error);
 int gemma4_activations_safetensors_open(const char *path, gemma4_activation_source *source,
                                         gemma4_error *error);
+/* The same of the tensors whose names begin with "GROUP.", as if that were not there. */
+int gemma4_activations_safetensors_open_group(const char *path, const char *group, bool *missing,
+                                              gemma4_activation_source *source,
+                                              gemma4_error *error);
 
 /* Opens what a source lists, by the taps' names, whether or not it says that it is an activation
  * file; and takes the source over: it is closed on failure too. Of a source without tokens or

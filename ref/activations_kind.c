@@ -1,5 +1,5 @@
 /* What a file is, judged by its first bytes: the two forms of an activation file, or one of the
- * files that are given in the place of one. The name is the user's to choose, and decides only
+ * files that are given in place of one. The name is the user's to choose, and decides only
  * where the content says nothing. */
 #include "activations_internal.h"
 
@@ -13,7 +13,7 @@
 
 enum { HEAD_BYTES = 512, LENGTH_BYTES = 8 /* before the header of a safetensors file */ };
 
-/* The first bytes, and a 0 behind them. */
+/* The first bytes, and a 0 after them. */
 typedef struct head {
     unsigned char bytes[HEAD_BYTES + 1];
     size_t size;

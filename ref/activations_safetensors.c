@@ -8,6 +8,13 @@
 #include <stdlib.h>
 #include <string.h>
 
+/* The file, and of which names in it: those of a group, "GROUP.logits", are then taken without it,
+ * and of the metadata "GROUP.dtype" before "dtype". */
+typedef struct source_state {
+    gemma4_safetensors *files;
+    char *group; /* NULL: all names */
+} source_state;
+
 /* The types of the safetensors format that are read. */
 static const struct dtype_element {
     const char *dtype;
@@ -29,7 +36,21 @@ static gemma4_element element_of_dtype(const char *dtype)
 
 static const char *safetensors_attribute(const void *state, const char *name)
 {
-    return gemma4_safetensors_metadata(state, name);
+    const source_state *s = state;
+    char key[2 * GEMMA4_STORED_NAME_SIZE];
+    const char *text = NULL;
+    if (s->group && snprintf(key, sizeof key, "%s.%s", s->group, name) < (int)sizeof key)
+        text = gemma4_safetensors_metadata(s->files, key);
+    return text ? text : gemma4_safetensors_metadata(s->files, name);
+}
+
+/* The tensor's name in the group; NULL where it is in another. */
+static const char *name_in_group(const source_state *s, const char *name)
+{
+    size_t length = s->group ? strlen(s->group) : 0;
+    if (!s->group)
+        return name;
+    return !strncmp(name, s->group, length) && name[length] == '.' ? name + length + 1 : NULL;
 }
 
 static int describe(const gemma4_tensor *tensor, gemma4_stored_tensor *stored, gemma4_error *error)
@@ -61,13 +82,13 @@ static int describe(const gemma4_tensor *tensor, gemma4_stored_tensor *stored, g
 
 /* The rows of a tensor that does not hold all positions: the metadata entry "NAME.rows", "7,8,9".
  * Here a tensor has no attributes of its own. */
-static int describe_rows(const void *state, const gemma4_tensor *tensor,
+static int describe_rows(const source_state *state, const gemma4_tensor *tensor,
                          gemma4_stored_tensor *stored, gemma4_error *error)
 {
-    char key[GEMMA4_STORED_NAME_SIZE + 8], what[GEMMA4_STORED_NAME_SIZE + 300];
+    char key[2 * GEMMA4_STORED_NAME_SIZE + 8], what[2 * GEMMA4_STORED_NAME_SIZE + 300];
     int32_t *rows;
-    snprintf(key, sizeof key, "%s.rows", stored->name);
-    const char *text = gemma4_safetensors_metadata(state, key);
+    snprintf(key, sizeof key, "%.255s.rows", tensor->name);
+    const char *text = gemma4_safetensors_metadata(state->files, key);
     if (!text)
         return 0;
     snprintf(what, sizeof what, "%.250s: metadata %s", tensor->file, key);
@@ -84,13 +105,16 @@ static int describe_rows(const void *state, const gemma4_tensor *tensor,
 static int safetensors_list(void *state, const gemma4_config *config, gemma4_stored_list *list,
                             gemma4_error *error)
 {
-    for (size_t i = 0; i < gemma4_safetensors_count(state); i++) {
-        const gemma4_tensor *tensor = gemma4_safetensors_at(state, i);
+    const source_state *s = state;
+    for (size_t i = 0; i < gemma4_safetensors_count(s->files); i++) {
+        const gemma4_tensor *tensor = gemma4_safetensors_at(s->files, i);
+        const char *name = name_in_group(s, tensor->name);
         gemma4_stored_tensor *stored;
-        if (gemma4_stored_add(list, config, tensor->name, &stored, error))
+        if (!name)
+            continue;
+        if (gemma4_stored_add(list, config, name, &stored, error))
             return -1;
-        if (stored &&
-            (describe(tensor, stored, error) || describe_rows(state, tensor, stored, error)))
+        if (stored && (describe(tensor, stored, error) || describe_rows(s, tensor, stored, error)))
             return -1;
     }
     return 0;
@@ -109,7 +133,10 @@ static int safetensors_read(void *state, const gemma4_stored_tensor *stored, con
 
 static void safetensors_close(void *state)
 {
-    gemma4_safetensors_close(state);
+    source_state *s = state;
+    gemma4_safetensors_close(s->files);
+    free(s->group);
+    free(s);
 }
 
 /* A checkpoint has the same form, but its names end in ".weight", which no tap's does; NULL where
@@ -133,19 +160,53 @@ static int refuse_checkpoint(const char *path, const gemma4_safetensors *files, 
     return gemma4_fail(error,
                        "%s: expected activations, found a checkpoint's weights (%.100s): dump what "
                        "the layers compute; "
-                       "a checkpoint's folder goes behind --model",
+                       "a checkpoint's folder goes after --model",
                        path, weight);
+}
+
+static bool has_group(const source_state *s)
+{
+    for (size_t i = 0; i < gemma4_safetensors_count(s->files); i++)
+        if (name_in_group(s, gemma4_safetensors_at(s->files, i)->name))
+            return true;
+    return false;
+}
+
+static int open_names(const char *path, const char *group, gemma4_activation_source *source,
+                      gemma4_error *error)
+{
+    source_state *s = calloc(1, sizeof *s);
+    if (!s || (group && !(s->group = strdup(group)))) {
+        free(s);
+        return gemma4_fail(error, "%s: out of memory", path);
+    }
+    s->files = gemma4_safetensors_open(path, error);
+    if (!s->files || refuse_checkpoint(path, s->files, error)) {
+        safetensors_close(s);
+        return -1;
+    }
+    *source = (gemma4_activation_source){s, safetensors_attribute, safetensors_list,
+                                         safetensors_read, safetensors_close};
+    return 0;
 }
 
 int gemma4_activations_safetensors_open(const char *path, gemma4_activation_source *source,
                                         gemma4_error *error)
 {
-    gemma4_safetensors *files = gemma4_safetensors_open(path, error);
-    if (!files || refuse_checkpoint(path, files, error)) {
-        gemma4_safetensors_close(files);
+    return open_names(path, NULL, source, error);
+}
+
+int gemma4_activations_safetensors_open_group(const char *path, const char *group, bool *missing,
+                                              gemma4_activation_source *source, gemma4_error *error)
+{
+    *missing = false;
+    if (open_names(path, group, source, error))
         return -1;
-    }
-    *source = (gemma4_activation_source){files, safetensors_attribute, safetensors_list,
-                                         safetensors_read, safetensors_close};
-    return 0;
+    *missing = !has_group(source->state);
+    if (!*missing)
+        return 0;
+    safetensors_close(source->state);
+    *source = (gemma4_activation_source){0};
+    return gemma4_fail(error, "%s: expected tensors named %s.logits and so on, found none", path,
+                       group);
 }

@@ -26,7 +26,7 @@ typedef struct gemma4_block_type {
 
 /* NULL where this library does not know the type. */
 const gemma4_block_type *gemma4_block_type_of(uint32_t id);
-/* All types, by index from 0; NULL behind the last. */
+/* All types, by index from 0; NULL after the last. */
 const gemma4_block_type *gemma4_block_type_at(size_t index);
 
 #endif

@@ -25,7 +25,7 @@ typedef struct gemma4_node {
     size_t line;                     /* 1-based */
     const gemma4_document *document; /* for messages */
     const char *path;                /* where the node is: "text_config.rope_parameters", "" for
-                                         the root; a long one keeps its end, behind "..." */
+                                         the root; a long one keeps its end, after "..." */
     const char *text;                /* scalar: its text, NUL-terminated (a NUL inside is
                                          refused) */
     bool quoted;                     /* scalar: written in quotes, so never a number, bool or

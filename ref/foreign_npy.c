@@ -26,7 +26,7 @@ static void skip_spaces(reader *r)
         r->at++;
 }
 
-/* Takes that character, behind any spaces. */
+/* Takes that character, after any spaces. */
 static bool take(reader *r, char c)
 {
     skip_spaces(r);

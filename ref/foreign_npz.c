@@ -70,7 +70,7 @@ static const unsigned char *find_end(const gemma4_mapped_file *file)
     return NULL;
 }
 
-/* Where a member's packed bytes begin: behind its own header, which must agree with the
+/* Where a member's packed bytes begin: after its own header, which must agree with the
  * directory's. */
 static int find_data(const gemma4_mapped_file *file, const unsigned char *directory,
                      const unsigned char *entry, member *m, gemma4_error *error)
@@ -95,7 +95,7 @@ static int find_data(const gemma4_mapped_file *file, const unsigned char *direct
     if (number(local + 8, 2) != m->method || (flags & FLAG_ENCRYPTED))
         return gemma4_fail(error,
                            "%s: %s: expected the member's header to say how it is packed as the "
-                           "directory does, found otherwise",
+                           "directory does, found another way",
                            path, m->name);
     if (!behind && !zip64 && (packed != m->packed || size != m->size))
         return gemma4_fail(error,

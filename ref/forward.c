@@ -40,7 +40,7 @@ static void tap_rows(gemma4_session *s, gemma4_tap id, size_t layer, size_t firs
 }
 
 /* Shows all T rows: values is (T, ...). In a debugger, `break tap if layer == 5` stops after every
- * step of that layer (README.md). */
+ * step of that layer; ref/gdb/gemma4.py has commands that know more (README.md). */
 static void tap(gemma4_session *s, gemma4_tap id, size_t layer, size_t T, real *values)
 {
     tap_rows(s, id, layer, 0, T, values, NULL);
@@ -111,36 +111,20 @@ static void attention(gemma4_session *s, size_t layer, activations *a, size_t T)
     const kv_cache *cache = &s->caches[layer];
     size_t H = c->num_attention_heads, G = lc->num_key_value_heads, D = lc->head_dim;
 
+    gemma4_keys all = {G,        D,        s->length, cache->slots, gemma4_layer_window(c, layer),
+                       cache->k, cache->v, a->k,      a->v};
+
     /* A twin never holds all scores: it may run where nobody wants to see them. */
     if (s->ops.attention && (!s->hook || s->hide_probs)) {
-        size_t window = gemma4_layer_window(c, layer);
-        gemma4_keys keys = {G, D, s->length, cache->slots, window, cache->k, cache->v, a->k, a->v};
-        s->ops.attention(a->context, a->q, &keys, T, H);
+        s->ops.attention(a->context, a->q, &all, T, H);
         return;
     }
 
     for (size_t t = 0; t < T; t++) {
-        size_t query = s->length + t; /* position in the session */
-        gemma4_visible visible = gemma4_visible_keys(c, layer, query);
+        gemma4_visible visible = gemma4_visible_keys(c, layer, s->length + t);
         size_t first_key = visible.first, keys = visible.end - visible.first;
 
-        /* scores[h, j] = q[h] . k[j] of the KV head that h reads: heads 0 and 1 read KV head 0, and
-         * so on, where H / G is 2. */
-        for (size_t h = 0; h < H; h++) {
-            const real *q_th = a->q + (t * H + h) * D;
-            size_t g = h / (H / G);
-            for (size_t j = 0; j < keys; j++) {
-                size_t key = first_key + j;
-                /* This chunk's keys stand beside the cache until all its queries are done: a ring
-                 * of `sliding_window` slots would lose keys that its first queries still see. */
-                const real *k = key >= s->length ? a->k + (key - s->length) * G * D
-                                                 : cache->k + (key % cache->slots) * G * D;
-                double score = 0;
-                for (size_t i = 0; i < D; i++)
-                    score += (double)q_th[i] * (double)k[g * D + i];
-                a->probs[h * keys + j] = (real)score;
-            }
-        }
+        s->ops.scores(a->probs /* (H, keys) */, a->q + t * H * D, &all, t, H);
         tap_keys(s, GEMMA4_TAP_ATTN_SCORES, layer, t, first_key, keys, a->probs);
 
         /* probs[h, :] = softmax over the visible keys only: what is masked has no share. */
@@ -148,21 +132,7 @@ static void attention(gemma4_session *s, size_t layer, activations *a, size_t T)
             gemma4_softmax(a->probs + h * keys, a->probs + h * keys, keys);
         tap_keys(s, GEMMA4_TAP_ATTN_PROBS, layer, t, first_key, keys, a->probs);
 
-        /* context[h, i] = sum over j of probs[h, j] v[j, i]. Values carry no position: they are
-         * what is said, not where. */
-        for (size_t h = 0; h < H; h++) {
-            size_t g = h / (H / G);
-            for (size_t i = 0; i < D; i++) {
-                double sum = 0;
-                for (size_t j = 0; j < keys; j++) {
-                    size_t key = first_key + j;
-                    const real *v = key >= s->length ? a->v + (key - s->length) * G * D
-                                                     : cache->v + (key % cache->slots) * G * D;
-                    sum += (double)a->probs[h * keys + j] * (double)v[g * D + i];
-                }
-                a->context[(t * H + h) * D + i] = (real)sum;
-            }
-        }
+        s->ops.context(a->context + t * H * D, a->probs, &all, t, H);
     }
 }
 

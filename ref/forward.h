@@ -61,7 +61,7 @@ int gemma4_forward(gemma4_session *session, const int32_t *tokens, size_t count,
 /* The three pieces of gemma4_forward, for who wants to see or replace the residual stream between
  * layers: h is (T, d), written by the first, updated in place by the second, read by the third.
  * They show their taps as gemma4_forward does but do not advance the session: every layer sees the
- * same T positions, behind those that gemma4_forward has seen. */
+ * same T positions, after those that gemma4_forward has seen. */
 int gemma4_forward_embed(gemma4_session *session, const int32_t *tokens, size_t T, gemma4_real *h,
                          gemma4_error *error);
 int gemma4_forward_layer(gemma4_session *session, size_t layer, size_t T, gemma4_real *h,

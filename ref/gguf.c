@@ -266,7 +266,7 @@ static int check_tensors(gemma4_gguf *g, gemma4_error *error)
     return 0;
 }
 
-/* Turns offsets into places: the data begin at the next multiple of the alignment behind the
+/* Turns offsets into places: the data begin at the next multiple of the alignment after the
  * header. */
 static int place_tensors(cursor *c, const uint64_t *offsets, size_t alignment, gemma4_error *error)
 {

@@ -9,7 +9,7 @@
 
 enum { NAME_SIZE = 128 };
 
-/* The layers' names stand behind "layers.N." and "blk.N.". */
+/* The layers' names stand after "layers.N." and "blk.N.". */
 static const struct {
     const char *published, *gguf;
 } names[] = {

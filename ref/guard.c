@@ -94,8 +94,26 @@ static void say(char *line, size_t size, size_t *used, const char *text)
         line[(*used)++] = (unsigned char)*text < 0x20 || *text == 0x7F ? '?' : *text;
 }
 
-static void on_deadly(int number)
+/* A program that ends with what it has so far catches the first SIGINT. */
+static volatile sig_atomic_t catches, caught;
+
+/* Of a check's two processes the child catches, and the parent waits for it. A terminal sends the
+ * signal to both; from elsewhere it is passed on. */
+static int is_caught(int number, const siginfo_t *info)
 {
+    if (number != SIGINT || !catches || caught)
+        return 0;
+    caught = 1;
+    if (child > 0 && info->si_code <= 0)
+        kill(child, number);
+    return 1;
+}
+
+static void on_deadly(int number, siginfo_t *info, void *context)
+{
+    (void)context;
+    if (is_caught(number, info))
+        return;
     pid_t of_ours = child;
     if (of_ours > 0 && kill(of_ours, number) == 0)
         waitpid(of_ours, NULL, 0);
@@ -146,6 +164,16 @@ void gemma4_guard_child(int pid)
     child = pid;
 }
 
+void gemma4_guard_catch_interrupt(void)
+{
+    catches = 1;
+}
+
+int gemma4_guard_interrupted(void)
+{
+    return caught != 0;
+}
+
 void gemma4_guard_message(char *memory, size_t size)
 {
     message = memory;
@@ -154,7 +182,7 @@ void gemma4_guard_message(char *memory, size_t size)
 
 void gemma4_guard_install(const char *program)
 {
-    struct sigaction action = {.sa_handler = on_deadly},
+    struct sigaction action = {.sa_sigaction = on_deadly, .sa_flags = SA_SIGINFO},
                      bus = {.sa_sigaction = on_bus_error, .sa_flags = SA_SIGINFO}, old;
     program_name = program;
     sigemptyset(&action.sa_mask);

@@ -16,6 +16,10 @@ void gemma4_guard_reset(void);
 /* Until the next call, a signal that ends this process ends that child first (0: none): a child
  * that goes on alone would still write. */
 void gemma4_guard_child(int child);
+/* From now on the first SIGINT kills nothing: gemma4_guard_interrupted() is not 0 after it. It
+ * reaches the child that is guarded, too. The second one kills, like the other signals. */
+void gemma4_guard_catch_interrupt(void);
+int gemma4_guard_interrupted(void);
 /* Where the line about a mapped file is put in place of standard error: memory of that size,
  * zeroed, shared with the process that will print it. */
 void gemma4_guard_message(char *memory, size_t size);

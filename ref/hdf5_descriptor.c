@@ -73,7 +73,7 @@ static haddr_t end_of_file(const H5FD_t *shared, H5FD_mem_t type)
     return ((const descriptor_file *)shared)->end_of_file;
 }
 
-/* As libhdf5's own driver: what lies behind the end reads as zeros. */
+/* As libhdf5's own driver: what lies past the end reads as zeros. */
 static herr_t read_at(H5FD_t *shared, H5FD_mem_t type, hid_t transfer, haddr_t address, size_t size,
                       void *buffer)
 {

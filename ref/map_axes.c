@@ -154,7 +154,7 @@ static int read_slice(gemma4_map_rule *rule, const char *key, const gemma4_node 
         return gemma4_node_fail(value, "a slice of an axis that axes names", error);
     if (value->kind == GEMMA4_SEQUENCE) {
         if (value->count != 2)
-            return gemma4_node_fail(value, "two bounds, [first, behind the last]", error);
+            return gemma4_node_fail(value, "two bounds, [first, one past the last]", error);
         axis->cut = GEMMA4_MAP_SLICE;
         return read_bound(rule, &value->items[0], &axis->begin, error) ||
                        read_bound(rule, &value->items[1], &axis->end, error)
@@ -165,7 +165,7 @@ static int read_slice(gemma4_map_rule *rule, const char *key, const gemma4_node 
     tap_letters(rule, letters);
     if (axis->letters[1] || strchr(letters, axis->letters[0]))
         return gemma4_node_fail(
-            value, "two bounds, [first, behind the last]: the tap has this axis", error);
+            value, "two bounds, [first, one past the last]: the tap has this axis", error);
     axis->cut = GEMMA4_MAP_PICK;
     return read_bound(rule, value, &axis->begin, error);
 }

@@ -8,7 +8,7 @@
 
 bool gemma4_pattern_matches(const char *pattern, const char *name)
 {
-    const char *star = NULL, *again = NULL; /* the last '*', and where the text behind it was
+    const char *star = NULL, *again = NULL; /* the last '*', and where the text after it was
                                                tried */
     while (*name) {
         if (*pattern == '*') {

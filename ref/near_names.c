@@ -79,7 +79,7 @@ static bool is_layers(const char *part, size_t length)
     return gemma4_edit_distance(word, "layers") == 1;
 }
 
-/* Finds "layers.3." and splits behind it. */
+/* Finds "layers.3." and splits after it. */
 static void split(parts *p)
 {
     for (const char *part = p->whole, *end; (end = strchr(part, '.')) != NULL; part = end + 1) {
@@ -202,7 +202,7 @@ static const struct {
     {"hook_z", GEMMA4_TAP_ATTN_CONTEXT},
 };
 
-/* Whether name is the synonym, or ends with it behind a '.', whatever a hook appends. */
+/* Whether name is the synonym, or ends with it after a '.', whatever a hook appends. */
 static bool ends_with(const char *name, const char *synonym)
 {
     static const char *const appended[] = {"", "_outputs", ".output", ".hook_out"};

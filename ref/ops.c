@@ -2,6 +2,7 @@
  * (spec/twins.md). */
 #include "ops.h"
 
+#include <stdatomic.h>
 #include <string.h>
 
 #ifdef __GLIBC__
@@ -14,8 +15,16 @@
 #include <omp.h>
 #endif
 
+enum { UNKNOWN = 1 << 16 };
+static unsigned limit = GEMMA4_CPU_ALL;
+
+void gemma4_cpu_limit(unsigned mask)
+{
+    limit = mask;
+}
+
 /* The Makefile defines GEMMA4_TWIN_... for every twin that it compiles. */
-unsigned gemma4_cpu_detect(void)
+static unsigned detect(void)
 {
     unsigned found = GEMMA4_CPU_SCALAR;
 #if defined(GEMMA4_TWIN_avx2) || defined(GEMMA4_TWIN_avx512)
@@ -40,20 +49,48 @@ unsigned gemma4_cpu_detect(void)
     return found;
 }
 
-/* Every slot of one instruction set. */
+unsigned gemma4_cpu_detect(void)
+{
+    /* A virtual machine takes microseconds for the instruction that asks. */
+    static atomic_uint found = UNKNOWN;
+    unsigned mask = atomic_load(&found);
+    if (mask == UNKNOWN)
+        atomic_store(&found, mask = detect());
+    return mask & limit;
+}
+
+#define SCALAR                                                                               \
+    (gemma4_ops)                                                                             \
+    {                                                                                        \
+        "scalar", gemma4_scratch, gemma4_matmul, gemma4_rmsnorm, gemma4_rope, gemma4_geglu,  \
+            gemma4_experts_act, gemma4_experts_out, gemma4_softcap, gemma4_attention_scores, \
+            gemma4_attention_context, NULL                                                   \
+    }
+
+/* Every slot of one instruction set. Scores that are shown are the scalar's. */
 #define OPS(set)                                                                                  \
     (gemma4_ops)                                                                                  \
     {                                                                                             \
 #set, gemma4_scratch_##set, gemma4_matmul_##set, gemma4_rmsnorm_##set, gemma4_rope_##set, \
             gemma4_geglu_##set, gemma4_experts_act_##set, gemma4_experts_out_##set,               \
-            gemma4_softcap_##set, gemma4_attention_##set                                          \
+            gemma4_softcap_##set, gemma4_attention_scores, gemma4_attention_context,              \
+            gemma4_attention_##set                                                                \
+    }
+
+/* Likewise of those that give the scalar's bits. */
+#define EXACT(set)                                                             \
+    (gemma4_ops)                                                               \
+    {                                                                          \
+        "exact_" #set, gemma4_scratch_exact_##set, gemma4_matmul_exact_##set,  \
+            gemma4_rmsnorm_exact_##set, gemma4_rope, gemma4_geglu_exact_##set, \
+            gemma4_experts_act_exact_##set, gemma4_experts_out_exact_##set,    \
+            gemma4_softcap_exact_##set, gemma4_attention_scores_exact_##set,   \
+            gemma4_attention_context_exact_##set, NULL                         \
     }
 
 gemma4_ops gemma4_ops_for(unsigned mask)
 {
-    gemma4_ops ops = {
-        "scalar",     gemma4_scratch,     gemma4_matmul,      gemma4_rmsnorm, gemma4_rope,
-        gemma4_geglu, gemma4_experts_act, gemma4_experts_out, gemma4_softcap, NULL};
+    gemma4_ops ops = SCALAR;
     (void)mask;
 #ifdef GEMMA4_TWIN_neon
     if (mask & GEMMA4_CPU_NEON)
@@ -68,6 +105,20 @@ gemma4_ops gemma4_ops_for(unsigned mask)
     if (!(mask & GEMMA4_CPU_AVX512))
         return ops;
     ops = OPS(avx512);
+#endif
+    return ops;
+}
+
+gemma4_ops gemma4_ops_exact(void)
+{
+    gemma4_ops ops = SCALAR;
+#ifdef GEMMA4_TWIN_neon
+    if (gemma4_cpu_detect() & GEMMA4_CPU_NEON)
+        ops = EXACT(neon);
+#endif
+#ifdef GEMMA4_TWIN_avx2
+    if (gemma4_cpu_detect() & GEMMA4_CPU_AVX2)
+        ops = EXACT(avx2);
 #endif
     return ops;
 }
@@ -100,12 +151,15 @@ int gemma4_cpu_parse(const char *text, const char *what, unsigned *mask, gemma4_
                        what, text);
 }
 
-void gemma4_use_threads(int threads)
+int gemma4_use_threads(int threads)
 {
 #ifdef _OPENMP
+    int before = omp_get_max_threads();
     omp_set_num_threads(threads);
+    return before;
 #else
     (void)threads;
+    return 1;
 #endif
 }
 

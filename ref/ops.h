@@ -81,6 +81,28 @@ typedef struct gemma4_keys {
     const gemma4_real *past_k, *past_v;   /* (slots, G, D) */
     const gemma4_real *chunk_k, *chunk_v; /* (T, G, D): of the positions past, past + 1, ... */
 } gemma4_keys;
+/* The key (or value) of KV head g at a position of the session: (D). */
+static inline const gemma4_real *gemma4_key_row(const gemma4_keys *keys, size_t position, size_t g,
+                                                bool value)
+{
+    /* A chunk's keys stand beside the cache until all its queries are done: a ring of
+     * `sliding_window` slots would lose keys that its first queries still see. */
+    const gemma4_real *past = value ? keys->past_v : keys->past_k,
+                      *chunk = value ? keys->chunk_v : keys->chunk_k;
+    return position >= keys->past ? chunk + ((position - keys->past) * keys->G + g) * keys->D
+                                  : past + (position % keys->slots * keys->G + g) * keys->D;
+}
+
+/* scores[h, j] = q[h] . k[j] for row t of the chunk over the keys that it sees: scores is (H,
+ * keys), q is (H, D). */
+#define GEMMA4_SCORES(name)                                                                   \
+    void(name)(gemma4_real * scores, const gemma4_real *q, const gemma4_keys *keys, size_t t, \
+               size_t H)
+/* context[h, i] = sum over j of probs[h, j] v[j, i] for row t of the chunk: context is (H, D),
+ * probs is (H, keys). */
+#define GEMMA4_CONTEXT(name)                                                                       \
+    void(name)(gemma4_real * context, const gemma4_real *probs, const gemma4_keys *keys, size_t t, \
+               size_t H)
 /* context = softmax(q k^T) v for every query over the keys that it sees: context and q are (T, H,
  * D). No key outside a sliding layer's window is touched. */
 #define GEMMA4_ATTENTION(name)                                                                 \
@@ -102,12 +124,28 @@ GEMMA4_OPS_DECLARE(); /* the scalar ones have no suffix: they are the reference 
 GEMMA4_OPS_DECLARE(_avx2);
 GEMMA4_OPS_DECLARE(_avx512);
 GEMMA4_OPS_DECLARE(_neon);
+GEMMA4_SCORES(gemma4_attention_scores);
+GEMMA4_CONTEXT(gemma4_attention_context);
 GEMMA4_ATTENTION(gemma4_attention_avx2);
 GEMMA4_ATTENTION(gemma4_attention_avx512);
 GEMMA4_ATTENTION(gemma4_attention_neon);
 
+/* Those that give the scalar's bits: rope is the scalar's own. */
+#define GEMMA4_EXACT_DECLARE(suffix)                \
+    GEMMA4_SCRATCH(gemma4_scratch##suffix);         \
+    GEMMA4_MATMUL(gemma4_matmul##suffix);           \
+    GEMMA4_RMSNORM(gemma4_rmsnorm##suffix);         \
+    GEMMA4_GEGLU(gemma4_geglu##suffix);             \
+    GEMMA4_EXPERTS_ACT(gemma4_experts_act##suffix); \
+    GEMMA4_EXPERTS_OUT(gemma4_experts_out##suffix); \
+    GEMMA4_SOFTCAP(gemma4_softcap##suffix);         \
+    GEMMA4_SCORES(gemma4_attention_scores##suffix); \
+    GEMMA4_CONTEXT(gemma4_attention_context##suffix)
+GEMMA4_EXACT_DECLARE(_exact_avx2);
+GEMMA4_EXACT_DECLARE(_exact_neon);
+
 struct gemma4_ops {
-    const char *name; /* "scalar", "avx2", "avx512", "neon" */
+    const char *name; /* "scalar", "avx2", "avx512", "neon"; "exact_avx2", "exact_neon" */
     GEMMA4_SCRATCH(*scratch);
     GEMMA4_MATMUL(*matmul);
     GEMMA4_RMSNORM(*rmsnorm);
@@ -116,8 +154,9 @@ struct gemma4_ops {
     GEMMA4_EXPERTS_ACT(*experts_act);
     GEMMA4_EXPERTS_OUT(*experts_out);
     GEMMA4_SOFTCAP(*softcap);
-    GEMMA4_ATTENTION(*attention); /* NULL in the scalar table: its attention shows scores and
-                                     probabilities (ref/forward.c) */
+    GEMMA4_SCORES(*scores);       /* of the attention that shows scores and probabilities */
+    GEMMA4_CONTEXT(*context);     /* (ref/forward.c) */
+    GEMMA4_ATTENTION(*attention); /* one that does not; NULL in the scalar and the exact tables */
 };
 
 /* --- which instruction sets --- */
@@ -132,16 +171,22 @@ enum {
 
 /* What this build has a twin for, and processor and operating system allow. */
 unsigned gemma4_cpu_detect(void);
+/* From now on gemma4_cpu_detect finds nothing outside of the mask. Not while other threads run. */
+void gemma4_cpu_limit(unsigned mask);
 /* The operators for a mask of instruction sets, all of them detected: the best one of the mask
  * wins, slot by slot. */
 gemma4_ops gemma4_ops_for(unsigned mask);
+/* The operators that give the scalar's bits, whatever the machine: the fastest such ones for what
+ * gemma4_cpu_detect finds, in the end the scalar ones themselves (spec/twins.md, "Exact
+ * operators"). */
+gemma4_ops gemma4_ops_exact(void);
 /* "scalar", "avx2", "avx512", "neon" (each with those below it) or "auto" (all that was detected).
  * what names the option in the message. An unknown name, and an instruction set that this machine
  * lacks, are errors. */
 int gemma4_cpu_parse(const char *text, const char *what, unsigned *mask, gemma4_error *error);
 /* How many threads the twins of the calling thread use from now on; at first, as many as OpenMP
- * says. Without OpenMP there is one. */
-void gemma4_use_threads(int threads);
+ * says. Without OpenMP there is one. Returns how many it were before. */
+int gemma4_use_threads(int threads);
 /* For programs that run twins: memory that the forward pass frees after a layer stays in the
  * process for the next one. Fresh pages from the system cost 5 % of a prefill. */
 void gemma4_keep_memory(void);

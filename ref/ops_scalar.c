@@ -255,3 +255,45 @@ void gemma4_experts_out(real *y, const real *act, const gemma4_weight *down_proj
             y[t * d + i] = (real)sum;
         }
 }
+
+/* 4.2  scores[h, j] = q[h] . k[j] of the KV head that h reads: heads 0 and 1 read KV head 0, and so
+ * on, where H / G is 2. q is (H, D), the query in row t of the chunk; scores is (H, keys) over the
+ * keys that it sees. */
+void gemma4_attention_scores(real *scores, const real *q, const gemma4_keys *keys, size_t t,
+                             size_t H)
+{
+    size_t D = keys->D;
+    gemma4_visible visible = gemma4_visible_through(keys->window, keys->past + t);
+    size_t n = visible.end - visible.first;
+    for (size_t h = 0; h < H; h++) {
+        const real *q_h = q + h * D;
+        size_t g = h / (H / keys->G);
+        for (size_t j = 0; j < n; j++) {
+            const real *k_j = gemma4_key_row(keys, visible.first + j, g, false);
+            double score = 0;
+            for (size_t i = 0; i < D; i++)
+                score += (double)q_h[i] * (double)k_j[i];
+            scores[h * n + j] = (real)score;
+        }
+    }
+}
+
+/* 4.2  context[h, i] = sum over j of probs[h, j] v[j, i]: context is (H, D), probs is (H, keys).
+ * Values carry no position: they are what is said, not where. */
+void gemma4_attention_context(real *context, const real *probs, const gemma4_keys *keys, size_t t,
+                              size_t H)
+{
+    size_t D = keys->D;
+    gemma4_visible visible = gemma4_visible_through(keys->window, keys->past + t);
+    size_t n = visible.end - visible.first;
+    for (size_t h = 0; h < H; h++) {
+        size_t g = h / (H / keys->G);
+        for (size_t i = 0; i < D; i++) {
+            double sum = 0;
+            for (size_t j = 0; j < n; j++)
+                sum += (double)probs[h * n + j] *
+                       (double)gemma4_key_row(keys, visible.first + j, g, true)[i];
+            context[h * D + i] = (real)sum;
+        }
+    }
+}

@@ -1,5 +1,5 @@
 /* The operators that have twins (ref/ops.h), written once in the vocabulary of a simd_*.h.
- * ops_avx2.c, ops_avx512.c and ops_neon.c each include this file behind their vocabulary;
+ * ops_avx2.c, ops_avx512.c and ops_neon.c each include this file after their vocabulary;
  * TWIN(name) gives a name the suffix of the instruction set. spec/twins.md explains the blocking
  * and derives the error bounds.
  *
@@ -22,6 +22,7 @@
 #endif
 
 #include "ops.h"
+#include "ops_groups.h"
 
 enum {
     PANEL = 2 * LANES, /* rows of W in a panel */
@@ -82,7 +83,7 @@ static inline size_t most(size_t a, size_t b)
 
 /* -------------------------------------------------------- loads and tails */
 
-/* The first n < LANES values at p, then zeros; and its inverse. Nothing behind them is touched. */
+/* The first n < LANES values at p, then zeros; and its inverse. Nothing after them is touched. */
 INLINE vec vec_load_n(const float *p, size_t n)
 {
     float lanes[LANES] = {0};
@@ -671,34 +672,10 @@ GEMMA4_MATMUL(TWIN(gemma4_matmul))
 
 /* ---------------------------------------------------------------- experts */
 
-/* The chosen (position, rank) slots t * K + r, sorted by expert: group g is order[first[g] ...
- * first[g + 1] - 1], slots of one expert in ascending order. An expert that nobody chose has no
- * group: its weights are not read. */
-typedef struct grouping {
-    int32_t *order; /* (slots) */
-    int32_t *first; /* (groups + 1) */
-    size_t groups;
-} grouping;
-
-static grouping group_by_expert(const int32_t *ids, size_t slots, size_t cols, float *scratch)
+/* The memory for the experts' slots, behind the threads' panels. */
+static int32_t *slot_memory(float *scratch, size_t cols)
 {
-    int32_t *memory =
-        (int32_t *)(scratch + ALIGNMENT + (size_t)thread_count() * panel_floats(cols));
-    grouping g = {memory, memory + slots, 0};
-    size_t placed = 0;
-    g.first[0] = 0;
-    for (size_t s = 0; s < slots; s++) {
-        size_t earlier = 0;
-        while (ids[earlier] != ids[s])
-            earlier++;
-        if (earlier < s)
-            continue; /* placed with the first slot of this expert */
-        for (size_t other = s; other < slots; other++)
-            if (ids[other] == ids[s])
-                g.order[placed++] = (int32_t)other;
-        g.first[++g.groups] = (int32_t)placed;
-    }
-    return g;
+    return (int32_t *)(scratch + ALIGNMENT + (size_t)thread_count() * panel_floats(cols));
 }
 
 /* act = gelu_tanh(gate) * up for n values; gate and up are followed by readable memory up to a
@@ -760,7 +737,7 @@ static void experts_act_many(float *act, const float *x, const gemma4_weight *w,
 
 GEMMA4_EXPERTS_ACT(TWIN(gemma4_experts_act))
 {
-    grouping g = group_by_expert(ids, T * K, gate_up_proj->cols, scratch);
+    expert_groups g = group_by_expert(ids, T * K, slot_memory(scratch, gate_up_proj->cols));
     size_t piece = piece_rows(M, g.groups), parts = (M + piece - 1) / piece;
 #pragma omp parallel for schedule(dynamic) if (T * K * M * gate_up_proj->cols >= PRODUCTS)
     for (size_t work = 0; work < g.groups * parts; work++) {
@@ -833,7 +810,7 @@ static void experts_out_many(float *y, const float *act, const gemma4_weight *w,
  * them. */
 GEMMA4_EXPERTS_OUT(TWIN(gemma4_experts_out))
 {
-    grouping g = group_by_expert(ids, T * K, down_proj->cols, scratch);
+    expert_groups g = group_by_expert(ids, T * K, slot_memory(scratch, down_proj->cols));
     size_t piece = piece_rows(d, 1);
 #pragma omp parallel for schedule(dynamic) if (T * K * d * down_proj->cols >= PRODUCTS)
     for (size_t first = 0; first < d; first += piece) {

@@ -36,7 +36,7 @@ int gemma4_options_parse(int argc, char **argv, const gemma4_option *options,
     return 0;
 }
 
-/* Reads one decimal integer at *text and moves *text behind it. */
+/* Reads one decimal integer at *text and moves *text after it. */
 static int read_int(const char **text, const char *what, int64_t low, int64_t high, int64_t *value,
                     gemma4_error *error)
 {

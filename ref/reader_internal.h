@@ -27,7 +27,7 @@ typedef struct gemma4_reader_request {
     char name[GEMMA4_READER_NAME_SIZE];                  /* READ: which of the tensors listed */
 } gemma4_reader_request;
 
-/* From the child: any number of pieces, each behind its head; DONE or FAILED ends the answer. */
+/* From the child: any number of pieces, each after its head; DONE or FAILED ends the answer. */
 enum {
     GEMMA4_READER_DONE = 1,  /* nothing */
     GEMMA4_READER_FAILED,    /* the message, without a 0 */

@@ -9,6 +9,7 @@
 #include "config.h"
 #include "near_names.h"
 #include "options.h"
+#include "output.h"
 #include "places.h"
 #include "show_tensor.h"
 
@@ -18,6 +19,7 @@ typedef struct request {
     char path[4096];
     const char *tap;        /* NULL: list the tensors */
     int64_t position, head; /* -1: all */
+    const char *json;       /* the file that gets them instead of stdout; NULL: none */
 } request;
 
 /* --- which file, which tensor --- */
@@ -133,8 +135,16 @@ static int show_listed(const request *r, gemma4_activation_source *source, gemma
                            "%s: expected the tap %s, found a file without it (gemma4-ref show %s "
                            "lists what it holds)",
                            r->path, r->tap, r->file);
-    const gemma4_shown shown = {r->path, r->position, r->head};
-    return gemma4_show_tensor(&shown, source, list, tensor, error);
+    gemma4_output output = {0};
+    if (r->json && (gemma4_output_is_not(r->json, r->path, "the file that is shown", error) ||
+                    gemma4_output_open(&output, r->json, error)))
+        return -1;
+    const gemma4_shown shown = {r->path, r->position, r->head, output.f};
+    int status = gemma4_show_tensor(&shown, source, list, tensor, error);
+    if (!status && r->json)
+        return gemma4_output_commit(&output, error);
+    gemma4_output_discard(&output);
+    return status;
 }
 
 static int show_file(const request *r, gemma4_error *error)
@@ -167,7 +177,8 @@ int gemma4_show_command(int argc, char **argv, gemma4_error *error)
 {
     request r = {.position = -1, .head = -1};
     const char *words[2], *position = NULL, *head = NULL;
-    const gemma4_option options[] = {{"--position", &position}, {"--head", &head}, {NULL, NULL}};
+    const gemma4_option options[] = {
+        {"--position", &position}, {"--head", &head}, {"--json", &r.json}, {NULL, NULL}};
     size_t count;
     if (gemma4_options_parse(argc, argv, options, words, 2, &count, error))
         return -1;
@@ -176,9 +187,11 @@ int gemma4_show_command(int argc, char **argv, gemma4_error *error)
                            "command line: expected CASE or FILE, and a tap (--help says more)");
     r.file = words[0];
     r.tap = count > 1 ? words[1] : NULL;
-    if (!r.tap && (position || head))
+    if (!r.tap && (position || head || r.json))
         return gemma4_fail(error, "command line: expected a tap with %s",
-                           position ? "--position" : "--head");
+                           position ? "--position"
+                           : head   ? "--head"
+                                    : "--json");
     if ((r.tap && check_name(r.tap, error)) ||
         (position && gemma4_parse_int(position, "--position", 0, INT32_MAX, &r.position, error)) ||
         (head && gemma4_parse_int(head, "--head", 0, INT32_MAX, &r.head, error)) ||

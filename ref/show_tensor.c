@@ -269,6 +269,63 @@ static int print_tensor(view *v, bool all, gemma4_error *error)
     return 0;
 }
 
+/* "key": [at(first), at(first + 1), ...], n of them. */
+static void write_list(FILE *out, const char *key, size_t n, int64_t (*at)(const view *, size_t),
+                       const view *v, size_t first)
+{
+    fprintf(out, ",\n \"%s\": [", key);
+    for (size_t i = 0; i < n; i++)
+        fprintf(out, "%s%lld", i ? ", " : "", (long long)at(v, first + i));
+    fputc(']', out);
+}
+
+static int64_t index_of(const view *v, size_t i)
+{
+    (void)v;
+    return (int64_t)i;
+}
+
+/* The values of one row; first says whether no value stands before them. */
+static void write_values(FILE *out, const view *v, bool first)
+{
+    bool real = gemma4_element_describe(v->tensor->element)->real;
+    for (size_t i = v->first_head * v->lanes; i < v->end_head * v->lanes; i++, first = false) {
+        fputs(first ? "" : ",", out);
+        if (isfinite(v->values[i])) /* 10 digits: an id may have as many */
+            fprintf(out, real ? "%.9g" : "%.10g", v->values[i]);
+        else
+            fputs("null", out);
+    }
+}
+
+static int write_json(view *v, FILE *out, gemma4_error *error)
+{
+    const gemma4_stored_tensor *t = v->tensor;
+    bool heads = v->info && t->rank - v->row_axis == 3;
+    size_t rows = v->end_row - v->first_row, shown_heads = v->end_head - v->first_head;
+    fprintf(out, "{\"format\": \"gemma4-tensor\", \"format_version\": 1, \"tap\": \"%s\", ",
+            t->name);
+    fprintf(out, "\"dtype\": \"%s\",\n \"shape\": [", gemma4_element_describe(t->element)->name);
+    if (v->info)
+        fprintf(out, "%zu, ", rows);
+    if (heads)
+        fprintf(out, "%zu, ", shown_heads);
+    fprintf(out, "%zu]", v->lanes);
+    if (v->info)
+        write_list(out, "positions", rows, position_of, v, v->first_row);
+    if (heads)
+        write_list(out, v->info->shape[0] == 'K' ? "choices" : "heads", shown_heads, index_of, v,
+                   v->first_head);
+    fputs(",\n \"values\": [", out);
+    for (size_t row = v->first_row; row < v->end_row; row++) {
+        if (read_row(v, row, error))
+            return -1;
+        write_values(out, v, row == v->first_row);
+    }
+    fputs("]}\n", out);
+    return 0;
+}
+
 int gemma4_show_tensor(const gemma4_shown *shown, gemma4_activation_source *source,
                        const gemma4_stored_list *list, const gemma4_stored_tensor *tensor,
                        gemma4_error *error)
@@ -281,7 +338,8 @@ int gemma4_show_tensor(const gemma4_shown *shown, gemma4_activation_source *sour
     if (!status)
         status = narrow(&v, shown, error);
     if (!status)
-        status = print_tensor(&v, shown->position >= 0 || shown->head >= 0, error);
+        status = shown->json ? write_json(&v, shown->json, error)
+                             : print_tensor(&v, shown->position >= 0 || shown->head >= 0, error);
     free(v.elements);
     free(v.values);
     return status;

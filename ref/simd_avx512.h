@@ -118,7 +118,7 @@ INLINE vec vec_odd_bf16(vec pairs)
         _mm512_and_si512(_mm512_castps_si512(pairs), _mm512_set1_epi32((int)0xffff0000u)));
 }
 
-/* The lanes of a and b, one behind the other, that have an even place, an odd one. */
+/* The lanes of a and b, one after the other, that have an even place, an odd one. */
 INLINE vec vec_evens(vec a, vec b)
 {
     return _mm512_permutex2var_ps(

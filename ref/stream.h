@@ -1,5 +1,5 @@
 /* A forward pass over a mapped checkpoint that is larger than the memory: the next layer's weights
- * are asked for while a layer is computed, and let go behind it. */
+ * are asked for while a layer is computed, and let go after it. */
 #ifndef GEMMA4_STREAM_H
 #define GEMMA4_STREAM_H
 

@@ -9,7 +9,7 @@
 typedef enum synth_layout { MULTIMODAL, TEXT_ONLY, TEXT_ONLY_PER_LAYER } synth_layout;
 
 /* Tensors of a layer (-1: of any, or of none) whose names end so are scaled: 0 silences them. The
- * last fill that matches counts; end is NULL behind it. */
+ * last fill that matches counts; end is NULL after it. */
 typedef struct synth_fill {
     int layer;
     const char *end;
@@ -29,7 +29,7 @@ typedef struct synth_preset {
 /* The preset of this name, or NULL. */
 const synth_preset *synth_preset_find(const char *name);
 
-/* The presets of the ladder (synth_ladder.c); NULL behind the last. */
+/* The presets of the ladder (synth_ladder.c); NULL after the last. */
 const synth_preset *synth_ladder_at(size_t index);
 /* What a tensor's offset and spread are multiplied by. */
 double synth_factor_of(const synth_preset *preset, const gemma4_tensor_spec *tensor);

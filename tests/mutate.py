@@ -154,14 +154,11 @@ def run(command, directory, timeout=None, environment=None):
 
 
 def make_tree(number):
-    """A copy of the sources in which one mutant at a time is made; what is only read is linked. All start from the build of the first."""
+    """A copy of the sources, and of all that tests read, in which one mutant at a time is made. All start from the build of the first."""
     tree = os.path.join(WORK, str(number))
     shutil.rmtree(tree, ignore_errors=True)
+    shutil.copytree(ROOT, tree, symlinks=True, ignore=lambda folder, _: {"build", ".git"} if folder == ROOT else set())
     os.makedirs(os.path.join(tree, "build"))
-    for name in ("ref", "tests"):
-        shutil.copytree(os.path.join(ROOT, name), os.path.join(tree, name))
-    for name in ("golden", "spec", "Makefile", "README.md"):
-        os.symlink(os.path.join(ROOT, name), os.path.join(tree, name))
     checkpoints = os.path.join(WORK, "checkpoints")
     os.makedirs(checkpoints, exist_ok=True)
     os.symlink(checkpoints, os.path.join(tree, "build", "checkpoints"))

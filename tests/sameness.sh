@@ -32,6 +32,9 @@ for pair in tiny-prompt:golden/dumps/tiny-prompt-bfloat16.h5 tiny-chunks:golden/
     judge "the first run" "$first" "$case" "$dump" OMP_NUM_THREADS=1 LC_ALL=C
     judge "the same again" "$first" "$case" "$dump" OMP_NUM_THREADS=1 LC_ALL=C
     judge "7 threads" "$first" "$case" "$dump" OMP_NUM_THREADS=7
+    for cpu in scalar avx2 avx512 neon; do
+        GEMMA4_CPU=$cpu "$first/gemma4-check" --version >/dev/null 2>&1 && judge "$cpu" "$first" "$case" "$dump" GEMMA4_CPU=$cpu
+    done
     for locale in $(locale -a 2>/dev/null | grep -v '^C$' | head -3); do
         judge "locale $locale" "$first" "$case" "$dump" LC_ALL="$locale"
     done

@@ -201,7 +201,7 @@ def main():
     parser.add_argument("--schedule", choices=["whole", "cache"], default="whole")
     parser.add_argument("--out", metavar="FILE.h5", help="writes this one dump, and judges nothing")
     parser.add_argument("--resume", action="store_true", help="keeps what an interrupted run has judged")
-    args = parser.parse_args()
+    args, begun = parser.parse_args(), os.times().elapsed
     recipe, script = recipe_of(args.engine), script_of(args.engine)
     if args.out:
         case = cases(args.case)[0]
@@ -223,7 +223,8 @@ def main():
         next(row for row in found["rows"] if (row["dtype"], row["schedule"]) == (dtype, schedule))["cases"].append(result)
         with open(out, "w", encoding="utf-8") as f:
             json.dump(merged(before, found), f, indent=1)
-    print(f"{out}: {len(found['rows'])} rows")
+    spent = os.times()
+    print(f"{out}: {len(found['rows'])} rows; loading, dumping and judging took {spent.elapsed - begun:.0f} s, and {sum(spent[:4]):.0f} s of a processor")
 
 
 if __name__ == "__main__":

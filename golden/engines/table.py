@@ -2,8 +2,9 @@
 
     python golden/engines/table.py
 
-Every number and verdict comes from the runs. What a person found out about a verdict (its cause where the checker names none, how it was
-confirmed without the checker, what a user would notice, whether it is mended upstream) stands in the recipe.
+Every number and verdict comes from the runs. A run of some cases, dtypes or schedules replaces these and leaves what else was published of
+the same version; a run of another version replaces the engine. What a person found out about a verdict (its cause where the checker names
+none, how it was confirmed without the checker, what a user would notice, whether it is mended upstream) stands in the recipe.
 """
 
 import glob
@@ -13,9 +14,13 @@ import sys
 
 import yaml
 
+import ladder_table
+
 HERE = os.path.dirname(os.path.abspath(__file__))
 ROOT = os.path.dirname(os.path.dirname(HERE))
 FINDING_KEYS = {"dtype", "cause", "confirmed", "notice", "upstream"}
+JUDGED = ("PASS", "FAIL")
+DTYPES, SCHEDULES = ["float32", "bfloat16", "float16", "q8_0"], ["whole", "cache"]  # in the table's order
 NOT_RUN_KEYS = {"engine", "version", "date", "reason", "evidence"}
 HEAD = """# Engines
 
@@ -54,24 +59,54 @@ def not_run():
 
 
 def row_of(run, row, findings):
-    """One line of the table, for programs."""
-    judged = [c for c in row["cases"] if c["verdict"] in ("PASS", "FAIL")]
+    """One line of the table, for programs. results: what became of each case, from which all else is counted."""
+    results = row["results"]
+    judged = [c for c in results if c["verdict"] in JUDGED]
     failed = [c for c in judged if c["verdict"] == "FAIL"]
-    unusable = [c for c in row["cases"] if c["verdict"] in ("ERROR", "UNUSABLE")]
+    unusable = [c for c in results if c["verdict"] in ("ERROR", "UNUSABLE")]
     left = {}  # reason: cases
-    for c in row["cases"]:
+    for c in results:
         if c not in judged:
             left.setdefault(c["reason"] or c["verdict"], []).append(c["case"])
-    causes = [f["cause"] for f in findings if failed and f["dtype"] == row["dtype"]] or [cause for c in failed for cause in c["causes"]]
+    causes = [f["cause"] for f in findings if failed and row["dtype"] in f["dtype"].split(", ")] or [cause for c in failed for cause in c["causes"]]
     sizes = [c["logits"] for c in judged if c["logits"] is not None]
     return {
-        "engine": run["name"], "version": run["version"], "date": run["date"], "shows": run["shows"], "dtype": row["dtype"],
-        "schedule": row["schedule"], "verdict": "does not conform" if failed else "conforms" if judged else "not judged",
-        "cases": len(judged), "conform": len(judged) - len(failed), "left_out": len(row["cases"]) - len(judged) - len(unusable),
+        "engine": run["name"], "version": run["version"], "date": max(c["date"] for c in results), "shows": run["shows"],
+        "dtype": row["dtype"], "schedule": row["schedule"],
+        "verdict": "does not conform" if failed else "conforms" if judged else "not judged",
+        "cases": len(judged), "conform": len(judged) - len(failed), "left_out": len(results) - len(judged) - len(unusable),
         "not_judged": left,
         "first_divergence": failed[0]["first_divergence"] if failed else None, "cause": causes[0] if causes else None,
-        "logits": max(sizes) if sizes else None, "command": run["command"],
+        "logits": max(sizes) if sizes else None, "command": run["command"], "results": results,
     }
+
+
+def kept_of(case, date):
+    """What is published of one case."""
+    found = {"case": case["case"], "date": case.get("date", date), "verdict": case["verdict"]}
+    if case["verdict"] in JUDGED:
+        found.update({key: case[key] for key in ("first_divergence", "causes", "logits")})
+    else:
+        found["reason"] = case["reason"]
+    return found
+
+
+def combined(run, published_rows, findings):
+    """The engine's rows: a run's results, and what was published of the same version and not run again. A published row without results of
+    each case stands until a run judges as many."""
+    found = {(row["dtype"], row["schedule"]): {c["case"]: kept_of(c, run["date"]) for c in row["cases"]} for row in run["rows"]}
+    rows = {}
+    for row in (row for row in published_rows if row["version"] == run["version"]):
+        key = row["dtype"], row["schedule"]
+        now = found.setdefault(key, {})
+        now.update({c["case"]: c for c in row.get("results", []) if c["case"] not in now})
+        if sum(c["verdict"] in JUDGED for c in now.values()) < row["cases"]:
+            rows[key] = row
+    for (dtype, schedule), results in found.items():
+        if any(c["verdict"] in JUDGED for c in results.values()):
+            row = {"dtype": dtype, "schedule": schedule, "results": [results[case] for case in sorted(results)]}
+            rows.setdefault((dtype, schedule), row_of(run, row, findings))
+    return [rows[key] for key in sorted(rows, key=lambda key: (DTYPES.index(key[0]), SCHEDULES.index(key[1])))]
 
 
 def line(row):
@@ -119,11 +154,12 @@ def main():
         if os.path.exists(run):  # else what another machine measured stands, with its date
             with open(run, encoding="utf-8") as f:
                 run = json.load(f)
-            rows[found["engine"]] = [row_of(run, row, found["findings"] or []) for row in run["rows"]
-                                     if {case["verdict"] for case in row["cases"]} & {"PASS", "FAIL"}]
+            rows[found["engine"]] = combined(run, rows.get(found["engine"], []), found["findings"] or [])
     kept = {engine: rows[engine] for engine in sorted(rows, key=str.lower) if engine in recipes and rows[engine]}
     table = HEAD + "".join(line(row) for of in kept.values() for row in of)
     table += "".join(section(of, recipes[engine]) for engine, of in kept.items())
+    climbs = ladder_table.climbs()
+    table += ladder_table.section(climbs)
     without = [entry for entry in not_run() if entry["engine"] not in kept]
     if without:
         table += "\n## Not run\n\n| engine | version | date | why | evidence |\n|---|---|---|---|---|\n"
@@ -131,7 +167,7 @@ def main():
     with open(os.path.join(ROOT, "spec", "engines.md"), "w", encoding="utf-8") as f:
         f.write(table)
     with open(os.path.join(ROOT, "spec", "engines.json"), "w", encoding="utf-8") as f:
-        json.dump({"format": "gemma4-engines", "format_version": 1, "rows": sum(kept.values(), []), "not_run": without}, f, indent=1)
+        json.dump({"format": "gemma4-engines", "format_version": 2, "rows": sum(kept.values(), []), "ladder": climbs, "not_run": without}, f, indent=1)
         f.write("\n")
     print(f"spec/engines.md: {sum(map(len, kept.values()))} rows of {len(kept)} engines")
 

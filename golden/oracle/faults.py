@@ -13,7 +13,7 @@ ALWAYS, KEYS, WINDOW, CHUNKS, CHUNKS_BEYOND_WINDOW, DECODE, DECODE_BEYOND_WINDOW
 class Fault:
     """One mistake, planted by install(model, layers): layers are the decoder layers in which it acts."""
 
-    name: str     # "experts-silu", or with what tells its forms apart behind an @: "experts-silu@decode"
+    name: str     # "experts-silu", or with what tells its forms apart after an @: "experts-silu@decode"
     section: str  # of the catalogue
     first: str    # the first tap that is wrong: "embed", "logits", or of a layer, "attn.q_rope"
     install: object

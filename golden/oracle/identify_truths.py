@@ -53,20 +53,20 @@ def field(tensor):
     return name.split(".")[-1] if name.split(".")[-1] in FIELDS else name
 
 
-def same_text(said, accepted):
-    """Word by word; words that are numbers may differ by SLACK."""
+def same_text(said, accepted, interval=None):
+    """Word by word; words that are numbers may differ by SLACK, or as far as the interval of what is said goes."""
     said, accepted = normalised(said).split(), accepted.split()
-    return len(said) == len(accepted) and all(map(same_word, said, accepted))
+    return len(said) == len(accepted) and all(same_word(a, b, interval) for a, b in zip(said, accepted))
 
 
-def same_word(a, b):
+def same_word(a, b, interval):
     if field(a) == field(b):
         return True
     try:
-        a, b = a.removeprefix("p^"), b.removeprefix("p^")
-        return abs(float(a) - float(b)) <= SLACK * abs(float(b))
+        a, b = float(a.removeprefix("p^")), float(b.removeprefix("p^"))
     except ValueError:
         return False
+    return abs(a - b) <= SLACK * abs(b) or bool(interval) and same_number(a, interval, b)
 
 
 def same_number(said, interval, planted):
@@ -88,7 +88,7 @@ def same_list(said, planted):
 def same_value(parameter, planted):
     said = parameter.get("value")
     if isinstance(planted, frozenset):
-        return isinstance(said, (str, int)) and any(same_text(said, text) for text in planted)
+        return isinstance(said, (str, int)) and any(same_text(said, text, parameter.get("interval")) for text in planted)
     if isinstance(planted, tuple):
         return isinstance(said, list) and same_list(said, planted)
     return same_number(said, parameter.get("interval"), planted)

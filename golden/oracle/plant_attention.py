@@ -69,9 +69,10 @@ def regroup(layer, key_head, value_head=None, acts=lambda chunk: True):
 
 
 def other_kinds_groups(model, layer):
-    """The number of KV heads of the other kind of layer."""
-    own = layer.self_attn.layer_type
-    other = next(i for i in model.model.layers if i.self_attn.layer_type != own).self_attn
+    """The number of KV heads of the other kind of layer. A model need have no sliding one: the config says what it would have."""
+    if layer.self_attn.layer_type == FULL:
+        return model.config.to_dict()["num_key_value_heads"]
+    other = next(i for i in model.model.layers if i.self_attn.layer_type == FULL).self_attn
     return model.config.num_attention_heads // other.num_key_value_groups
 
 

@@ -10,7 +10,7 @@ enum { ALLOC_LOGGED = 1 << 21, ALLOC_LEAKS = 64 };
 
 typedef struct alloc_state {
     uint64_t fail_at;  /* which allocation fails, from 1; 0: none */
-    uint64_t for_good; /* 1: so do all behind it */
+    uint64_t for_good; /* 1: so do all after it */
     uint64_t logs;     /* 1: `place` is filled */
     _Atomic uint64_t count, failed;
     _Atomic uint64_t leaks; /* what our own code allocated and did not free, in every process that

@@ -386,11 +386,11 @@ static GEMMA4_SOFTCAP(timed_softcap)
 
 static gemma4_ops timed(void)
 {
-    return (gemma4_ops){"timed",           bench.ops.scratch,
-                        timed_matmul,      timed_rmsnorm,
-                        timed_rope,        timed_geglu,
-                        timed_experts_act, timed_experts_out,
-                        timed_softcap,     bench.ops.attention ? timed_attention : NULL};
+    return (gemma4_ops){
+        "timed",           bench.ops.scratch, timed_matmul,
+        timed_rmsnorm,     timed_rope,        timed_geglu,
+        timed_experts_act, timed_experts_out, timed_softcap,
+        bench.ops.scores,  bench.ops.context, bench.ops.attention ? timed_attention : NULL};
 }
 
 /* ------------------------------------------------------------------- runs */
@@ -408,7 +408,7 @@ typedef struct context {
     size_t rows; /* written to json */
 } context;
 
-/* One measured run: prefill of T tokens, or the decoding of `decode` tokens behind a prompt of T, a
+/* One measured run: prefill of T tokens, or the decoding of `decode` tokens after a prompt of T, a
  * token at a time. */
 typedef struct run {
     const char *kind; /* "prefill", "decode" */

@@ -5,17 +5,27 @@
 #include <string.h>
 
 #include "counter_run.h"
+#include "guard.h"
 #include "listed.h"
 #include "ops.h"
+#include "remembered.h"
 #include "rows.h"
 #include "thresholds.h"
 
 typedef gemma4_real real;
 
+enum {
+    SHARED = 1 << 22,    /* products of a projection from which on a quick run is shared among
+                          threads */
+    REMEMBERED = 1 << 29 /* bytes of products that are not computed twice */
+};
+
 struct gemma4_runner {
     const gemma4_subject *subject;
     gemma4_session *session;
-    gemma4_ops quick;                /* this machine's fastest operators */
+    gemma4_ops exact, quick;         /* this machine's fastest operators: those that give the
+                                        scalar's bits, and all */
+    gemma4_remembered *memory;       /* of products */
     real *scratch[GEMMA4_TAP_COUNT]; /* tensors of a run with mistakes that the caller does not want
                                         to keep */
     size_t scratch_size[GEMMA4_TAP_COUNT];
@@ -65,7 +75,7 @@ static void perturb(running *r, gemma4_tap_event *e)
         gemma4_noise_storage(noise, e->tap, e->values, e->rows * width, 0);
 }
 
-/* Puts the engine's rows in the place of the run's. A perturbed run sees them as they may have been
+/* Puts the engine's rows in place of the run's. A perturbed run sees them as they may have been
  * before they were stored. */
 static void inject(running *r, gemma4_tap_event *e)
 {
@@ -247,6 +257,7 @@ static int show_listed(running *r, const gemma4_tap_event *logits, gemma4_error 
         perturb(r, &e);
         perturb_as_stored(r, &e);
     }
+    gemma4_listed_differences(r->s, e.rows, e.values);
     if (run->see)
         run->see(run->context, &e);
     if (r->values[e.tap])
@@ -329,6 +340,17 @@ static bool holds_keys(const gemma4_evidence *e)
     return e && (e->taps[GEMMA4_TAP_ATTN_SCORES].engine || e->taps[GEMMA4_TAP_ATTN_PROBS].engine);
 }
 
+static int run_session(running *r, real *h, gemma4_error *error)
+{
+    gemma4_session *session = r->runner->session;
+    if (r->run->block < 0)
+        return gemma4_forward_embed(session, r->s->tokens, r->positions, h, error);
+    if (gemma4_block_is_layer(&r->s->model->config, r->run->block))
+        return gemma4_forward_layer(session, r->layer, r->positions, h, error);
+    /* The head leaves the stream as it is. */
+    return gemma4_forward_head(session, r->positions, r->positions, h, NULL, error);
+}
+
 int gemma4_run_block(gemma4_runner *runner, const gemma4_block_run *run, real *h,
                      gemma4_error *error)
 {
@@ -340,6 +362,8 @@ int gemma4_run_block(gemma4_runner *runner, const gemma4_block_run *run, real *h
                  .layer = layer ? (size_t)run->block : 0,
                  .positions = run->positions ? run->positions : runner->subject->T};
     gemma4_mistakes known;
+    if (gemma4_guard_interrupted())
+        return gemma4_fail(error, "interrupted");
     if (r.s->known) {
         known = gemma4_mistakes_in(c, r.s->known, run->block);
         r.known = &known;
@@ -347,16 +371,21 @@ int gemma4_run_block(gemma4_runner *runner, const gemma4_block_run *run, real *h
     if (find_memory(&r, h, error))
         return -1;
     gemma4_session_set_hook(runner->session, hook, &r);
-    gemma4_session_set_ops(runner->session, run->quick ? &runner->quick : NULL);
+    gemma4_session_set_ops(runner->session, run->quick ? &runner->quick : &runner->exact);
     gemma4_session_show_probs(runner->session, !run->quick || holds_keys(run->inject));
-    if (run->quick) /* too small to share */
-        gemma4_use_threads(1);
-    if (run->block < 0)
-        return gemma4_forward_embed(runner->session, r.s->tokens, r.positions, h, error);
-    if (layer)
-        return gemma4_forward_layer(runner->session, r.layer, r.positions, h, error);
-    /* The head leaves the stream as it is. */
-    return gemma4_forward_head(runner->session, r.positions, r.positions, h, NULL, error);
+    bool small = r.positions * c->hidden_size * c->hidden_size < SHARED;
+    int threads = run->quick && small ? gemma4_use_threads(1) : 0;
+    gemma4_remembered *before = gemma4_remember_in(runner->memory);
+    int status = run_session(&r, h, error);
+    gemma4_remember_in(before);
+    if (threads)
+        gemma4_use_threads(threads);
+    return status;
+}
+
+gemma4_remembered *gemma4_runner_memory(gemma4_runner *runner)
+{
+    return runner->memory;
 }
 
 gemma4_runner *gemma4_runner_new(const gemma4_subject *subject, gemma4_error *error)
@@ -364,12 +393,15 @@ gemma4_runner *gemma4_runner_new(const gemma4_subject *subject, gemma4_error *er
     gemma4_runner *runner = calloc(1, sizeof *runner);
     if (runner) {
         runner->subject = subject;
-        runner->quick = gemma4_ops_for(
-            gemma4_model_is_quantised(subject->model) ? GEMMA4_CPU_SCALAR : gemma4_cpu_detect());
+        runner->exact = gemma4_ops_remembering();
+        runner->memory = gemma4_remembered_new(REMEMBERED);
+        runner->quick = gemma4_model_is_quantised(subject->model) /* which twins cannot read */
+                            ? runner->exact
+                            : gemma4_ops_for(gemma4_cpu_detect());
         runner->ids =
             calloc(subject->T * subject->model->config.top_k_experts, sizeof *runner->ids);
     }
-    if (!runner || !runner->ids) {
+    if (!runner || !runner->ids || !runner->memory) {
         gemma4_runner_free(runner);
         gemma4_fail(error, "replay of %zu positions: out of memory", subject->T);
         return NULL;
@@ -392,6 +424,7 @@ void gemma4_runner_free(gemma4_runner *runner)
     free(runner->right);
     free(runner->listed);
     free(runner->ids);
+    gemma4_remembered_free(runner->memory);
     gemma4_session_free(runner->session);
     free(runner);
 }

@@ -1,5 +1,5 @@
 /* One run of one block of the reference: exact or perturbed, right or with mistakes in it, with the
- * engine's tensors in the place of its own or without. Everything that the checker computes is made
+ * engine's tensors in place of its own or without. Everything that the checker computes is made
  * of these runs. */
 #ifndef GEMMA4_BLOCK_RUN_H
 #define GEMMA4_BLOCK_RUN_H
@@ -12,11 +12,13 @@ typedef struct gemma4_runner gemma4_runner;
 /* The subject must outlive the runner. NULL on failure. */
 gemma4_runner *gemma4_runner_new(const gemma4_subject *subject, gemma4_error *error);
 void gemma4_runner_free(gemma4_runner *runner);
+/* What its runs remember in (remembered.h), for steps that are computed beside them. */
+struct gemma4_remembered *gemma4_runner_memory(gemma4_runner *runner);
 
 /* Mistakes to be made. */
 typedef struct gemma4_mistakes {
     gemma4_parameters parameters;
-    bool changed[GEMMA4_TAP_COUNT]; /* the taps that the parameters compute otherwise */
+    bool changed[GEMMA4_TAP_COUNT]; /* the taps that the parameters compute differently */
     gemma4_scope scope;             /* the positions at which they are made */
 } gemma4_mistakes;
 

@@ -1,4 +1,4 @@
-/* The catalogue as one list: its parts, one behind the other. */
+/* The catalogue as one list: its parts, one after the other. */
 #include "catalogue.h"
 
 #include <assert.h>

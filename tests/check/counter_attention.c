@@ -79,7 +79,7 @@ static gemma4_visible unmasked(const counter *m, const parameters *a, size_t t)
     return keys;
 }
 
-/* Whether the mask that stands in the place of the right one leaves key j to query t. */
+/* Whether the mask that stands in place of the right one leaves key j to query t. */
 static bool seen_through(const gemma4_setting *mask, gemma4_visible keys, size_t t, size_t j)
 {
     long long n = (long long)mask->number, query = (long long)t, key = (long long)j;

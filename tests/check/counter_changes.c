@@ -7,6 +7,7 @@
 #include "counter_changes.h"
 #include "counter_internal.h"
 #include "ops.h"
+#include "remembered.h"
 
 typedef gemma4_real real;
 
@@ -240,7 +241,7 @@ static double in_form(double w, gemma4_weight_form form)
     }
 }
 
-/* The weight that is read in the place of the step's own; its own where there is none of the same
+/* The weight that is read in place of the step's own; its own where there is none of the same
  * shape. */
 static gemma4_weight source_of(const counter *m, const gemma4_setting *s, size_t offset,
                                const gemma4_weight *own)
@@ -453,7 +454,10 @@ int counter_changed_step(counter *m, int32_t *ids, real *out)
     counter changed = *m;
     changed.step = &step;
     changed.w = m->w ? &weights : NULL;
+    /* weights that are made here are at an address of this step only */
+    gemma4_remembered *before = gemma4_remember_in(NULL);
     status = status ? status : counter_plain_step(&changed, ids, out);
+    gemma4_remember_in(before);
     for (size_t i = 0; i < m->p->setting_count && !status && out; i++) {
         const gemma4_setting *s = m->p->settings[i];
         if (!(s->steps & GEMMA4_STEP(m->tap)) || !changes_result(s->parameter))

@@ -18,7 +18,7 @@ gemma4_axis gemma4_axis_of_values(const gemma4_config *config, gemma4_tap tap, s
 gemma4_axis gemma4_axis_of_weight(const gemma4_config *config, size_t layer, size_t offset,
                                   const gemma4_weight *weight, bool columns);
 
-/* Which element of the axis is read in the place of element i. */
+/* Which element of the axis is read in place of element i. */
 size_t gemma4_order_read(const gemma4_setting *setting, gemma4_axis axis, size_t i);
 
 /* The weight that the step of a tap reads: its offset in gemma4_layer_weights; SIZE_MAX where it
@@ -26,7 +26,7 @@ size_t gemma4_order_read(const gemma4_setting *setting, gemma4_axis axis, size_t
 size_t gemma4_step_weight(gemma4_tap tap);
 const gemma4_weight *gemma4_weight_field(const gemma4_layer_weights *layer, size_t offset);
 
-/* Whether a setting of WINDOW or MASK leaves key j to query t, in the place of the layer's own
+/* Whether a setting of WINDOW or MASK leaves key j to query t, in place of the layer's own
  * mask. Keys from chunk_end on are not computed yet (SIZE_MAX: all are). */
 bool gemma4_mask_leaves(const gemma4_config *config, size_t layer, const gemma4_setting *mask,
                         size_t chunk_end, size_t t, size_t j);

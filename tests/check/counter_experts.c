@@ -6,6 +6,7 @@
 #include "counter_changes.h"
 #include "counter_internal.h"
 #include "ops.h"
+#include "remembered.h"
 
 typedef gemma4_real real;
 
@@ -384,10 +385,8 @@ static size_t expert_of(const counter *m, int32_t id)
     return ((size_t)id + (m->p->expert.ids_shifted ? 1 : 0)) % m->c->num_experts;
 }
 
-/* One expert on one position: act is (M), x is (d); gate_up is scratch for 2M, w_row for d
- * values. */
-static void expert_act(const counter *m, int32_t id, const real *x, real *gate_up, float *w_row,
-                       real *act)
+/* The expert's activation of one position: act is (M), gate_up is (2M). */
+static void act_row(const counter *m, const real *gate_up, real *act)
 {
     const gemma4_expert_parameters *p = &m->p->expert;
     const gemma4_setting *operands = counter_setting(m, GEMMA4_PARAMETER_GATE_AND_UP);
@@ -395,11 +394,6 @@ static void expert_act(const counter *m, int32_t id, const real *x, real *gate_u
     bool interleaved =
         p->interleaved || (operands && operands->word == GEMMA4_GATE_AND_UP_INTERLEAVED);
     size_t M = m->c->moe_intermediate_size;
-    for (size_t o = 0; o < 2 * M; o++) {
-        expert_row(w_row, &m->w->experts_gate_up_proj, expert_of(m, id), 2 * M, o,
-                   p->gate_up_transposed);
-        gate_up[o] = (real)counter_dot(m, x, w_row, m->d);
-    }
     for (size_t i = 0; i < M; i++) {
         real first = gate_up[interleaved ? 2 * i : i],
              second = gate_up[interleaved ? 2 * i + 1 : M + i];
@@ -408,7 +402,50 @@ static void expert_act(const counter *m, int32_t id, const real *x, real *gate_u
     }
 }
 
-/* moe.act: gelu_tanh(gate) * up of each chosen expert. */
+/* One expert on `rows` rows of x, (rows, d): gate_up is (rows, 2M), copy is scratch for the
+ * expert's matrix, where it cannot be read as it lies. */
+static int gate_and_up(const counter *m, size_t expert, const real *x, size_t rows, float *copy,
+                       real *gate_up)
+{
+    const gemma4_weight *stack = &m->w->experts_gate_up_proj;
+    size_t M2 = 2 * m->c->moe_intermediate_size, d = m->d;
+    bool transposed = m->p->expert.gate_up_transposed,
+         in_order = !m->p->expert.f16_accumulate && !counter_setting(m, GEMMA4_PARAMETER_SUM_TYPE);
+    if (in_order && !transposed && stack->dtype != GEMMA4_QUANTISED) {
+        const gemma4_weight view = gemma4_weight_rows(stack, expert * M2, M2);
+        return counter_matmul(m, gate_up, x, &view, rows);
+    }
+    for (size_t o = 0; o < M2; o++) {
+        expert_row(copy, stack, expert, M2, o, transposed);
+        for (size_t i = 0; i < rows; i++)
+            gate_up[i * M2 + o] = (real)counter_dot(m, x + i * d, copy, d);
+    }
+    return 0;
+}
+
+/* moe.act of all slots whose expert is `expert`: input is scratch for T * K rows of d, gate_up for
+ * as many of 2M; slots for their numbers. */
+static int expert_act(const counter *m, size_t expert, const int32_t *ids, const real *x,
+                      const real *weights, size_t *slots, real *input, real *gate_up, float *copy,
+                      real *out)
+{
+    size_t K = m->c->top_k_experts, M = m->c->moe_intermediate_size, d = m->d, count = 0;
+    for (size_t i = 0; i < m->T * K; i++) {
+        if (expert_of(m, ids[i]) != expert)
+            continue;
+        real *row = input + count * d;
+        for (size_t j = 0; j < d; j++)
+            row[j] = weights ? weights[i] * x[i / K * d + j] : x[i / K * d + j];
+        slots[count++] = i;
+    }
+    if (count && gate_and_up(m, expert, input, count, copy, gate_up))
+        return -1;
+    for (size_t i = 0; i < count; i++)
+        act_row(m, gate_up + i * 2 * M, out + slots[i] * M);
+    return 0;
+}
+
+/* moe.act: gelu_tanh(gate) * up of each chosen expert, an expert after the other. */
 static int moe_act(const counter *m, real *out)
 {
     size_t K = m->c->top_k_experts, M = m->c->moe_intermediate_size, d = m->d;
@@ -418,17 +455,17 @@ static int moe_act(const counter *m, real *out)
     const real *weights = weighted ? counter_value(m, GEMMA4_TAP_ROUTER_TOPK_WEIGHTS) : NULL;
     if (!ids || !x || (weighted && !weights))
         return -1;
-    real *scratch = counter_memory(m, 2 * M + d, 1, sizeof *scratch);
-    float *w_row = scratch ? counter_memory(m, d, 1, sizeof *w_row) : NULL;
-    for (size_t i = 0; w_row && i < m->T * K; i++) {
-        real *input = scratch + 2 * M; /* (d) */
-        for (size_t j = 0; j < d; j++)
-            input[j] = weighted ? weights[i] * x[i / K * d + j] : x[i / K * d + j];
-        expert_act(m, ids[i], input, scratch, w_row, out + i * M);
-    }
-    int status = w_row ? 0 : -1;
-    free(scratch);
-    free(w_row);
+    size_t *slots = counter_memory(m, m->T, K, sizeof *slots);
+    real *input = counter_memory(m, m->T * K, d, sizeof *input),
+         *gate_up = counter_memory(m, m->T * K, 2 * M, sizeof *gate_up);
+    float *copy = counter_memory(m, d, 1, sizeof *copy);
+    int status = slots && input && gate_up && copy ? 0 : -1;
+    for (size_t expert = 0; expert < m->c->num_experts && !status; expert++)
+        status = expert_act(m, expert, ids, x, weights, slots, input, gate_up, copy, out);
+    free(slots);
+    free(input);
+    free(gate_up);
+    free(copy);
     return status;
 }
 
@@ -488,6 +525,40 @@ static void sum_experts(const counter *m, const int32_t *ids, const double *weig
     }
 }
 
+/* Is it the operator's sum, with other experts or weights that floats can hold? */
+static bool is_plain_sum(const counter *m, const double *weights)
+{
+    const gemma4_expert_parameters *p = &m->p->expert;
+    for (size_t i = 0; i < m->T * m->c->top_k_experts; i++)
+        if ((double)(real)weights[i] != weights[i])
+            return false;
+    return !p->down_transposed && !p->tail_dropped && !p->f16_accumulate &&
+           !counter_setting(m, GEMMA4_PARAMETER_SUM_TYPE) &&
+           !counter_setting(m, GEMMA4_PARAMETER_EXPERTS_MISSING);
+}
+
+static int sum_plainly(const counter *m, const int32_t *ids, const double *weights, const real *act,
+                       real *out)
+{
+    const gemma4_ops ops = gemma4_ops_remembering();
+    size_t K = m->c->top_k_experts, slots = m->T * K, M = m->c->moe_intermediate_size;
+    int32_t *experts = counter_memory(m, slots, 1, sizeof *experts);
+    real *rounded = counter_memory(m, slots, 1, sizeof *rounded);
+    float *scratch = counter_memory(m, ops.scratch(M, m->T, K), 1, sizeof *scratch);
+    bool ok = experts && rounded && scratch;
+    for (size_t i = 0; ok && i < slots; i++) {
+        experts[i] = (int32_t)expert_of(m, ids[i]);
+        rounded[i] = (real)weights[i];
+    }
+    if (ok)
+        ops.experts_out(out, act, &m->w->experts_down_proj, experts, rounded, m->T, K, m->d,
+                        scratch);
+    free(experts);
+    free(rounded);
+    free(scratch);
+    return ok ? 0 : -1;
+}
+
 static int moe_out(const counter *m, real *out)
 {
     size_t K = m->c->top_k_experts, M = m->c->moe_intermediate_size;
@@ -504,7 +575,10 @@ static int moe_out(const counter *m, real *out)
         weights[i] = (double)given[i];
     if (ok)
         weigh(m, ids, taken, weights);
-    for (size_t t = 0; ok && t < m->T; t++)
+    bool quickly = ok && is_plain_sum(m, weights);
+    if (quickly)
+        ok = !sum_plainly(m, ids, weights, act, out);
+    for (size_t t = 0; ok && !quickly && t < m->T; t++)
         sum_experts(m, ids + t * K, weights + t * K, act + t * K * M, w_row, out + t * m->d);
     free(weights);
     free(taken);

@@ -51,6 +51,10 @@ double counter_f16(double x);
 /* sum of x[i] * w[i], accumulated as the step's settings say. */
 double counter_dot(const counter *m, const gemma4_real *x, const float *w, size_t n);
 
+/* y = W x of any x, (rows, cols): to the scalar's bits. */
+int counter_matmul(const counter *m, gemma4_real *y, const gemma4_real *x, const gemma4_weight *w,
+                   size_t rows);
+
 /* The steps. out is the tap's tensor; each returns 0, or -1 with the error's message filled. */
 /* x may be out */
 int counter_norm(const counter *m, gemma4_norm norm, const gemma4_real *x, size_t heads, size_t n,

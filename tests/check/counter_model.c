@@ -9,6 +9,7 @@
 
 #include "counter_internal.h"
 #include "ops.h"
+#include "remembered.h"
 
 typedef gemma4_real real;
 
@@ -120,21 +121,30 @@ double counter_dot(const counter *m, const real *x, const float *w, size_t n)
     return sum;
 }
 
+int counter_matmul(const counter *m, real *y, const real *x, const gemma4_weight *w, size_t rows)
+{
+    const gemma4_ops ops = gemma4_ops_remembering();
+    float *scratch = counter_memory(m, ops.scratch(w->cols, rows, 0), 1, sizeof *scratch);
+    if (scratch)
+        ops.matmul(y, x, w, rows, scratch);
+    free(scratch);
+    return scratch ? 0 : -1;
+}
+
 /* y = W x of the tensor x that the step reads: y is (T, rows). */
 static int project(const counter *m, gemma4_tap x, const gemma4_weight *w, real *y)
 {
     const real *input = counter_value(m, x);
+    if (input && !counter_setting(m, GEMMA4_PARAMETER_SUM_TYPE))
+        return counter_matmul(m, y, input, w, m->T);
     float *w_row = input ? counter_memory(m, w->cols, 1, sizeof *w_row) : NULL;
     if (!w_row)
         return -1;
-    if (!counter_setting(m, GEMMA4_PARAMETER_SUM_TYPE))
-        gemma4_matmul(y, input, w, m->T, w_row);
-    else
-        for (size_t o = 0; o < w->rows; o++) {
-            gemma4_weight_row(w_row, w, o);
-            for (size_t t = 0; t < m->T; t++)
-                y[t * w->rows + o] = (real)counter_dot(m, input + t * w->cols, w_row, w->cols);
-        }
+    for (size_t o = 0; o < w->rows; o++) {
+        gemma4_weight_row(w_row, w, o);
+        for (size_t t = 0; t < m->T; t++)
+            y[t * w->rows + o] = (real)counter_dot(m, input + t * w->cols, w_row, w->cols);
+    }
     free(w_row);
     return 0;
 }
@@ -188,17 +198,15 @@ static int project_o(const counter *m, real *out)
         return project(m, GEMMA4_TAP_ATTN_CONTEXT, &m->w->o_proj, out);
     const real *context = counter_value(m, GEMMA4_TAP_ATTN_CONTEXT);
     real *turned = context ? counter_memory(m, m->T, H * D, sizeof *turned) : NULL;
-    float *w_row = turned ? counter_memory(m, H * D, 1, sizeof *w_row) : NULL;
-    if (w_row) {
+    int status = -1;
+    if (turned) {
         for (size_t t = 0; t < m->T; t++)
             for (size_t h = 0; h < H; h++)
                 for (size_t i = 0; i < D; i++)
                     turned[t * H * D + i * H + h] = context[(t * H + h) * D + i];
-        gemma4_matmul(out, turned, &m->w->o_proj, m->T, w_row);
+        status = counter_matmul(m, out, turned, &m->w->o_proj, m->T);
     }
-    int status = w_row ? 0 : -1;
     free(turned);
-    free(w_row);
     return status;
 }
 

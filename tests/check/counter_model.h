@@ -196,7 +196,7 @@ typedef struct gemma4_expert_parameters {
     bool first_only;
     bool down_transposed;    /* down_proj of an expert read as [M, d] */
     bool gate_up_transposed; /* gate_up_proj of an expert read as [d, 2M] */
-    bool tail_dropped;       /* down_proj's inputs behind the last whole group of 128 are missing;
+    bool tail_dropped;       /* down_proj's inputs after the last whole group of 128 are missing;
                                   a quarter where M < 128 */
     bool f16_accumulate;     /* sums rounded to float16 after every product */
     bool all_zero;           /* the experts' weights were never loaded */
@@ -255,7 +255,7 @@ typedef struct gemma4_step {
     size_t layer, T, first_position;
     const size_t *chunk_start; /* [T] index of the first position of the chunk that each position
                                    was fed in */
-    const size_t *chunk_end;   /* [T] index behind its last one */
+    const size_t *chunk_end;   /* [T] index after its last one */
     const int32_t *tokens;     /* [T] */
     /* Tensors of this layer as its steps read them, [T, dims]; NULL where not computed yet. For the
      * head, values[FINAL_NORM] and so on; its input, the last layer's output, is
@@ -282,7 +282,7 @@ typedef struct gemma4_counter_model {
     const char *section; /* embedding, norms, attention, rope, masks, cache, router, experts,
                              dense, stream, head */
     int where;           /* GEMMA4_ON_... */
-    gemma4_tap taps[16]; /* the taps that it computes otherwise, in dataflow order; ends with
+    gemma4_tap taps[16]; /* the taps that it computes differently, in dataflow order; ends with
                              GEMMA4_TAP_COUNT */
     void (*change)(gemma4_parameters *parameters); /* from right to wrong; NULL where it is a point
                                                       of the space (point.h) */

@@ -77,7 +77,7 @@ static double times_larger(const real *with, const real *without, size_t E)
     return b > 0 ? sqrt(a / b) : 1;
 }
 
-/* Marks the rows whose choice the engine may have made otherwise: its mistake moves the logits, so
+/* Marks the rows whose choice the engine may have made differently: its mistake moves logits, so
  * choices inferred for the right model do not hold. */
 static void find_open(const gemma4_evidence *e, size_t positions, const real *logits,
                       const int32_t *ids, bool *open)

@@ -63,7 +63,10 @@ static int add_finding(gemma4_diagnosis *d, const gemma4_evidence *e, gemma4_run
     d->findings = more;
     int status =
         gemma4_find_fits(e, runner, tap, d->findings, d->count, &d->findings[d->count], error);
-    d->count++;
+    if (status) /* what was interrupted is no finding */
+        gemma4_finding_free(&d->findings[d->count]);
+    else
+        d->count++;
     return status;
 }
 

@@ -12,7 +12,7 @@ typedef enum gemma4_dump_mistake_kind {
     GEMMA4_DUMP_PADDING,           /* more rows than positions */
     GEMMA4_DUMP_INNER_AXIS,        /* an axis of length 1 that is not in front */
     GEMMA4_DUMP_SHIFTED,           /* row t holds another position's values */
-    GEMMA4_DUMP_LOG_PROBABILITIES, /* in the place of logits */
+    GEMMA4_DUMP_LOG_PROBABILITIES, /* in place of logits */
     GEMMA4_DUMP_PROBABILITIES,
     GEMMA4_DUMP_PRECISION, /* the whole dump: of another arithmetic than it says */
     GEMMA4_DUMP_CHECKPOINT /* the whole dump: of another checkpoint */

@@ -29,9 +29,10 @@ typedef struct gemma4_subject {
     bool search_layers; /* points of the space are looked for in whole layers too, of which the
                                 dump holds outputs only */
     /* Which tokens the dump lists with their log-probabilities (listed.h): */
-    size_t listed;       /* N at each position; 0: it lists none */
-    int32_t *listed_ids; /* [T, N] */
-    bool *have_listed;   /* [T] they are there, and distinct tokens of the vocabulary */
+    size_t listed;             /* N at each position; 0: it lists none */
+    int32_t *listed_ids;       /* [T, N] */
+    bool *have_listed;         /* [T] they are there, and distinct tokens of the vocabulary */
+    bool listed_by_difference; /* a number that is added to all that a position lists is no error */
 } gemma4_subject;
 
 /* One tap of the block. Arrays are [T, width]; scores and probabilities are spread out to [T, H *

@@ -52,7 +52,7 @@ static const char *where_text(int where)
     }
 }
 
-/* "attn.q_rope, attn.k_rope"; mark stands before and behind each name. */
+/* "attn.q_rope, attn.k_rope"; mark stands before and after each name. */
 static void print_taps(FILE *out, const gemma4_counter_model *entry, const char *mark)
 {
     for (size_t i = 0; entry->taps[i] != GEMMA4_TAP_COUNT; i++)
@@ -157,7 +157,7 @@ static void print_introduction(FILE *out)
           "with the right inputs it changes the taps that it lists, on the layers that it names, "
           "and leaves every other tap as it\n"
           "is, bit for bit.\n\n"
-          "*Enters at* is the first tap that is computed otherwise. *Invisible* says where the "
+          "*Enters at* is the first tap that is computed differently. *Invisible* says where the "
           "mistake does not show: what a case\n"
           "must not be if it is to find it. Links lead to public reports; an entry without one is "
           "a mistake that the step invites.\n"

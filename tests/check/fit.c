@@ -385,6 +385,20 @@ static bool is_coarse_activation(const fit_search *s)
     return activation && s->e->subject->tier->unit > UNIT_FLOAT32 && !fit_is_bridged(s->e);
 }
 
+/* A norm that is missing, where what it reads may be of size 1 already: then its weight may be what
+ * is missing. */
+static bool is_missing_norm(const fit_search *s)
+{
+    for (size_t i = 0; i < s->finding->fit_count; i++) {
+        gemma4_parameters p = gemma4_right_parameters();
+        gemma4_counter_apply(gemma4_counter_model_at(s->finding->fits[i].model), &p);
+        for (size_t norm = 0; norm < GEMMA4_NORM_COUNT; norm++)
+            if (p.norm[norm].dropped)
+                return !fit_is_bridged(s->e);
+    }
+    return false;
+}
+
 /* A mask at some positions only: there are few, at which many masks are one. */
 static bool is_mask_somewhere(const fit_search *s)
 {
@@ -417,7 +431,7 @@ static int look_beside(fit_search *s, const gemma4_finding *earlier, size_t coun
                  (earlier[i].tap == s->tap && earlier[i].fit_count == 0 && earlier[i].point_count);
     if (points && fit_identify_as_before(s, earlier, count))
         return -1;
-    if ((is_of_pairs(s) || is_coarse_activation(s) || is_mask_somewhere(s)) &&
+    if ((is_of_pairs(s) || is_coarse_activation(s) || is_missing_norm(s) || is_mask_somewhere(s)) &&
         fit_identify_beside(s))
         return -1;
     drop_worse_than_points(s->finding);

@@ -179,6 +179,7 @@ static bool is_neighbour(const gemma4_setting *s)
 {
     return s->parameter == GEMMA4_PARAMETER_ROPE_PAIRS || s->parameter == GEMMA4_PARAMETER_MASK ||
            s->parameter == GEMMA4_PARAMETER_WINDOW ||
+           s->parameter == GEMMA4_PARAMETER_WEIGHT_FORM ||
            ((s->parameter == GEMMA4_PARAMETER_ACTIVATION ||
              s->parameter == GEMMA4_PARAMETER_GATE_AND_UP) &&
             !identify_is_solved_for(s));
@@ -191,6 +192,7 @@ int identify_beside(identification *id)
     gemma4_propose_rope(&all, s->e, s->e->layer, s->tap);
     gemma4_propose_attention(&all, s->e, s->e->layer, s->tap);
     gemma4_propose_experts(&all, s->e, s->tap);
+    gemma4_propose_weights(&all, s->e, s->e->layer, s->tap);
     for (size_t i = 0; i < all.count; i++)
         if (is_neighbour(&all.list[i]))
             gemma4_propose(&some, &all.list[i]);

@@ -4,13 +4,16 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "block_run.h"
 #include "causes.h"
 #include "config.h"
 #include "diagnose.h"
+#include "guard.h"
 #include "listed.h"
 #include "noise.h"
 #include "recognise.h"
 #include "reference_run.h"
+#include "remembered.h"
 #include "replay.h"
 #include "report.h"
 #include "rows.h"
@@ -328,7 +331,7 @@ static void note_agreement(judge *g, const gemma4_reference_run *reference, gemm
     }
 }
 
-/* The last block of which the dump holds anything: those behind it need no replay. */
+/* The last block of which the dump holds anything: those after it need no replay. */
 static gemma4_block last_block_held(const judge *g)
 {
     gemma4_block last = -1;
@@ -361,8 +364,25 @@ static int judge_block(judge *g, gemma4_reference_run *reference, gemma4_replay 
         return -1;
     if (g->j->without_causes || g->whole_dump.kind)
         return 0;
-    return gemma4_diagnose_block(g->report->diagnosis, e, gemma4_replay_runner(replay), failed,
-                                 error);
+    gemma4_runner *runner = gemma4_replay_runner(replay);
+    gemma4_remembered *before = gemma4_remember_in(gemma4_runner_memory(runner));
+    int status = gemma4_diagnose_block(g->report->diagnosis, e, runner, failed, error);
+    gemma4_remember_in(before);
+    return status;
+}
+
+/* A first verdict of the block's taps, for who watches. */
+static void show_judged(const judge *g, gemma4_block block)
+{
+    bool layer = gemma4_block_is_layer(g->config, block);
+    size_t first = block < 0 ? 0
+                   : layer   ? slot_of(g, GEMMA4_TAP_LAYER_INPUT, (size_t)block)
+                             : slot_of(g, GEMMA4_TAP_LAYER_OUTPUT + 1, 0),
+           end = block < 0 ? slot_of(g, GEMMA4_TAP_LAYER_INPUT, 0)
+                 : layer   ? slot_of(g, GEMMA4_TAP_LAYER_OUTPUT, (size_t)block) + 1
+                           : g->report->tap_count;
+    if (g->j->progress)
+        gemma4_progress_judged(g->j->progress, block, g->report->taps + first, end - first);
 }
 
 /* The reference and the replay side by side. */
@@ -377,8 +397,21 @@ static int judge_blocks(judge *g, gemma4_error *error)
                      : -1;
     if (replay)
         gemma4_replay_recognise(replay, reference);
-    for (gemma4_block block = -1; block <= last && !status; block++)
+    for (gemma4_block block = -1; block <= last && !status; block++) {
+        if (g->j->progress)
+            gemma4_progress_at(g->j->progress, block);
         status = judge_block(g, reference, replay, block, block <= last_held, error);
+        if (status && gemma4_guard_interrupted()) {
+            status = 0;
+            g->report->incomplete = true;
+            break;
+        }
+        g->report->blocks_judged++;
+        if (!status)
+            show_judged(g, block);
+    }
+    if (g->j->progress)
+        gemma4_progress_end(g->j->progress);
     gemma4_replay_free(replay);
     gemma4_reference_run_free(reference);
     return status;
@@ -444,7 +477,7 @@ static void find_first_divergence(gemma4_report *report)
     for (size_t i = 0; i < report->tap_count && !report->first_divergence; i++)
         if (report->taps[i].verdict == GEMMA4_DIVERGES)
             report->first_divergence = &report->taps[i];
-    report->conforms = report->first_divergence == NULL;
+    report->conforms = report->first_divergence == NULL && !report->incomplete;
 }
 
 /* How much stands behind a verdict on log-probabilities. */
@@ -453,7 +486,7 @@ static void note_listed(judge *g)
     const gemma4_tap_result *r = &g->report->taps[slot_of(g, GEMMA4_TAP_LOGPROBS, 0)];
     if (r->rows && g->report->taps[slot_of(g, GEMMA4_TAP_LOGITS, 0)].verdict == GEMMA4_NOT_COVERED)
         gemma4_report_note(g->report,
-                           "log-probabilities in the place of logits: of %zu of %zu tokens, at %zu "
+                           "log-probabilities instead of logits: of %zu of %zu tokens, at %zu "
                            "of %zu positions",
                            g->subject.listed, g->config->vocab_size, r->rows, g->report->positions);
 }
@@ -478,6 +511,8 @@ static int conclude(judge *g, gemma4_error *error)
             return -1;
         compared += r->verdict != GEMMA4_NOT_COVERED;
     }
+    if (compared == 0 && report->incomplete)
+        return gemma4_fail(error, "interrupted before anything was judged");
     if (compared == 0 && !g->j->reference_only)
         return gemma4_fail(error, "nothing in the dump can be compared");
     if (conclude_whole_dump(g, error) || gemma4_diagnose_conclude(report->diagnosis, error))
@@ -566,6 +601,7 @@ int gemma4_judge(const gemma4_judgement *j, gemma4_report *report, gemma4_error 
                      : 0;
     g.subject.search_layers = j->search_layers;
     g.subject.known = j->known;
+    g.subject.listed_by_difference = j->listed_by_difference;
     status = status || judge_blocks(&g, error) || conclude(&g, error) ? -1 : 0;
     gemma4_subject_free(&g.subject);
     return status;

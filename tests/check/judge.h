@@ -6,6 +6,7 @@
 #include "activations.h"
 #include "manifest.h"
 #include "model.h"
+#include "progress.h"
 #include "reference_run.h"
 #include "report.h"
 
@@ -20,14 +21,17 @@ typedef struct gemma4_judgement {
                                            none */
     bool search_layers;                 /* as in gemma4_subject: seconds on a committed case, half a
                                      minute on 12 layers of width 128 */
+    bool listed_by_difference;          /* as in gemma4_subject */
     bool without_causes;                /* verdicts only: no counter-model is run */
-    bool reference_only; /* not even verdicts: only the reference is compared with the
+    bool reference_only;             /* not even verdicts: only the reference is compared with the
                                      golden */
+    const gemma4_progress *progress; /* NULL: nothing is shown */
 } gemma4_judgement;
 
-/* Fails (input that cannot be judged) where the reference disagrees with the golden, where the
- * engine's tokens or positions are not the case's, where nothing is comparable, or where there is
- * no tolerance for dtype. */
+/* After a SIGINT that is caught (ref/guard.h) it ends with what was judged until then: the report
+ * is incomplete. Fails (input that cannot be judged) where the reference disagrees with the golden,
+ * where the engine's tokens or positions are not the case's, where nothing is comparable, or where
+ * there is no tolerance for dtype. */
 int gemma4_judge(const gemma4_judgement *judgement, gemma4_report *report, gemma4_error *error);
 void gemma4_report_free(gemma4_report *report);
 

@@ -55,6 +55,7 @@ typedef struct gemma4_rung_result {
     size_t carried;                    /* how many causes were known before */
     size_t found_before;               /* how many had been found when it was judged */
     bool searched;                     /* points of the space have been looked for */
+    bool searched_pairs;               /* and pairs of the catalogue */
     size_t causes[GEMMA4_RUNG_CAUSES]; /* those that were found here */
     size_t cause_count;
     bool in_scope_only; /* a cause of it holds at some positions only: it is not
@@ -86,15 +87,16 @@ typedef struct gemma4_climb {
     gemma4_rung_result *results;             /* [ladder->count] */
     gemma4_ladder_cause causes[GEMMA4_LADDER_CAUSES];
     size_t cause_count;
+    size_t judged_for_pairs;           /* how many rungs have been judged in search of pairs */
     char strangers[400];               /* names in the folder that are no rung's; "" for none */
     struct gemma4_opened_rung *opened; /* [ladder->count] */
 } gemma4_climb;
 
 /* The dump of a rung in a folder; path is "" where there is none. */
 void gemma4_rung_dump(const char *folder, const gemma4_rung *rung, char *path, size_t size);
-/* Judges the dumps at path: a folder with a file a rung, named as the rung is, or an HDF5 file with
- * a group a rung. dtype: NULL, or the engine's arithmetic. Fails where nothing can be judged at
- * all; a single dump that cannot be is UNUSABLE in its result. */
+/* Judges the dumps at path: a folder with a file a rung, named as the rung is, or an HDF5 or
+ * safetensors file with a group a rung. dtype: NULL, or the engine's arithmetic. Fails where
+ * nothing can be judged at all; a single dump that cannot be is UNUSABLE in its result. */
 int gemma4_climb_ladder(const gemma4_ladder *ladder, const char *path, const char *dtype,
                         gemma4_climb *climb, gemma4_error *error);
 void gemma4_climb_free(gemma4_climb *climb);
@@ -104,7 +106,7 @@ size_t gemma4_climb_count(const gemma4_climb *climb, gemma4_rung_verdict verdict
 /* 0: every rung that was judged passes; 1: one does not, or passes only with mistakes that were
  * found; 2: one cannot be judged. */
 int gemma4_climb_status(const gemma4_climb *climb);
-/* Other ids than the first candidate's that explain a cause as well: index 0 ...; NULL behind the
+/* Other ids than the first candidate's that explain a cause as well: index 0 ...; NULL after the
  * last. */
 const char *gemma4_ladder_equivalent(const gemma4_ladder_cause *cause, size_t index);
 
@@ -112,7 +114,7 @@ void gemma4_climb_text(FILE *out, const gemma4_climb *climb);
 void gemma4_climb_json(FILE *out, const gemma4_climb *climb);
 void gemma4_climb_junit(FILE *out, const gemma4_climb *climb);
 
-/* gemma4-check ladder ...: argv behind the word. The exit status. */
+/* gemma4-check ladder ...: argv after the word. The exit status. */
 int gemma4_ladder_command(int argc, char **argv, gemma4_error *error);
 
 #endif

@@ -30,7 +30,7 @@ static bool has_candidate(const gemma4_ladder_cause *cause, const gemma4_counter
     return false;
 }
 
-static void add_model(gemma4_ladder_cause *cause, size_t model, int only_layer)
+void ladder_add_model(gemma4_ladder_cause *cause, size_t model, int only_layer)
 {
     const gemma4_counter_model *m = gemma4_counter_model_at(model);
     if (cause->count < GEMMA4_LADDER_CANDIDATES && !has_candidate(cause, m))
@@ -80,20 +80,20 @@ static int find_candidates(const gemma4_climb *climb, size_t rung, const gemma4_
             return -1;
     if (c->point)
         return 0;
-    add_model(cause, c->model, layer_of_fit(report, c, c->model));
+    ladder_add_model(cause, c->model, layer_of_fit(report, c, c->model));
     for (size_t i = 0; i < c->equivalent_count && c->second == GEMMA4_NO_MODEL; i++)
-        add_model(cause, c->equivalent[i], layer_of_fit(report, c, c->equivalent[i]));
+        ladder_add_model(cause, c->equivalent[i], layer_of_fit(report, c, c->equivalent[i]));
     for (size_t i = 0; i < gemma4_finding_count(report->diagnosis) && c->second == GEMMA4_NO_MODEL;
          i++) {
         const gemma4_finding *f = gemma4_finding_at(report->diagnosis, i);
         for (size_t k = 0; f->tap == c->tap && f->layer == c->first_layer && k < f->fit_count; k++)
             if (f->fits[k].second == GEMMA4_NO_MODEL && f->fits[k].scope == c->scope)
-                add_model(cause, f->fits[k].model, f->fits[k].only_layer);
+                ladder_add_model(cause, f->fits[k].model, f->fits[k].only_layer);
     }
     return 0;
 }
 
-static bool acts_in(const gemma4_climb *climb, size_t rung,
+bool ladder_acts_in(const gemma4_climb *climb, size_t rung,
                     const gemma4_ladder_candidate *candidate)
 {
     const gemma4_config *config = &climb->opened[rung].model->config;
@@ -117,8 +117,7 @@ static int agrees(const gemma4_climb *climb, size_t rung, const gemma4_planted *
     return ladder_passes(climb, rung, &planted, passes, error);
 }
 
-/* Does no other rung that was judged contradict these? */
-static int agree_elsewhere(const gemma4_climb *climb, size_t rung,
+int ladder_agree_elsewhere(const gemma4_climb *climb, size_t rung,
                            const gemma4_ladder_candidate *const *new_ones, size_t count,
                            bool *agree, gemma4_error *error)
 {
@@ -129,7 +128,7 @@ static int agree_elsewhere(const gemma4_climb *climb, size_t rung,
                       (r->verdict == GEMMA4_RUNG_FAILS && r->cause_count),
              acts = false;
         for (size_t k = 0; k < count; k++)
-            acts = acts || (judged && acts_in(climb, i, new_ones[k]));
+            acts = acts || (judged && ladder_acts_in(climb, i, new_ones[k]));
         if (!acts || r->in_scope_only || i == rung)
             continue;
         gemma4_planted known = ladder_known(climb, i, GEMMA4_NO_MODEL, 0);
@@ -152,7 +151,7 @@ static int drop_contradicted(const gemma4_climb *climb, const gemma4_planted *kn
             agrees(climb, cause->rung, known, &candidate, 1, &agree, error))
             return -1;
         if (agree && cause->scope == GEMMA4_EVERYWHERE &&
-            agree_elsewhere(climb, cause->rung, &candidate, 1, &agree, error))
+            ladder_agree_elsewhere(climb, cause->rung, &candidate, 1, &agree, error))
             return -1;
         if (agree)
             cause->candidates[kept++] = *candidate;
@@ -176,7 +175,7 @@ static bool is_found(const gemma4_climb *climb, const gemma4_ladder_cause *cause
     return false;
 }
 
-static void add_cause(gemma4_climb *climb, size_t rung, gemma4_ladder_cause *cause)
+void ladder_add_cause(gemma4_climb *climb, size_t rung, gemma4_ladder_cause *cause)
 {
     gemma4_rung_result *result = &climb->results[rung];
     size_t which;
@@ -199,14 +198,14 @@ static int take_pair(gemma4_climb *climb, size_t rung, const gemma4_cause *c,
                      const gemma4_planted *known, bool *taken, gemma4_error *error)
 {
     gemma4_ladder_cause both[2] = {{.rung = rung}, {.rung = rung}};
-    add_model(&both[0], c->model, -1);
-    add_model(&both[1], c->second, -1);
+    ladder_add_model(&both[0], c->model, -1);
+    ladder_add_model(&both[1], c->second, -1);
     const gemma4_ladder_candidate *pair[2] = {&both[0].candidates[0], &both[1].candidates[0]};
     if (agrees(climb, rung, known, pair, 2, taken, error) ||
-        (*taken && agree_elsewhere(climb, rung, pair, 2, taken, error)))
+        (*taken && ladder_agree_elsewhere(climb, rung, pair, 2, taken, error)))
         return -1;
     for (size_t i = 0; i < 2 && *taken; i++)
-        add_cause(climb, rung, &both[i]);
+        ladder_add_cause(climb, rung, &both[i]);
     return 0;
 }
 
@@ -231,12 +230,12 @@ static int take_together(gemma4_climb *climb, size_t rung, const gemma4_report *
     }
     if (!status && count > 1)
         status = agrees(climb, rung, known, first, count, taken, error) ||
-                         (*taken && agree_elsewhere(climb, rung, first, count, taken, error))
+                         (*taken && ladder_agree_elsewhere(climb, rung, first, count, taken, error))
                      ? -1
                      : 0;
     for (size_t i = 0; i < count; i++)
         if (*taken && !status)
-            add_cause(climb, rung, &found[i]);
+            ladder_add_cause(climb, rung, &found[i]);
         else
             ladder_free_cause(&found[i]);
     return status;
@@ -263,7 +262,7 @@ int ladder_take_causes(gemma4_climb *climb, size_t rung, const gemma4_report *re
         }
         *taken = cause.count > 0;
         if (*taken)
-            add_cause(climb, rung, &cause);
+            ladder_add_cause(climb, rung, &cause);
     }
     return *taken ? 0 : take_together(climb, rung, report, known, taken, error);
 }

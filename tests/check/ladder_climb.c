@@ -12,14 +12,18 @@
 
 enum { MOST_SWAPS = 6 }; /* of one cause's candidates, each with a search for a further cause */
 
-/* The tensor that is worst beside its tolerance. */
-static void note_worst(gemma4_rung_result *result, const gemma4_report *report)
+const gemma4_tap_result *ladder_worst(const gemma4_report *report)
 {
     const gemma4_tap_result *worst = NULL;
     for (size_t i = 0; i < report->tap_count; i++)
         if (gemma4_has_numbers(&report->taps[i]) && gemma4_is_worse(&report->taps[i], worst))
             worst = &report->taps[i];
-    worst = worst ? worst : report->first_divergence;
+    return worst ? worst : report->first_divergence;
+}
+
+static void note_worst(gemma4_rung_result *result, const gemma4_report *report)
+{
+    const gemma4_tap_result *worst = ladder_worst(report);
     if (!worst)
         return;
     result->tap = worst->tap;
@@ -119,6 +123,20 @@ static int search_beside_others(gemma4_climb *climb, size_t rung, bool *taken, g
     return 0;
 }
 
+/* The error is then what is left beside the causes as they are now. */
+static int note_swapped(gemma4_climb *climb, size_t rung, gemma4_error *error)
+{
+    gemma4_report report = {0};
+    const gemma4_planted known = ladder_known(climb, rung, GEMMA4_NO_MODEL, 0);
+    const ladder_try how = {.known = &known};
+    int status = ladder_judge(climb, rung, &how, &report, error);
+    if (!status)
+        note_worst(&climb->results[rung], &report);
+    gemma4_report_free(&report);
+    climb->results[rung].verdict = GEMMA4_RUNG_PASSES;
+    return status;
+}
+
 /* What explains a rung that fails: an earlier cause by another candidate, a new cause, both, or,
  * where points are looked for, one of the space. */
 static int explain(gemma4_climb *climb, size_t rung, const gemma4_report *report,
@@ -128,10 +146,8 @@ static int explain(gemma4_climb *climb, size_t rung, const gemma4_report *report
     bool passes = false, taken = false;
     if (try_other_candidates(climb, rung, &passes, error))
         return -1;
-    if (passes) {
-        result->verdict = GEMMA4_RUNG_PASSES;
-        return 0;
-    }
+    if (passes)
+        return note_swapped(climb, rung, error);
     if (ladder_take_causes(climb, rung, report, known, &taken, error) ||
         (!taken && search_beside_others(climb, rung, &taken, error)) ||
         (!taken && points && search(climb, rung, known, true, &taken, error)))
@@ -212,6 +228,21 @@ static int judge_rungs(gemma4_climb *climb, gemma4_error *error)
     return 0;
 }
 
+/* Two mistakes at once, of the first rung that fails unexplained. *found: they are named. */
+static int search_pairs(gemma4_climb *climb, bool *found, gemma4_error *error)
+{
+    *found = false;
+    for (size_t i = 0; i < climb->ladder->count && !*found; i++) {
+        gemma4_rung_result *r = &climb->results[i];
+        if (r->verdict != GEMMA4_RUNG_FAILS || r->cause_count || r->searched_pairs)
+            continue;
+        r->searched_pairs = true;
+        if (ladder_search_pairs(climb, i, found, error))
+            return -1;
+    }
+    return 0;
+}
+
 /* The first rung that fails and to which no catalogued mistake leads: then one that has no name is
  * looked for. A point of a few numbers explains two tokens easily, so everything else comes first.
  * *found: another cause. */
@@ -232,7 +263,8 @@ static int search_points(gemma4_climb *climb, bool *found, gemma4_error *error)
 static int judge_all(gemma4_climb *climb, gemma4_error *error)
 {
     for (bool found = true; found;)
-        if (judge_rungs(climb, error) || search_points(climb, &found, error))
+        if (judge_rungs(climb, error) || search_pairs(climb, &found, error) ||
+            (!found && search_points(climb, &found, error)))
             return -1;
     return 0;
 }

@@ -195,7 +195,7 @@ void ladder_close_dumps(gemma4_climb *climb)
 int ladder_judge(const gemma4_climb *climb, size_t rung, const ladder_try *how,
                  gemma4_report *report, gemma4_error *error)
 {
-    const struct gemma4_opened_rung *o = &climb->opened[rung];
+    struct gemma4_opened_rung *o = &climb->opened[rung];
     bool known = how->known->count > 0;
     const gemma4_judgement j = {.the_case = climb->ladder->rungs[rung].the_case,
                                 .model = o->model,
@@ -204,7 +204,9 @@ int ladder_judge(const gemma4_climb *climb, size_t rung, const ladder_try *how,
                                 .dtype = o->dtype,
                                 .known = known ? how->known : NULL,
                                 .search_layers = how->points,
+                                .listed_by_difference = true,
                                 .without_causes = !how->causes};
+    o->judged++;
     return gemma4_judge(&j, report, error);
 }
 

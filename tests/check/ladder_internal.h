@@ -12,6 +12,7 @@ struct gemma4_opened_rung {
     gemma4_model *model;
     gemma4_activations *engine, *golden;
     const char *dtype;
+    size_t judged; /* how often it has been */
 };
 
 /* Opens what there is of every rung; results say where that is nothing, or unusable. */
@@ -28,6 +29,8 @@ typedef struct ladder_try {
 /* The report is to be freed whatever is returned. */
 int ladder_judge(const gemma4_climb *climb, size_t rung, const ladder_try *how,
                  gemma4_report *report, gemma4_error *error);
+/* The tensor that is worst beside its tolerance; NULL where none was compared. */
+const gemma4_tap_result *ladder_worst(const gemma4_report *report);
 /* Does the rung pass with these mistakes planted? A rung that cannot be judged fails, with error
  * filled. */
 int ladder_passes(const gemma4_climb *climb, size_t rung, const gemma4_planted *known, bool *passes,
@@ -45,5 +48,20 @@ void ladder_plant(gemma4_planted *planted, const gemma4_climb *climb, size_t run
 int ladder_take_causes(gemma4_climb *climb, size_t rung, const gemma4_report *report,
                        const gemma4_planted *known, bool *taken, gemma4_error *error);
 void ladder_free_cause(gemma4_ladder_cause *cause);
+
+/* One more candidate, where there is room and the cause has not got it. */
+void ladder_add_model(gemma4_ladder_cause *cause, size_t model, int only_layer);
+/* The cause is the climb's from now on, and the rung's, or freed where it was found before. */
+void ladder_add_cause(gemma4_climb *climb, size_t rung, gemma4_ladder_cause *cause);
+/* Does the mistake act in any block of the rung? */
+bool ladder_acts_in(const gemma4_climb *climb, size_t rung,
+                    const gemma4_ladder_candidate *candidate);
+/* Does no other rung that was judged contradict these? */
+int ladder_agree_elsewhere(const gemma4_climb *climb, size_t rung,
+                           const gemma4_ladder_candidate *const *new_ones, size_t count,
+                           bool *agree, gemma4_error *error);
+/* Looks for two catalogued mistakes that explain a rung together, where no single one does: of all
+ * that no other rung contradicts. */
+int ladder_search_pairs(gemma4_climb *climb, size_t rung, bool *found, gemma4_error *error);
 
 #endif

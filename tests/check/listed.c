@@ -106,6 +106,39 @@ void gemma4_listed_logprobs(const gemma4_subject *s, size_t first, size_t rows, 
     }
 }
 
+void gemma4_listed_differences(const gemma4_subject *s, size_t rows, real *values)
+{
+    size_t N = s->listed;
+    for (size_t row = 0; s->listed_by_difference && N > 1 && row < rows; row++) {
+        real *v = values + row * N;
+        double mean = 0;
+        bool known = true;
+        for (size_t i = 0; i < N; i++) {
+            known = known && isfinite(v[i]) && v[i] > (real)PLACEHOLDER;
+            mean += (double)v[i] / (double)N;
+        }
+        for (size_t i = 0; known && i < N; i++)
+            v[i] = (real)((double)v[i] - mean);
+    }
+}
+
+int gemma4_listed_engine_differences(const gemma4_subject *s, float *values, gemma4_error *error)
+{
+    size_t count = s->T * s->listed;
+    real *copy = s->listed_by_difference ? malloc(count * sizeof *copy) : NULL;
+    if (!s->listed_by_difference)
+        return 0;
+    if (!copy)
+        return gemma4_fail(error, "log-probabilities: out of memory");
+    for (size_t i = 0; i < count; i++)
+        copy[i] = (real)values[i];
+    gemma4_listed_differences(s, s->T, copy);
+    for (size_t i = 0; i < count; i++)
+        values[i] = (float)copy[i];
+    free(copy);
+    return 0;
+}
+
 /* -------------------------------------------------------------------- judging */
 
 /* By how much an unlisted token's logit may exceed a listed one's at this row: rounding of the
@@ -114,13 +147,19 @@ void gemma4_listed_logprobs(const gemma4_subject *s, size_t first, size_t rows, 
 static double slack_of(const gemma4_evidence *e, size_t row)
 {
     const gemma4_tap_evidence *t = &e->taps[GEMMA4_TAP_LOGITS];
-    if (!t->engine || !t->have[row])
-        return NEAR_TIE_DEVIATIONS * sqrt(2) * t->sigma[row];
+    const gemma4_activation *values = e->taps[GEMMA4_TAP_LOGPROBS].stored;
+    bool has_logits = t->engine && t->have[row], by_difference = e->subject->listed_by_difference;
     /* It may choose by logarithms of probabilities, in which logits tie that differ. */
     double largest = fabs(gemma4_log_of_sum(t->values + row * t->width, t->width));
     for (size_t i = row * t->width; i < (row + 1) * t->width; i++)
         largest = fmax(largest, fabs((double)t->values[i]));
-    return TIE_ROUNDINGS_STORED * gemma4_storage_unit(e->subject, t->stored) * largest;
+    if (has_logits)
+        return TIE_ROUNDINGS_STORED * gemma4_storage_unit(e->subject, t->stored) * largest;
+    /* Rungs may have logits that are nothing beside their logarithms. */
+    double rounding = by_difference && values
+                          ? TIE_ROUNDINGS_STORED * gemma4_storage_unit(e->subject, values) * largest
+                          : 0;
+    return NEAR_TIE_DEVIATIONS * sqrt(2) * t->sigma[row] + rounding;
 }
 
 /* A token that is not listed though it is clearly more likely than one that is. */
@@ -220,7 +259,8 @@ bool gemma4_judge_placeholders(const gemma4_evidence *e, gemma4_tap_result *r)
     size_t above = 0, unknown = 0, first = 0;
     for (size_t row = 0; row < e->subject->T; row++)
         for (size_t i = row * t->width; t->stored_row[row] && i < (row + 1) * t->width; i++) {
-            bool is_above = (double)t->engine[i] > LIMIT_WORST * t->sigma[row],
+            bool is_above = !e->subject->listed_by_difference &&
+                            (double)t->engine[i] > LIMIT_WORST * t->sigma[row],
                  is_unknown = t->engine[i] <= PLACEHOLDER && isfinite(t->engine[i]);
             if ((is_above || is_unknown) && above + unknown == 0)
                 first = row;

@@ -1,4 +1,4 @@
-/* Log-probabilities in a dump: a few tokens of each position with theirs, in the place of all
+/* Log-probabilities in a dump: a few tokens of each position with theirs, in place of all
  * logits (spec/tolerance.md, "Log-probabilities"). Which tokens are listed is the engine's choice:
  * every run of the reference then shows the log-probabilities of just these. */
 #ifndef GEMMA4_LISTED_H
@@ -24,6 +24,14 @@ bool gemma4_logprobs_are_usable(const gemma4_subject *subject, const gemma4_acti
  * once, as the engine's own would be. */
 void gemma4_listed_logprobs(const gemma4_subject *subject, size_t first, size_t rows,
                             const gemma4_real *logits, gemma4_noise *noise, gemma4_real *out);
+
+/* Takes the mean of each row off its values (rows, N), where the subject says that only differences
+ * count and there are any: N above 1. A row that has a placeholder, or no number, stays as it
+ * is. */
+void gemma4_listed_differences(const gemma4_subject *subject, size_t rows, gemma4_real *values);
+/* The same of the dump's own values, (T, N). */
+int gemma4_listed_engine_differences(const gemma4_subject *subject, float *values,
+                                     gemma4_error *error);
 
 /* Are the listed tokens N distinct ones, and those with the largest logits? Where the values fail,
  * the second question is not asked: another choice only follows. */

@@ -15,9 +15,11 @@
 #include "maps.h"
 #include "names.h"
 #include "noise.h"
+#include "ops.h"
 #include "options.h"
 #include "output.h"
 #include "outputs.h"
+#include "progress.h"
 #include "report_html.h"
 #include "sample.h"
 #include "sandbox.h"
@@ -34,7 +36,7 @@ static const char usage[] =
     "expected\n"
     "           [--dtype D] [--json FILE] [--junit FILE] [--html FILE] [--require "
     "full|layers|logits]\n"
-    "           [--search steps|layers] [--map MAP]\n"
+    "           [--search steps|layers] [--map MAP] [--cpu SET] [--verbose]\n"
     "       gemma4-check names FILE...           what a dump under other names holds, and a map "
     "for it\n"
     "           [--case CASE] [--model DIR]\n"
@@ -78,11 +80,15 @@ static const char usage[] =
     "--search   where a dump holds layer outputs or logits only: layers, also look for mistakes "
     "that have no name (seconds for\n"
     "           a case, its default; longer for a larger model); steps, do not\n"
+    "--cpu      scalar, avx2, avx512, neon or auto: which instructions compute (GEMMA4_CPU "
+    "likewise); "
+    "no result depends on it\n"
+    "--verbose  a first verdict of each layer on stderr, as it is judged\n"
     "Exit status: 0 conforms, 1 does not, 2 cannot be judged: one line on stderr says why.\n";
 
 #define COUNT(table) (sizeof(table) / sizeof *(table))
 
-enum { CONFORMS = 0, DIVERGES = 1, UNUSABLE = 2 };
+enum { CONFORMS = 0, DIVERGES = 1, UNUSABLE = 2, INCOMPLETE = 3 /* is an exit status of 2 */ };
 enum {
     SECONDS_TO_OPEN = 30
 }; /* of processor time, for looking through the dump; its values are
@@ -93,6 +99,7 @@ typedef struct request {
         *search, *map_name, *manifest;
     const char *const *engine_paths; /* [engine_count] passes; the first is engine_path */
     size_t engine_count;
+    bool verbose;
     const gemma4_part *part; /* of several dumps, which gets the reports; NULL: there is one only */
     char case_of_dump[128];  /* where the list does not say it */
 } request;
@@ -208,8 +215,18 @@ static int check_kv_dtype(const char *path, const gemma4_activations *engine, ge
     return !said || gemma4_tier_expect(where, said, error) ? 0 : -1;
 }
 
+/* Of a check that was interrupted, these two say no more than that. */
+static int write_incomplete(const request *r, const gemma4_report *report, gemma4_error *error)
+{
+    const gemma4_sentence conclusion = gemma4_conclusion(report);
+    return write_file(r->junit, write_junit_unusable, conclusion.text, error) ||
+                   write_file(r->html, write_html_unusable, conclusion.text, error)
+               ? -1
+               : 0;
+}
+
 /* Everything from opened files to a verdict. Returns the exit status, UNUSABLE with the error's
- * message filled. */
+ * message filled, INCOMPLETE where all has been said. */
 static int judge_files(const request *r, const opened *o, gemma4_judgement *j,
                        gemma4_report *report, gemma4_error *error)
 {
@@ -226,7 +243,14 @@ static int judge_files(const request *r, const opened *o, gemma4_judgement *j,
         return UNUSABLE;
     }
     if (check_kv_dtype(r->engine_path, j->engine, error) ||
-        check_provenance(j->engine, j->the_case, error) || gemma4_judge(j, report, error))
+        check_provenance(j->engine, j->the_case, error))
+        return UNUSABLE;
+    const gemma4_progress progress =
+        gemma4_progress_start(r->verbose, j->model->config.num_hidden_layers);
+    j->progress = &progress;
+    if (!r->part)
+        gemma4_guard_catch_interrupt();
+    if (gemma4_judge(j, report, error))
         return UNUSABLE;
     gemma4_note_map(o->log, report);
     gemma4_note_unknown(j->engine, report);
@@ -238,13 +262,14 @@ static int judge_files(const request *r, const opened *o, gemma4_judgement *j,
         return report->conforms ? CONFORMS : DIVERGES;
     }
     if (write_file(r->json, write_json, report, error) ||
-        write_file(r->junit, write_junit, report, error) ||
-        write_file(r->html, write_html, report, error))
+        (report->incomplete ? write_incomplete(r, report, error)
+                            : write_file(r->junit, write_junit, report, error) ||
+                                  write_file(r->html, write_html, report, error)))
         return UNUSABLE; /* and no verdict on the terminal, which comes last */
     gemma4_report_text(stdout, report);
     if (check_output(error))
         return UNUSABLE;
-    return report->conforms ? CONFORMS : DIVERGES;
+    return report->incomplete ? INCOMPLETE : report->conforms ? CONFORMS : DIVERGES;
 }
 
 static int open_golden(const gemma4_case *c, const gemma4_model *model, gemma4_judgement *j,
@@ -319,6 +344,8 @@ static int check(void *context)
     int status = open_files(r, &o, &j, &error) ? UNUSABLE : judge_files(r, &o, &j, &report, &error);
     if (status == UNUSABLE)
         say_unusable(r, &error);
+    if (status == INCOMPLETE)
+        status = UNUSABLE;
     gemma4_report_free(&report);
     gemma4_activations_close(j.engine);
     gemma4_activations_close(j.golden);
@@ -340,6 +367,7 @@ static int command_check(request *r)
                                                                  over what was meant to be kept */
         return UNUSABLE;
     }
+    gemma4_guard_catch_interrupt(); /* the child says how far it has come */
     int status = gemma4_isolate(check, r, r->engine_path, &error);
     return status < 0 ? say_unusable(r, &error) : status;
 }
@@ -655,16 +683,49 @@ static int command_self_test(int argc, char **argv, gemma4_error *error)
     return status ? UNUSABLE : reached ? CONFORMS : DIVERGES;
 }
 
+/* Removes the word from argv where it is there; returns how many are left. */
+static int take_flag(int argc, char **argv, const char *name, bool *found)
+{
+    int kept = 0;
+    for (int i = 0; i < argc; i++)
+        if (strcmp(argv[i], name))
+            argv[kept++] = argv[i];
+        else
+            *found = true;
+    return kept;
+}
+
+/* Which instruction sets may be used: no verdict depends on it. NULL: all. */
+static int limit_cpu(const char *cpu, const char *what, gemma4_error *error)
+{
+    unsigned mask;
+    if (!cpu)
+        return 0;
+    if (gemma4_cpu_parse(cpu, what, &mask, error))
+        return -1;
+    gemma4_cpu_limit(mask);
+    return 0;
+}
+
 /* words has room for argc of them. */
 static int parse_check(int argc, char **argv, request *r, const char **words, gemma4_error *error)
 {
     size_t count;
-    const gemma4_option options[] = {{"--model", &r->model_dir},   {"--dtype", &r->dtype},
-                                     {"--json", &r->json},         {"--junit", &r->junit},
-                                     {"--html", &r->html},         {"--require", &r->require},
-                                     {"--search", &r->search},     {"--map", &r->map_name},
-                                     {"--manifest", &r->manifest}, {NULL, NULL}};
-    if (gemma4_options_parse(argc, argv, options, words, (size_t)argc, &count, error))
+    const char *cpu = NULL;
+    const gemma4_option options[] = {{"--model", &r->model_dir},
+                                     {"--dtype", &r->dtype},
+                                     {"--json", &r->json},
+                                     {"--junit", &r->junit},
+                                     {"--html", &r->html},
+                                     {"--require", &r->require},
+                                     {"--search", &r->search},
+                                     {"--map", &r->map_name},
+                                     {"--manifest", &r->manifest},
+                                     {"--cpu", &cpu},
+                                     {NULL, NULL}};
+    argc = take_flag(argc, argv, "--verbose", &r->verbose);
+    if (gemma4_options_parse(argc, argv, options, words, (size_t)argc, &count, error) ||
+        limit_cpu(cpu, "--cpu", error))
         return -1;
     if (r->manifest && (count || r->model_dir || r->html))
         return gemma4_fail(
@@ -763,6 +824,10 @@ int main(int argc, char **argv)
     int status;
     bool said = false; /* what is wrong was printed already */
     gemma4_guard_install("gemma4-check");
+    if (limit_cpu(getenv("GEMMA4_CPU"), "GEMMA4_CPU", &error)) {
+        fprintf(stderr, "gemma4-check: %s\n", error.message);
+        return UNUSABLE;
+    }
     if (argc == 2 && (!strcmp(argv[1], "--help") || !strcmp(argv[1], "-h")))
         return fputs(usage, stdout) < 0 || fflush(stdout) ? UNUSABLE : 0;
     if (argc == 2 && !strcmp(argv[1], "--version"))

@@ -78,7 +78,7 @@ void gemma4_case_ids_free(char **ids, size_t count);
  * this program wrote it. Both files' hashes are compared with the manifest's. */
 int gemma4_case_provide_checkpoint(const gemma4_case *c, gemma4_error *error);
 
-/* NULL behind the last, and for an unknown flag. */
+/* NULL after the last, and for an unknown flag. */
 const gemma4_flag_info *gemma4_flag_at(size_t index);
 const gemma4_flag_info *gemma4_flag_named(const char *flag);
 bool gemma4_case_has_flag(const gemma4_case *c, const char *flag);

@@ -36,7 +36,7 @@ static void set_axis(gemma4_map_rule *rule, const char *written)
     snprintf(axis->written, sizeof axis->written, "%s", written);
 }
 
-/* The i-th order of the tap's axes; the first is the usual one, which needs no saying. False behind
+/* The i-th order of the tap's axes; the first is the usual one, which needs no saying. False after
  * the last. */
 static bool set_order(gemma4_map_rule *rule, size_t i)
 {

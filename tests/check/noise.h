@@ -28,7 +28,7 @@ const gemma4_tier *gemma4_tier_of(const char *dtype);
 /* The same, with a message that says where the unknown name was found ("attribute kv_dtype") and
  * which ones are known. */
 const gemma4_tier *gemma4_tier_expect(const char *where, const char *dtype, gemma4_error *error);
-const gemma4_tier *gemma4_tier_at(size_t index); /* NULL behind the last */
+const gemma4_tier *gemma4_tier_at(size_t index); /* NULL after the last */
 
 /* One deterministic stream of perturbations. */
 typedef struct gemma4_noise {

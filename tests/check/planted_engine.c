@@ -209,7 +209,7 @@ static int dump(engine *e, const gemma4_tap_event *event, gemma4_error *error)
                                                 : 0;
 }
 
-/* Keeps the values for the steps behind this one. */
+/* Keeps the values for the steps after this one. */
 static int keep(engine *e, const gemma4_tap_event *event, gemma4_error *error)
 {
     size_t n = e->T * event->dims[0] * event->dims[1],

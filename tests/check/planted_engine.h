@@ -34,7 +34,7 @@ typedef struct gemma4_simulation {
     gemma4_tap_set taps;
     bool fused;      /* the mixture of experts is one kernel: nothing between
                                     router.logits and moe.out is dumped */
-    size_t logprobs; /* in the place of its logits, the engine shows so many
+    size_t logprobs; /* in place of its logits, the engine shows so many
                                     log-probabilities; 0: it shows its logits */
 } gemma4_simulation;
 

@@ -363,12 +363,12 @@ void gemma4_describe_loaded(gemma4_tap tap, const gemma4_dump_mistake *m, char *
         break;
     case GEMMA4_DUMP_LOG_PROBABILITIES:
         snprintf(text, size,
-                 "log-probabilities in the place of logits: with a constant added to each row they "
+                 "log-probabilities instead of logits: with a constant added to each row they "
                  "agree; dump what log_softmax reads");
         break;
     case GEMMA4_DUMP_PROBABILITIES:
         snprintf(text, size,
-                 "probabilities in the place of logits: their logarithms, with a constant added to "
+                 "probabilities instead of logits: their logarithms, with a constant added to "
                  "each row, agree; dump what softmax reads");
         break;
     default: text[0] = '\0';

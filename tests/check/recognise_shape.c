@@ -121,7 +121,7 @@ static bool recognise_axes(const axes *due, const gemma4_activation *a,
     if (stored_axes(a, due->rank, true, &found) && found.rank == due->rank &&
         equal_sizes(found.sizes, due->sizes, due->rank)) {
         mistake->kind = GEMMA4_DUMP_INNER_AXIS;
-        snprintf(text, size, "an axis of length 1 behind the positions: %s; drop it", a->problem);
+        snprintf(text, size, "an axis of length 1 after the positions: %s; drop it", a->problem);
         return true;
     }
     return false;

@@ -7,6 +7,7 @@
 #include "block_run.h"
 #include "forward.h"
 #include "listed.h"
+#include "ops.h"
 #include "report.h"
 #include "rows.h"
 #include "tap_compare.h"
@@ -198,6 +199,7 @@ static int follow_listed(gemma4_reference_run *run, gemma4_error *error)
         for (size_t i = 0; i < V; i++)
             row[i] = (real)logits[t * V + i];
         gemma4_listed_logprobs(s, t, 1, row, NULL, row + V);
+        gemma4_listed_differences(s, 1, row + V);
         for (size_t i = 0; i < N; i++)
             listed[t * N + i] = (float)row[V + i];
     }
@@ -281,8 +283,11 @@ gemma4_reference_run *gemma4_reference_run_new(const gemma4_subject *s, gemma4_a
         gemma4_reference_run_free(run);
         return NULL;
     }
-    if (run->session)
+    if (run->session) {
+        const gemma4_ops exact = gemma4_ops_exact();
         gemma4_session_set_hook(run->session, hook, run);
+        gemma4_session_set_ops(run->session, &exact);
+    }
     return run;
 }
 

@@ -205,7 +205,9 @@ static int load_tap(gemma4_replay *replay, record *r, gemma4_tap tap, gemma4_err
         return 0;
     if (gemma4_read_positions(replay->engine, t->stored, 0, T, t->width, r->engine[tap], NULL,
                               r->stored_row[tap], error) ||
-        put_right(replay, r, tap, error))
+        put_right(replay, r, tap, error) ||
+        (tap == GEMMA4_TAP_LOGPROBS &&
+         gemma4_listed_engine_differences(replay->s, r->engine[tap], error)))
         return -1;
     /* nothing says whose the others are */
     for (size_t row = 0; tap == GEMMA4_TAP_LOGPROBS && row < T; row++)

@@ -88,6 +88,14 @@ gemma4_sentence gemma4_conclusion(const gemma4_report *report)
 {
     gemma4_sentence s;
     size_t compared = 0;
+    if (report->incomplete) {
+        size_t layers = report->blocks_judged ? report->blocks_judged - 1 : 0;
+        snprintf(s.text, sizeof s.text,
+                 "INCOMPLETE: interrupted when %zu of %zu layers were judged; what is said is of "
+                 "these",
+                 layers < report->layers ? layers : report->layers, report->layers);
+        return s;
+    }
     if (!gemma4_is_inconclusive(report))
         return report->conforms ? (gemma4_sentence){"CONFORMS"}
                                 : (gemma4_sentence){"DOES NOT CONFORM"};

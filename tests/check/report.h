@@ -66,7 +66,9 @@ enum {
 };
 
 typedef struct gemma4_report {
-    bool conforms; /* no tap fails, and the dump covers what is required: exit status 0 */
+    bool conforms;        /* no tap fails, and the dump covers what is required: exit status 0 */
+    bool incomplete;      /* interrupted: no verdict, exit status 2 */
+    size_t blocks_judged; /* of layers + 2: the embedding, the layers, the head */
     gemma4_level level;
     gemma4_level required; /* what --require asks for; PARTIAL: nothing */
     const char *dtype, *case_id /* NULL without a case */, *engine, *engine_version;

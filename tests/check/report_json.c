@@ -263,7 +263,10 @@ static void json_begin(FILE *out)
 
 static void json_head(FILE *out, const gemma4_report *report)
 {
-    fprintf(out, "\"verdict\": \"%s\", \"level\": \"%s\", ", report->conforms ? "PASS" : "FAIL",
+    fprintf(out, "\"verdict\": \"%s\", \"level\": \"%s\", ",
+            report->incomplete ? "INCOMPLETE"
+            : report->conforms ? "PASS"
+                               : "FAIL",
             gemma4_level_name(report->level));
     gemma4_json_field(out, "dtype", report->dtype);
     fputs(",\n  ", out);

@@ -153,7 +153,7 @@ static alternatives find_alternatives(const gemma4_evidence *e, size_t row, cons
     return a;
 }
 
-/* The first stored tap behind the router that tells experts apart; GEMMA4_TAP_COUNT where there is
+/* The first stored tap after the router that tells experts apart; GEMMA4_TAP_COUNT where there is
  * none. */
 static gemma4_tap witness_of(const gemma4_evidence *e)
 {

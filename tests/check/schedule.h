@@ -10,7 +10,7 @@
 
 typedef struct gemma4_schedule {
     size_t *chunk_start, *chunk_end; /* [T] index of the first position of the chunk that each
-                                        position was fed in; index behind its last */
+                                        position was fed in; index after its last */
     size_t chunks;
     bool known; /* false: the dump does not say, or says nonsense; then all positions are one
                    chunk */

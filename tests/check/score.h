@@ -12,8 +12,8 @@ typedef struct gemma4_evidence gemma4_evidence; /* evidence.h */
 /* What the engine's tensor is compared with. All zero: what was expected, with its own spread, at
  * all rows that can be compared. */
 typedef struct gemma4_against {
-    const gemma4_real *values; /* [T, width] in the place of what was expected */
-    const double *sigma;       /* [T] in the place of the tap's spread */
+    const gemma4_real *values; /* [T, width] in place of what was expected */
+    const double *sigma;       /* [T] in place of the tap's spread */
     const bool *skip;          /* [T] rows to leave out */
     size_t positions;          /* only the first so many; 0: all */
     bool smaller;              /* values smaller than what was expected have less of a spread */

@@ -46,7 +46,7 @@ enum { SETS_BY_DEFAULT = 2, SETS = sizeof sets / sizeof *sets };
 
 typedef struct bench {
     const char *tier;
-    size_t *faults; /* [fault_count] of the catalogue, and behind it of the combinations */
+    size_t *faults; /* [fault_count] of the catalogue, and after it of the combinations */
     size_t fault_count;
     gemma4_model *model;
     gemma4_case the_case; /* only what a simulated engine reads */
@@ -153,7 +153,7 @@ static int print(FILE *out, const bench *b, gemma4_error *error)
     if (!order)
         return gemma4_fail(error, "self-test: out of memory");
     fprintf(out,
-            "Seconds of processor time to judge %d positions; behind each tap set, what takes more "
+            "Seconds of processor time to judge %d positions; after each tap set, what takes more "
             "than %d times the median.\n\n",
             (int)T, (int)SLOW);
     fprintf(out, "tier     tap set   faults  detected   median  longest  ratio  fault\n");

@@ -77,7 +77,7 @@ static void take_name(const uint8_t **at, const uint8_t *end, char *name, size_t
 const char *fuzz_folder(const uint8_t *bytes, size_t size, const char *const *names, size_t count)
 {
     enum { PARTS = 8, NAME = 40 };
-    static char folder[96], written[PARTS][sizeof folder + NAME];
+    static char folder[96], written[PARTS][sizeof folder + NAME + 2];
     const uint8_t *at = bytes, *const end = bytes + size;
     for (size_t i = 0; i < PARTS && *written[i]; i++)
         unlink(written[i]);

@@ -15,7 +15,7 @@ typedef struct fuzz_target {
     void (*run)(const uint8_t *bytes, size_t size);
 } fuzz_target;
 
-/* NULL behind the last, and for an unknown name. A reader of another format is one more row of the
+/* NULL after the last, and for an unknown name. A reader of another format is one more row of the
  * table in targets.c. */
 const fuzz_target *fuzz_target_at(size_t index);
 const fuzz_target *fuzz_target_named(const char *name);

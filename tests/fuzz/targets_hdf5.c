@@ -13,7 +13,7 @@
 
 #include "activations.h"
 
-/* The input, byte after byte; zeros behind its end. */
+/* The input, byte after byte; zeros after its end. */
 typedef struct source {
     const uint8_t *at, *end;
 } source;

@@ -12,7 +12,7 @@ static double term(const float *x, const gemma4_weight *w, size_t t, size_t row,
     return (double)x[t * w->cols + k] * (double)gemma4_weight_at(w, row * w->cols + k);
 }
 
-/* Leaves out the columns behind the last multiple of 16. */
+/* Leaves out the columns after the last multiple of 16. */
 static GEMMA4_MATMUL(matmul_without_tail)
 {
     right.matmul(y, x, w, T, scratch);
@@ -150,6 +150,46 @@ static GEMMA4_SOFTCAP(softcap_without_tail)
     right.softcap(x, n / 8 * 8, cap);
 }
 
+/* Sums in one lane: a right sum, rounded otherwise. */
+static GEMMA4_MATMUL(matmul_in_one_lane)
+{
+    (void)scratch;
+    for (size_t i = 0; i < T * w->rows; i++) {
+        double sum = 0;
+        for (size_t k = 0; k < w->cols; k++)
+            sum += term(x, w, i / w->rows, i % w->rows, k);
+        y[i] = (float)sum;
+    }
+}
+
+/* The slots of a position in the order of their experts. */
+static GEMMA4_EXPERTS_OUT(experts_out_backwards)
+{
+    (void)scratch;
+    for (size_t i = 0; i < T * d; i++) {
+        double sum = 0;
+        for (size_t slot = (i / d + 1) * K; slot-- > i / d * K;) {
+            double product = 0;
+            for (size_t k = 0; k < down_proj->cols; k++)
+                product += term(act, down_proj, slot, (size_t)ids[slot] * d + i % d, k);
+            sum += (double)weights[slot] * product;
+        }
+        y[i] = (float)sum;
+    }
+}
+
+static GEMMA4_SCORES(scores_in_float)
+{
+    right.scores(scores, q, keys, t, H);
+    gemma4_visible visible = gemma4_visible_through(keys->window, keys->past + t);
+    for (size_t j = visible.first; j < visible.end; j++) {
+        float sum = 0;
+        for (size_t i = 0; i < keys->D; i++)
+            sum += q[i] * gemma4_key_row(keys, j, 0, false)[i];
+        scores[j - visible.first] = sum;
+    }
+}
+
 #define PLANT(slot, function)                     \
     static void plant_##function(gemma4_ops *ops) \
     {                                             \
@@ -172,6 +212,9 @@ PLANT(rmsnorm, rmsnorm_eps_outside)
 PLANT(rope, rope_neighbours)
 PLANT(geglu, geglu_erf)
 PLANT(softcap, softcap_without_tail)
+PLANT(matmul, matmul_in_one_lane)
+PLANT(experts_out, experts_out_backwards)
+PLANT(scores, scores_in_float)
 
 const faulty_twin faulty_twins[] = {
     {"leaves out the tail", "matmul", plant_matmul_without_tail},
@@ -179,8 +222,8 @@ const faulty_twin faulty_twins[] = {
     {"counts a column twice", "matmul", plant_matmul_with_overlap},
     {"swaps two lanes", "matmul", plant_matmul_with_swapped_lanes},
     {"rounds towards zero", "matmul", plant_matmul_rounding_down},
-    {"writes behind the end", "matmul", plant_matmul_writing_behind},
-    {"reads behind the end", "matmul", plant_matmul_reading_behind},
+    {"writes past the end", "matmul", plant_matmul_writing_behind},
+    {"reads past the end", "matmul", plant_matmul_reading_behind},
     {"sums in 16 bits", "matmul", plant_matmul_in_few_bits},
     {"swaps two lanes", "experts_act", plant_experts_act_up_first},
     {"forgets a slot", "experts_out", plant_experts_out_without_last},
@@ -192,3 +235,16 @@ const faulty_twin faulty_twins[] = {
     {"leaves out the tail", "softcap", plant_softcap_without_tail},
 };
 const size_t faulty_twin_count = COUNT(faulty_twins);
+
+/* Too small for a bound to see; of the first two few values differ. */
+const faulty_twin faulty_exact[] = {
+    {"sums in one lane", "matmul", plant_matmul_in_one_lane},
+    {"leaves out the tail", "matmul", plant_matmul_without_tail},
+    {"sums backwards", "experts_out", plant_experts_out_backwards},
+    {"swaps two lanes", "experts_act", plant_experts_act_up_first},
+    {"sums in float32", "attention_scores", plant_scores_in_float},
+    {"leaves out eps", "rmsnorm", plant_rmsnorm_eps_outside},
+    {"takes GELU's erf form", "geglu", plant_geglu_erf},
+    {"leaves out the tail", "softcap", plant_softcap_without_tail},
+};
+const size_t faulty_exact_count = COUNT(faulty_exact);

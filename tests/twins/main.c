@@ -78,6 +78,22 @@ static verdict judge(const operator_check *check, const gemma4_ops *ops)
     return one;
 }
 
+/* Operators that are to give the scalar's bits: there is no error to print. */
+static size_t check_exact(const gemma4_ops *ops)
+{
+    size_t failed = 0;
+    for (size_t i = 0; i < exact_check_count; i++) {
+        verdict v = judge(&exact_checks[i], ops);
+        if (v.wrong[0])
+            printf("FAILED  %s_%s: %s\n", exact_checks[i].name, ops->name, v.wrong);
+        else
+            printf("passed  %s_%s: %zu cases, %zu values, the scalar's bits\n",
+                   exact_checks[i].name, ops->name, v.cases, v.values);
+        failed += v.wrong[0] != '\0';
+    }
+    return failed;
+}
+
 static size_t check_twin(const gemma4_ops *ops, FILE *table)
 {
     size_t failed = 0;
@@ -96,30 +112,33 @@ static size_t check_twin(const gemma4_ops *ops, FILE *table)
     return failed;
 }
 
-static const operator_check *find_check(const char *name)
+static const operator_check *find_check(const operator_check *checks, size_t count,
+                                        const char *name)
 {
-    for (size_t i = 0; i < operator_check_count; i++)
-        if (!strcmp(operator_checks[i].name, name))
-            return &operator_checks[i];
+    for (size_t i = 0; i < count; i++)
+        if (!strcmp(checks[i].name, name))
+            return &checks[i];
     return NULL;
 }
 
-/* How many of the faulty twins passed, or cannot be judged. */
-static size_t check_faulty(unsigned mask)
+/* How many of the faulty ones passed, or cannot be judged; planted in a copy of `sound`. */
+static size_t check_faulty(const faulty_twin *faulty, size_t faulty_count,
+                           const operator_check *checks, size_t count, const gemma4_ops *sound)
 {
     size_t missed = 0;
-    for (size_t i = 0; i < faulty_twin_count; i++) {
-        const faulty_twin *f = &faulty_twins[i];
-        const operator_check *check = find_check(f->operator);
-        gemma4_ops ops = gemma4_ops_for(mask);
+    for (size_t i = 0; i < faulty_count; i++) {
+        const faulty_twin *f = &faulty[i];
+        const operator_check *check = find_check(checks, count, f->operator);
+        gemma4_ops ops = *sound;
         f->plant(&ops);
         verdict v = {.wrong = ""};
         if (check)
             v = run_child(check, &ops, 1, true);
         if (v.wrong[0])
-            printf("fails, as it must: %s that %s: %s\n", f->operator, f->name, v.wrong);
+            printf("fails, as it must: %s_%s that %s: %s\n", f->operator, ops.name, f->name,
+                   v.wrong);
         else
-            printf("FAILED  %s that %s passed\n", f->operator, f->name);
+            printf("FAILED  %s_%s that %s passed\n", f->operator, ops.name, f->name);
         missed += !v.wrong[0];
     }
     return missed;
@@ -160,9 +179,15 @@ int main(int argc, char **argv)
     }
     if (table)
         failed += fclose(table) != 0;
+    const gemma4_ops best = gemma4_ops_for(mask), exact = gemma4_ops_exact();
+    bool has_exact = strcmp(exact.name, "scalar") != 0;
     if (twins)
-        failed += check_faulty(mask);
+        failed += check_faulty(faulty_twins, faulty_twin_count, operator_checks,
+                               operator_check_count, &best);
+    if (has_exact)
+        failed += check_exact(&exact) + check_faulty(faulty_exact, faulty_exact_count, exact_checks,
+                                                     exact_check_count, &exact);
     printf("%zu twins on this machine, %zu faulty ones, %zu findings\n", twins,
-           twins ? faulty_twin_count : 0, failed);
+           (twins ? faulty_twin_count : 0) + (has_exact ? faulty_exact_count : 0), failed);
     return failed ? 1 : 0;
 }

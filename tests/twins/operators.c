@@ -17,9 +17,7 @@ static const size_t COLS[] = {1,  2,  3,  7,  8,  9,   15,  16,  17,  31,   32,
 static const size_t ROWS[] = {1, 2, 3, 4, 5, 7, 8, 9, 15, 16, 17, 31, 32, 33, 47, 63, 64, 65, 129};
 static const size_t POSITIONS[] = {1, 2, 3, 4, 5, 6, 7, 8, 9, 12, 13, 14, 15, 24, 29, 33};
 
-/* Kinds of data. */
-enum kind { PLAIN, CANCELLING, SUBNORMAL, HUGE_VALUES, NOT_FINITE, KINDS };
-static const char *const KIND_NAMES[] = {"plain", "cancelling", "subnormal", "huge", "not finite"};
+const char *const KIND_NAMES[] = {"plain", "cancelling", "subnormal", "huge", "not finite"};
 
 static void fill(float *x, size_t n, enum kind kind)
 {
@@ -36,8 +34,7 @@ static void fill(float *x, size_t n, enum kind kind)
     }
 }
 
-/* A weight [rows, cols] of noise, flush against a closed page. */
-static gemma4_weight make_weight(size_t rows, size_t cols, enum kind kind)
+gemma4_weight make_weight(size_t rows, size_t cols, enum kind kind)
 {
     static const gemma4_dtype TYPES[] = {GEMMA4_BF16, GEMMA4_F16, GEMMA4_F32};
     gemma4_weight w = {TYPES[random_below(3)], NULL, rows, cols};
@@ -65,15 +62,14 @@ static gemma4_weight make_weight(size_t rows, size_t cols, enum kind kind)
     return w;
 }
 
-static float *make_reals(size_t n, enum kind kind)
+float *make_reals(size_t n, enum kind kind)
 {
     float *x = guarded(n, sizeof *x, random_below(4));
     fill(x, n, kind);
     return x;
 }
 
-/* Output: filled with NaN, so that what is not written is noticed. */
-static float *make_output(size_t n)
+float *make_output(size_t n)
 {
     float *y = guarded(n, sizeof *y, random_below(4));
     for (size_t i = 0; i < n; i++)
@@ -81,7 +77,7 @@ static float *make_output(size_t n)
     return y;
 }
 
-static float *make_scratch(const gemma4_ops *ops, size_t cols, size_t T, size_t K)
+float *make_scratch(const gemma4_ops *ops, size_t cols, size_t T, size_t K)
 {
     return guarded(ops->scratch(cols, T, K), sizeof(float), 0);
 }
@@ -140,12 +136,10 @@ static void matmul_case(verdict *v, const gemma4_ops *ops, size_t rows, size_t c
     check_guards(v, where);
 }
 
-static enum kind any_kind(void)
+enum kind any_kind(void)
 {
     return random_below(2) ? PLAIN : (enum kind)random_below(KINDS);
 }
-
-#define ANY(table) table[random_below(COUNT(table))]
 
 static void check_matmul(verdict *v, const gemma4_ops *ops)
 {
@@ -164,9 +158,7 @@ static void check_matmul(verdict *v, const gemma4_ops *ops)
 
 /* ---------------------------------------------------------------- experts */
 
-/* Slots of T positions: any, or all the same expert, so that every size of group occurs; an expert
- * may occur twice in a position (a hook can write that). */
-static int32_t *make_ids(size_t T, size_t K, size_t E)
+int32_t *make_ids(size_t T, size_t K, size_t E)
 {
     int32_t *ids = guarded(T * K, sizeof *ids, 0);
     size_t spread = random_below(3) ? E : 1, first = random_below(E - spread + 1);

@@ -23,11 +23,11 @@ typedef struct verdict {
     uint64_t hash; /* of the bits of all values found: the same for every number of threads */
 } verdict;
 
-/* --- memory with guards (memory.c): an access behind the end stops the process, a write before the
+/* --- memory with guards (memory.c): an access past the end stops the process, a write before the
  * beginning is noticed --- */
 
 /* n values of `size` bytes whose last byte is the last one of a page; the next page cannot be
- * touched. misalign (in values) moves the block forward in memory by so much; what then lies behind
+ * touched. misalign (in values) moves the block forward in memory by so much; what then lies after
  * it, and a page before it, is filled with a pattern. Freed all at once by guarded_free_all. */
 void *guarded(size_t n, size_t size, size_t misalign);
 /* The first block whose surroundings were written to, or 0 (1 = the first block allocated). */
@@ -67,6 +67,29 @@ typedef struct operator_check {
 extern const operator_check operator_checks[];
 extern const size_t operator_check_count;
 
+/* --- what their cases are made of (operators.c) --- */
+
+/* Kinds of data. */
+enum kind { PLAIN, CANCELLING, SUBNORMAL, HUGE_VALUES, NOT_FINITE, KINDS };
+extern const char *const KIND_NAMES[];
+enum kind any_kind(void);
+#define ANY(table) table[random_below(COUNT(table))]
+
+/* A weight [rows, cols] of noise, flush against a closed page. */
+gemma4_weight make_weight(size_t rows, size_t cols, enum kind kind);
+float *make_reals(size_t n, enum kind kind);
+/* Output: filled with NaN, so that what is not written is noticed. */
+float *make_output(size_t n);
+float *make_scratch(const gemma4_ops *ops, size_t cols, size_t T, size_t K);
+/* Slots of T positions: any, or all the same expert, so that every size of group occurs; an expert
+ * may occur twice in a position (a hook can write that). */
+int32_t *make_ids(size_t T, size_t K, size_t E);
+
+/* --- operators that give the scalar's bits (exact.c) --- */
+
+extern const operator_check exact_checks[];
+extern const size_t exact_check_count;
+
 /* --- twins that must fail (faulty.c) --- */
 
 typedef struct faulty_twin {
@@ -77,5 +100,8 @@ typedef struct faulty_twin {
 
 extern const faulty_twin faulty_twins[];
 extern const size_t faulty_twin_count;
+/* The same of operators that are to give the scalar's bits; operator is one of exact_checks. */
+extern const faulty_twin faulty_exact[];
+extern const size_t faulty_exact_count;
 
 #endif

@@ -13,7 +13,7 @@ struct test_engine {
     size_t T;                     /* of the tokens 5, 42, 79 ... modulo the vocabulary */
     const char *tier;             /* of its arithmetic. bfloat16: every tap is rounded to it, to
                                      nearest, before anything is changed */
-    test_change *compute;         /* what it computes otherwise: the next step reads what this
+    test_change *compute;         /* what it computes differently: the next step reads what this
                                      leaves; may be NULL */
     test_change *show;            /* what it writes otherwise than it computes; may be NULL. May set
                                      event->values to memory of its own */

@@ -5,6 +5,8 @@
 #include <check.h>
 
 Suite *document_suite(void);
+Suite *progress_suite(void);
+Suite *remembered_suite(void);
 Suite *config_suite(void);
 Suite *safetensors_suite(void);
 Suite *blocks_suite(void);
@@ -17,6 +19,7 @@ Suite *near_names_suite(void);
 Suite *pages_suite(void);
 Suite *activations_suite(void);
 Suite *map_suite(void);
+Suite *engine_maps_suite(void);
 Suite *import_suite(void);
 Suite *options_suite(void);
 Suite *ops_suite(void);
@@ -65,5 +68,6 @@ Suite *quotes_suite(void);
 Suite *fuzz_suite(void);
 Suite *lies_suite(void);
 Suite *cliffs_suite(void);
+Suite *numbers_suite(void);
 
 #endif

@@ -249,6 +249,26 @@ void test_write_checkpoint(const char *parent, const char *config_json, const ch
     gemma4_config_free(&config);
 }
 
+/* --- a config without a checkpoint --- */
+
+static gemma4_layer_config small_layers[] = {
+    {.kind = GEMMA4_SLIDING, .num_key_value_heads = 2, .head_dim = 4},
+    {.kind = GEMMA4_FULL, .num_key_value_heads = 1, .head_dim = 8, .v_is_k = true},
+};
+
+const gemma4_config test_small_config = {
+    .hidden_size = 12,
+    .num_hidden_layers = sizeof small_layers / sizeof *small_layers,
+    .num_attention_heads = 3,
+    .intermediate_size = 10,
+    .num_experts = 6,
+    .top_k_experts = 2,
+    .moe_intermediate_size = 5,
+    .vocab_size = 32,
+    .max_position_embeddings = 64,
+    .layers = small_layers,
+};
+
 /* --- pages --- */
 
 glob_t test_pages;
@@ -263,4 +283,9 @@ void test_find_pages(void)
 void test_free_pages(void)
 {
     globfree(&test_pages);
+}
+
+bool test_is_generated(const char *page)
+{
+    return !strcmp(page, "spec/causes.md") || !strcmp(page, "spec/kill-matrix.md");
 }

@@ -4,6 +4,7 @@
 
 #include <check.h>
 #include <glob.h>
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <string.h>
@@ -50,6 +51,8 @@ const char *test_read(const char *path);
 extern glob_t test_pages;
 void test_find_pages(void);
 void test_free_pages(void);
+/* Whether a program writes the page: spec/causes.md, spec/kill-matrix.md. */
+bool test_is_generated(const char *page);
 
 /* A copy of text with the first occurrence of old replaced (the test fails where there is none),
  * valid until the program ends. A '@' as old appends the replacement, and NULL as old returns text
@@ -60,6 +63,10 @@ const char *test_replace(const char *text, const char *old, const char *replacem
  * 100 KB. */
 extern const char test_tiny_config[];
 
+/* Dimensions of a model that is no checkpoint's, no two of an axis alike, for code that needs no
+ * weights: a sliding layer of 2 KV heads with 4 lanes, and a full one of 1 with 8 where V is K. */
+extern const gemma4_config test_small_config;
+
 /* One tensor of a checkpoint to be written; a test may change the list before it is. */
 typedef struct test_tensor {
     char name[128];
@@ -67,8 +74,8 @@ typedef struct test_tensor {
     size_t rank, shape[3];
 } test_tensor;
 
-/* The BF16 tensors that config implies, their names behind prefix. Sets count; the list is to be
- * freed. room more entries are allocated behind them. */
+/* The BF16 tensors that config implies, their names after prefix. Sets count; the list is to be
+ * freed. room more entries are allocated after them. */
 test_tensor *test_tensors(const gemma4_config *config, const char *prefix, size_t room,
                           size_t *count);
 /* Writes them as one safetensors file with random finite values that depend on seed and name

@@ -14,24 +14,6 @@
 
 enum { T = 5 };
 
-static gemma4_layer_config layers[2] = {
-    {.kind = GEMMA4_SLIDING, .num_key_value_heads = 2, .head_dim = 4},
-    {.kind = GEMMA4_FULL, .num_key_value_heads = 1, .head_dim = 8},
-};
-
-static const gemma4_config config = {
-    .hidden_size = 12,
-    .num_hidden_layers = 2,
-    .num_attention_heads = 3,
-    .intermediate_size = 10,
-    .num_experts = 6,
-    .top_k_experts = 2,
-    .moe_intermediate_size = 5,
-    .vocab_size = 32,
-    .max_position_embeddings = 64,
-    .layers = layers,
-};
-
 static const int32_t tokens[T] = {2, 17, 5, 31, 0};
 
 /* --- making files with the HDF5 library itself --- */
@@ -122,7 +104,7 @@ static hid_t valid_file(const char *path)
 static gemma4_activations *open_valid(const char *path)
 {
     gemma4_error error = {""};
-    gemma4_activations *file = gemma4_activations_open(path, &config, &error);
+    gemma4_activations *file = gemma4_activations_open(path, &test_small_config, &error);
     ck_assert_msg(file != NULL, "%s", error.message);
     return file;
 }
@@ -130,7 +112,7 @@ static gemma4_activations *open_valid(const char *path)
 static void expect_failure(const char *path, const char *expected)
 {
     gemma4_error error = {""};
-    ck_assert_msg(gemma4_activations_open(path, &config, &error) == NULL,
+    ck_assert_msg(gemma4_activations_open(path, &test_small_config, &error) == NULL,
                   "opened, but expected: %s", expected);
     assert_message_contains(&error, expected);
     assert_message_contains(&error, path);
@@ -153,7 +135,7 @@ static gemma4_tap_event event_of(gemma4_tap tap, size_t layer, size_t first, siz
                                  gemma4_real *values, int32_t *ids)
 {
     gemma4_tap_event event = {.tap = tap, .layer = layer, .row = first, .rows = rows};
-    event.rank = gemma4_tap_dims(&config, tap, layer, T, event.dims);
+    event.rank = gemma4_tap_dims(&test_small_config, tap, layer, T, event.dims);
     if (event.dims[0] == 0)
         event.dims[0] = 3; /* tokens that are listed */
     size_t row = event.dims[0] * event.dims[1];
@@ -193,7 +175,7 @@ static gemma4_activations_writer *create(const char *path, const char *dtype)
 {
     gemma4_error error = {""};
     gemma4_activations_writer *writer =
-        gemma4_activations_create(path, &config, tokens, T, 3, dtype, &error);
+        gemma4_activations_create(path, &test_small_config, tokens, T, 3, dtype, &error);
     ck_assert_msg(writer != NULL, "%s", error.message);
     ck_assert_int_eq(gemma4_activations_set_attribute(writer, "engine", "first", &error), 0);
     ck_assert_int_eq(gemma4_activations_set_attribute(writer, "engine", "t\xc3\xa9st", &error), 0);
@@ -217,7 +199,7 @@ static void check_tap(gemma4_activations *file, const gemma4_activation *found, 
 {
     size_t dims[2];
     gemma4_error error = {""};
-    gemma4_tap_dims(&config, found->tap, found->layer, T, dims);
+    gemma4_tap_dims(&test_small_config, found->tap, found->layer, T, dims);
     dims[0] = dims[0] ? dims[0] : 3; /* tokens that are listed */
     size_t row = dims[0] * dims[1];
     float values[T * 64], one[64];
@@ -529,7 +511,7 @@ START_TEST(the_writer_refuses_a_wrong_case)
 {
     gemma4_error error = {""};
     int32_t many[65] = {0};
-    ck_assert_ptr_null(gemma4_activations_create(test_path("bad.h5"), &config, many,
+    ck_assert_ptr_null(gemma4_activations_create(test_path("bad.h5"), &test_small_config, many,
                                                  bad_cases[_i].count, bad_cases[_i].first_position,
                                                  bad_cases[_i].dtype, &error));
     assert_message_contains(&error, bad_cases[_i].expected);
@@ -539,8 +521,8 @@ END_TEST
 START_TEST(the_writer_names_a_directory_that_is_not_there)
 {
     gemma4_error error = {""};
-    ck_assert_ptr_null(gemma4_activations_create(test_path("nowhere/x.h5"), &config, tokens, T, 0,
-                                                 "float32", &error));
+    ck_assert_ptr_null(gemma4_activations_create(test_path("nowhere/x.h5"), &test_small_config,
+                                                 tokens, T, 0, "float32", &error));
     assert_message_contains(&error, "nowhere/x.h5");
     assert_message_contains(&error, "cannot write: No such file or directory");
     assert_message_contains(&error, "No such file");
@@ -1624,7 +1606,7 @@ START_TEST(garbage_is_refused)
         bytes[i] = (unsigned char)(int)(scattered(i) * 1e6);
     for (size_t size = 0; size <= sizeof bytes; size += 512) {
         test_write(path, bytes, size);
-        ck_assert_ptr_null(gemma4_activations_open(path, &config, &error));
+        ck_assert_ptr_null(gemma4_activations_open(path, &test_small_config, &error));
         assert_message_contains(&error, path);
     }
 }
@@ -1641,7 +1623,7 @@ START_TEST(a_truncated_file_is_refused)
     for (size_t cut = 1; cut < size; cut += size / 40) {
         gemma4_error error = {""};
         test_write(path, bytes, cut);
-        ck_assert_ptr_null(gemma4_activations_open(path, &config, &error));
+        ck_assert_ptr_null(gemma4_activations_open(path, &test_small_config, &error));
         assert_message_contains(&error, path);
     }
     test_write(path, bytes, size - 1);

@@ -483,7 +483,7 @@ START_TEST(the_last_matching_tolerance_decides)
 }
 END_TEST
 
-/* A general row behind a special one hides it. */
+/* A general row after a special one hides it. */
 START_TEST(order_matters_not_precision)
 {
     gemma4_error error = {""};

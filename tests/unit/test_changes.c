@@ -600,7 +600,7 @@ static const struct {
      WEIGHT(pre_feedforward_layernorm)},
     /* before the first */
     {{.parameter = OF(WEIGHT_LAYER), .number = -4}, GEMMA4_TAP_ATTN_Q, 3, 0, SIZE_MAX},
-    /* behind the last */
+    /* after the last */
     {{.parameter = OF(WEIGHT_LAYER), .number = 12, .absolute = true},
      GEMMA4_TAP_ATTN_Q,
      3,
@@ -652,7 +652,7 @@ START_TEST(a_weight_is_read_from_elsewhere)
 }
 END_TEST
 
-/* What becomes of the weight [rows, cols]: out is what is read in the place of w. */
+/* What becomes of the weight [rows, cols]: out is what is read in place of w. */
 typedef void reading(const float *w, size_t rows, size_t cols, float *out);
 
 static void last_rows_zero(const float *w, size_t rows, size_t cols, float *out)

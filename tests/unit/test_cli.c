@@ -371,6 +371,7 @@ static const struct {
     {REF, {"show"}, "expected CASE or FILE"},
     {REF, {"show", "good.h5", "embed", "logits"}, "unexpected argument 'logits'"},
     {REF, {"show", "good.h5", "--head", "0"}, "expected a tap with --head"},
+    {REF, {"show", "good.h5", "--json", "out.json"}, "expected a tap with --json"},
     {REF,
      {"show", "good.h5", "layers.5.attn.qrope"},
      "found 'layers.5.attn.qrope': is 'layers.5.attn.q_rope' meant?"},
@@ -470,6 +471,11 @@ static const struct {
     {REF, {"show", "half.h5", "logits"}, "half.h5: "},
     {REF, {"show", "garbage.h5", "embed"}, "garbage.h5: "},
     {REF,
+     {"show", "good.h5", "embed", "--json", "good.h5"},
+     "good.h5: expected a file of its own to write to, found the file that is shown"},
+    {REF, {"show", "good.h5", "embed", "--json", "nowhere/embed.json"}, "nowhere/embed.json"},
+    {REF, {"show", "good.h5", "embed", "--json", "/dev/full"}, "/dev/full: cannot write"},
+    {REF,
      {"show", "keras.h5"},
      "keras.h5: expected tensors under taps' names (spec/taps.md), found none"},
     {REF,
@@ -494,7 +500,7 @@ static const struct {
     {CHECK,
      {"tiny-one-token", "model/model.safetensors"},
      "model.safetensors: expected activations, found a checkpoint's weights (model."},
-    {CHECK, {MODEL, "model/model.safetensors"}, "a checkpoint's folder goes behind --model"},
+    {CHECK, {MODEL, "model/model.safetensors"}, "a checkpoint's folder goes after --model"},
     {CHECK,
      {"tiny-one-token", "/dev/null"},
      "/dev/null: expected an activation file (HDF5 or safetensors), found a device"},
@@ -764,6 +770,14 @@ static const struct {
      "\nshape   [12, 4]  T, K\ndtype   int32\nmin 1  max 15\n"},
     {REF, {"show", "good.h5", "embed"}, "good.h5\nshape   [1, 64]  T, d\n"},
     {REF,
+     {"show", "tiny-prompt", "layers.5.attn.q_rope", "--position=3", "--head=1",
+      "--json=/dev/stdout"},
+     "\"dtype\": \"float32\",\n \"shape\": [1, 1, 32],\n \"positions\": [3],\n \"heads\": "
+     "[1],\n \"values\": ["},
+    {REF,
+     {"show", "tiny-prompt", "tokens", "--json", "/dev/stdout"},
+     "\"shape\": [12],\n \"values\": [" PROMPT "]}\n"},
+    {REF,
      {"show", "extra.h5"},
      "\nembed                            float32   [1, 64]\nand 1 dataset that is no tap\n"},
     {REF,
@@ -787,7 +801,7 @@ static const struct {
     {CHECK, {"tiny-one-token", "logits.h5", "--require", "logits"}, "coverage   logits: 1 of "},
     {CHECK,
      {"tiny-one-token", "best.h5", "--require", "logits"},
-     "note       log-probabilities in the place of logits: of 20 of 256 tokens, at 1 of 1 "
+     "note       log-probabilities instead of logits: of 20 of 256 tokens, at 1 of 1 "
      "positions\n"},
     {CHECK,
      {"tiny-one-token", "embed.h5"},
@@ -988,7 +1002,7 @@ START_TEST(a_dump_by_any_schedule_conforms)
 }
 END_TEST
 
-/* A full disk behind the terminal's redirection: what was not written must not look done. */
+/* A full disk after the terminal's redirection: what was not written must not look done. */
 static const struct {
     program which;
     const char *args;

@@ -442,7 +442,7 @@ END_TEST
 
 /* --- several steps: the block runs again --- */
 
-/* Evidence of `block_at` behind `known`, of which the dump holds nothing but the output; all else,
+/* Evidence of `block_at` after `known`, of which the dump holds nothing but the output; all else,
  * and what is expected there, is a run of the right model from a stream made by hand. */
 static void bridged(size_t T, const char *tier, gemma4_block known, gemma4_block block_at,
                     double sigma)
@@ -867,7 +867,7 @@ START_TEST(behind_the_positions_asked_for_all_is_as_expected)
 }
 END_TEST
 
-/* mlp.act, which mlp-silu computes otherwise, shows at itself, and behind it until something else
+/* mlp.act, which mlp-silu computes differently, shows at itself, and after it until something else
  * is stored. */
 START_TEST(a_mistake_shows_at_its_own_taps_and_behind_those_that_are_not_stored)
 {

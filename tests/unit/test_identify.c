@@ -521,6 +521,14 @@ static const planting SCOPED[] = {
      .value = "blocks of 4",
      .case_id = "tiny-chunks",
      .scope = GEMMA4_AFTER_FIRST_CHUNK},
+    /* in the first layer, where the stream is of size 1 already, as if the norm were missing */
+    {{.parameter = OF(WEIGHT_FORM), .steps = AT(ATTN_NORM), .word = GEMMA4_FORM_ONE},
+     BOTH,
+     .layers = EVERY_LAYER,
+     .value = "1",
+     .tier = "bfloat16",
+     .case_id = "tiny-chunks",
+     .scope = GEMMA4_DECODE_ONLY},
 };
 
 START_TEST(other_rules_at_some_positions_are_said_of_those)

@@ -668,7 +668,7 @@ static const struct {
     unsigned char value;
     const char *expected;
 } LIES[] = {
-    {false, false, 6, 1, "found otherwise"},                        /* encrypted, says the member */
+    {false, false, 6, 1, "found another way"},                      /* encrypted, says the member */
     {false, false, 8, 8, "how it is packed as the directory does"}, /* deflated, says the member */
     {false, false, 18, 9, "expected the sizes"},
     {false, false, 22, 9, "expected the sizes"},

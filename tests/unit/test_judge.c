@@ -415,7 +415,7 @@ static const struct {
     {AT(EMBED, 0, one_infinity), "1 value is NaN or infinite, the first at position 11, index 0"},
     {AT(EMBED, 0, slightly_too_large), ""},
     {AT(LAYER_INPUT, 2, one_bad_position), ""},
-    {AT(ATTN_V, 5, quarter), ""}, /* invisible behind its norm but for eps, visible here */
+    {AT(ATTN_V, 5, quarter), ""}, /* invisible after its norm but for eps, visible here */
     {AT(ATTN_V_NORM, 1, round_to_bfloat16), ""},
     {AT(ATTN_K_ROPE, 2, swap_kv_heads), ""},
     {AT(ATTN_SCORES, 3, quarter), ""},

@@ -1,5 +1,6 @@
 /* The ladder (tests/check/ladder.h): what its rungs can show, and what a climb says of engines with
  * planted mistakes. */
+#include "activations.h"
 #include "counter_model.h"
 #include "ladder.h"
 #include "model.h"
@@ -7,9 +8,11 @@
 #include "suites.h"
 #include "support.h"
 
+#include <fcntl.h>
 #include <hdf5.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <unistd.h>
 
 #define COUNT(table) (sizeof(table) / sizeof *(table))
 
@@ -241,6 +244,22 @@ START_TEST(a_rung_is_judged_again_when_more_is_known)
 }
 END_TEST
 
+/* Two mistakes that no rung shows alone, where the engine starts at position 0: both need two
+ * tokens. Neither explains anything by itself. */
+START_TEST(two_mistakes_of_one_rung_are_found_as_a_pair)
+{
+    static const char *const rungs[] = {"full-one-token", "full-two-tokens", "full"};
+    gemma4_climb c =
+        climb(climb_of(rungs, COUNT(rungs), "attn-scale-inv-sqrt-d", "rope-on-v", _i ? 20 : 0));
+    ck_assert_uint_eq(c.cause_count, 2);
+    ck_assert_str_eq(c.causes[0].candidates[0].model->id, "attn-scale-inv-sqrt-d");
+    ck_assert_str_eq(c.causes[1].candidates[0].model->id, "rope-on-v");
+    ck_assert_uint_eq(c.causes[1].rung, rung_named("full-two-tokens"));
+    ck_assert_int_eq(verdict_of(&c, "full"), GEMMA4_RUNG_PASSES);
+    gemma4_climb_free(&c);
+}
+END_TEST
+
 /* The logits of another rung, with the tokens of this one: nothing explains them. */
 static void spoil(const char *folder, const char *rung)
 {
@@ -322,13 +341,28 @@ START_TEST(a_report_takes_no_dump_s_place)
 {
     gemma4_error error = {""};
     char *folder = climb_of(FEW, 1, NULL, NULL, 0),
-         *argv[] = {folder, "--json", test_join(folder, "linear-head.h5")};
-    ck_assert_int_eq(gemma4_ladder_command(3, argv, &error), 2);
+         *argv[] = {folder, "--json", test_join(folder, "linear-head.h5")},
+         *said = test_path("said");
+    /* The command says on stderr itself what is wrong: into a file here. */
+    int kept = dup(STDERR_FILENO), file = open(said, O_CREAT | O_TRUNC | O_WRONLY, 0600);
+    ck_assert(kept >= 0 && file >= 0 && dup2(file, STDERR_FILENO) >= 0);
+    int status = gemma4_ladder_command(3, argv, &error);
+    ck_assert(dup2(kept, STDERR_FILENO) >= 0 && close(kept) == 0 && close(file) == 0);
+    ck_assert_int_eq(status, 2);
+    ck_assert_msg(strstr(test_read(said), "linear-head.h5: expected a file of its own to write to"),
+                  "%s", test_read(said));
     gemma4_climb c = climb(folder);
     ck_assert_int_eq(verdict_of(&c, "linear-head"), GEMMA4_RUNG_PASSES);
     gemma4_climb_free(&c);
 }
 END_TEST
+
+/* A safetensors file that grows by tensors of HDF5 files. */
+typedef struct gather {
+    const char *rung;
+    char header[4096], data[1 << 18];
+    size_t header_used, used;
+} gather;
 
 /* One file, a group a rung. */
 static char *grouped(const char *folder, const char *const *rungs, size_t count)
@@ -354,6 +388,131 @@ START_TEST(groups_of_one_file_are_rungs)
     ck_assert_uint_eq(c.cause_count, 1);
     ck_assert_str_eq(c.causes[0].candidates[0].model->id, "softcap-missing");
     ck_assert_int_eq(verdict_of(&c, "dense"), GEMMA4_RUNG_PASSES);
+    gemma4_climb_free(&c);
+}
+END_TEST
+
+static herr_t add_tensor(hid_t file, const char *name, const H5O_info_t *info, void *context)
+{
+    gather *g = context;
+    hsize_t dims[2] = {1, 1};
+    if (info->type != H5O_TYPE_DATASET)
+        return 0;
+    hid_t set = H5Dopen2(file, name, H5P_DEFAULT), space = H5Dget_space(set),
+          type = H5Dget_type(set);
+    int rank = H5Sget_simple_extent_dims(space, dims, NULL);
+    bool real = H5Tget_class(type) == H5T_FLOAT;
+    size_t bytes = (size_t)(dims[0] * dims[1]) * 4;
+    ck_assert(rank >= 1 && rank <= 2 && g->used + bytes <= sizeof g->data);
+    ck_assert(H5Dread(set, real ? H5T_NATIVE_FLOAT : H5T_NATIVE_INT32, H5S_ALL, H5S_ALL,
+                      H5P_DEFAULT, g->data + g->used) >= 0);
+    char second[16] = "";
+    if (rank == 2)
+        snprintf(second, sizeof second, ", %d", (int)dims[1]);
+    g->header_used += (size_t)snprintf(
+        g->header + g->header_used, sizeof g->header - g->header_used,
+        ", \"%s.%s\": {\"dtype\": \"%s\", \"shape\": [%d%s], \"data_offsets\": [%zu, %zu]}",
+        g->rung, name, real ? "F32" : "I32", (int)dims[0], second, g->used, g->used + bytes);
+    g->used += bytes;
+    H5Tclose(type);
+    H5Sclose(space);
+    H5Dclose(set);
+    return 0;
+}
+
+/* The same as one safetensors file: "RUNG.logits" and so on, what is said of all of them once. */
+static char *grouped_safetensors(const char *folder, const char *const *rungs, size_t count)
+{
+    static gather g;
+    char *path = test_join(folder, "all.safetensors"), name[80];
+    g = (gather){.used = 0};
+    g.header_used = (size_t)snprintf(
+        g.header, sizeof g.header,
+        "{\"__metadata__\": {\"format\": \"gemma4-activations\", \"format_version\": \"1\", "
+        "\"dtype\": \"bfloat16\", \"%s.dtype\": \"float32\", \"%s.dtype\": \"float32\"}",
+        rungs[0], rungs[1]);
+    for (size_t i = 0; i < count; i++) {
+        snprintf(name, sizeof name, "%s.h5", rungs[i]);
+        hid_t from = H5Fopen(test_join(folder, name), H5F_ACC_RDONLY, H5P_DEFAULT);
+        g.rung = rungs[i];
+        ck_assert(H5Ovisit(from, H5_INDEX_NAME, H5_ITER_NATIVE, add_tensor, &g) >= 0);
+        H5Fclose(from);
+    }
+    g.header_used +=
+        (size_t)snprintf(g.header + g.header_used, sizeof g.header - g.header_used, "}");
+    uint64_t length = g.header_used;
+    FILE *f = fopen(path, "wb");
+    ck_assert(f && fwrite(&length, 8, 1, f) == 1 && fwrite(g.header, length, 1, f) == 1 &&
+              fwrite(g.data, g.used, 1, f) == 1);
+    fclose(f);
+    return path;
+}
+
+/* A group's own metadata come before the whole file's. */
+START_TEST(groups_may_be_in_a_safetensors_file)
+{
+    char *folder = climb_of(FEW, 2, "softcap-missing", NULL, 0);
+    gemma4_climb c = climb(grouped_safetensors(folder, FEW, 2));
+    ck_assert_uint_eq(gemma4_climb_count(&c, GEMMA4_RUNG_NOT_COVERED), ladder.count - 2);
+    ck_assert_uint_eq(c.cause_count, 1);
+    ck_assert_str_eq(c.causes[0].candidates[0].model->id, "softcap-missing");
+    ck_assert_str_eq(c.dtype, "float32");
+    gemma4_climb_free(&c);
+}
+END_TEST
+
+START_TEST(a_rung_that_a_safetensors_file_lacks_is_not_covered)
+{
+    gemma4_error error = {""};
+    bool missing = false;
+    char *path = grouped_safetensors(climb_of(FEW, 2, NULL, NULL, 0), FEW, 2);
+    gemma4_model *model = model_of(rung_named("dense"));
+    ck_assert(!gemma4_activations_open_group(path, "dense", &model->config, &missing, &error));
+    ck_assert(missing);
+    assert_message_contains(&error, "expected tensors named dense.logits");
+    gemma4_model_close(model);
+    gemma4_climb c = climb(path);
+    ck_assert_int_eq(verdict_of(&c, "dense"), GEMMA4_RUNG_NOT_COVERED);
+    ck_assert_int_eq(verdict_of(&c, "head"), GEMMA4_RUNG_PASSES);
+    gemma4_climb_free(&c);
+}
+END_TEST
+
+/* Adds a number to every log-probability of a position, another one at each; wrong: to one of them
+ * only. */
+static void add_offsets(const char *folder, const char *rung, bool wrong)
+{
+    char name[80];
+    hsize_t dims[2];
+    snprintf(name, sizeof name, "%s.h5", rung);
+    hid_t file = H5Fopen(test_join(folder, name), H5F_ACC_RDWR, H5P_DEFAULT),
+          set = H5Dopen2(file, "logprobs/values", H5P_DEFAULT), space = H5Dget_space(set);
+    ck_assert_int_eq(H5Sget_simple_extent_dims(space, dims, NULL), 2);
+    size_t n = (size_t)(dims[0] * dims[1]), N = (size_t)dims[1];
+    float *values = malloc(n * sizeof *values);
+    ck_assert(values && H5Dread(set, H5T_NATIVE_FLOAT, H5S_ALL, H5S_ALL, H5P_DEFAULT, values) >= 0);
+    for (size_t i = 0; i < n; i++)
+        values[i] += wrong ? (i % N == 3 ? 0.5f : 0) : 20 - 3 * (float)(i / N);
+    ck_assert(H5Dwrite(set, H5T_NATIVE_FLOAT, H5S_ALL, H5S_ALL, H5P_DEFAULT, values) >= 0);
+    free(values);
+    H5Sclose(space);
+    H5Dclose(set);
+    H5Fclose(file);
+}
+
+START_TEST(log_probabilities_count_by_their_differences)
+{
+    char *folder = climb_of(FEW, COUNT(FEW), _i == 1 ? "v-norm-missing" : NULL, NULL, 20);
+    for (size_t i = 0; i < COUNT(FEW); i++)
+        add_offsets(folder, FEW[i], false);
+    if (_i == 2)
+        add_offsets(folder, "dense", true);
+    gemma4_climb c = climb(folder);
+    ck_assert_int_eq(gemma4_climb_status(&c), _i ? 1 : 0);
+    ck_assert_int_eq(verdict_of(&c, "dense"), _i == 2 ? GEMMA4_RUNG_FAILS : GEMMA4_RUNG_PASSES);
+    ck_assert_uint_eq(c.cause_count, _i == 1 ? 1 : 0);
+    if (_i == 1)
+        ck_assert_str_eq(c.causes[0].candidates[0].model->id, "v-norm-missing");
     gemma4_climb_free(&c);
 }
 END_TEST
@@ -443,12 +602,16 @@ Suite *ladder_suite(void)
     tcase_add_loop_test(climbs, a_right_engine_passes, 0, 2);
     tcase_add_loop_test(climbs, what_is_found_is_carried_forward, 0, COUNT(PLANTED));
     tcase_add_test(climbs, a_rung_is_judged_again_when_more_is_known);
+    tcase_add_loop_test(climbs, two_mistakes_of_one_rung_are_found_as_a_pair, 0, 2);
     tcase_add_test(climbs, only_what_needs_an_unexplained_rung_is_left_unjudged);
     tcase_add_test(climbs, a_dump_that_cannot_be_read_is_said);
     tcase_add_test(climbs, another_rung_s_dump_is_refused);
     tcase_add_test(climbs, an_empty_folder_is_refused);
     tcase_add_test(climbs, a_report_takes_no_dump_s_place);
     tcase_add_test(climbs, groups_of_one_file_are_rungs);
+    tcase_add_test(climbs, groups_may_be_in_a_safetensors_file);
+    tcase_add_test(climbs, a_rung_that_a_safetensors_file_lacks_is_not_covered);
+    tcase_add_loop_test(climbs, log_probabilities_count_by_their_differences, 0, 3);
     tcase_add_test(climbs, a_file_without_groups_is_refused);
     tcase_add_test(reports, reports_say_what_was_found);
     tcase_add_test(reports, the_ladder_is_written);

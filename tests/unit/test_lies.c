@@ -270,7 +270,7 @@ START_TEST(leaving_out_what_is_wrong_is_said)
 }
 END_TEST
 
-/* Of a tensor that is wrong at position 9, the rows behind the sixth are not dumped; everything
+/* Of a tensor that is wrong at position 9, the rows after the sixth are not dumped; everything
  * else is, and right. */
 static void show_few_rows(const test_engine *engine, gemma4_tap_event *e)
 {

@@ -1,4 +1,4 @@
-/* Log-probabilities of the best tokens in the place of logits (tests/check/listed.h), in dumps of
+/* Log-probabilities of the best tokens in place of logits (tests/check/listed.h), in dumps of
  * simulated engines and in some made by hand. */
 #include "causes.h"
 #include "counter_model.h"
@@ -116,8 +116,7 @@ START_TEST(a_right_engine_conforms_by_its_best_tokens)
     ck_assert_int_eq(j.report.level, HONEST[_i].level);
     ck_assert_int_eq(result(&j.report, GEMMA4_TAP_LOGPROBS_IDS)->verdict, GEMMA4_PASS);
     ck_assert_uint_eq(result(&j.report, GEMMA4_TAP_LOGPROBS_IDS)->rows, j.report.positions);
-    ck_assert_msg(strstr(j.report.notes[0], "in the place of logits") != NULL, "%s",
-                  j.report.notes[0]);
+    ck_assert_msg(strstr(j.report.notes[0], "instead of logits") != NULL, "%s", j.report.notes[0]);
     free_judged(&j);
 }
 END_TEST

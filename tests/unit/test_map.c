@@ -64,7 +64,7 @@ START_TEST(rules_of_every_kind_are_read)
 }
 END_TEST
 
-/* What stands behind the head, and what the message says. */
+/* What stands after the head, and what the message says. */
 static const struct {
     const char *text, *expected;
 } REFUSED[] = {

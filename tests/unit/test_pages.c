@@ -79,7 +79,7 @@ static void threshold(const char *name, char value[64])
     copy(value, 64, l.value, strlen(l.value));
 }
 
-/* The i-th cell (0: behind the first bar) of a table's row, without spaces around it. */
+/* The i-th cell (0: after the first bar) of a table's row, without spaces around it. */
 static const char *cell(const char *row, size_t i, char *text, size_t size)
 {
     const char *at = row + 1;
@@ -172,12 +172,25 @@ static size_t count_causes(void)
     return count;
 }
 
-/* The number behind a text in a file that a measurement left. */
-static double measured(const char *path, const char *before)
+/* The nth number (from 1) after a text in a file that a measurement left; "93.9%" is 0.939. */
+static double measured_nth(const char *path, const char *before, int n)
 {
     const char *at = strstr(test_read(path), before);
     ck_assert_msg(at != NULL, "%s: \"%s\" is not there", path, before);
-    return strtod(at + strlen(before), NULL);
+    char *end = (char *)(uintptr_t)at + strlen(before);
+    double value = 0;
+    for (; n > 0; n--) {
+        at = end + strcspn(end, "0123456789\n");
+        ck_assert_msg(isdigit((unsigned char)*at), "%s: too few numbers after \"%s\"", path,
+                      before);
+        value = strtod(at, &end);
+    }
+    return *end == '%' ? value / 100 : value;
+}
+
+static double measured(const char *path, const char *before)
+{
+    return measured_nth(path, before, 1);
 }
 
 /* The value of a name in such a comment: a constant of thresholds.h, or one of these. */
@@ -194,6 +207,12 @@ static double value_of(const char *name, const char *page)
         return measured("spec/measured/honest.txt", "\nhonest: ");
     if (strcmp(name, "planted faults") == 0)
         return measured("spec/measured/planted.txt", " faulty runs of ");
+    if (strcmp(name, "planted runs") == 0)
+        return measured("spec/measured/planted.txt", "\nplanted: ");
+    if (strcmp(name, "identified in bfloat16") == 0)
+        return measured("spec/measured/identify.txt", "\nbfloat16  all ");
+    if (strcmp(name, "wrong sentences in bfloat16") == 0)
+        return measured_nth("spec/measured/identify.txt", "\nbfloat16  all ", 4);
     if (strcmp(name, "agreement") == 0)
         return measured("tests/unit/test_golden.c", "\n#define AGREEMENT ");
     threshold(name, value);
@@ -370,13 +389,31 @@ static void check_path(const char *page, const char *path)
     globfree(&found);
 }
 
-/* One span or line of code. */
+static glob_t scripts; /* whatever takes options, besides the two programs */
+
+/* An option by itself, or of another program than the two: some program must know it. */
+static void check_option(const char *page, const char *option)
+{
+    bool known =
+        holds_word(help_of("gemma4-check"), option) || holds_word(help_of("gemma4-ref"), option);
+    for (size_t i = 0; !known && i < scripts.gl_pathc; i++)
+        known = holds_word(test_read(scripts.gl_pathv[i]), option);
+    ck_assert_msg(known, "%s: no program has the option %s", page, option);
+}
+
+/* One span or line of code. What is typed into a debugger is checked by make debug-test. */
 static void check_code(const char *page, const char *code)
 {
     static const char *const folders[] = {"ref/", "tests/", "golden/", "spec/"};
     char word[256];
+    if (strstr(code, "(gdb) ") || strstr(code, "(lldb) "))
+        return;
     for (const char *at = code; *(at += strspn(at, " \n;|&()"));) {
         next_word(&at, word, sizeof word);
+        if (strncmp(word, "--", 2) == 0 && islower((unsigned char)word[2])) {
+            word[2 + strspn(word + 2, "abcdefghijklmnopqrstuvwxyz0123456789-")] = '\0';
+            check_option(page, word);
+        }
         if (strcmp(word, "make") == 0)
             check_make(page, at);
         else if (strcmp(word, "gemma4-check") == 0 || strcmp(word, "build/gemma4-check") == 0)
@@ -410,7 +447,7 @@ static size_t check_page(const char *page)
                  at = end + 1, count++) {
                 check_code(page, copy(code, sizeof code, at + 1, (size_t)(end - at - 1)));
                 next = end > line + length ? end + 1 : next; /* a span may go on on the next line,
-                                                                and others behind it */
+                                                                and others after it */
             }
         }
         blank = length == 0;
@@ -420,12 +457,16 @@ static size_t check_page(const char *page)
 
 START_TEST(every_command_and_path_exists)
 {
+    static const char *const with_options[] = {"golden/engines/*.py", "golden/engines/*/*.py",
+                                               "golden/oracle/*.py",  "tests/*.py",
+                                               "tests/bench/*.c",     "tests/twins/*.c"};
     size_t count = 0;
+    for (size_t i = 0; i < COUNT(with_options); i++)
+        ck_assert_int_eq(glob(with_options[i], i ? GLOB_APPEND : 0, NULL, &scripts), 0);
     for (size_t i = 0; i < test_pages.gl_pathc; i++)
-        /* generated */
-        if (strcmp(test_pages.gl_pathv[i], "spec/causes.md") != 0 &&
-            strcmp(test_pages.gl_pathv[i], "spec/kill-matrix.md") != 0)
+        if (!test_is_generated(test_pages.gl_pathv[i]))
             count += check_page(test_pages.gl_pathv[i]);
+    globfree(&scripts);
     ck_assert_uint_gt(count, 100);
 }
 END_TEST

@@ -17,18 +17,13 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-static bool is_generated(const char *page)
-{
-    return !strcmp(page, "spec/causes.md") || !strcmp(page, "spec/kill-matrix.md");
-}
-
 static bool is_of_name(char c)
 {
     return c != '\0' && (isalnum((unsigned char)c) || strchr("_.*{}\\", c));
 }
 
 /* Calls check for every word of the page that begins with one of these, and returns how many it
- * was. A word is what a name may be made of, without a full stop behind it. */
+ * was. A word is what a name may be made of, without a full stop after it. */
 static size_t each_word(const char *page, const char *const starts[],
                         void (*check)(const char *page, const char *word))
 {
@@ -78,7 +73,7 @@ static bool is_tap(const char *name)
     return false;
 }
 
-/* "mlp.gate_proj", or with ".weight" behind it: does a layer of the small checkpoint have it? */
+/* "mlp.gate_proj", or with ".weight" after it: does a layer of the small checkpoint have it? */
 static bool is_weight(const char *name)
 {
     static gemma4_model *model;
@@ -124,7 +119,7 @@ START_TEST(every_tensor_that_a_page_names_exists)
                                          "ffn.",  "layers.", NULL};
     size_t count = 0;
     for (size_t i = 0; i < test_pages.gl_pathc; i++)
-        if (!is_generated(test_pages.gl_pathv[i]))
+        if (!test_is_generated(test_pages.gl_pathv[i]))
             count += each_word(test_pages.gl_pathv[i], starts, check_tensor);
     ck_assert_uint_gt(count, 300);
 }
@@ -180,7 +175,7 @@ START_TEST(every_name_of_the_code_that_a_page_has_exists)
     ck_assert_int_eq(glob("golden/engines/*.h", GLOB_APPEND, NULL, &sources), 0);
     ck_assert_int_eq(glob("Makefile", GLOB_APPEND, NULL, &sources), 0);
     for (size_t i = 0; i < test_pages.gl_pathc; i++)
-        if (!is_generated(test_pages.gl_pathv[i]))
+        if (!test_is_generated(test_pages.gl_pathv[i]))
             count += each_word(test_pages.gl_pathv[i], starts, check_identifier);
     ck_assert(!in_sources("gemma4_forwar") && !in_sources("gemma4_forwards"));
     globfree(&sources);
@@ -190,7 +185,7 @@ END_TEST
 
 /* --- what programs print --- */
 
-/* The indented lines behind a line of a page, as one text without their indent. */
+/* The indented lines after a line of a page, as one text without their indent. */
 static char *block_behind(const char *page, const char *line)
 {
     const char *at = strstr(test_read(page), line);
@@ -224,6 +219,34 @@ START_TEST(the_readme_s_report_is_what_is_printed)
     free(quoted);
     free(printed);
     test_judged_free(&j);
+}
+END_TEST
+
+/* What README's Python writes are tensors of an activation file (make golden-verify runs it). */
+START_TEST(the_readme_s_python_writes_taps)
+{
+    const char *at = strstr(test_read("README.md"), "```python\n"), *end;
+    size_t count = 0;
+    ck_assert_ptr_nonnull(at);
+    end = strstr(at + 3, "\n```");
+    ck_assert_ptr_nonnull(end);
+    for (; (at = strstr(at, "    f[")) != NULL && at < end; count++) {
+        char path[80];
+        gemma4_tap tap;
+        size_t layer, n = 0;
+        at += strcspn(at, "\"") + 1;
+        for (const char *c = at; *c != '"' && *c != '\n' && n + 1 < sizeof path; c++)
+            if (*c == '{') { /* a layer's number */
+                path[n++] = '0';
+                c += strcspn(c, "}\n");
+            } else {
+                path[n++] = *c == '/' ? '.' : *c;
+            }
+        path[n] = '\0';
+        ck_assert_msg(strcmp(path, "tokens") == 0 || gemma4_tap_parse(path, &tap, &layer),
+                      "README.md: the Python writes %s, which is no tap", path);
+    }
+    ck_assert_uint_eq(count, 3);
 }
 END_TEST
 
@@ -319,6 +342,53 @@ START_TEST(the_model_s_dimensions_are_computed)
 }
 END_TEST
 
+/* The last column of the table: what a config.json without the keys is read as. */
+START_TEST(the_defaults_of_absent_keys_are_those_of_the_table)
+{
+    static const char least[] =
+        "{\"model_type\": \"gemma4_text\", \"enable_moe_block\": true, "
+        "\"hidden_size_per_layer_input\": 0,"
+        " \"num_experts\": 16, \"top_k_experts\": 4, \"moe_intermediate_size\": 32}";
+    gemma4_config c;
+    gemma4_error error = {""};
+    char *path = test_path("config.json"), text[512];
+    test_write_text(path, least);
+    ck_assert_msg(gemma4_config_read(path, &c, &error) == 0, "%s", error.message);
+    const gemma4_layer_config *sliding = &c.layers[0], *full = &c.layers[5];
+    ck_assert(sliding->kind == GEMMA4_SLIDING && full->kind == GEMMA4_FULL && !full->v_is_k);
+    ck_assert(c.final_logit_softcapping == 0 && c.rms_norm_eps == 1e-6);
+    ck_assert_uint_eq(full->num_key_value_heads, sliding->num_key_value_heads);
+    const struct {
+        const char *key;
+        size_t value;
+    } rows[] = {{"hidden_size | 2816 | d |", c.hidden_size},
+                {"num_hidden_layers | 30 | |", c.num_hidden_layers},
+                {"num_attention_heads | 16, in every layer | H |", c.num_attention_heads},
+                {"sliding_window | 1024 positions, the query's own included | |", c.sliding_window},
+                {"intermediate_size | 2112 | F |", c.intermediate_size},
+                {"vocab_size | 262144; the embedding is also the LM head | V |", c.vocab_size},
+                {"max_position_embeddings | 262144 | |", c.max_position_embeddings}};
+    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
+        snprintf(text, sizeof text, "\n| %s %zu |", rows[i].key, rows[i].value);
+        expect_text("spec/model.md", text);
+    }
+    snprintf(text, sizeof text, " on sliding layers | G, D | %zu, %zu |",
+             sliding->num_key_value_heads, sliding->head_dim);
+    expect_text("spec/model.md", text);
+    snprintf(text, sizeof text, " on full layers | G, D | num_key_value_heads, %zu |",
+             full->head_dim);
+    expect_text("spec/model.md", text);
+    gemma4_config_free(&c);
+    for (int i = 0; i < 3; i++) { /* which the table says are refused */
+        static const char *const needed[] = {"num_experts", "top_k_experts",
+                                             "moe_intermediate_size"};
+        test_write_text(path, test_replace(least, needed[i], "_"));
+        ck_assert_msg(gemma4_config_read(path, &c, &error) != 0, "%s", needed[i]);
+        assert_message_contains(&error, needed[i]);
+    }
+}
+END_TEST
+
 START_TEST(the_small_checkpoint_is_as_described)
 {
     char text[256];
@@ -356,10 +426,15 @@ Suite *quotes_suite(void)
     tcase_add_test(c, every_tensor_that_a_page_names_exists);
     tcase_add_test(c, names_are_told_from_wrong_ones);
     tcase_add_test(c, every_name_of_the_code_that_a_page_has_exists);
-    tcase_add_test(c, the_readme_s_report_is_what_is_printed);
+    tcase_add_test(c, the_readme_s_python_writes_taps);
     tcase_add_test(c, the_page_s_map_is_read);
     tcase_add_test(c, the_model_s_dimensions_are_computed);
+    tcase_add_test(c, the_defaults_of_absent_keys_are_those_of_the_table);
     tcase_add_test(c, the_small_checkpoint_is_as_described);
     suite_add_tcase(suite, c);
+    TCase *report = tcase_create("report");
+    tcase_set_timeout(report, 60);
+    tcase_add_test(report, the_readme_s_report_is_what_is_printed);
+    suite_add_tcase(suite, report);
     return suite;
 }

@@ -166,7 +166,7 @@ static void put(hid_t file, const char *tap, const tensor_edit *t)
     H5Pclose(links);
 }
 
-/* Room for a batch of two is behind the values. */
+/* Room for a batch of two is after the values. */
 static void put_tensor(hid_t file, const char *name, const tensor *from, const dump *d)
 {
     size_t n = from->dims[0] * from->width;
@@ -346,7 +346,7 @@ static const struct {
     {"layers.4.output",
      3,
      {12, 1, 64},
-     "an axis of length 1 behind the positions: expected [12, 64], found [12, 1, 64]; drop it"},
+     "an axis of length 1 after the positions: expected [12, 64], found [12, 1, 64]; drop it"},
     {"logits",
      2,
      {1, 256},
@@ -554,15 +554,15 @@ static const struct {
      "layers.6.router.topk_ids",
      4},
     {{.edited = {"logits"}, .edit = log_probabilities},
-     "log-probabilities in the place of logits",
+     "log-probabilities instead of logits",
      "logits",
      1},
     {{.edited = {"logits"}, .edit = log_probabilities, .by = 8},
-     "log-probabilities in the place of logits",
+     "log-probabilities instead of logits",
      "logits",
      1},
     {{.taps = {"logits"}, .edit = log_probabilities},
-     "log-probabilities in the place of logits",
+     "log-probabilities instead of logits",
      "logits",
      1},
     {{.edited = {"logits"}, .edit = probabilities}, ": their logarithms, with", "logits", 1},
@@ -607,7 +607,7 @@ START_TEST(axes_of_one_length_are_told_by_value)
 }
 END_TEST
 
-/* A mistake of the engine behind a tensor that was dumped wrongly is found where it is made: what
+/* A mistake of the engine after a tensor that was dumped wrongly is found where it is made: what
  * reads the tensor reads it put right. */
 START_TEST(a_mistake_of_the_engine_is_found_beside_one_of_the_dump)
 {

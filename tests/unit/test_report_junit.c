@@ -103,7 +103,7 @@ static const char *const HOLDS[] = {
     ("<failure type=\"divergence\" message=\"3 values are NaN &lt;&amp;&quot;&gt; or infinite; "
      "relative RMS 2.50e-01 from the engine's own "
      "inputs: 12.5 times what rounding explains, tolerance 6\">"),
-    /* ... and the numbers behind it */
+    /* ... and the numbers after it */
     "\nworst_position_in_spreads 12.5, tolerance 6; worst at position 7\nworst element: position "
     "7, index 12: yours -1.5, expected 0.25\n",
     "<testcase classname=\"gemma4.my-case.head\" name=\"logits\" time=\"0\"/>",

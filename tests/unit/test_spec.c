@@ -1,19 +1,23 @@
 /* The tables of spec/ that say the same as the table of taps (ref/taps.h): a name, a shape or a
  * number that is changed in one of them only fails here. */
 #include "suites.h"
+#include "support.h"
+#include "synth.h"
+#include "synth_internal.h"
 #include "taps.h"
 
+#include <ctype.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-enum { COLUMNS = 5, NAME_SIZE = 80 };
+enum { COLUMNS = 8, NAME_SIZE = 80 };
 
 /* A table of a Markdown file, read row by row. */
 typedef struct table {
     FILE *file;
     char line[2000];
-    char *cells[COLUMNS]; /* of the row at hand, within line; "" behind its last */
+    char *cells[COLUMNS]; /* of the row at hand, within line; "" after its last */
 } table;
 
 /* Splits the line at its bars; what surrounds a cell is cut off. */
@@ -61,7 +65,7 @@ static bool next_row(table *t)
     return row;
 }
 
-/* The next of the entries that ", " separates; NULL behind the last. A shorthand (".k" behind
+/* The next of the entries that ", " separates; NULL after the last. A shorthand (".k" after
  * "attn.q") is completed from the name before, which is what name holds. */
 static const char *next_name(char **cell, char name[NAME_SIZE])
 {
@@ -233,6 +237,106 @@ START_TEST(ids_are_not_rounded)
 }
 END_TEST
 
+/* --- spec/synth.md --- */
+
+static void kinds_text(const synth_preset *p, char text[NAME_SIZE])
+{
+    int length = sprintf(text, "%zu (", p->layers);
+    if (p->full_every > 2)
+        sprintf(text + length, "%zu:1)", p->full_every - 1);
+    for (size_t i = 0; p->full_every == 2 && i < p->layers; i++)
+        length += sprintf(text + length, "%s%s", i % 2 ? "f" : "s", i + 1 < p->layers ? " " : ")");
+}
+
+/* What the row of the table says of a preset; "" where it says it in words. */
+static void preset_text(size_t row, const synth_preset *p, char text[NAME_SIZE])
+{
+    text[0] = '\0';
+    switch (row) {
+    case 1: kinds_text(p, text); break;
+    case 2: sprintf(text, "%zu", p->hidden); break;
+    case 3: sprintf(text, "%zu; %zu / %zu", p->heads, p->sliding_kv_heads, p->full_kv_heads); break;
+    case 4: sprintf(text, "%zu / %zu", p->sliding_head_dim, p->full_head_dim); break;
+    case 5: sprintf(text, "%zu", p->window); break;
+    case 6: sprintf(text, "%zu, %zu", p->dense_width, p->expert_width); break;
+    case 7: sprintf(text, "%zu, %zu", p->experts, p->top_k); break;
+    case 8: sprintf(text, "%zu", p->vocab); break;
+    }
+}
+
+START_TEST(synth_md_has_the_presets)
+{
+    static const char *const names[] = {"tiny",    "moe128",   "wide256", "uneven96",
+                                        "deep128", "heads512", "26b-a4b"};
+    enum { PRESETS = sizeof names / sizeof *names };
+    char heading[200] = "| | ";
+    for (size_t i = 0; i < PRESETS; i++)
+        sprintf(heading + strlen(heading), "%s |%s", names[i], i + 1 < PRESETS ? " " : "");
+    for (size_t i = 0; gemma4_synth_presets()[i]; i++)
+        ck_assert_msg(strstr(heading, gemma4_synth_presets()[i]) ||
+                          !strncmp(gemma4_synth_presets()[i], "ladder-", 7),
+                      "spec/synth.md: no column for %s", gemma4_synth_presets()[i]);
+    table t = open_table("spec/synth.md", heading);
+    size_t rows = 0;
+    for (; next_row(&t); rows++)
+        for (size_t i = 0; i < PRESETS; i++) {
+            char expected[NAME_SIZE];
+            const char *found = t.cells[i + 1];
+            preset_text(rows, synth_preset_find(names[i]), expected);
+            if (rows < 9)
+                ck_assert_msg(!strncmp(found, expected, strlen(expected)) &&
+                                  !isdigit((unsigned char)found[strlen(expected)]),
+                              "spec/synth.md: %s, row \"%s\": expected %s, found %s", names[i],
+                              t.cells[0], expected, found);
+            if (rows == 9) /* RoPE theta */
+                ck_assert_str_eq(found, i == 0 ? "10,000 / 1,000,000" : "same");
+            if (rows == 10)
+                ck_assert_str_eq(found, "0.25");
+        }
+    ck_assert_uint_eq(rows, 11);
+}
+END_TEST
+
+/* --- spec/ladder.md --- */
+
+/* How many tokens a rung feeds. */
+static size_t tokens_of(const char *rung)
+{
+    char path[2 * NAME_SIZE];
+    snprintf(path, sizeof path, "golden/ladder/%s.yaml", rung);
+    const char *at = strstr(test_read(path), "\ntokens: [");
+    ck_assert_msg(at != NULL, "%s: no tokens", path);
+    size_t count = 1;
+    for (; *at != ']'; at++)
+        count += *at == ',';
+    return count;
+}
+
+START_TEST(ladder_md_has_the_rungs)
+{
+    table t = open_table("spec/ladder.md", "| rung | alive | tokens | what it shows |");
+    const char *order = strstr(test_read("golden/ladder/ladder.yaml"), "\nrungs:");
+    size_t rungs = 0, listed = 0;
+    ck_assert_ptr_nonnull(order);
+    for (const char *at = order; (at = strstr(at, "- rung: ")) != NULL; at++)
+        listed++;
+    while (next_row(&t)) {
+        char name[NAME_SIZE] = "", *names = t.cells[0], *counts = t.cells[2];
+        while (next_name(&names, name)) {
+            const char *count = next_shape(&counts);
+            char expected[NAME_SIZE];
+            snprintf(expected, sizeof expected, "%zu", tokens_of(name));
+            ck_assert_msg(!strcmp(count, expected),
+                          "spec/ladder.md: %s: expected %s tokens, found %s", name, expected,
+                          count);
+            rungs++;
+        }
+    }
+    ck_assert_msg(rungs == listed, "spec/ladder.md: %zu rungs, golden/ladder/ladder.yaml has %zu",
+                  rungs, listed);
+}
+END_TEST
+
 Suite *spec_suite(void)
 {
     Suite *suite = suite_create("spec");
@@ -240,6 +344,8 @@ Suite *spec_suite(void)
     tcase_add_test(tables, taps_md_is_the_table_of_taps);
     tcase_add_test(tables, the_roundings_of_tolerance_md_are_those_of_the_table);
     tcase_add_test(tables, ids_are_not_rounded);
+    tcase_add_test(tables, synth_md_has_the_presets);
+    tcase_add_test(tables, ladder_md_has_the_rungs);
     suite_add_tcase(suite, tables);
     return suite;
 }

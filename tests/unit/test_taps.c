@@ -2,27 +2,11 @@
 #include "config.h"
 #include "rows.h"
 #include "suites.h"
+#include "support.h"
 #include "taps.h"
 
 #include <stdio.h>
 #include <string.h>
-
-static gemma4_layer_config layers[2] = {
-    {.kind = GEMMA4_SLIDING, .num_key_value_heads = 2, .head_dim = 4},
-    {.kind = GEMMA4_FULL, .num_key_value_heads = 1, .head_dim = 8, .v_is_k = true},
-};
-
-static const gemma4_config config = {
-    .hidden_size = 12,
-    .num_hidden_layers = 2,
-    .num_attention_heads = 3,
-    .intermediate_size = 10,
-    .num_experts = 6,
-    .top_k_experts = 2,
-    .moe_intermediate_size = 5,
-    .vocab_size = 32,
-    .layers = layers,
-};
 
 START_TEST(every_name_parses_to_its_tap)
 {
@@ -132,8 +116,9 @@ static const struct {
 START_TEST(dims_follow_the_layer_s_config)
 {
     size_t dims[2];
-    ck_assert_uint_eq(gemma4_tap_dims(&config, shapes[_i].tap, shapes[_i].layer, 7, dims),
-                      shapes[_i].rank);
+    ck_assert_uint_eq(
+        gemma4_tap_dims(&test_small_config, shapes[_i].tap, shapes[_i].layer, 7, dims),
+        shapes[_i].rank);
     ck_assert_uint_eq(dims[0], shapes[_i].dims[0]);
     ck_assert_uint_eq(dims[1], shapes[_i].dims[1]);
 }
@@ -144,7 +129,8 @@ START_TEST(every_tap_has_dims_and_a_name_of_its_own)
     for (int i = 0; i < GEMMA4_TAP_COUNT; i++) {
         size_t dims[2];
         const gemma4_tap_info *info = gemma4_tap_describe((gemma4_tap)i);
-        ck_assert_uint_eq(gemma4_tap_dims(&config, (gemma4_tap)i, 0, 7, dims), strlen(info->shape));
+        ck_assert_uint_eq(gemma4_tap_dims(&test_small_config, (gemma4_tap)i, 0, 7, dims),
+                          strlen(info->shape));
         ck_assert_int_eq(dims[0] >= 1, info->shape[0] != 'N'); /* which the config does not say */
         ck_assert_uint_ge(dims[1], 1);
         for (int j = 0; j < i; j++)
@@ -169,7 +155,8 @@ static const struct {
 
 START_TEST(heads_are_those_of_the_layer)
 {
-    ck_assert_uint_eq(gemma4_tap_heads(&config, heads[_i].tap, heads[_i].layer), heads[_i].heads);
+    ck_assert_uint_eq(gemma4_tap_heads(&test_small_config, heads[_i].tap, heads[_i].layer),
+                      heads[_i].heads);
 }
 END_TEST
 
@@ -192,7 +179,7 @@ static const struct {
 
 START_TEST(sums_are_as_long_as_their_axes)
 {
-    ck_assert_uint_eq(gemma4_tap_sum_length(&config, sums[_i].tap, sums[_i].layer, 7),
+    ck_assert_uint_eq(gemma4_tap_sum_length(&test_small_config, sums[_i].tap, sums[_i].layer, 7),
                       sums[_i].length);
 }
 END_TEST
@@ -248,7 +235,7 @@ static const struct {
     {GEMMA4_TAP_LOGPROBS, 0, 0, false, false},
     {GEMMA4_TAP_LAYER_INPUT, 1, 6, true, false},
     {GEMMA4_TAP_LAYER_OUTPUT, 1, 6, true, true},
-    {GEMMA4_TAP_LAYER_OUTPUT, 2, 6, false, false}, /* the layer behind the last */
+    {GEMMA4_TAP_LAYER_OUTPUT, 2, 6, false, false}, /* the layer after the last */
     {GEMMA4_TAP_ATTN_NORM, SIZE_MAX, 6, false, false},
     {GEMMA4_TAP_ATTN_K, 1, 6, true, true},
     {GEMMA4_TAP_ATTN_V, 0, 6, true, true},
@@ -271,7 +258,7 @@ static const struct {
 
 START_TEST(what_exists_and_is_required_follows_from_the_config)
 {
-    gemma4_config model = config;
+    gemma4_config model = test_small_config;
     model.num_experts = existing[_i].experts;
     ck_assert_int_eq(gemma4_tap_exists(&model, existing[_i].tap, existing[_i].layer),
                      existing[_i].exists);

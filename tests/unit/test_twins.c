@@ -1,7 +1,9 @@
 /* How twins are chosen and used by a session (ref/ops.h, ref/forward.h). Whether they compute the
  * right thing is gemma4-twins' business (tests/twins). */
+#include "blocks.h"
 #include "forward.h"
 #include "ops.h"
+#include "quantised.h"
 #include "suites.h"
 #include "support.h"
 #include "synth.h"
@@ -129,6 +131,61 @@ static double relative_rms(const float *found, const float *expected)
 
 static float scalar[T * V], found[T * V];
 
+/* Whole and in chunks, the scalar's bits. */
+START_TEST(exact_operators_give_a_session_the_scalar_s_bits)
+{
+    static const size_t CHUNKS[] = {T, 8, 3, 1};
+    gemma4_ops ops = gemma4_ops_exact();
+    ck_assert(ops.attention == NULL);
+    ck_assert((ops.matmul == gemma4_matmul) == (strcmp(ops.name, "scalar") == 0));
+    run(scalar, NULL, T, NULL, NULL, true);
+    for (size_t i = 0; i < sizeof CHUNKS / sizeof *CHUNKS; i++) {
+        seen s = {0};
+        run(found, &ops, CHUNKS[i], count_taps, &s, true);
+        ck_assert_msg(memcmp(found, scalar, sizeof found) == 0, "%s, chunks of %zu", ops.name,
+                      CHUNKS[i]);
+        ck_assert_uint_eq(s.probs, 2 * 12 * T);
+    }
+}
+END_TEST
+
+/* Blocks of Q8_0, which no operator can read as they lie. */
+START_TEST(exact_operators_read_quantised_weights)
+{
+    enum { ROWS = 7, COLS = 64, N = 5, ROW_BYTES = COLS / 32 * 34 };
+    static unsigned char data[ROWS * ROW_BYTES];
+    static gemma4_real x[N * COLS], expected[N * ROWS], y[N * ROWS];
+    const gemma4_ops ops = gemma4_ops_exact();
+    gemma4_quantised q = {.part_count = 1, .rows = ROWS};
+    q.parts[0].type = gemma4_block_type_of(8);
+    q.parts[0].data = data;
+    q.parts[0].row_bytes = ROW_BYTES;
+    const gemma4_weight w = {GEMMA4_QUANTISED, &q, ROWS, COLS};
+    float *scratch = malloc(ops.scratch(COLS, N, 0) * sizeof *scratch), w_row[COLS];
+    ck_assert_ptr_nonnull(scratch);
+    for (size_t i = 0; i < sizeof data; i++) /* scales (bytes 0 and 1 of 34) of about 1/8 */
+        data[i] = i % 34 == 1 ? 0x30 : (unsigned char)(i * 37);
+    for (size_t i = 0; i < N * COLS; i++)
+        x[i] = (gemma4_real)(0.37 * (double)i - (double)(i % 13) * 7);
+    gemma4_matmul(expected, x, &w, N, w_row);
+    ops.matmul(y, x, &w, N, scratch);
+    ck_assert(memcmp(y, expected, sizeof y) == 0);
+    ck_assert(expected[0] != 0 && isfinite((double)expected[0]));
+    free(scratch);
+}
+END_TEST
+
+START_TEST(a_limit_hides_instruction_sets)
+{
+    unsigned found_before = gemma4_cpu_detect();
+    gemma4_cpu_limit(GEMMA4_CPU_SCALAR);
+    ck_assert_uint_eq(gemma4_cpu_detect(), GEMMA4_CPU_SCALAR);
+    ck_assert_str_eq(gemma4_ops_exact().name, "scalar");
+    gemma4_cpu_limit(GEMMA4_CPU_ALL);
+    ck_assert_uint_eq(gemma4_cpu_detect(), found_before);
+}
+END_TEST
+
 /* With and without the twin's own attention, whole and in chunks: near the scalar, but not its
  * bits. */
 START_TEST(a_session_runs_the_twin_that_it_is_given)
@@ -171,7 +228,10 @@ Suite *twins_suite(void)
     tcase_add_test(choice, no_mask_means_scalar);
     tcase_add_loop_test(choice, the_best_set_of_the_mask_wins, 0, 3);
     tcase_add_test(choice, names_are_understood_where_the_machine_has_them);
+    tcase_add_test(choice, a_limit_hides_instruction_sets);
+    tcase_add_test(choice, exact_operators_read_quantised_weights);
     tcase_add_unchecked_fixture(session, open_model, close_model);
+    tcase_add_test(session, exact_operators_give_a_session_the_scalar_s_bits);
     tcase_add_loop_test(session, a_session_runs_the_twin_that_it_is_given, 0, 3);
     tcase_add_test(session, hidden_scores_change_nothing_else);
     suite_add_tcase(s, choice);

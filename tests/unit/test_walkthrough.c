@@ -154,7 +154,7 @@ static bool are_written(const double *values, size_t n, const char *numbers)
         double written = strtod(numbers, &end);
         /* The golden is float32: its last bits may lie on the other side of a half. */
         if (end == numbers ||
-            !(fabs(values[i] - written) <= half_unit(numbers) + 1e-5 * fabs(values[i])))
+            !(fabs(values[i] - written) <= half_unit(numbers) + 2e-6 * fabs(values[i])))
             return false;
         numbers = end;
     }
@@ -215,7 +215,9 @@ static size_t each_line(void (*check_prose)(const char *line))
         line[length] = '\0';
         at += length + (at[length] == '\n');
         follow_heading(line, layer);
-        bool code = !strncmp(line, "    ", 4), command = !strncmp(line, "    build/", 10);
+        bool code = !strncmp(line, "    ", 4), command = !strncmp(line, "    build/", 10) ||
+                                                         !strncmp(line, "    gdb ", 8) ||
+                                                         !strncmp(line, "    (gdb) ", 10);
         if (!code && check_prose)
             check_prose(line);
         if (!code || command)

@@ -1,0 +1,192 @@
+#include "remembered.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+typedef gemma4_real real;
+
+/* What a product reads beside the weight: whatever is not needed has no bytes. */
+typedef struct input {
+    const void *data;
+    size_t bytes;
+} input;
+enum { INPUTS = 3, BUCKETS = 1024 };
+
+/* One product. */
+typedef struct entry {
+    struct entry *next;            /* of the same weight's bucket, latest first */
+    struct entry *older, *younger; /* by when they were last used */
+    const void *weight;
+    size_t rows, cols, K, bytes; /* bytes of all of it */
+    size_t input_bytes[INPUTS], result_bytes;
+    unsigned char data[]; /* inputs, then the result */
+} entry;
+
+struct gemma4_remembered {
+    size_t most, used;
+    entry *buckets[BUCKETS];
+    entry *oldest, *youngest;
+};
+
+static _Thread_local gemma4_remembered *current;
+
+gemma4_remembered *gemma4_remember_in(gemma4_remembered *memory)
+{
+    gemma4_remembered *before = current;
+    current = memory;
+    return before;
+}
+
+gemma4_remembered *gemma4_remembered_new(size_t bytes)
+{
+    gemma4_remembered *memory = calloc(1, sizeof *memory);
+    if (memory)
+        memory->most = bytes;
+    return memory;
+}
+
+static entry **bucket_of(gemma4_remembered *memory, const void *weight)
+{
+    return &memory->buckets[((uintptr_t)weight >> 5) * 2654435761u / 64 % BUCKETS];
+}
+
+/* ------------------------------------------------------- by when they were used */
+
+static void unlink_age(gemma4_remembered *memory, entry *e)
+{
+    *(e->older ? &e->older->younger : &memory->oldest) = e->younger;
+    *(e->younger ? &e->younger->older : &memory->youngest) = e->older;
+}
+
+static void link_youngest(gemma4_remembered *memory, entry *e)
+{
+    e->older = memory->youngest;
+    e->younger = NULL;
+    *(e->older ? &e->older->younger : &memory->oldest) = e;
+    memory->youngest = e;
+}
+
+static void forget(gemma4_remembered *memory, entry *e)
+{
+    entry **link = bucket_of(memory, e->weight);
+    while (*link != e)
+        link = &(*link)->next;
+    *link = e->next;
+    unlink_age(memory, e);
+    memory->used -= e->bytes;
+    free(e);
+}
+
+void gemma4_remembered_free(gemma4_remembered *memory)
+{
+    while (memory && memory->oldest)
+        forget(memory, memory->oldest);
+    free(memory);
+}
+
+/* ---------------------------------------------------------- finding and keeping */
+
+static bool is_of(const entry *e, const gemma4_weight *w, size_t K, const input inputs[INPUTS])
+{
+    const unsigned char *data = e->data;
+    if (e->weight != w->data || e->rows != w->rows || e->cols != w->cols || e->K != K)
+        return false;
+    for (size_t i = 0; i < INPUTS; data += e->input_bytes[i++])
+        if (e->input_bytes[i] != inputs[i].bytes ||
+            (inputs[i].bytes && memcmp(data, inputs[i].data, inputs[i].bytes)))
+            return false;
+    return true;
+}
+
+/* Copies the result to y where it is known. */
+static bool recall(gemma4_remembered *memory, const gemma4_weight *w, size_t K,
+                   const input inputs[INPUTS], real *y)
+{
+    for (entry *e = memory ? *bucket_of(memory, w->data) : NULL; e; e = e->next) {
+        if (!is_of(e, w, K, inputs))
+            continue;
+        const unsigned char *result = e->data;
+        for (size_t i = 0; i < INPUTS; i++)
+            result += e->input_bytes[i];
+        memcpy(y, result, e->result_bytes);
+        unlink_age(memory, e);
+        link_youngest(memory, e);
+        return true;
+    }
+    return false;
+}
+
+/* Without memory, or where there is too little, nothing is kept. */
+static void keep(gemma4_remembered *memory, const gemma4_weight *w, size_t K,
+                 const input inputs[INPUTS], const real *y, size_t n)
+{
+    size_t bytes = sizeof(entry) + n * sizeof *y;
+    for (size_t i = 0; i < INPUTS; i++)
+        bytes += inputs[i].bytes;
+    if (!memory || bytes > memory->most)
+        return;
+    while (memory->used + bytes > memory->most)
+        forget(memory, memory->oldest);
+    entry *e = malloc(bytes);
+    if (!e)
+        return;
+    *e = (entry){.weight = w->data,
+                 .rows = w->rows,
+                 .cols = w->cols,
+                 .K = K,
+                 .bytes = bytes,
+                 .result_bytes = n * sizeof *y};
+    unsigned char *data = e->data;
+    for (size_t i = 0; i < INPUTS; data += inputs[i++].bytes) {
+        e->input_bytes[i] = inputs[i].bytes;
+        if (inputs[i].bytes)
+            memcpy(data, inputs[i].data, inputs[i].bytes);
+    }
+    memcpy(data, y, e->result_bytes);
+    entry **bucket = bucket_of(memory, w->data);
+    e->next = *bucket;
+    *bucket = e;
+    link_youngest(memory, e);
+    memory->used += bytes;
+}
+
+/* ------------------------------------------------------------------ operators */
+
+static GEMMA4_MATMUL(matmul)
+{
+    const input inputs[INPUTS] = {{x, T * w->cols * sizeof *x}};
+    if (recall(current, w, 0, inputs, y))
+        return;
+    gemma4_ops_exact().matmul(y, x, w, T, scratch);
+    keep(current, w, 0, inputs, y, T * w->rows);
+}
+
+static GEMMA4_EXPERTS_ACT(experts_act)
+{
+    const input inputs[INPUTS] = {{x, T * gate_up_proj->cols * sizeof *x},
+                                  {ids, T * K * sizeof *ids}};
+    if (recall(current, gate_up_proj, K, inputs, act))
+        return;
+    gemma4_ops_exact().experts_act(act, x, gate_up_proj, ids, T, K, M, scratch);
+    keep(current, gate_up_proj, K, inputs, act, T * K * M);
+}
+
+static GEMMA4_EXPERTS_OUT(experts_out)
+{
+    const input inputs[INPUTS] = {{act, T * K * down_proj->cols * sizeof *act},
+                                  {ids, T * K * sizeof *ids},
+                                  {weights, T * K * sizeof *weights}};
+    if (recall(current, down_proj, K, inputs, y))
+        return;
+    gemma4_ops_exact().experts_out(y, act, down_proj, ids, weights, T, K, d, scratch);
+    keep(current, down_proj, K, inputs, y, T * d);
+}
+
+gemma4_ops gemma4_ops_remembering(void)
+{
+    gemma4_ops ops = gemma4_ops_exact();
+    ops.matmul = matmul;
+    ops.experts_act = experts_act;
+    ops.experts_out = experts_out;
+    return ops;
+}

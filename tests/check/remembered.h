@@ -1,0 +1,22 @@
+/* Products of weights that have been computed before. A diagnosis runs the same blocks again and
+ * again, each time with another mistake in them: up to the step in which a run differs, its
+ * products are those of earlier runs. Whatever a product reads is compared byte by byte, so that
+ * what is remembered is what would be computed. */
+#ifndef GEMMA4_REMEMBERED_H
+#define GEMMA4_REMEMBERED_H
+
+#include "ops.h"
+
+typedef struct gemma4_remembered gemma4_remembered;
+/* bytes: as much as inputs and results together may take; the oldest ones make room. NULL where
+ * memory runs out. */
+gemma4_remembered *gemma4_remembered_new(size_t bytes);
+void gemma4_remembered_free(gemma4_remembered *memory);
+
+/* What the operators below remember in, on the calling thread, until the next call; NULL: nothing.
+ * Returns what it was before. */
+gemma4_remembered *gemma4_remember_in(gemma4_remembered *memory);
+/* The exact operators (gemma4_ops_exact), of which matmul, experts_act and experts_out remember. */
+gemma4_ops gemma4_ops_remembering(void);
+
+#endif
