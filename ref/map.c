@@ -36,7 +36,7 @@ static bool read_place(const char *name, char plain[WRITTEN_SIZE], gemma4_map_wh
 static int read_target(const gemma4_node *taps, size_t index, gemma4_map_rule *rule,
                        gemma4_error *error)
 {
-    char plain[WRITTEN_SIZE], near[GEMMA4_TAP_NAME_SIZE];
+    char plain[WRITTEN_SIZE] = "", near[GEMMA4_TAP_NAME_SIZE]; /* a name that is too long is none */
     const char *name = taps->keys[index];
     rule->name = name;
     rule->target = !strcmp(name, "tokens")      ? GEMMA4_MAP_TOKENS
