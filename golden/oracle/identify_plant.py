@@ -136,8 +136,10 @@ class Planted:
         return {name: t for name, t in recorded.items() if truths.kind(name) not in hidden}
 
     def is_catalogued(self, cause, everywhere):
-        """Does that mistake of the catalogue, planted in the same layers or in those that the cause names, give the same tensors?"""
-        if len(self.faults) > 1 or self.faults[0].scope.when != steps.ALL:
+        """Does that mistake of the catalogue, planted in the same layers or in those that the cause names, give the same tensors?
+
+        What acts in some chunks only is compared where both act in all."""
+        if len(self.faults) > 1:
             return False
         key = cause["id"], str(cause.get("layers")), everywhere
         if key not in self.same:
@@ -149,8 +151,17 @@ class Planted:
     def gives_the_same(self, name, layers, everywhere):
         try:
             other = record(self.engine, "float32", [lambda m: plant.plant(m, name, layers)])
+            everywhen = self.in_all_chunks()
         except (ValueError, RuntimeError, KeyError, IndexError, TypeError):
             return False
-        compared = [tap for tap in self.recorded if tap in other and tap not in ("tokens", "positions")
+        compared = [tap for tap in everywhen if tap in other and tap not in ("tokens", "positions")
                     and (everywhere or tap == "logits" or tap.endswith(".output"))]
-        return not any(differs(self.recorded[tap], other[tap], SAME) for tap in compared)
+        return not any(differs(everywhen[tap], other[tap], SAME) for tap in compared)
+
+    def in_all_chunks(self):
+        """What the fault gives that acts in all chunks."""
+        fault = self.faults[0]
+        if fault.scope.when == steps.ALL:
+            return self.recorded
+        everywhere = dataclasses.replace(fault, scope=dataclasses.replace(fault.scope, when=steps.ALL))
+        return record(self.engine, "float32", [everywhere.plant])

@@ -157,8 +157,10 @@ def draw_other_layers(rng, engine):
 
     places, next_one = ("output", "layer_scalar"), ["layer-scalar-of-next-layer"]
     answers = other.answers(scope, *places) + of_one_layer(scope, engine, lambda own, i: own[other.of(i)])
+    own = engine.layer_scalars()
+    factors = [(i, (part(FACTOR, own[other.of(i)] / own[i], *chain("output")),), ()) for i in scope.layers]
     return fault(FAMILY, f"layer_scalar of layer {other}", scope, "output", install, *answers,
-                 ids=next_one if str(other) == "N+1" else [], partly=other.partly(scope, *places, ids=next_one))
+                 ids=next_one if str(other) == "N+1" else [], partly=other.partly(scope, *places, ids=next_one) + factors)
 
 
 def draw_softcap(rng, engine):

@@ -366,6 +366,17 @@ static int settle_size(identification *id, identify_candidate *c, gemma4_fit *fi
     return result == FIT_ERROR ? -1 : 0;
 }
 
+/* What is said of each expert must be determined by what was seen of it. */
+static void forget_loose_factors(const identification *id, gemma4_point *p)
+{
+    const fit_search *s = id->s;
+    for (size_t i = 0; i < p->count && s->tap == GEMMA4_TAP_MOE_OUT && !fit_is_bridged(s->e); i++)
+        if (p->settings[i].parameter == GEMMA4_PARAMETER_WEIGHT_FACTORS &&
+            p->settings[i].steps == GEMMA4_STEP(GEMMA4_TAP_MOE_OUT) && s->e->ids &&
+            s->e->taps[GEMMA4_TAP_MOE_ACT].values)
+            gemma4_forget_loose_factors(s->e, &p->settings[i]);
+}
+
 /* Fits the candidate as it is, on all that there is? */
 static int try_point(identification *id, identify_candidate *c, bool *fits)
 {
@@ -387,6 +398,7 @@ static int try_point(identification *id, identify_candidate *c, bool *fits)
     *fits = result == FIT_FITS && !open;
     if (*fits) {
         leave_rounding_open(id, c->point);
+        forget_loose_factors(id, c->point);
         gemma4_point_sort(c->point);
         gemma4_point_recognise(c->point, &s->e->subject->model->config, s->e->layer);
         gemma4_point_say(c->point, &s->e->subject->model->config, s->e->layer);

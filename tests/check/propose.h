@@ -24,6 +24,9 @@ void gemma4_proposals_free(gemma4_proposals *proposals);
  * where the tap is a layer's). Numbers are starting points. Adds to what is there. */
 void gemma4_propose_for_step(gemma4_proposals *proposals, const gemma4_evidence *evidence,
                              size_t layer, gemma4_tap step);
+/* Of factors of the experts' parts of moe.out: makes those unknown (NaN) that the rows determine
+ * too loosely to be said, because few of them hold much of the expert. */
+void gemma4_forget_loose_factors(const gemma4_evidence *evidence, gemma4_setting *factors);
 /* Those that several steps of a layer may share: in all norms, both RoPEs, both activations, both
  * tensors of the experts. */
 void gemma4_propose_shared(gemma4_proposals *proposals, const gemma4_evidence *evidence);

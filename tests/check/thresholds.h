@@ -80,6 +80,10 @@
 /* mutants: x2, x0.5 survive: far above rounding, far below where the slope bends */
 #define SOLVE_SPREADS 10.0
 #define SOLVED_LIST 16
+/* Of factors of single experts, those are not said of which so many deviations are more than this
+ * part of the factor. */
+#define LOOSE_DEVIATIONS 3.0
+#define LOOSE_PART 0.03
 /* It ends where a step leaves more than this part of what was left. */
 #define SOLVE_SETTLED 0.999 /* mutants: x2, x0.5 survive: a bound of time, as SOLVE_STEPS */
 /* What is added to each entry's own square when a list is solved for, as a part of it: before a
