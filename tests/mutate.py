@@ -13,7 +13,8 @@ A mutant that may survive is declared in the source, with its reason:
     /* mutants: attn.k each x2 survives: ... */
 
 on the constant's line, or alone on the one above, or, with its name, anywhere in the file. Declared mutants are run with --declared only.
-Exit status 0 only if every other one is killed. One line a mutant and a summary, also in FILE (spec/measured/mutants.txt, without --only).
+Exit status 0 only if every other one is killed. One line a mutant and a summary, also in FILE (spec/measured/mutants.txt, without --only;
+with it, FILE keeps the lines of the other mutants).
 """
 
 import argparse
@@ -302,13 +303,25 @@ def describe(mutant, killer, seconds):
     return f"SURVIVED  {mutant!s:44} {mutant.file} ({seconds:.0f} s)", True
 
 
+def summary_of(page):
+    """page: of each mutant its line."""
+    killed, declared_count, survived = (sum(line.startswith(word) for line in page.values()) for word in ("killed", "declared", "SURVIVED"))
+    return f"mutants: {len(page)}, {killed} killed, {declared_count} declared to survive, {survived} survived"
+
+
+def lines_of(path):
+    """Of each mutant the line that an earlier run left, which mentions it in columns 10 to 54."""
+    with open(path, encoding="utf-8") as file:
+        return {line[10:54].strip(): line.rstrip("\n") for line in file if not line.startswith("mutants:")}
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--only", action="append", metavar="NAME", help="only this constant; may be repeated")
     parser.add_argument("--jobs", type=int, default=2)
     parser.add_argument("--declared", action="store_true", help="run those that are declared to survive as well")
     parser.add_argument("--list", action="store_true", help="print the mutants, and run none")
-    parser.add_argument("--out", help="where the lines are kept; spec/measured/mutants.txt, and nowhere with --only")
+    parser.add_argument("--out", help="where the lines are kept; spec/measured/mutants.txt, and nowhere with --only unless FILE is given")
     args = parser.parse_args()
 
     mutants = [m for m in find_mutants() if not args.only or m.name in args.only]
@@ -341,16 +354,16 @@ def main():
         thread.join()
     if len(lines) != len(mutants):
         sys.exit("mutate.py: not every mutant was run")
-    killed = sum(line.startswith("killed") for line in lines.values())
-    declared_count = sum(line.startswith("declared") for line in lines.values())
-    summary = f"mutants: {len(mutants)}, {killed} killed, {declared_count} declared to survive, {len(survivors)} survived"
-    print(f"{summary}; {time.time() - start:.0f} s")
+    page = {str(mutant): re.sub(r" \(\d+ s\)$", "", lines[number]) for number, mutant in enumerate(mutants)} # times differ from run to run
+    print(f"{summary_of(page)}; {time.time() - start:.0f} s")
     out = args.out or (None if args.only else os.path.join(ROOT, "spec", "measured", "mutants.txt"))
     if out:
+        if args.only and os.path.exists(out):
+            page = {**lines_of(out), **page}
+        page = {str(mutant): page[str(mutant)] for mutant in find_mutants() if str(mutant) in page}
         os.makedirs(os.path.dirname(os.path.abspath(out)), exist_ok=True)
-        with open(out, "w", encoding="utf-8") as file: # without times: they would differ from run to run
-            file.writelines(re.sub(r" \(\d+ s\)$", "", lines[number]) + "\n" for number in sorted(lines))
-            file.write(summary + "\n")
+        with open(out, "w", encoding="utf-8") as file:
+            file.writelines(line + "\n" for line in [*page.values(), summary_of(page)])
     sys.exit(1 if survivors else 0)
 
 
