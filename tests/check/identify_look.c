@@ -41,10 +41,8 @@ int identify_predict(identification *id, const identify_candidate *c)
 
 gemma4_against identify_rows(const identification *id)
 {
-    return (gemma4_against){.values = id->s->prediction,
-                            .skip = id->s->open,
-                            .positions = id->positions,
-                            .smaller = !fit_is_bridged(id->s->e)};
+    return (gemma4_against){
+        .values = id->s->prediction, .skip = id->s->open, .positions = id->positions};
 }
 
 /* How near the candidate comes, at the positions that are looked at. */
@@ -444,10 +442,31 @@ static bool is_same_again(const identification *id, size_t i)
     return same >= SAME_POINTS;
 }
 
+/* What fits must do so by the rounding of its own size: where it is much smaller than what was
+ * expected, anything small would fit. */
+static int measure_by_own_size(identification *id)
+{
+    if (fit_is_bridged(id->s->e))
+        return 0;
+    for (size_t i = 0; i < id->count; i++) {
+        identify_candidate *c = &id->list[i];
+        if (!(c->left <= limit_of(id)))
+            continue;
+        if (identify_predict(id, c))
+            return -1;
+        gemma4_against rows = identify_rows(id);
+        rows.smaller = true;
+        c->left = fmax(c->left, gemma4_score_tap(id->s->e, id->s->tap, &rows).score);
+    }
+    return 0;
+}
+
 /* Tries those that leave least. */
 int identify_try_best(identification *id)
 {
     fit_search *s = id->s;
+    if (measure_by_own_size(id))
+        return -1;
     if (id->count)
         qsort(id->list, id->count, sizeof *id->list, by_left);
     double best = INFINITY;

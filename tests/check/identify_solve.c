@@ -54,25 +54,40 @@ static slope slope_of(const identification *id, double step)
 {
     const fit_search *s = id->s;
     const gemma4_tap_evidence *t = &s->e->taps[s->tap];
-    gemma4_against rows = identify_rows(id);
-    rows.values = id->at;
+    const gemma4_against rows = identify_rows(id);
     slope sum = {0};
-    for (size_t row = 0; row < s->e->subject->T; row++) {
-        if (!gemma4_row_counts(s->e, s->tap, &rows, row))
-            continue;
-        double sigma = gemma4_against_sigma(s->e, s->tap, &rows, row),
-               part = sigma / t->sigma[row]; /* of the noise in what was expected */
-        for (size_t i = row * t->width; i < (row + 1) * t->width; i++) {
+    for (size_t row = 0; row < s->e->subject->T; row++)
+        for (size_t i = row * t->width;
+             gemma4_row_counts(s->e, s->tap, &rows, row) && i < (row + 1) * t->width; i++) {
             double change = ((double)s->prediction[i] - (double)id->at[i]) / step,
                    error = (double)t->engine[i] - (double)id->at[i];
-            double weight = 1 / (sigma * sigma);
+            double weight = 1 / (t->sigma[row] * t->sigma[row]);
             sum.error_change += weight * error * change;
             sum.change += weight * change * change;
             for (size_t d = 0; d < GEMMA4_DRAWS; d++)
-                sum.draws[d] += weight * part * (double)t->draws[d][i] * change;
+                sum.draws[d] += weight * (double)t->draws[d][i] * change;
         }
-    }
     return sum;
+}
+
+/* The size of what is predicted, as a part of what was expected: of values that are much smaller,
+ * honest noise is smaller too. At most 1, as values may be small because large ones cancel where
+ * steps are bridged. */
+static double own_size(const identification *id)
+{
+    const fit_search *s = id->s;
+    gemma4_against rows = identify_rows(id);
+    double own = 0, expected = 0;
+    if (fit_is_bridged(s->e))
+        return 1;
+    rows.values = id->at;
+    rows.smaller = true;
+    for (size_t row = 0; row < s->e->subject->T; row++)
+        if (gemma4_row_counts(s->e, s->tap, &rows, row)) {
+            own += pow(gemma4_against_sigma(s->e, s->tap, &rows, row), 2);
+            expected += pow(s->e->taps[s->tap].sigma[row], 2);
+        }
+    return expected > 0 ? fmin(1, sqrt(own / expected)) : 1;
 }
 
 /* How far honest noise may move the number: what it does in the draws, which share roundings, and
@@ -122,7 +137,7 @@ static int solve_here(identification *id, identify_candidate *c, size_t setting)
         if (!(sum.change > 0))
             return 0;
         double spreads = fmax(1, c->left), by = sum.error_change / sum.change;
-        width = width_of(&sum, spreads);
+        width = width_of(&sum, spreads) * own_size(id);
         for (int halved = 0; halved < 4; halved++, by /= 4) { /* a step too far is made smaller */
             s->number = moved(s, number, by);
             if (identify_look(id, &next))
