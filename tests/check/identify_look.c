@@ -448,17 +448,21 @@ static int measure_by_own_size(identification *id)
 {
     if (fit_is_bridged(id->s->e))
         return 0;
-    for (size_t i = 0; i < id->count; i++) {
+    size_t positions = id->positions;
+    int status = 0;
+    for (size_t i = 0; i < id->count && !status; i++) {
         identify_candidate *c = &id->list[i];
         if (!(c->left <= limit_of(id)))
             continue;
-        if (identify_predict(id, c))
-            return -1;
+        id->positions = c->everywhere ? 0 : positions;
+        status = identify_predict(id, c);
         gemma4_against rows = identify_rows(id);
         rows.smaller = true;
-        c->left = fmax(c->left, gemma4_score_tap(id->s->e, id->s->tap, &rows).score);
+        if (!status)
+            c->left = fmax(c->left, gemma4_score_tap(id->s->e, id->s->tap, &rows).score);
     }
-    return 0;
+    id->positions = positions;
+    return status;
 }
 
 /* Tries those that leave least. */

@@ -413,8 +413,8 @@ END_TEST
 
 /* --- factors of experts (propose.c) --- */
 
-/* An expert's part of moe.out, over all rows, is so large that its factor has a deviation of 1 %, or
- * of a little more: three of those are said to be known, where they are 3 % of the factor. */
+/* An expert's part of moe.out, over all rows, is so large that its factor has a deviation of 1 %,
+ * or of a little more: it is said where three of those are at most 3 % of the factor. */
 START_TEST(a_factor_that_few_rows_hold_is_not_said)
 {
     enum { E = 4, EXPERT = 2 };
