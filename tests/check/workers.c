@@ -7,6 +7,8 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "ops.h"
+
 /* One process: takes the next piece until none is left, or nobody waits for it any more. */
 static void work_on(size_t count, const char *what, void (*work)(void *, size_t), void *context,
                     pid_t parent, atomic_size_t *next)
@@ -48,6 +50,9 @@ int gemma4_workers_run(size_t count, size_t jobs, const char *what,
     for (; started < jobs; started++) {
         children[started] = fork();
         if (children[started] == 0) {
+            /* The processors are shared by the processes; and threads of before a fork are waited
+             * for in vain after it. */
+            gemma4_use_threads(1);
             work_on(count, what, work, context, parent, next);
             fflush(NULL);
             _exit(0);
