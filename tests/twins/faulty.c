@@ -162,19 +162,19 @@ static GEMMA4_MATMUL(matmul_in_one_lane)
     }
 }
 
-/* The slots of a position in the order of their experts. */
-static GEMMA4_EXPERTS_OUT(experts_out_backwards)
+/* The sum over a position's slots is kept in float32. */
+static GEMMA4_EXPERTS_OUT(experts_out_in_float)
 {
     (void)scratch;
     for (size_t i = 0; i < T * d; i++) {
-        double sum = 0;
-        for (size_t slot = (i / d + 1) * K; slot-- > i / d * K;) {
+        float sum = 0;
+        for (size_t slot = i / d * K; slot < (i / d + 1) * K; slot++) {
             double product = 0;
             for (size_t k = 0; k < down_proj->cols; k++)
                 product += term(act, down_proj, slot, (size_t)ids[slot] * d + i % d, k);
-            sum += (double)weights[slot] * product;
+            sum = (float)((double)sum + (double)weights[slot] * product);
         }
-        y[i] = (float)sum;
+        y[i] = sum;
     }
 }
 
@@ -213,7 +213,7 @@ PLANT(rope, rope_neighbours)
 PLANT(geglu, geglu_erf)
 PLANT(softcap, softcap_without_tail)
 PLANT(matmul, matmul_in_one_lane)
-PLANT(experts_out, experts_out_backwards)
+PLANT(experts_out, experts_out_in_float)
 PLANT(scores, scores_in_float)
 
 const faulty_twin faulty_twins[] = {
@@ -240,7 +240,7 @@ const size_t faulty_twin_count = COUNT(faulty_twins);
 const faulty_twin faulty_exact[] = {
     {"sums in one lane", "matmul", plant_matmul_in_one_lane},
     {"leaves out the tail", "matmul", plant_matmul_without_tail},
-    {"sums backwards", "experts_out", plant_experts_out_backwards},
+    {"sums in float32", "experts_out", plant_experts_out_in_float},
     {"swaps two lanes", "experts_act", plant_experts_act_up_first},
     {"sums in float32", "attention_scores", plant_scores_in_float},
     {"leaves out eps", "rmsnorm", plant_rmsnorm_eps_outside},
