@@ -137,7 +137,7 @@ static int solve_here(identification *id, identify_candidate *c, size_t setting)
         if (!(sum.change > 0))
             return 0;
         double spreads = fmax(1, c->left), by = sum.error_change / sum.change;
-        width = width_of(&sum, spreads) * own_size(id);
+        width = width_of(&sum, spreads);
         for (int halved = 0; halved < 4; halved++, by /= 4) { /* a step too far is made smaller */
             s->number = moved(s, number, by);
             if (identify_look(id, &next))
@@ -155,6 +155,7 @@ static int solve_here(identification *id, identify_candidate *c, size_t setting)
         if (settled)
             break;
     }
+    width *= own_size(id);
     bool positive = is_positive(s->parameter);
     if (s->parameter == GEMMA4_PARAMETER_RESULT_FACTOR &&
         id->s->e->subject->tier->unit > UNIT_FLOAT32)

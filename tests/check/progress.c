@@ -30,16 +30,21 @@ static void print_time_left(double seconds)
         fprintf(stderr, ", about %.1f h left", seconds / 3600);
 }
 
+/* Embedding and head by their names; true for a layer, which is the caller's to print. */
+static bool print_block(const gemma4_progress *p, int block)
+{
+    bool head = block >= 0 && (size_t)block == p->layers;
+    if (block < 0 || head)
+        fputs(head ? "head" : "embedding", stderr);
+    return block >= 0 && !head;
+}
+
 void gemma4_progress_at(const gemma4_progress *p, int block)
 {
     if (!p->terminal)
         return;
     fputs(CLEAR_LINE, stderr);
-    if (block < 0)
-        fputs("embedding", stderr);
-    else if ((size_t)block == p->layers)
-        fputs("head", stderr);
-    else
+    if (print_block(p, block))
         fprintf(stderr, "layer %d of %zu", block + 1, p->layers);
     if (block > 0 && (size_t)block < p->layers)
         print_time_left(seconds_since(&p->start) * (double)(p->layers - (size_t)block) /
@@ -62,11 +67,7 @@ void gemma4_progress_judged(const gemma4_progress *p, int block, const gemma4_ta
     }
     if (p->terminal)
         fputs(CLEAR_LINE, stderr);
-    if (block < 0)
-        fputs("embedding", stderr);
-    else if ((size_t)block == p->layers)
-        fputs("head", stderr);
-    else
+    if (print_block(p, block))
         fprintf(stderr, "layer %d", block);
     fprintf(stderr, ": %zu tensor%s compared, ", compared, compared == 1 ? "" : "s");
     if (first)
