@@ -14,28 +14,27 @@ bool gemma4_row_counts(const gemma4_evidence *e, gemma4_tap tap, const gemma4_ag
            !(against->positions && row >= against->positions);
 }
 
-/* Root mean square of a row, without what is masked. */
-static double rms_of(const gemma4_evidence *e, gemma4_tap tap, const gemma4_real *values,
-                     size_t row)
+/* The same of a row whose squares sum to size, where those of what was expected sum to expected. */
+static double sigma_of_size(const gemma4_evidence *e, gemma4_tap tap, const gemma4_against *against,
+                            size_t row, double size, double expected)
 {
-    size_t width = e->taps[tap].width;
-    double sum = 0;
-    for (size_t i = 0; i < width; i++)
-        if (!gemma4_evidence_masked(e, tap, row, i))
-            sum += (double)values[row * width + i] * (double)values[row * width + i];
-    return sqrt(sum / (double)width);
+    double sigma = against->sigma ? against->sigma[row] : e->taps[tap].sigma[row],
+           least = against->smaller ? e->subject->tier->unit : 1;
+    return against->values && expected > 0 ? sigma * fmax(least, sqrt(size / expected)) : sigma;
 }
 
 double gemma4_against_sigma(const gemma4_evidence *e, gemma4_tap tap, const gemma4_against *against,
                             size_t row)
 {
     const gemma4_tap_evidence *t = &e->taps[tap];
-    double sigma = against->sigma ? against->sigma[row] : t->sigma[row];
-    if (!against->values)
-        return sigma;
-    double size = rms_of(e, tap, against->values, row), expected = rms_of(e, tap, t->expected, row);
-    double least = against->smaller ? e->subject->tier->unit : 1;
-    return expected > 0 ? sigma * fmax(least, size / expected) : sigma;
+    double size = 0, expected = 0;
+    for (size_t i = row * t->width; against->values && i < (row + 1) * t->width; i++) {
+        if (gemma4_evidence_masked(e, tap, row, i - row * t->width))
+            continue;
+        size += (double)against->values[i] * (double)against->values[i];
+        expected += (double)t->expected[i] * (double)t->expected[i];
+    }
+    return sigma_of_size(e, tap, against, row, size, expected);
 }
 
 gemma4_score gemma4_score_tap(const gemma4_evidence *e, gemma4_tap tap,
@@ -46,7 +45,7 @@ gemma4_score gemma4_score_tap(const gemma4_evidence *e, gemma4_tap tap,
     gemma4_score s = {.worst = -1};
     double sum = 0, errors = 0, sizes = 0;
     for (size_t row = 0; row < e->subject->T; row++) {
-        double error = 0, size = 0;
+        double error = 0, size = 0, expected_size = 0;
         if (!gemma4_row_counts(e, tap, against, row))
             continue;
         for (size_t i = row * t->width; i < (row + 1) * t->width; i++) {
@@ -55,9 +54,10 @@ gemma4_score gemma4_score_tap(const gemma4_evidence *e, gemma4_tap tap,
             double difference = (double)t->engine[i] - (double)expected[i];
             error += difference * difference;
             size += (double)expected[i] * (double)expected[i];
+            expected_size += (double)t->expected[i] * (double)t->expected[i];
         }
-        double relative =
-            sqrt(error / (double)t->width) / gemma4_against_sigma(e, tap, against, row);
+        double relative = sqrt(error / (double)t->width) /
+                          sigma_of_size(e, tap, against, row, size, expected_size);
         s.rows++;
         sum += relative * relative;
         errors += error;
