@@ -19,6 +19,7 @@ with it, FILE keeps the lines of the other mutants).
 
 import argparse
 import dataclasses
+import glob
 import os
 import re
 import shutil
@@ -230,9 +231,8 @@ class Tests:
 
     def __init__(self, tree):
         self.seconds, self.kills, self.sources, self.lock = {}, {}, {}, threading.Lock()
-        folder = os.path.join(ROOT, "tests", "unit")
-        for name in sorted(os.listdir(folder)):
-            text = open(os.path.join(folder, name), encoding="utf-8").read()
+        for path in sorted(glob.glob(os.path.join(ROOT, "tests", "unit", "*.[ch]"))):
+            text = open(path, encoding="utf-8").read()
             for suite in re.findall(r'suite_create\("(\w+)"\)', text):
                 if suite not in NOT_RUN:
                     self.sources[suite] = text

@@ -165,7 +165,7 @@ def draw_scale(rng, engine):
         "rolled": lambda w, scale, ids: w * scale.roll(n)[ids],
     }
     text = rng.choice(sorted(forms))
-    names = {"by rank": part("weights.order", "by rank", WEIGHTS),
+    names = {"by rank": part("router.weights", "scaled by rank", WEIGHTS),
              "rolled": part(("weights.order", "result.order"), rolled | {f"rows {t}" for t in rolled}, WEIGHTS, "per_expert_scale")}
     said = names.get(text, part("weight.form", text, WEIGHTS, "per_expert_scale"))
     ids = {"1": ["per-expert-scale-missing"], "w^2": ["per-expert-scale-twice"], "by rank": ["per-expert-scale-by-rank"]}.get(text, [])

@@ -148,7 +148,8 @@ static size_t find_equivalents(const sorting *s, gemma4_cause *cause)
  * Flipped experts and amplified rounding may leave more than noise. */
 static bool holds_most(const gemma4_finding *f, size_t model)
 {
-    const gemma4_fit *part = f->fit_count == 0 && f->partial ? &f->partial[model] : NULL;
+    bool unexplained = f->fit_count == 0 && f->point_count == 0;
+    const gemma4_fit *part = unexplained && f->partial ? &f->partial[model] : NULL;
     return part && part->model == model && fabs(part->coefficient - 1) <= FILTER_COEFFICIENT &&
            part->share >= ATTRIBUTED_SHARE;
 }

@@ -259,6 +259,12 @@ static gemma4_weight source_of(const counter *m, const gemma4_setting *s, size_t
     return other->data && other->rows == own->rows && other->cols == own->cols ? *other : *own;
 }
 
+/* Is the weight a stack of the experts' matrices? */
+static bool is_of_experts(const counter *m)
+{
+    return m->tap == GEMMA4_TAP_MOE_ACT || m->tap == GEMMA4_TAP_MOE_OUT;
+}
+
 /* Does any position read the expert? */
 static bool is_read(const counter *m, size_t expert)
 {
@@ -325,44 +331,83 @@ static bool is_elsewhere(const gemma4_setting *s)
            (s->parameter == GEMMA4_PARAMETER_NORM_WEIGHT_OF && s->weight != SIZE_MAX);
 }
 
-/* *w becomes what the step reads; *data is its memory, to be freed. */
-static int change_weight(const counter *m, const gemma4_setting *s, size_t offset, gemma4_weight *w,
-                         float **data)
+/* The rows of the weight as they are read, to data. Of experts, those that are. */
+static int make_weight(const counter *m, const gemma4_setting *s, size_t offset,
+                       const gemma4_weight *w, const gemma4_weight *source, float *data)
 {
-    const gemma4_weight source = source_of(m, s, offset, w);
     gemma4_axis axis = gemma4_axis_of_weight(m->c, m->step->layer, offset, w, s->columns);
     bool ones = s->parameter == GEMMA4_PARAMETER_NORM_WEIGHT_OF,
          by_column = s->parameter == GEMMA4_PARAMETER_WEIGHTS_ORDER && s->columns;
-    if (is_elsewhere(s)) {
-        *w = source;
-        return 0;
-    }
-    *data = malloc(w->rows * w->cols * sizeof **data);
     size_t *from = counter_memory(m, w->cols, 1, sizeof *from);
     float *scratch = counter_memory(m, w->cols, 1, sizeof *scratch);
-    bool ok = *data && from && scratch;
-    bool of_experts = m->tap == GEMMA4_TAP_MOE_ACT || m->tap == GEMMA4_TAP_MOE_OUT;
-    size_t per_expert = of_experts ? w->rows / m->c->num_experts : w->rows;
+    bool ok = from && scratch;
+    size_t per_expert = is_of_experts(m) ? w->rows / m->c->num_experts : w->rows;
     for (size_t i = 0; ok && by_column && i < w->cols; i++)
         from[i] = gemma4_order_read(s, axis, i);
     for (size_t row = 0; ok && row < w->rows; row++) {
-        float *out = *data + row * w->cols;
-        if (of_experts && row % per_expert == 0 && !is_read(m, row / per_expert)) {
+        float *out = data + row * w->cols;
+        if (is_of_experts(m) && row % per_expert == 0 && !is_read(m, row / per_expert)) {
             row += per_expert - 1;
             continue;
         }
         for (size_t i = 0; ones && i < w->cols; i++)
             out[i] = 1;
         if (!ones)
-            changed_row(s, &source, axis, w->rows / per_expert, row, by_column ? from : NULL,
+            changed_row(s, source, axis, w->rows / per_expert, row, by_column ? from : NULL,
                         scratch, out);
     }
     free(from);
     free(scratch);
-    if (!ok)
-        return gemma4_fail(m->error, "%s: out of memory", gemma4_tap_describe(m->tap)->name);
-    *w = (gemma4_weight){GEMMA4_F32, *data, w->rows, w->cols};
-    return 0;
+    return ok ? 0 : -1;
+}
+
+/* What a changed weight is made of, besides the one that it is made from. */
+typedef struct weight_key {
+    gemma4_setting setting;
+    gemma4_tap tap;
+    size_t layer;
+    bool read[]; /* [E] experts */
+} weight_key;
+
+static weight_key *key_of(const counter *m, const gemma4_setting *s, size_t *bytes)
+{
+    size_t experts = is_of_experts(m) ? m->c->num_experts : 0;
+    *bytes = sizeof(weight_key) + experts * sizeof(bool);
+    weight_key *key = counter_memory(m, *bytes, 1, 1);
+    if (key) {
+        key->setting = *s;
+        key->tap = m->tap;
+        key->layer = m->step->layer;
+    }
+    for (size_t e = 0; key && e < experts; e++)
+        key->read[e] = is_read(m, e);
+    return key;
+}
+
+/* *w becomes what the step reads; *data is its memory, to be freed. */
+static int change_weight(const counter *m, const gemma4_setting *s, size_t offset, gemma4_weight *w,
+                         float **data)
+{
+    const gemma4_weight source = source_of(m, s, offset, w);
+    size_t n = w->rows * w->cols, bytes;
+    if (is_elsewhere(s)) {
+        *w = source;
+        return 0;
+    }
+    weight_key *key = key_of(m, s, &bytes);
+    *data = malloc(n * sizeof **data);
+    int status = key && *data ? 0
+                              : gemma4_fail(m->error, "%s: out of memory",
+                                            gemma4_tap_describe(m->tap)->name);
+    if (!status && !gemma4_recall_weight(&source, key, bytes, *data, n)) {
+        status = make_weight(m, s, offset, w, &source, *data);
+        if (!status)
+            gemma4_keep_weight(&source, key, bytes, *data, n);
+    }
+    free(key);
+    if (!status)
+        *w = (gemma4_weight){GEMMA4_F32, *data, w->rows, w->cols};
+    return status;
 }
 
 /* ----------------------------------------------------------------- the step */
@@ -415,6 +460,24 @@ static int change_one_weight(const counter *m, const gemma4_setting *s, gemma4_m
          s->parameter != GEMMA4_PARAMETER_NORM_WEIGHT_OF))
         return 0;
     return change_weight(m, s, offset, w, data);
+}
+
+int gemma4_weight_as_read(const gemma4_step *step, const gemma4_setting *s, gemma4_tap tap,
+                          gemma4_weight *w, float **made, gemma4_error *error)
+{
+    const gemma4_config *c = &step->model->config;
+    const counter m = {.step = step,
+                       .c = c,
+                       .lc = &c->layers[step->layer],
+                       .w = &step->model->layers[step->layer],
+                       .tap = tap,
+                       .T = step->T,
+                       .d = c->hidden_size,
+                       .error = error};
+    size_t offset = gemma4_step_weight(tap);
+    *made = NULL;
+    *w = *gemma4_weight_field(m.w, offset);
+    return s && changes_weight(s->parameter) ? change_weight(&m, s, offset, w, made) : 0;
 }
 
 static int change_one_input(const counter *m, const gemma4_setting *s, gemma4_step *step,

@@ -3,6 +3,7 @@
 #ifndef GEMMA4_COUNTER_CHANGES_H
 #define GEMMA4_COUNTER_CHANGES_H
 
+#include "counter_model.h"
 #include "model.h"
 #include "space.h"
 
@@ -25,6 +26,11 @@ size_t gemma4_order_read(const gemma4_setting *setting, gemma4_axis axis, size_t
  * reads none of a layer. */
 size_t gemma4_step_weight(gemma4_tap tap);
 const gemma4_weight *gemma4_weight_field(const gemma4_layer_weights *layer, size_t offset);
+
+/* The weight of a layer's step as a setting of it has it (NULL: as it is). *made is memory that it
+ * lies in, to be freed, or NULL. Of the experts' weights, only those of step->topk_ids are there. */
+int gemma4_weight_as_read(const gemma4_step *step, const gemma4_setting *setting, gemma4_tap tap,
+                          gemma4_weight *weight, float **made, gemma4_error *error);
 
 /* Whether a setting of WINDOW or MASK leaves key j to query t, in place of the layer's own
  * mask. Keys from chunk_end on are not computed yet (SIZE_MAX: all are). */

@@ -173,7 +173,7 @@ static int router_probs(const counter *m, real *out)
     return 0;
 }
 
-/* The best K / groups of each group of neighbours, group by group. */
+/* The best K / groups of each group of neighbours, best first. */
 static void top_k_of_groups(int32_t *ids, size_t K, const real *row, size_t E, size_t groups)
 {
     size_t size = E / groups, each = K / groups;
@@ -182,6 +182,12 @@ static void top_k_of_groups(int32_t *ids, size_t K, const real *row, size_t E, s
         for (size_t r = 0; r < each; r++)
             ids[g * each + r] += (int32_t)(g * size);
     }
+    for (size_t i = 1; i < K; i++) /* of equal ones the first, as in the groups */
+        for (size_t r = i; r > 0 && row[ids[r]] > row[ids[r - 1]]; r--) {
+            int32_t id = ids[r];
+            ids[r] = ids[r - 1];
+            ids[r - 1] = id;
+        }
 }
 
 /* What one position's experts are chosen by: row is (E). */
@@ -340,11 +346,14 @@ static int topk_weights(const counter *m, real *out)
     const gemma4_router_parameters *p = &m->p->router;
     const int32_t *ids = chosen(m);
     const real *norm = counter_value(m, GEMMA4_TAP_ROUTER_TOPK_NORM);
+    const gemma4_setting *other = counter_setting(m, GEMMA4_PARAMETER_ROUTER_WEIGHTS);
+    bool by_rank =
+        p->expert_scale_by_rank || (other && other->word == GEMMA4_WEIGHTS_SCALED_BY_RANK);
     size_t K = m->c->top_k_experts;
     if (!ids || !norm)
         return -1;
     for (size_t i = 0; i < m->T * K; i++) {
-        real scale = (real)expert_scale(m, p->expert_scale_by_rank ? i % K : (size_t)ids[i]);
+        real scale = (real)expert_scale(m, by_rank ? i % K : (size_t)ids[i]);
         bool none = p->no_expert_scale || is_scaled_first(m);
         out[i] = none ? norm[i] : p->expert_scale_twice ? norm[i] * scale * scale : norm[i] * scale;
     }

@@ -399,6 +399,19 @@ static bool is_missing_norm(const fit_search *s)
     return false;
 }
 
+/* An eps that the catalogue does not have, but has one near to. */
+static bool is_near_eps(const fit_search *s)
+{
+    for (size_t i = 0; i < s->finding->fit_count; i++) {
+        gemma4_parameters p = gemma4_right_parameters();
+        gemma4_counter_apply(gemma4_counter_model_at(s->finding->fits[i].model), &p);
+        for (size_t norm = 0; norm < GEMMA4_NORM_COUNT; norm++)
+            if (p.norm[norm].eps > 0 && !(fabs(s->finding->fits[i].coefficient - 1) <= AGREED_PART))
+                return !fit_is_bridged(s->e);
+    }
+    return false;
+}
+
 /* A mask at some positions only: there are few, at which many masks are one. */
 static bool is_mask_somewhere(const fit_search *s)
 {
@@ -431,7 +444,8 @@ static int look_beside(fit_search *s, const gemma4_finding *earlier, size_t coun
                  (earlier[i].tap == s->tap && earlier[i].fit_count == 0 && earlier[i].point_count);
     if (points && fit_identify_as_before(s, earlier, count))
         return -1;
-    if ((is_of_pairs(s) || is_coarse_activation(s) || is_missing_norm(s) || is_mask_somewhere(s)) &&
+    if ((is_of_pairs(s) || is_coarse_activation(s) || is_missing_norm(s) || is_near_eps(s) ||
+         is_mask_somewhere(s)) &&
         fit_identify_beside(s))
         return -1;
     drop_worse_than_points(s->finding);
@@ -455,9 +469,8 @@ static int find_fits(fit_search *s, const gemma4_finding *earlier, size_t count)
     if (fit_is_bridged(s->e) && !hopeless &&
         ((f->fit_count == 0 && try_one_layer(s)) || (f->fit_count == 0 && fit_try_pairs(s))))
         return -1;
-    if (f->fit_count == 0 && !hopeless &&
-        (s->e->subject->search_layers || !fit_is_whole_layer(s->e)) &&
-        fit_identify(s, earlier, count))
+    if (f->fit_count == 0 && (s->e->subject->search_layers || !fit_is_whole_layer(s->e)) &&
+        (hopeless ? fit_identify_as_before(s, earlier, count) : fit_identify(s, earlier, count)))
         return -1;
     if (f->fit_count && look_beside(s, earlier, count))
         return -1;

@@ -10,23 +10,24 @@
 #include <string.h>
 
 #include "noise.h"
+#include "planted.h"
 #include "point.h"
 #include "thresholds.h"
 
 typedef gemma4_real real;
 
-enum { MOST_RANKS = 16 }; /* mutants: +1, -1, x2 survive: a bound of memory */
+enum { MOST_RANKS = IDENTIFY_MOST_RANKS };
 
 /* Settings with all weights free. */
 typedef struct split {
-    gemma4_setting settings[2];
+    gemma4_setting settings[GEMMA4_POINT_SETTINGS];
     size_t count;
     double left;                /* of the error, in spreads, whatever the weights are */
     double largest[MOST_RANKS]; /* of each rank's weights, as multiples of the right ones */
 } split;
 
 /* Does the setting change which experts are chosen, or what they compute? */
-static bool is_of_experts(const gemma4_setting *s)
+bool identify_is_of_experts(const gemma4_setting *s)
 {
     const uint64_t steps = GEMMA4_STEP(GEMMA4_TAP_ROUTER_TOPK_IDS) |
                            GEMMA4_STEP(GEMMA4_TAP_MOE_NORM) | GEMMA4_STEP(GEMMA4_TAP_MOE_ACT) |
@@ -72,23 +73,28 @@ static int predict_parts(identification *own, const split *s, real *parts)
 {
     const gemma4_config *c = &own->s->e->subject->model->config;
     size_t K = c->top_k_experts, n = own->s->e->subject->T * own->s->e->taps[own->s->tap].width;
-    for (size_t r = 0; r < K; r++) {
-        gemma4_setting settings[3] = {{.parameter = GEMMA4_PARAMETER_RESULT_FACTORS,
-                                       .steps = GEMMA4_STEP(GEMMA4_TAP_ROUTER_TOPK_WEIGHTS),
-                                       .count = K}};
-        settings[0].list[r] = 1;
-        memcpy(settings + 1, s->settings, s->count * sizeof *settings);
-        identify_candidate one = {
-            .point = gemma4_point_new(c, settings, 1 + s->count, identify_where(own->s->e)),
-            .only_layer = -1};
-        int status = one.point ? identify_predict(own, &one)
-                               : gemma4_fail(own->s->error, "diagnosis: out of memory");
-        free(one.point);
-        if (status)
-            return -1;
-        memcpy(parts + r * n, own->s->prediction, n * sizeof *parts);
+    int where = identify_where(own->s->e), status = 0;
+    gemma4_setting rank = {.parameter = GEMMA4_PARAMETER_RESULT_FACTORS,
+                           .steps = GEMMA4_STEP(GEMMA4_TAP_ROUTER_TOPK_WEIGHTS),
+                           .count = K};
+    gemma4_point *point = gemma4_point_new(c, s->settings, s->count, where),
+                 *only = gemma4_point_new(c, &rank, 1, where);
+    if (!point || !only)
+        status = gemma4_fail(own->s->error, "diagnosis: out of memory");
+    for (size_t r = 0; r < K && !status; r++) {
+        memset(only->settings[0].list, 0, K * sizeof *only->settings[0].list);
+        only->settings[0].list[r] = 1;
+        const gemma4_planted planted = {.models = {&only->model, &point->model},
+                                        .only_layer = {-1, -1},
+                                        .count = 2,
+                                        .scope = own->scope};
+        status = identify_predict_planted(own, &planted);
+        if (!status)
+            memcpy(parts + r * n, own->s->prediction, n * sizeof *parts);
     }
-    return 0;
+    free(point);
+    free(only);
+    return status;
 }
 
 static int look_at_split(identification *own, void *context, size_t i)
@@ -131,7 +137,10 @@ static bool missing_ranks(const split *s, size_t K, gemma4_setting *missing)
 static int by_left(const void *a, const void *b)
 {
     const split *x = a, *y = b;
-    return x->left < y->left ? -1 : x->left > y->left;
+    return x->left < y->left     ? -1
+           : x->left > y->left   ? 1
+           : x->count < y->count ? -1
+                                 : x->count > y->count;
 }
 
 /* --- numbers --- */
@@ -169,14 +178,18 @@ static int solve_split(identification *own, void *context, size_t i)
     return 0;
 }
 
+static bool is_number(const gemma4_setting *s)
+{
+    return identify_is_solved_for(s) && s->count == 0 && s->number != 0;
+}
+
 /* Those of the best that have a number to solve for, each function or parameter once. */
 static int solve_numbers(identification *id, const split *splits, size_t count, split *solved,
                          size_t *solved_count)
 {
     for (size_t i = 0; i < count && *solved_count < IDENTIFY_SPLIT_BASES; i++) {
         const gemma4_setting *s = &splits[i].settings[0];
-        bool is_new =
-            splits[i].count == 1 && identify_is_solved_for(s) && s->count == 0 && s->number != 0;
+        bool is_new = splits[i].count == 1 && is_number(s);
         for (size_t k = 0; k < *solved_count; k++)
             is_new = is_new && (solved[k].settings[0].parameter != s->parameter ||
                                 solved[k].settings[0].word != s->word);
@@ -192,11 +205,11 @@ static int solve_numbers(identification *id, const split *splits, size_t count, 
 static int keep_base(identification *id, const split *s, identify_candidate *bases, size_t *count)
 {
     const gemma4_config *c = &id->s->e->subject->model->config;
-    gemma4_setting settings[3];
+    gemma4_setting settings[GEMMA4_POINT_SETTINGS + 1];
     size_t n = s->count;
     memcpy(settings, s->settings, n * sizeof *settings);
     n += missing_ranks(s, c->top_k_experts, &settings[n]);
-    if (n == 0)
+    if (n == 0 || n > GEMMA4_POINT_SETTINGS)
         return 0;
     identify_candidate base = {.point = gemma4_point_new(c, settings, n, identify_where(id->s->e)),
                                .only_layer = -1};
@@ -209,6 +222,15 @@ static int keep_base(identification *id, const split *s, identify_candidate *bas
     return status;
 }
 
+/* Does one before it predict the very same with fewer settings? */
+static bool is_the_same(const split *splits, size_t i)
+{
+    for (size_t k = 0; k < i; k++)
+        if (splits[k].left == splits[i].left && splits[k].count < splits[i].count)
+            return true;
+    return false;
+}
+
 /* The bases among splits: those that leave no more than rounding. */
 static int keep_bases(identification *id, split *splits, size_t count, identify_candidate *bases,
                       size_t *found)
@@ -217,9 +239,37 @@ static int keep_bases(identification *id, split *splits, size_t count, identify_
     if (count)
         qsort(splits, count, sizeof *splits, by_left);
     for (size_t i = 0; i < count && *found < IDENTIFY_SPLIT_BASES && splits[i].left <= limit; i++)
-        if (keep_base(id, &splits[i], bases, found))
+        if (!is_the_same(splits, i) && keep_base(id, &splits[i], bases, found))
             return -1;
     return 0;
+}
+
+/* Two or three settings of different steps; a number among them is solved for where they leave too
+ * much. */
+static int keep_products(identification *id, bool in_three_steps, identify_candidate *bases,
+                         size_t *found)
+{
+    identify_combination *list = calloc(IDENTIFY_PRODUCT_KEPT, sizeof *list);
+    split *splits = calloc(IDENTIFY_PRODUCT_KEPT, sizeof *splits);
+    size_t count = 0, numbers = 0;
+    int status = list && splits ? identify_product(id, in_three_steps, list, &count)
+                                : gemma4_fail(id->s->error, "diagnosis: out of memory");
+    for (size_t i = 0; i < count; i++) {
+        memcpy(splits[i].settings, list[i].settings, sizeof list->settings);
+        splits[i].count = list[i].count;
+    }
+    status = status ? status : identify_each(id, count, look_at_split, splits);
+    status = status ? status : keep_bases(id, splits, count, bases, found);
+    for (size_t i = 0; i < count && numbers < 2 * IDENTIFY_SPLIT_BASES; i++)
+        if (is_number(&splits[i].settings[splits[i].count - 1]))
+            splits[numbers++] = splits[i];
+    if (!status && *found == 0)
+        status = identify_each(id, numbers, solve_split, splits);
+    if (!status && *found == 0)
+        status = keep_bases(id, splits, numbers, bases, found);
+    free(list);
+    free(splits);
+    return status;
 }
 
 /* Two settings: each of the best splits, of other parameters, with every other one. */
@@ -267,6 +317,9 @@ static int find_bases(identification *id, split *splits, size_t count, identify_
     if (solve_numbers(id, splits, count, solved, &solved_count) ||
         keep_bases(id, solved, solved_count, bases, found) || *found)
         return *found ? 0 : -1;
+    for (int three = 0; three < 2; three++)
+        if (keep_products(id, three, bases, found) || *found)
+            return *found ? 0 : -1;
     return keep_pairs(id, splits, count, bases, found);
 }
 
@@ -289,7 +342,7 @@ int identify_split_experts(identification *id, identify_candidate *bases, size_t
     if (!splits)
         return gemma4_fail(id->s->error, "diagnosis: out of memory");
     for (size_t i = 0; i < id->single_count; i++)
-        if (is_of_experts(&id->singles[i])) {
+        if (identify_is_of_experts(&id->singles[i])) {
             splits[count].settings[0] = id->singles[i];
             splits[count++].count = 1;
         }

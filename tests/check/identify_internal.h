@@ -9,6 +9,7 @@
 
 #include "filter.h"
 #include "fit_internal.h"
+#include "point.h"
 #include "propose.h"
 
 /* A proposal at work. */
@@ -60,8 +61,9 @@ void identify_workers_free(identification *id);
 /* --- identify_look.c --- */
 
 gemma4_planted identify_planted(const identification *id, const identify_candidate *candidate);
-/* The prediction of a candidate, into the search's. */
+/* The prediction of a candidate, or of several points at once, into the search's. */
 int identify_predict(identification *id, const identify_candidate *candidate);
+int identify_predict_planted(identification *id, const gemma4_planted *planted);
 /* The rows that are looked at. */
 gemma4_against identify_rows(const identification *id);
 /* How near the candidate comes, at the positions that are looked at; at all where it has no effect
@@ -105,11 +107,31 @@ int identify_solve(identification *id, identify_candidate *candidate, size_t set
 /* --- identify_experts.c --- */
 
 enum { IDENTIFY_SPLIT_BASES = 4 }; /* mutants: +1, -1, x2 survive: a bound of time */
+enum { IDENTIFY_MOST_RANKS = 16 }; /* mutants: +1, -1, x2 survive: a bound of memory */
 bool identify_comes_apart(const fit_search *s);
+/* Does the setting change which experts are chosen, or what they compute, and not their weights
+ * only? */
+bool identify_is_of_experts(const gemma4_setting *setting);
 /* Where the sum over the experts fails and nothing of it is in the dump: the settings among the
  * singles with which all is right but the experts' weights, each with the ranks that are missing.
  * Up to IDENTIFY_SPLIT_BASES, whose points are the caller's then. */
 int identify_split_experts(identification *id, identify_candidate *bases, size_t *found);
+
+/* --- identify_product.c --- */
+
+/* Combinations that are kept. */
+enum { IDENTIFY_PRODUCT_KEPT = 64 }; /* mutants: +1, -1, x2 survive: a bound of time */
+/* Settings of different steps of the experts; a number that is solved for comes last. */
+typedef struct identify_combination {
+    gemma4_setting settings[GEMMA4_POINT_SETTINGS];
+    size_t count;
+} identify_combination;
+/* Of all combinations of settings of two and three steps (choice, norm, activation, down_proj), those
+ * that leave least of moe.out at one position, whatever the experts' weights are. in_three_steps:
+ * those of norm, activation and down_proj, which take longest; else all others. list has room for
+ * IDENTIFY_PRODUCT_KEPT; the best comes first. */
+int identify_product(identification *id, bool in_three_steps, identify_combination *list,
+                     size_t *count);
 
 /* --- identify_join.c --- */
 

@@ -97,6 +97,7 @@ static int join_one(identification *own, void *context, size_t i)
     gemma4_setting both[GEMMA4_POINT_SETTINGS];
     size_t count = base->point->count;
     if (has_setting(base->point, &j->more[i]) ||
+        (own->split && identify_is_of_experts(&j->more[i])) || /* the experts are right */
         (rounds(base->point) && identify_is_solved_for(&j->more[i])))
         return 0;
     memcpy(both, base->point->settings, count * sizeof *both);
@@ -112,7 +113,8 @@ static int join_one(identification *own, void *context, size_t i)
     if (!status && !leaves_much_less(own, c, base) && solve)
         status = identify_solve(own, c, count);
     bool better = !status && leaves_much_less(own, c, base);
-    for (size_t k = 0; better && k <= count && !status; k++)
+    /* what is right but for the weights has its numbers */
+    for (size_t k = own->split ? count : 0; better && k <= count && !status; k++)
         if (identify_is_solved_for(&c->point->settings[k]))
             status = identify_solve(own, c, k);
     if (!better) {
@@ -209,9 +211,9 @@ static int join_split(identification *id)
     id->count = 0;
     int status = id->list ? identify_split_experts(id, id->list, &id->count)
                           : gemma4_fail(id->s->error, "diagnosis: out of memory");
+    id->split = true;
     if (!status && id->count)
         status = identify_try_best(id);
-    id->split = true;
     for (int more = 0; more < 2 && !status && id->count && !is_settled(id); more++)
         status = join(id, IDENTIFY_SPLIT_BASES);
     id->split = false;

@@ -25,12 +25,17 @@ gemma4_planted identify_planted(const identification *id, const identify_candida
 
 int identify_predict(identification *id, const identify_candidate *c)
 {
+    const gemma4_planted planted = identify_planted(id, c);
+    return identify_predict_planted(id, &planted);
+}
+
+int identify_predict_planted(identification *id, const gemma4_planted *planted)
+{
     fit_search *s = id->s;
-    gemma4_planted planted = identify_planted(id, c);
     if (!id->quick)
-        return gemma4_predict(s->e, s->runner, &planted, s->tap, id->positions, s->prediction,
+        return gemma4_predict(s->e, s->runner, planted, s->tap, id->positions, s->prediction,
                               s->open, s->error);
-    const gemma4_counter_run run = {.planted = &planted,
+    const gemma4_counter_run run = {.planted = planted,
                                     .positions = id->positions,
                                     .quick = true,
                                     .stop = s->tap,
@@ -282,14 +287,15 @@ static bool has_factor_of_rounding(const identification *id, const gemma4_point 
     return false;
 }
 
-/* Three settings, and numbers for each rank besides, fit too much. */
-static bool is_too_free(const gemma4_point *p)
+/* Three settings, and numbers for each rank besides, fit too much; not where the other two were
+ * found to be right whatever the numbers are. */
+static bool is_too_free(const identification *id, const gemma4_point *p)
 {
     bool list = false;
     for (size_t i = 0; i < p->count; i++)
         list = list || p->settings[i].parameter == GEMMA4_PARAMETER_RESULT_FACTORS ||
                p->settings[i].parameter == GEMMA4_PARAMETER_WEIGHT_FACTORS;
-    return list && p->count == GEMMA4_POINT_SETTINGS;
+    return list && p->count == GEMMA4_POINT_SETTINGS && !id->split;
 }
 
 static bool is_list_before(const identification *id, const gemma4_setting *s)
@@ -365,26 +371,34 @@ static int settle_size(identification *id, identify_candidate *c, gemma4_fit *fi
 }
 
 /* What is said of each expert must be determined by what was seen of it. */
-static void forget_loose_factors(const identification *id, gemma4_point *p)
+static int forget_loose_factors(const identification *id, gemma4_point *p)
 {
     const fit_search *s = id->s;
-    for (size_t i = 0; i < p->count && s->tap == GEMMA4_TAP_MOE_OUT && !fit_is_bridged(s->e); i++)
+    int status = 0;
+    if (s->tap != GEMMA4_TAP_MOE_OUT || fit_is_bridged(s->e) || !s->e->ids ||
+        !s->e->taps[GEMMA4_TAP_MOE_ACT].values)
+        return 0;
+    for (size_t i = 0; i < p->count && !status; i++)
         if (p->settings[i].parameter == GEMMA4_PARAMETER_WEIGHT_FACTORS &&
-            p->settings[i].steps == GEMMA4_STEP(GEMMA4_TAP_MOE_OUT) && s->e->ids &&
-            s->e->taps[GEMMA4_TAP_MOE_ACT].values)
-            gemma4_forget_loose_factors(s->e, &p->settings[i]);
+            p->settings[i].steps == GEMMA4_STEP(GEMMA4_TAP_MOE_OUT))
+            status = gemma4_forget_loose_factors(s->e, &p->settings[i], s->error);
+    return status;
 }
 
-/* Fits the candidate as it is, on all that there is? */
+/* Fits the candidate as it is, on all that there is? One that is right but for the experts' weights
+ * keeps its numbers where it does not. */
 static int try_point(identification *id, identify_candidate *c, bool *fits)
 {
     fit_search *s = id->s;
+    identify_candidate before = *c;
+    gemma4_setting settings[GEMMA4_POINT_SETTINGS];
+    memcpy(settings, c->point->settings, sizeof settings);
     gemma4_planted planted = identify_planted(id, c);
     gemma4_fit fit = {.model = GEMMA4_NO_MODEL, .second = GEMMA4_NO_MODEL, .only_layer = -1};
     if ((id->positions || id->quick) && solve_exactly(id, c)) /* the first positions leave the
                                                                  number open */
         return -1;
-    if (has_factor_of_rounding(id, c->point) || is_too_free(c->point)) {
+    if (has_factor_of_rounding(id, c->point) || is_too_free(id, c->point)) {
         *fits = false;
         return 0;
     }
@@ -396,12 +410,16 @@ static int try_point(identification *id, identify_candidate *c, bool *fits)
     *fits = result == FIT_FITS && !open;
     if (*fits) {
         leave_rounding_open(id, c->point);
-        forget_loose_factors(id, c->point);
+        if (forget_loose_factors(id, c->point))
+            return -1;
         gemma4_point_sort(c->point);
         gemma4_point_recognise(c->point, &s->e->subject->model->config, s->e->layer);
         gemma4_point_say(c->point, &s->e->subject->model->config, s->e->layer);
         identify_keep(s->finding, id->scope, c, &fit);
         c->point = NULL;
+    } else if (id->split) {
+        *c = before;
+        memcpy(c->point->settings, settings, sizeof settings);
     }
     return result == FIT_ERROR ? -1 : 0;
 }
@@ -486,8 +504,10 @@ int identify_try_best(identification *id)
         if (try_point(id, c, &fits))
             return -1;
         id->fits_early = id->fits_early || (id->positions && !fits && c->left <= limit_of(id));
-        if (fits && s->finding->point_count)
-            best = fmin(best, residual_to_beat(&s->finding->points[s->finding->point_count - 1]));
+        if (fits && s->finding->point_count) /* the next ones are as near as this one was, by either
+                                                measure */
+            best = fmin(best, fmax(c->left, residual_to_beat(
+                                                &s->finding->points[s->finding->point_count - 1])));
     }
     for (size_t i = 0; i < id->count && s->finding->point_count == 0; i++)
         if (identify_remember(id, &id->list[i]))

@@ -119,8 +119,9 @@ static size_t single_of(const identification *id, const gemma4_setting *s)
     for (; i < id->single_count; i++) {
         const gemma4_setting *t = &id->singles[i];
         if (t->parameter == s->parameter && t->steps == s->steps && t->word == s->word &&
-            t->unit == s->unit && t->columns == s->columns &&
-            (t->number == s->number || identify_is_solved_for(s)))
+            t->unit == s->unit && t->columns == s->columns && t->first == s->first &&
+            t->end == s->end && t->tensor == s->tensor && t->weight == s->weight &&
+            t->absolute == s->absolute && (t->number == s->number || identify_is_solved_for(s)))
             break;
     }
     return i;
@@ -178,7 +179,7 @@ static void merge_pairs(gemma4_finding *f)
 static bool is_neighbour(const gemma4_setting *s)
 {
     return s->parameter == GEMMA4_PARAMETER_ROPE_PAIRS || s->parameter == GEMMA4_PARAMETER_MASK ||
-           s->parameter == GEMMA4_PARAMETER_WINDOW ||
+           s->parameter == GEMMA4_PARAMETER_WINDOW || s->parameter == GEMMA4_PARAMETER_EPS ||
            s->parameter == GEMMA4_PARAMETER_WEIGHT_FORM ||
            ((s->parameter == GEMMA4_PARAMETER_ACTIVATION ||
              s->parameter == GEMMA4_PARAMETER_GATE_AND_UP) &&
@@ -189,16 +190,13 @@ int identify_beside(identification *id)
 {
     fit_search *s = id->s;
     gemma4_proposals all = {.scope = id->scope}, some = {0};
-    gemma4_propose_rope(&all, s->e, s->e->layer, s->tap);
-    gemma4_propose_attention(&all, s->e, s->e->layer, s->tap);
-    gemma4_propose_experts(&all, s->e, s->tap);
-    gemma4_propose_weights(&all, s->e, s->e->layer, s->tap);
+    gemma4_propose_for_step(&all, s->e, s->e->layer, s->tap);
     for (size_t i = 0; i < all.count; i++)
         if (is_neighbour(&all.list[i]))
             gemma4_propose(&some, &all.list[i]);
     int status = all.failed || some.failed ? gemma4_fail(s->error, "diagnosis: out of memory")
                                            : identify_look_at_all(id, &some, identify_where(s->e));
-    status = status ? status : identify_try_best(id);
+    status = status || identify_solve_all(id, 0) || identify_try_best(id) ? -1 : 0;
     merge_pairs(s->finding);
     for (size_t i = 0; i < s->finding->point_count; i++)
         gemma4_point_say(s->finding->points[i].point, &s->e->subject->model->config, s->e->layer);

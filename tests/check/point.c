@@ -79,6 +79,7 @@ static const char *const router_weights[] = {
     [GEMMA4_WEIGHTS_SIGMOID_RAW] = "sigmoid, not normalised",
     [GEMMA4_WEIGHTS_UNIFORM] = "1 / K",
     [GEMMA4_WEIGHTS_SCALED_FIRST] = "scaled before the division",
+    [GEMMA4_WEIGHTS_SCALED_BY_RANK] = "scaled by rank",
 };
 static const char *const pairings[] = {
     [GEMMA4_PAIR_HALF] = "half",

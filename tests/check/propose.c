@@ -623,24 +623,27 @@ static void propose_expert_factors(gemma4_proposals *p, const gemma4_evidence *e
     free(parts);
 }
 
-void gemma4_forget_loose_factors(const gemma4_evidence *e, gemma4_setting *s)
+int gemma4_forget_loose_factors(const gemma4_evidence *e, gemma4_setting *s, gemma4_error *error)
 {
     const gemma4_config *c = &e->subject->model->config;
     const gemma4_tap_evidence *t = &e->taps[GEMMA4_TAP_MOE_OUT];
     size_t K = c->top_k_experts, d = c->hidden_size;
     double known[GEMMA4_LIST] = {0}; /* squares of each expert's parts, in spreads */
     double *part = malloc(d * sizeof *part);
-    for (size_t row = 0; part && row < e->subject->T; row++)
+    if (!part)
+        return gemma4_fail(error, "diagnosis: out of memory");
+    for (size_t row = 0; row < e->subject->T; row++)
         for (size_t r = 0; t->have[row] && r < K; r++) {
             expert_part(e, row, r, part);
             for (size_t i = 0; i < d; i++)
                 known[e->ids[row * K + r]] +=
                     part[i] * part[i] / (t->sigma[row] * t->sigma[row] + 1e-300);
         }
-    for (size_t k = 0; part && k < s->count; k++)
+    for (size_t k = 0; k < s->count; k++)
         if (!(LOOSE_DEVIATIONS / sqrt(known[k]) <= LOOSE_PART * fabs(s->list[k])))
             s->list[k] = NAN;
     free(part);
+    return 0;
 }
 
 /* The same of each expert's weight, by its own scale. */

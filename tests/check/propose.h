@@ -26,7 +26,8 @@ void gemma4_propose_for_step(gemma4_proposals *proposals, const gemma4_evidence 
                              size_t layer, gemma4_tap step);
 /* Of factors of the experts' parts of moe.out: makes those unknown (NaN) that the rows determine
  * too loosely to be said, because few of them hold much of the expert. */
-void gemma4_forget_loose_factors(const gemma4_evidence *evidence, gemma4_setting *factors);
+int gemma4_forget_loose_factors(const gemma4_evidence *evidence, gemma4_setting *factors,
+                                gemma4_error *error);
 /* Those that several steps of a layer may share: in all norms, both RoPEs, both activations, both
  * tensors of the experts. */
 void gemma4_propose_shared(gemma4_proposals *proposals, const gemma4_evidence *evidence);

@@ -324,7 +324,7 @@ static void propose_activation(gemma4_proposals *p, gemma4_tap step)
     gemma4_setting s = {.parameter = GEMMA4_PARAMETER_ACTIVATION, .steps = GEMMA4_STEP(step)};
     static const double slopes[] = {0.01, 0.02, 0.05, 0.1, 0.2, 0.25, 0.3},
                         rates[] = {1.5, 1.6, 1.7, 1.75, 1.8, 2},
-                        limits[] = {0.5, 1, 1.5, 2, 3, 4, 5, 6, 7, 8, 10};
+                        limits[] = {0.5, 0.6, 0.7, 0.85, 1, 1.2, 1.5, 2, 2.5, 3, 4, 5, 6, 7, 8, 10};
     for (s.word = 0; s.word < GEMMA4_FUNCTION_LEAKY_RELU; s.word++)
         gemma4_propose(p, &s);
     s.word = GEMMA4_FUNCTION_LEAKY_RELU;
@@ -392,6 +392,9 @@ static void propose_weighting(gemma4_proposals *p, const gemma4_config *c)
         gemma4_propose(p, &s);
     s.steps |= GEMMA4_STEP(GEMMA4_TAP_ROUTER_TOPK_WEIGHTS);
     gemma4_propose(p, &s); /* scaled first */
+    s.steps = GEMMA4_STEP(GEMMA4_TAP_ROUTER_TOPK_WEIGHTS);
+    s.word = GEMMA4_WEIGHTS_SCALED_BY_RANK;
+    gemma4_propose(p, &s);
     s.steps = GEMMA4_STEP(GEMMA4_TAP_ROUTER_TOPK_NORM);
     s.word = 0;
     s.parameter = GEMMA4_PARAMETER_ROUTER_POWER;

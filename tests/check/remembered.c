@@ -1,5 +1,6 @@
 #include "remembered.h"
 
+#include <limits.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -100,7 +101,7 @@ static bool is_of(const entry *e, const gemma4_weight *w, size_t K, const input 
 
 /* Copies the result to y where it is known. */
 static bool recall(gemma4_remembered *memory, const gemma4_weight *w, size_t K,
-                   const input inputs[INPUTS], real *y)
+                   const input inputs[INPUTS], void *y)
 {
     for (entry *e = memory ? *bucket_of(memory, w->data) : NULL; e; e = e->next) {
         if (!is_of(e, w, K, inputs))
@@ -118,9 +119,9 @@ static bool recall(gemma4_remembered *memory, const gemma4_weight *w, size_t K,
 
 /* Without memory, or where there is too little, nothing is kept. */
 static void keep(gemma4_remembered *memory, const gemma4_weight *w, size_t K,
-                 const input inputs[INPUTS], const real *y, size_t n)
+                 const input inputs[INPUTS], const void *y, size_t result_bytes)
 {
-    size_t bytes = sizeof(entry) + n * sizeof *y;
+    size_t bytes = sizeof(entry) + result_bytes;
     for (size_t i = 0; i < INPUTS; i++)
         bytes += inputs[i].bytes;
     if (!memory || bytes > memory->most)
@@ -135,7 +136,7 @@ static void keep(gemma4_remembered *memory, const gemma4_weight *w, size_t K,
                  .cols = w->cols,
                  .K = K,
                  .bytes = bytes,
-                 .result_bytes = n * sizeof *y};
+                 .result_bytes = result_bytes};
     unsigned char *data = e->data;
     for (size_t i = 0; i < INPUTS; data += inputs[i++].bytes) {
         e->input_bytes[i] = inputs[i].bytes;
@@ -158,7 +159,7 @@ static GEMMA4_MATMUL(matmul)
     if (recall(current, w, 0, inputs, y))
         return;
     gemma4_ops_exact().matmul(y, x, w, T, scratch);
-    keep(current, w, 0, inputs, y, T * w->rows);
+    keep(current, w, 0, inputs, y, T * w->rows * sizeof *y);
 }
 
 static GEMMA4_EXPERTS_ACT(experts_act)
@@ -168,7 +169,7 @@ static GEMMA4_EXPERTS_ACT(experts_act)
     if (recall(current, gate_up_proj, K, inputs, act))
         return;
     gemma4_ops_exact().experts_act(act, x, gate_up_proj, ids, T, K, M, scratch);
-    keep(current, gate_up_proj, K, inputs, act, T * K * M);
+    keep(current, gate_up_proj, K, inputs, act, T * K * M * sizeof *act);
 }
 
 static GEMMA4_EXPERTS_OUT(experts_out)
@@ -179,7 +180,7 @@ static GEMMA4_EXPERTS_OUT(experts_out)
     if (recall(current, down_proj, K, inputs, y))
         return;
     gemma4_ops_exact().experts_out(y, act, down_proj, ids, weights, T, K, d, scratch);
-    keep(current, down_proj, K, inputs, y, T * d);
+    keep(current, down_proj, K, inputs, y, T * d * sizeof *y);
 }
 
 gemma4_ops gemma4_ops_remembering(void)
@@ -189,4 +190,23 @@ gemma4_ops gemma4_ops_remembering(void)
     ops.experts_act = experts_act;
     ops.experts_out = experts_out;
     return ops;
+}
+
+/* -------------------------------------------------------------------- weights */
+
+/* No product has so many experts. */
+enum { OF_WEIGHT = INT_MAX };
+
+bool gemma4_recall_weight(const gemma4_weight *from, const void *key, size_t key_bytes,
+                          float *values, size_t n)
+{
+    const input inputs[INPUTS] = {{key, key_bytes}, {&n, sizeof n}};
+    return recall(current, from, OF_WEIGHT, inputs, values);
+}
+
+void gemma4_keep_weight(const gemma4_weight *from, const void *key, size_t key_bytes,
+                        const float *values, size_t n)
+{
+    const input inputs[INPUTS] = {{key, key_bytes}, {&n, sizeof n}};
+    keep(current, from, OF_WEIGHT, inputs, values, n * sizeof *values);
 }

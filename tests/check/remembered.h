@@ -1,4 +1,4 @@
-/* Products of weights that have been computed before. A diagnosis runs the same blocks again and
+/* Products of weights that have been computed before, and weights that were made from others. A diagnosis runs the same blocks again and
  * again, each time with another mistake in them: up to the step in which a run differs, its
  * products are those of earlier runs. Whatever a product reads is compared byte by byte, so that
  * what is remembered is what would be computed. */
@@ -18,5 +18,12 @@ void gemma4_remembered_free(gemma4_remembered *memory);
 gemma4_remembered *gemma4_remember_in(gemma4_remembered *memory);
 /* The exact operators (gemma4_ops_exact), of which matmul, experts_act and experts_out remember. */
 gemma4_ops gemma4_ops_remembering(void);
+
+/* A weight that was made from another one, n values, by what the key says: copies it to `values`
+ * where it is known. */
+bool gemma4_recall_weight(const gemma4_weight *from, const void *key, size_t key_bytes,
+                          float *values, size_t n);
+void gemma4_keep_weight(const gemma4_weight *from, const void *key, size_t key_bytes,
+                        const float *values, size_t n);
 
 #endif

@@ -223,12 +223,13 @@ typedef enum gemma4_gate_and_up {
 } gemma4_gate_and_up;
 
 typedef enum gemma4_router_weights {
-    GEMMA4_WEIGHTS_P,           /* the probabilities, not divided by their sum */
-    GEMMA4_WEIGHTS_SOFTMAX_P,   /* softmax of the K probabilities */
-    GEMMA4_WEIGHTS_SIGMOID,     /* of the logits, divided by their sum */
-    GEMMA4_WEIGHTS_SIGMOID_RAW, /* of the logits, as they are */
-    GEMMA4_WEIGHTS_UNIFORM,     /* 1 / K */
-    GEMMA4_WEIGHTS_SCALED_FIRST /* times per_expert_scale before they are divided by their sum */
+    GEMMA4_WEIGHTS_P,             /* the probabilities, not divided by their sum */
+    GEMMA4_WEIGHTS_SOFTMAX_P,     /* softmax of the K probabilities */
+    GEMMA4_WEIGHTS_SIGMOID,       /* of the logits, divided by their sum */
+    GEMMA4_WEIGHTS_SIGMOID_RAW,   /* of the logits, as they are */
+    GEMMA4_WEIGHTS_UNIFORM,       /* 1 / K */
+    GEMMA4_WEIGHTS_SCALED_FIRST,  /* times per_expert_scale before they are divided by their sum */
+    GEMMA4_WEIGHTS_SCALED_BY_RANK /* times per_expert_scale of the rank, not of the expert */
 } gemma4_router_weights;
 
 /* Entries of a list: heads, experts, ranks. Longer ones are not solved for. */

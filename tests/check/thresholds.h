@@ -60,6 +60,17 @@
 #define POINT_IMPROVEMENT 2.0
 /* Settings whose shares of the error are as near are tried in each other's place. */
 #define TWIN_SHARE 1e-4
+/* A combination of settings of the experts is looked at everywhere where it leaves at most this part
+ * of the squares at one position: a number is far from what it will be, and of the 24 lanes beyond
+ * the weights chance leaves as little once in a million. */
+#define PRODUCT_LEFT 0.2
+/* What float32 leaves of the squares where the combination is right: of those, the one of the fewest
+ * settings comes first. */
+#define PRODUCT_NOTHING 1e-8
+/* Combinations are tried where all of them take at most so many multiplications, of down_projs that
+ * take so many bytes together. */
+#define PRODUCT_MOST 8e10    /* mutants: x2, x0.5 survive: a bound of time */
+#define PRODUCT_BYTES 0x1p30 /* mutants: x2, x0.5 survive: a bound of memory */
 /* A rank of the chosen experts is missing where its weight is nowhere more than this part of the
  * right one. */
 #define RANK_MISSING 0.01
