@@ -19,7 +19,7 @@
 
 typedef gemma4_real real;
 
-enum { LANES = 32 };                        /* of moe.out that are looked at */
+enum { LANES = 32 }; /* of moe.out that are looked at */
 enum { MOST_RANKS = IDENTIFY_MOST_RANKS };
 
 /* Settings of one step, after one that changes nothing. */
@@ -39,19 +39,20 @@ typedef struct product {
     gemma4_step step;
     size_t row, d, M, K;
     settings choices, norms, acts, backs;
-    size_t *same_choice;   /* [choices] the first one that chooses the same experts here */
-    size_t *ranks;         /* [choices] how many experts it chooses; 0: it cannot be computed */
+    size_t *same_choice; /* [choices] the first one that chooses the same experts here */
+    size_t *ranks;       /* [choices] how many experts it chooses; 0: it cannot be computed */
     int32_t (*chosen)[MOST_RANKS]; /* [choices] places in `experts`, ascending */
-    int32_t *experts;      /* those that any choice takes, and the first of them again: whole Ks */
-    size_t *place;         /* [E] the inverse */
+    int32_t *experts; /* those that any choice takes, and the first of them again: whole Ks */
+    size_t *place;    /* [E] the inverse */
     size_t expert_count, slots;
     size_t lanes[LANES], lane_count;
     float y[LANES];
-    double size;      /* of its squares */
-    real *x;          /* [norms, d] */
-    float *down;      /* [backs, experts, M, LANES] */
-    bool in_three_steps; /* only combinations of a norm, an act and a back setting; else all others */
-    combination *kept; /* [acts, IDENTIFY_PRODUCT_KEPT] */
+    double size; /* of its squares */
+    real *x;     /* [norms, d] */
+    float *down; /* [backs, experts, M, LANES] */
+    bool
+        in_three_steps; /* only combinations of a norm, an act and a back setting; else all others */
+    combination *kept;  /* [acts, IDENTIFY_PRODUCT_KEPT] */
     size_t *kept_count; /* [acts] */
 } product;
 
@@ -117,12 +118,20 @@ static void list_factors(settings *list)
     }
 }
 
-static int list_settings(const identification *id, gemma4_tap tap, settings *list)
+/* What the dump holds of a step says what it computed. */
+static bool is_given(const gemma4_evidence *e, gemma4_tap tap, size_t row)
+{
+    return tap == GEMMA4_TAP_ROUTER_TOPK_IDS ? e->ids && e->have_valid_ids[row]
+                                             : e->taps[tap].engine != NULL;
+}
+
+static int list_settings(const identification *id, gemma4_tap tap, bool given, settings *list)
 {
     const gemma4_evidence *e = id->s->e;
     gemma4_proposals all = {.scope = id->scope};
-    gemma4_propose_for_step(&all, e, e->layer, tap);
-    if (tap == GEMMA4_TAP_ROUTER_TOPK_IDS) /* how many experts there are, that step says */
+    if (!given)
+        gemma4_propose_for_step(&all, e, e->layer, tap);
+    if (tap == GEMMA4_TAP_ROUTER_TOPK_IDS && !given) /* how many there are, that step says */
         gemma4_propose_for_step(&all, e, e->layer, GEMMA4_TAP_ROUTER_TOPK_NORM);
     list->list = calloc(all.count + 1 + FACTORS, sizeof *list->list);
     list->count = 1;
@@ -130,7 +139,7 @@ static int list_settings(const identification *id, gemma4_tap tap, settings *lis
     for (size_t i = 0; !failed && i < all.count; i++)
         if (belongs(&all.list[i], tap))
             list->list[list->count++] = all.list[i];
-    if (tap == GEMMA4_TAP_MOE_NORM && !failed)
+    if (tap == GEMMA4_TAP_MOE_NORM && !given && !failed)
         list_factors(list);
     gemma4_proposals_free(&all);
     return failed ? gemma4_fail(id->s->error, "diagnosis: out of memory") : 0;
@@ -166,6 +175,10 @@ static int choose(product *p, size_t choice, int32_t *ids, gemma4_error *error)
     if (s && s->parameter == GEMMA4_PARAMETER_TOP_K && s->number > (double)K)
         K = (size_t)fmin(s->number, (double)c->num_experts);
     p->ranks[choice] = K <= MOST_RANKS ? K : 0;
+    if (!s && is_given(p->e, GEMMA4_TAP_ROUTER_TOPK_IDS, p->row)) {
+        memcpy(ids, p->e->ids, p->e->subject->T * K * sizeof *ids);
+        return 0;
+    }
     model.config.top_k_experts = K;
     step.model = &model;
     return p->ranks[choice] ? gemma4_counter_step(&step, &parameters, GEMMA4_TAP_ROUTER_TOPK_IDS,
@@ -222,10 +235,12 @@ static int find_inputs(product *p, gemma4_error *error)
     size_t T = p->e->subject->T;
     real *out = malloc(T * p->d * sizeof *out);
     int status = out ? 0 : gemma4_fail(error, "diagnosis: out of memory");
-    for (size_t i = 0; i < p->norms.count && !status; i++) {
+    bool given = is_given(p->e, GEMMA4_TAP_MOE_NORM, p->row);
+    if (given)
+        memcpy(p->x, p->step.values[GEMMA4_TAP_MOE_NORM] + p->row * p->d, p->d * sizeof *p->x);
+    for (size_t i = given; i < p->norms.count && !status; i++) {
         gemma4_parameters parameters = parameters_with(p, setting_at(&p->norms, i));
-        status =
-            gemma4_counter_step(&p->step, &parameters, GEMMA4_TAP_MOE_NORM, out, NULL, error);
+        status = gemma4_counter_step(&p->step, &parameters, GEMMA4_TAP_MOE_NORM, out, NULL, error);
         if (!status)
             memcpy(p->x + i * p->d, out + p->row * p->d, p->d * sizeof *out);
     }
@@ -353,8 +368,7 @@ static void try_front(product *p, const float *a, combination front, float *outp
     if (p->in_three_steps && !two)
         return;
     size_t from = p->in_three_steps ? 1 : 0, end = two && !p->in_three_steps ? 1 : p->backs.count,
-           choices = p->in_three_steps ? 1 : p->choices.count,
-           experts = experts_looked_at(p);
+           choices = p->in_three_steps ? 1 : p->choices.count, experts = experts_looked_at(p);
     for (front.back = from; front.back < end; front.back++) {
         const float *down = p->down + front.back * p->expert_count * p->M * LANES;
         memset(outputs, 0, experts * LANES * sizeof *outputs);
@@ -395,8 +409,8 @@ static int find_acts(const product *p, size_t act, float *a, bool *found, gemma4
     int status = ids && x && out ? 0 : gemma4_fail(error, "diagnosis: out of memory");
     for (size_t n = 0; n < norms && !status; n++) {
         memcpy(ids + n * p->slots, p->experts, p->slots * sizeof *ids);
-        repeat(x + n * each * d,
-               elsewhere ? p->step.values[s->tensor] + p->row * d : p->x + n * d, d, each);
+        repeat(x + n * each * d, elsewhere ? p->step.values[s->tensor] + p->row * d : p->x + n * d,
+               d, each);
     }
     memset(step.values, 0, sizeof step.values);
     step.values[elsewhere ? s->tensor : GEMMA4_TAP_MOE_NORM] = x;
@@ -465,10 +479,12 @@ static int open_product(identification *id, product *p)
 {
     const gemma4_config *c = &id->s->e->subject->model->config;
     size_t E = c->num_experts, n = 0;
-    if (list_settings(id, GEMMA4_TAP_ROUTER_TOPK_IDS, &p->choices) ||
-        list_settings(id, GEMMA4_TAP_MOE_NORM, &p->norms) ||
-        list_settings(id, GEMMA4_TAP_MOE_ACT, &p->acts) ||
-        list_settings(id, GEMMA4_TAP_MOE_OUT, &p->backs))
+    if (list_settings(id, GEMMA4_TAP_ROUTER_TOPK_IDS,
+                      is_given(p->e, GEMMA4_TAP_ROUTER_TOPK_IDS, p->row), &p->choices) ||
+        list_settings(id, GEMMA4_TAP_MOE_NORM, is_given(p->e, GEMMA4_TAP_MOE_NORM, p->row),
+                      &p->norms) ||
+        list_settings(id, GEMMA4_TAP_MOE_ACT, false, &p->acts) ||
+        list_settings(id, GEMMA4_TAP_MOE_OUT, false, &p->backs))
         return -1;
     n = p->choices.count;
     p->same_choice = calloc(n, sizeof *p->same_choice);
@@ -536,9 +552,9 @@ static int search(identification *id, product *p)
 /* The settings of a combination. A number comes last. */
 static void settings_of(const product *p, const combination *c, gemma4_setting *out)
 {
-    const gemma4_setting *all[] = {
-        setting_at(&p->choices, c->choice), setting_at(&p->norms, c->norm),
-        setting_at(&p->acts, c->act), setting_at(&p->backs, c->back)};
+    const gemma4_setting *all[] = {setting_at(&p->choices, c->choice),
+                                   setting_at(&p->norms, c->norm), setting_at(&p->acts, c->act),
+                                   setting_at(&p->backs, c->back)};
     size_t count = 0;
     for (int number = 0; number < 2; number++)
         for (size_t i = 0; i < 4; i++)
@@ -600,7 +616,8 @@ int identify_product(identification *id, bool in_three_steps, identify_combinati
                  .M = c->moe_intermediate_size,
                  .K = c->top_k_experts};
     *count = 0;
-    if (!p.step.values[GEMMA4_TAP_ROUTER_LOGITS] || !find_row(id, &p.row))
+    if (!p.step.values[GEMMA4_TAP_ROUTER_LOGITS] || e->taps[GEMMA4_TAP_MOE_ACT].engine ||
+        !find_row(id, &p.row))
         return 0;
     int status = open_product(id, &p) || search(id, &p) ? -1 : 0;
     if (!status)

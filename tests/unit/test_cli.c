@@ -621,6 +621,40 @@ START_TEST(values_say_what_names_do_not)
 }
 END_TEST
 
+/* Every value times as much. */
+static void multiply(const char *name, const char *dataset, double times)
+{
+    hid_t file = H5Fopen(test_join(work, name), H5F_ACC_RDWR, H5P_DEFAULT),
+          set = H5Dopen2(file, dataset, H5P_DEFAULT), space = H5Dget_space(set);
+    hssize_t n = H5Sget_simple_extent_npoints(space);
+    ck_assert_int_gt(n, 0);
+    float *values = malloc((size_t)n * sizeof *values);
+    ck_assert(values && H5Dread(set, H5T_NATIVE_FLOAT, H5S_ALL, H5S_ALL, H5P_DEFAULT, values) >= 0);
+    for (hssize_t i = 0; i < n; i++)
+        values[i] = (float)(times * (double)values[i]);
+    ck_assert(H5Dwrite(set, H5T_NATIVE_FLOAT, H5S_ALL, H5S_ALL, H5P_DEFAULT, values) >= 0);
+    free(values);
+    H5Sclose(space);
+    H5Dclose(set);
+    ck_assert(H5Fclose(file) >= 0);
+}
+
+/* A tensor without a name is the tap from which it differs by a twentieth at most. */
+START_TEST(values_within_a_twentieth_are_the_taps)
+{
+    static const char *const moved[][2] = {{"logits", "c"}};
+    static const char *const names[] = {"names", "near.h5", "--case", "tiny-prompt", NULL};
+    static const char *const dump[] = {"dump", "--model", "model",     "--tokens",
+                                       PROMPT, "--out",   "prompt.h5", NULL};
+    assert_succeeds(REF, dump);
+    write_renamed("near.h5", "prompt.h5", moved, COUNT(moved));
+    multiply("near.h5", "c", _i ? 1.055 : 1.045);
+    outcome o = run(CHECK, names);
+    ck_assert_msg(o.status == 0, "%s", o.err);
+    ck_assert((strstr(o.out, "  logits: {from: 'c'}") != NULL) == (_i == 0));
+}
+END_TEST
+
 static const struct {
     const char *args[8];
     const char *message;
@@ -1220,6 +1254,7 @@ Suite *cli_suite(void)
     tcase_add_loop_test(c, one_line_says_what_is_wrong, 0, COUNT(REFUSED));
     tcase_add_test(c, a_real_engines_own_names_lead_to_a_verdict);
     tcase_add_test(c, values_say_what_names_do_not);
+    tcase_add_loop_test(c, values_within_a_twentieth_are_the_taps, 0, 2);
     tcase_add_loop_test(c, what_no_map_can_import_is_said_in_one_line, 0, COUNT(NO_MAPS));
     tcase_add_loop_test(c, a_file_of_another_kind_is_called_what_it_is, 0, COUNT(OTHER_FILES));
     tcase_add_test(c, a_broken_safetensors_file_is_read_as_one);

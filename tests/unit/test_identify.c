@@ -325,11 +325,43 @@ END_TEST
 
 /* --- a fused mixture of experts --- */
 
-/* Two faults behind one tap. */
+/* Two or three faults behind one tap. */
 static const struct {
-    gemma4_setting settings[2];
-    const char *values[2];
+    gemma4_setting settings[GEMMA4_POINT_SETTINGS];
+    const char *values[GEMMA4_POINT_SETTINGS];
 } FUSED[] = {
+    /* none of these explains anything by itself */
+    {{{.parameter = OF(GATE_AND_UP), .steps = AT(MOE_ACT), .word = GEMMA4_GATE_MISSING},
+      {.parameter = OF(WEIGHTS_ORDER),
+       .steps = AT(MOE_OUT),
+       .word = GEMMA4_ROLLED,
+       .columns = true,
+       .number = 4}},
+     {"gate missing", "columns lanes rolled by 4"}},
+    {{{.parameter = OF(ROUTER_POWER), .steps = AT(ROUTER_TOPK_NORM), .number = 3},
+      {.parameter = OF(RESULT_FACTOR), .steps = AT(MOE_NORM), .number = 2.5},
+      {.parameter = OF(GATE_AND_UP), .steps = AT(MOE_ACT), .word = GEMMA4_GATE_AND_UP_INTERLEAVED}},
+     {"p^3", "2.5", "interleaved"}},
+    {{{.parameter = OF(CHOICE), .steps = AT(ROUTER_TOPK_IDS), .word = GEMMA4_CHOICE_SCALED},
+      {.parameter = OF(ACTIVATION),
+       .steps = AT(MOE_ACT),
+       .word = GEMMA4_FUNCTION_LEAKY_RELU,
+       .number = 0.07},
+      {.parameter = OF(WEIGHTS_ORDER),
+       .steps = AT(MOE_OUT),
+       .word = GEMMA4_REPEATED,
+       .unit = GEMMA4_GROUPS}},
+     {"by scaled probabilities", "leaky_relu 0.07", "rows experts repeated"}},
+    {{{.parameter = OF(WEIGHT_FORM), .steps = AT(MOE_NORM), .word = GEMMA4_FORM_SQUARE},
+      {.parameter = OF(ACTIVATION), .steps = AT(MOE_ACT), .word = GEMMA4_FUNCTION_RELU_SQUARED},
+      {.parameter = OF(WEIGHTS_ORDER), .steps = AT(MOE_OUT), .word = GEMMA4_ROLLED, .number = 1}},
+     {"w^2", "relu^2", "rows lanes rolled by 1"}},
+    {{{.parameter = OF(ROUTER_WEIGHTS),
+       .steps = AT(ROUTER_TOPK_WEIGHTS),
+       .word = GEMMA4_WEIGHTS_SCALED_BY_RANK},
+      {.parameter = OF(ACTIVATION), .steps = AT(MOE_ACT), .word = GEMMA4_FUNCTION_SILU}},
+     {"scaled by rank", "silu"}},
+    /* one is */
     {{{.parameter = OF(WEIGHTS_ORDER), .steps = AT(MOE_ACT), .word = GEMMA4_TRANSPOSED},
       {.parameter = OF(EXPERTS_MISSING), .steps = AT(MOE_OUT), .number = 9}},
      {"transposed", "[0, 3]"}},
@@ -365,13 +397,15 @@ static const struct {
 START_TEST(faults_of_a_fused_kernel_come_apart)
 {
     open_case(NULL);
-    gemma4_point *point = gemma4_point_new(&judged.model->config, FUSED[_i].settings, 2, BOTH);
+    size_t count = FUSED[_i].values[2] ? 3 : 2;
+    gemma4_point *point = gemma4_point_new(&judged.model->config, FUSED[_i].settings, count, BOTH);
     judge((gemma4_simulation){
         .tier = "float32", .planted = {&point->model}, .only_layer = {-1, -1}, .fused = true});
     free(point);
     const gemma4_cause *cause = the_cause();
-    ck_assert_msg(cause->point && cause->point->count == 2, "%s", gemma4_cause_model(cause)->wrong);
-    for (size_t i = 0; i < 2; i++) {
+    ck_assert_msg(cause->point && cause->point->count == count, "%s",
+                  gemma4_cause_model(cause)->wrong);
+    for (size_t i = 0; i < count; i++) {
         char value[400];
         ck_assert_uint_eq(cause->point->settings[i].parameter, FUSED[_i].settings[i].parameter);
         gemma4_setting_value(&cause->point->settings[i], &judged.model->config, 0, value,
