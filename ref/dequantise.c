@@ -28,24 +28,26 @@ static size_t stored_size(const gemma4_weight *w)
            (w->dtype == GEMMA4_QUANTISED ? sizeof(float) : gemma4_weight_size(w->dtype));
 }
 
-static void write_header(FILE *f, gemma4_model *model)
+/* False where memory ran out. */
+static bool write_header(FILE *f, gemma4_model *model)
 {
     static const char *const names[] = {[GEMMA4_BF16] = "BF16",
                                         [GEMMA4_F16] = "F16",
                                         [GEMMA4_F32] = "F32",
                                         [GEMMA4_QUANTISED] = "F32"};
     size_t offset = 0, count = gemma4_tensor_spec_count(&model->config);
-    fprintf(f, "{\"__metadata__\":{\"format\":\"pt\"}");
-    for (size_t i = 0; i < count; i++) {
+    bool ok = fprintf(f, "{\"__metadata__\":{\"format\":\"pt\"}") > 0;
+    for (size_t i = 0; i < count && ok; i++) {
         gemma4_tensor_spec spec = gemma4_tensor_spec_at(&model->config, i);
         const gemma4_weight *w = gemma4_spec_weight(model, &spec);
-        fprintf(f, ",\"" PREFIX "%s\":{\"dtype\":\"%s\",\"shape\":[", spec.name, names[w->dtype]);
-        for (size_t axis = 0; axis < spec.rank; axis++)
-            fprintf(f, "%s%zu", axis ? "," : "", spec.shape[axis]);
-        fprintf(f, "],\"data_offsets\":[%zu,%zu]}", offset, offset + stored_size(w));
+        ok = fprintf(f, ",\"" PREFIX "%s\":{\"dtype\":\"%s\",\"shape\":[", spec.name,
+                     names[w->dtype]) > 0;
+        for (size_t axis = 0; axis < spec.rank && ok; axis++)
+            ok = fprintf(f, "%s%zu", axis ? "," : "", spec.shape[axis]) > 0;
+        ok = ok && fprintf(f, "],\"data_offsets\":[%zu,%zu]}", offset, offset + stored_size(w)) > 0;
         offset += stored_size(w);
     }
-    fprintf(f, "}");
+    return ok && fprintf(f, "}") > 0;
 }
 
 /* The header's length stands before it: it is written into memory first, padded so that the data
@@ -55,9 +57,8 @@ static int write_length_and_header(FILE *f, gemma4_model *model, gemma4_error *e
     char *text = NULL;
     size_t size = 0;
     FILE *header = open_memstream(&text, &size);
-    if (header)
-        write_header(header, model);
-    if (!header || fclose(header)) {
+    bool whole = header && write_header(header, model); /* the stream itself forgets */
+    if (!header || fclose(header) || !text || !whole) {
         free(text);
         return gemma4_fail(error, "%s: out of memory", gemma4_gguf_path(model->gguf));
     }

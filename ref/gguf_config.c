@@ -458,7 +458,7 @@ int gemma4_gguf_read_config(const gemma4_gguf *gguf, gemma4_config *config, gemm
     int status = f && asprintf(&name, "%s, as config.json", gemma4_gguf_path(gguf)) >= 0
                      ? gemma4_gguf_write_config(gguf, f, error)
                      : gemma4_fail(error, "%s: out of memory", gemma4_gguf_path(gguf));
-    if (f && fclose(f) && !status)
+    if (f && (fclose(f) || !text) && !status)
         status = gemma4_fail(error, "%s: out of memory", gemma4_gguf_path(gguf));
     if (!status)
         status = gemma4_config_parse(name, text, size, config, error);

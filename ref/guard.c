@@ -2,7 +2,9 @@
 
 #include <signal.h>
 #include <stdatomic.h>
+#include <stdbool.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -180,6 +182,23 @@ void gemma4_guard_message(char *memory, size_t size)
     message_size = size;
 }
 
+static bool ended;
+
+/* The library has said why, on standard error. */
+static void on_exit_of_others(void)
+{
+    if (ended)
+        return;
+    remove_temporaries();
+    _Exit(2);
+}
+
+int gemma4_guard_end(int status)
+{
+    ended = true;
+    return status;
+}
+
 void gemma4_guard_install(const char *program)
 {
     struct sigaction action = {.sa_sigaction = on_deadly, .sa_flags = SA_SIGINFO},
@@ -193,7 +212,8 @@ void gemma4_guard_install(const char *program)
             sigaction(deadly[i], &action, NULL);
     sigaction(SIGBUS, &bus, NULL);
     signal(SIGXFSZ, SIG_IGN);
-    signal(SIGCHLD, SIG_DFL); /* where it was ignored, children could not be waited for */
+    signal(SIGCHLD, SIG_DFL);  /* where it was ignored, children could not be waited for */
+    atexit(on_exit_of_others); /* POSIX has room for 32 */
 }
 
 void gemma4_guard_reset(void)

@@ -456,7 +456,7 @@ static int command_synth(int argc, char **argv, gemma4_error *error)
     return gemma4_synth(&o, out, error);
 }
 
-int main(int argc, char **argv)
+static int run_program(int argc, char **argv)
 {
     static const struct {
         const char *name;
@@ -465,7 +465,6 @@ int main(int argc, char **argv)
                     {"facts", command_facts}, {"show", gemma4_show_command},
                     {"synth", command_synth}, {"dequantise", gemma4_dequantise_command}};
     gemma4_error error;
-    gemma4_guard_install("gemma4-ref");
     if (argc == 2 && (!strcmp(argv[1], "--help") || !strcmp(argv[1], "-h")))
         return fputs(usage, stdout) < 0 ? 2 : 0;
     if (argc == 2 && !strcmp(argv[1], "--version"))
@@ -486,4 +485,10 @@ int main(int argc, char **argv)
     else
         fputs(usage, stderr);
     return 2;
+}
+
+int main(int argc, char **argv)
+{
+    gemma4_guard_install("gemma4-ref");
+    return gemma4_guard_end(run_program(argc, argv));
 }

@@ -818,12 +818,11 @@ static int show_version(void)
                : 0;
 }
 
-int main(int argc, char **argv)
+static int run_program(int argc, char **argv)
 {
     gemma4_error error = {""};
     int status;
     bool said = false; /* what is wrong was printed already */
-    gemma4_guard_install("gemma4-check");
     if (limit_cpu(getenv("GEMMA4_CPU"), "GEMMA4_CPU", &error)) {
         fprintf(stderr, "gemma4-check: %s\n", error.message);
         return UNUSABLE;
@@ -862,4 +861,10 @@ int main(int argc, char **argv)
     if (status == UNUSABLE)
         fprintf(stderr, "gemma4-check: %s\n", error.message);
     return status;
+}
+
+int main(int argc, char **argv)
+{
+    gemma4_guard_install("gemma4-check");
+    return gemma4_guard_end(run_program(argc, argv));
 }
