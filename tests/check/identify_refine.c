@@ -111,6 +111,51 @@ static int try_missing(identification *id, const gemma4_point_fit *fit)
     return 0;
 }
 
+/* --- experts that were not read --- */
+
+/* Factors of the experts' down_proj that are 0 for neighbours, and 1 for the others. Of an expert that
+ * no row shows nothing is known: after the neighbours, up to the last expert, it is one of them. */
+static bool as_left_out(const gemma4_setting *s, gemma4_setting *zero)
+{
+    size_t first = s->count, end = 0, known;
+    if (s->parameter != GEMMA4_PARAMETER_WEIGHT_FACTORS ||
+        s->steps != GEMMA4_STEP(GEMMA4_TAP_MOE_OUT))
+        return false;
+    for (size_t k = s->count; k-- > 0;)
+        if (fabs(s->list[k]) <= EQUAL_FACTORS) {
+            first = k;
+            end = end ? end : k + 1;
+        }
+    for (known = end; known < s->count && isnan(s->list[known]);)
+        known++;
+    end = end && known == s->count ? known : end;
+    for (size_t k = 0; k < s->count; k++) {
+        double due = first <= k && k < end ? 0 : 1;
+        if (fabs(s->list[k] - due) > EQUAL_FACTORS) /* false for an unknown one */
+            return false;
+    }
+    *zero = (gemma4_setting){.parameter = GEMMA4_PARAMETER_WEIGHT_ZERO,
+                             .steps = s->steps,
+                             .unit = GEMMA4_GROUPS,
+                             .first = first,
+                             .end = end};
+    return end > 0;
+}
+
+static int try_left_out(identification *id, const gemma4_point_fit *fit)
+{
+    gemma4_setting settings[GEMMA4_POINT_SETTINGS], zero;
+    for (size_t k = 0; k < fit->point->count; k++) {
+        if (!as_left_out(&fit->point->settings[k], &zero))
+            continue;
+        memcpy(settings, fit->point->settings, fit->point->count * sizeof *settings);
+        settings[k] = zero;
+        if (try_settings(id, fit, settings, fit->point->count))
+            return -1;
+    }
+    return 0;
+}
+
 /* --- what fits as well --- */
 
 static size_t single_of(const identification *id, const gemma4_setting *s)
@@ -216,8 +261,9 @@ int identify_refine(identification *id)
         *kept = *f->points[i].point;
         gemma4_point_fit fit = f->points[i];
         fit.point = kept;
-        int status = try_missing(id, &fit) || try_without_each(id, &fit) ||
-                             try_fewer_ranks(id, &fit) || try_twins(id, &fit)
+        int status = try_missing(id, &fit) || try_left_out(id, &fit) ||
+                             try_without_each(id, &fit) || try_fewer_ranks(id, &fit) ||
+                             try_twins(id, &fit)
                          ? -1
                          : 0;
         free(kept);

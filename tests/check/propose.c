@@ -639,9 +639,12 @@ int gemma4_forget_loose_factors(const gemma4_evidence *e, gemma4_setting *s, gem
                 known[e->ids[row * K + r]] +=
                     part[i] * part[i] / (t->sigma[row] * t->sigma[row] + 1e-300);
         }
-    for (size_t k = 0; k < s->count; k++)
-        if (!(LOOSE_DEVIATIONS / sqrt(known[k]) <= LOOSE_PART * fabs(s->list[k])))
+    for (size_t k = 0; k < s->count; k++) {
+        double size =
+            fabs(s->list[k]) <= EQUAL_FACTORS ? 1 : fabs(s->list[k]); /* 0 is a size too */
+        if (!(LOOSE_DEVIATIONS / sqrt(known[k]) <= LOOSE_PART * size))
             s->list[k] = NAN;
+    }
     free(part);
     return 0;
 }
