@@ -441,6 +441,43 @@ START_TEST(a_factor_that_few_rows_hold_is_not_said)
 }
 END_TEST
 
+/* --- turns (propose_turns.c) --- */
+
+/* Every row has been turned by a theta of 20, the third one the other way round besides: it is so
+ * much larger than the others. Three of them agree with that theta and it does not, so that they
+ * explain (3 - w) / (3 + w) of the turning: three quarters, or a fifth. */
+static const double AGAINST[] = {3.0 / 7, 2};
+
+START_TEST(a_theta_that_explains_half_of_the_turning_is_proposed)
+{
+    enum { ROWS = 4 };
+    const double theta = 20;
+    gemma4_proposals proposals = {0};
+    size_t found = 0;
+    block = test_evidence_new(NULL, ROWS, "float32", LAYER);
+    const gemma4_layer_config *layer = &block->subject.model->config.layers[LAYER];
+    test_tap *in = test_evidence_tap(block, GEMMA4_TAP_ATTN_Q_NORM, 0, NULL, NULL, NULL),
+             *out = test_evidence_tap(block, GEMMA4_TAP_ATTN_Q_ROPE, 0, NULL, NULL, NULL);
+    size_t half = layer->head_dim / 2;
+    ck_assert_uint_eq(layer->rope_pairs, half);
+    for (size_t i = 0; i < ROWS * in->width; i++) {
+        size_t row = i / in->width, lane = i % layer->head_dim, j = lane % half;
+        double angle = (double)row * pow(theta, -2.0 * (double)j / (double)layer->head_dim),
+               first = lane < half ? cos(angle) : sin(angle),
+               second = lane < half ? -sin(angle) : cos(angle); /* of 1 and 1 */
+        in->values[i] = 1;
+        out->engine[i] = (float)((first + second) * (row == 2 ? -AGAINST[_i] : 1));
+    }
+    gemma4_propose_turns(&proposals, &block->evidence, GEMMA4_TAP_ATTN_Q_ROPE);
+    ck_assert(!proposals.failed);
+    for (size_t i = 0; i < proposals.count; i++)
+        found += proposals.list[i].parameter == OF(ROPE_THETA);
+    ck_assert_uint_eq(found, _i == 0);
+    gemma4_proposals_free(&proposals);
+    test_evidence_free(block);
+}
+END_TEST
+
 /* --- scopes (identify.c) --- */
 
 /* 0.7 times in the second chunk, which are four spreads: 0.85 times everywhere leaves two, which is
@@ -483,6 +520,7 @@ Suite *identify_rooms_suite(void)
     tcase_add_loop_test(rooms, nothing_is_joined_to_what_nearly_fits, 0, 2);
     tcase_add_loop_test(rooms, a_list_of_nine_factors_is_not_the_end_of_the_search, 0, 2);
     tcase_add_loop_test(rooms, a_rank_with_a_hundredth_of_its_weight_is_missing, 0, 4);
+    tcase_add_loop_test(rooms, a_theta_that_explains_half_of_the_turning_is_proposed, 0, 2);
     tcase_add_loop_test(rooms, what_explains_as_much_is_tried_in_its_place, 0, 4);
     tcase_add_loop_test(rooms, an_interval_of_rotating_pairs_is_a_factor_of_two_at_most, 0, 3);
     tcase_add_loop_test(rooms, a_rank_with_a_thousandth_of_the_other_s_factor_is_missing, 0, 2);
