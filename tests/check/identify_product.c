@@ -47,13 +47,12 @@ typedef struct product {
     size_t expert_count, slots;
     size_t lanes[LANES], lane_count;
     float y[LANES];
-    double size; /* of its squares */
-    real *x;     /* [norms, d] */
-    float *down; /* [backs, experts, M, LANES] */
-    bool
-        in_three_steps; /* only combinations of a norm, an act and a back setting; else all others */
-    combination *kept;  /* [acts, IDENTIFY_PRODUCT_KEPT] */
-    size_t *kept_count; /* [acts] */
+    double size;         /* of its squares */
+    real *x;             /* [norms, d] */
+    float *down;         /* [backs, experts, M, LANES] */
+    bool in_three_steps; /* combinations of a norm, an act and a back setting; else all others */
+    combination *kept;   /* [acts, IDENTIFY_PRODUCT_KEPT] */
+    size_t *kept_count;  /* [acts] */
 } product;
 
 /* ------------------------------------------------------------------- settings */
@@ -582,8 +581,22 @@ static bool is_listed(const product *p, size_t i)
     return false;
 }
 
-/* The best of all, each with every choice that takes the same experts: first no other than the
- * right one. */
+/* Adds a combination with every choice that takes the same experts, the first ones first. */
+static size_t list_choices(const product *p, const combination *found, identify_combination *list,
+                           size_t count)
+{
+    combination c = *found;
+    for (c.choice = 0; c.choice < p->choices.count && count < IDENTIFY_PRODUCT_KEPT; c.choice++) {
+        size_t n = settings_in(&c);
+        if (p->same_choice[c.choice] != found->choice || n < 2 || n > GEMMA4_POINT_SETTINGS)
+            continue;
+        list[count].count = n;
+        settings_of(p, &c, list[count++].settings);
+    }
+    return count;
+}
+
+/* The best of all; returns how many. */
 static size_t list_best(product *p, identify_combination *list)
 {
     size_t total = 0, count = 0;
@@ -591,16 +604,9 @@ static size_t list_best(product *p, identify_combination *list)
         for (size_t i = 0; i < p->kept_count[act]; i++)
             p->kept[total++] = p->kept[act * IDENTIFY_PRODUCT_KEPT + i];
     qsort(p->kept, total, sizeof *p->kept, by_cost);
-    for (size_t i = 0; i < total; i++)
-        for (size_t choice = 0; choice < p->choices.count && !is_listed(p, i); choice++) {
-            combination c = p->kept[i];
-            c.choice = choice;
-            if (p->same_choice[choice] == p->kept[i].choice && settings_in(&c) > 1 &&
-                settings_in(&c) <= GEMMA4_POINT_SETTINGS && count < IDENTIFY_PRODUCT_KEPT) {
-                list[count].count = settings_in(&c);
-                settings_of(p, &c, list[count++].settings);
-            }
-        }
+    for (size_t i = 0; i < total && count < IDENTIFY_PRODUCT_KEPT; i++)
+        if (!is_listed(p, i))
+            count = list_choices(p, &p->kept[i], list, count);
     return count;
 }
 
