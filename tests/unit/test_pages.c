@@ -209,10 +209,16 @@ static double value_of(const char *name, const char *page)
         return measured("spec/measured/planted.txt", " faulty runs of ");
     if (strcmp(name, "planted runs") == 0)
         return measured("spec/measured/planted.txt", "\nplanted: ");
-    if (strcmp(name, "identified in bfloat16") == 0)
-        return measured("spec/measured/identify.txt", "\nbfloat16  all ");
-    if (strcmp(name, "wrong sentences in bfloat16") == 0)
-        return measured_nth("spec/measured/identify.txt", "\nbfloat16  all ", 4);
+    static const char *const identified[][2] = {
+        {"identified in float32", "\nfloat32   all "},
+        {"identified in bfloat16", "\nbfloat16  all "},
+        {"identified from layers", "\nfloat32   layers "},
+        {"identified from logits", "\nfloat32   logits "},
+        {"identified in fused layers", "\nfloat32   fused "},
+    };
+    for (size_t i = 0; i < sizeof identified / sizeof *identified; i++)
+        if (strcmp(name, identified[i][0]) == 0)
+            return measured_nth("spec/measured/identify.txt", identified[i][1], 2);
     if (strcmp(name, "agreement") == 0)
         return measured("tests/unit/test_golden.c", "\n#define AGREEMENT ");
     threshold(name, value);
