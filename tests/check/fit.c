@@ -365,14 +365,40 @@ static int drop_contradictions(fit_search *s)
     return 0;
 }
 
-/* Does a mistake fit that is one of several numbers of rotating pairs, at a rotation by itself? */
-static bool is_of_pairs(const fit_search *s)
+/* One of several numbers of rotating pairs, at a rotation by itself. */
+static bool is_of_pairs(gemma4_tap tap, const gemma4_parameters *p)
+{
+    return (tap == GEMMA4_TAP_ATTN_Q_ROPE && p->q_rope.pairs != 1) ||
+           (tap == GEMMA4_TAP_ATTN_K_ROPE && p->k_rope.pairs != 1);
+}
+
+/* A norm that is missing, where what it reads may be of size 1 already: then its weight may be what
+ * is missing. */
+static bool is_missing_norm(const gemma4_parameters *p)
+{
+    for (size_t norm = 0; norm < GEMMA4_NORM_COUNT; norm++)
+        if (p->norm[norm].dropped)
+            return true;
+    return false;
+}
+
+/* An eps that the catalogue does not have, but has one near to. */
+static bool is_near_eps(const gemma4_fit *fit, const gemma4_parameters *p)
+{
+    for (size_t norm = 0; norm < GEMMA4_NORM_COUNT; norm++)
+        if (p->norm[norm].eps > 0 && !(fabs(fit->coefficient - 1) <= AGREED_PART))
+            return true;
+    return false;
+}
+
+/* Does a mistake fit that a point may be taken for? */
+static bool has_neighbours(const fit_search *s)
 {
     for (size_t i = 0; i < s->finding->fit_count; i++) {
+        const gemma4_fit *fit = &s->finding->fits[i];
         gemma4_parameters p = gemma4_right_parameters();
-        gemma4_counter_apply(gemma4_counter_model_at(s->finding->fits[i].model), &p);
-        if ((s->tap == GEMMA4_TAP_ATTN_Q_ROPE && p.q_rope.pairs != 1) ||
-            (s->tap == GEMMA4_TAP_ATTN_K_ROPE && p.k_rope.pairs != 1))
+        gemma4_counter_apply(gemma4_counter_model_at(fit->model), &p);
+        if (is_of_pairs(s->tap, &p) || is_missing_norm(&p) || is_near_eps(fit, &p))
             return !fit_is_bridged(s->e);
     }
     return false;
@@ -383,33 +409,6 @@ static bool is_coarse_activation(const fit_search *s)
 {
     bool activation = s->tap == GEMMA4_TAP_MLP_ACT || s->tap == GEMMA4_TAP_MOE_ACT;
     return activation && s->e->subject->tier->unit > UNIT_FLOAT32 && !fit_is_bridged(s->e);
-}
-
-/* A norm that is missing, where what it reads may be of size 1 already: then its weight may be what
- * is missing. */
-static bool is_missing_norm(const fit_search *s)
-{
-    for (size_t i = 0; i < s->finding->fit_count; i++) {
-        gemma4_parameters p = gemma4_right_parameters();
-        gemma4_counter_apply(gemma4_counter_model_at(s->finding->fits[i].model), &p);
-        for (size_t norm = 0; norm < GEMMA4_NORM_COUNT; norm++)
-            if (p.norm[norm].dropped)
-                return !fit_is_bridged(s->e);
-    }
-    return false;
-}
-
-/* An eps that the catalogue does not have, but has one near to. */
-static bool is_near_eps(const fit_search *s)
-{
-    for (size_t i = 0; i < s->finding->fit_count; i++) {
-        gemma4_parameters p = gemma4_right_parameters();
-        gemma4_counter_apply(gemma4_counter_model_at(s->finding->fits[i].model), &p);
-        for (size_t norm = 0; norm < GEMMA4_NORM_COUNT; norm++)
-            if (p.norm[norm].eps > 0 && !(fabs(s->finding->fits[i].coefficient - 1) <= AGREED_PART))
-                return !fit_is_bridged(s->e);
-    }
-    return false;
 }
 
 /* A mask at some positions only: there are few, at which many masks are one. */
@@ -444,8 +443,7 @@ static int look_beside(fit_search *s, const gemma4_finding *earlier, size_t coun
                  (earlier[i].tap == s->tap && earlier[i].fit_count == 0 && earlier[i].point_count);
     if (points && fit_identify_as_before(s, earlier, count))
         return -1;
-    if ((is_of_pairs(s) || is_coarse_activation(s) || is_missing_norm(s) || is_near_eps(s) ||
-         is_mask_somewhere(s)) &&
+    if ((has_neighbours(s) || is_coarse_activation(s) || is_mask_somewhere(s)) &&
         fit_identify_beside(s))
         return -1;
     drop_worse_than_points(s->finding);

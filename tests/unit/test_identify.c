@@ -139,6 +139,10 @@ static void assert_says(const planting *p, const gemma4_cause *cause)
 #define SLIDING_LAYERS "0-4, 6-10"
 #define FULL_LAYERS "5, 11"
 #define EVERY_LAYER "0-11"
+#define NORMS                                                                                      \
+    (AT(ATTN_NORM) | AT(ATTN_Q_NORM) | AT(ATTN_K_NORM) | AT(ATTN_V_NORM) | AT(ATTN_POST_NORM) |    \
+     AT(MLP_NORM) | AT(MLP_POST_NORM) | AT(ROUTER_NORM) | AT(MOE_NORM) | AT(MOE_POST_NORM) |       \
+     AT(FFN_POST_NORM))
 #define ATTENTION (AT(ATTN_SCORES) | AT(ATTN_PROBS) | AT(ATTN_CONTEXT))
 
 static const planting ALL_TAPS[] = {
@@ -156,6 +160,11 @@ static const planting ALL_TAPS[] = {
      .layers = "0, 2",
      .value = "1311",
      .case_id = "moe128-decode"},
+    /* the catalogue has 1e-5 */
+    {{.parameter = OF(EPS), .steps = NORMS, .number = 9e-6},
+     BOTH,
+     .layers = EVERY_LAYER,
+     .value = "9e-06"},
     /* a number that no power of two is */
     {{.parameter = OF(WEIGHT_ZERO),
       .steps = AT(MOE_OUT),
