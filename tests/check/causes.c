@@ -144,11 +144,21 @@ static size_t find_equivalents(const sorting *s, gemma4_cause *cause)
     return too_many;
 }
 
-/* Does a mistake that explains other findings hold most of this one, which nothing explains?
- * Flipped experts and amplified rounding may leave more than noise. */
+/* Does a point that fits say anything but that something is rounded? */
+static bool says_other_than_rounding(const gemma4_finding *f)
+{
+    for (size_t i = 0; i < f->point_count; i++)
+        if (!gemma4_point_rounds(f->points[i].point))
+            return true;
+    return false;
+}
+
+/* Does a mistake that explains other findings hold most of this one, which nothing else explains?
+ * Flipped experts and amplified rounding may leave more than noise; and a mistake that rounds does
+ * so to other bits in the next step. */
 static bool holds_most(const gemma4_finding *f, size_t model)
 {
-    bool unexplained = f->fit_count == 0 && f->point_count == 0;
+    bool unexplained = f->fit_count == 0 && !says_other_than_rounding(f);
     const gemma4_fit *part = unexplained && f->partial ? &f->partial[model] : NULL;
     return part && part->model == model && fabs(part->coefficient - 1) <= FILTER_COEFFICIENT &&
            part->share >= ATTRIBUTED_SHARE;

@@ -75,20 +75,6 @@ static bool has_setting(const gemma4_point *p, const gemma4_setting *s)
     return false;
 }
 
-/* What rounds decides near-ties of its own: a number beside it can be turned until those fall as
- * the engine's do. */
-static bool rounds(const gemma4_point *p)
-{
-    for (size_t i = 0; i < p->count; i++) {
-        gemma4_parameter q = p->settings[i].parameter;
-        if (q == GEMMA4_PARAMETER_SUM_TYPE || q == GEMMA4_PARAMETER_WEIGHT_ROUNDED ||
-            q == GEMMA4_PARAMETER_INPUT_ROUNDED || q == GEMMA4_PARAMETER_RESULT_ROUNDED ||
-            q == GEMMA4_PARAMETER_ROPE_ROUNDED)
-            return true;
-    }
-    return false;
-}
-
 static int join_one(identification *own, void *context, size_t i)
 {
     const joins *j = context;
@@ -98,7 +84,9 @@ static int join_one(identification *own, void *context, size_t i)
     size_t count = base->point->count;
     if (has_setting(base->point, &j->more[i]) ||
         (own->split && identify_is_of_experts(&j->more[i])) || /* the experts are right */
-        (rounds(base->point) && identify_is_solved_for(&j->more[i])))
+        /* what rounds decides near-ties of its own: a number beside it can be turned until those
+         * fall as the engine's do */
+        (gemma4_point_rounds(base->point) && identify_is_solved_for(&j->more[i])))
         return 0;
     memcpy(both, base->point->settings, count * sizeof *both);
     both[count] = j->more[i];

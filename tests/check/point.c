@@ -423,6 +423,18 @@ const char *gemma4_setting_tensor(const gemma4_setting *s)
     return gemma4_tensor_of_step(gemma4_setting_step(s));
 }
 
+bool gemma4_point_rounds(const gemma4_point *p)
+{
+    for (size_t i = 0; i < p->count; i++) {
+        gemma4_parameter q = p->settings[i].parameter;
+        if (q == GEMMA4_PARAMETER_SUM_TYPE || q == GEMMA4_PARAMETER_WEIGHT_ROUNDED ||
+            q == GEMMA4_PARAMETER_INPUT_ROUNDED || q == GEMMA4_PARAMETER_RESULT_ROUNDED ||
+            q == GEMMA4_PARAMETER_ROPE_ROUNDED)
+            return true;
+    }
+    return false;
+}
+
 gemma4_point *gemma4_point_new(const gemma4_config *c, const gemma4_setting *settings, size_t count,
                                int where)
 {

@@ -58,6 +58,8 @@ void gemma4_setting_expected(const gemma4_setting *setting, const gemma4_config 
 /* The weight that a parameter of weights is about, at its first step; and at any. */
 const char *gemma4_setting_tensor(const gemma4_setting *setting);
 const char *gemma4_tensor_of_step(gemma4_tap step);
+/* Does a setting of it round? */
+bool gemma4_point_rounds(const gemma4_point *point);
 /* The first step that it changes. */
 gemma4_tap gemma4_setting_step(const gemma4_setting *setting);
 

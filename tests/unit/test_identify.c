@@ -139,9 +139,9 @@ static void assert_says(const planting *p, const gemma4_cause *cause)
 #define SLIDING_LAYERS "0-4, 6-10"
 #define FULL_LAYERS "5, 11"
 #define EVERY_LAYER "0-11"
-#define NORMS                                                                                      \
-    (AT(ATTN_NORM) | AT(ATTN_Q_NORM) | AT(ATTN_K_NORM) | AT(ATTN_V_NORM) | AT(ATTN_POST_NORM) |    \
-     AT(MLP_NORM) | AT(MLP_POST_NORM) | AT(ROUTER_NORM) | AT(MOE_NORM) | AT(MOE_POST_NORM) |       \
+#define NORMS                                                                                   \
+    (AT(ATTN_NORM) | AT(ATTN_Q_NORM) | AT(ATTN_K_NORM) | AT(ATTN_V_NORM) | AT(ATTN_POST_NORM) | \
+     AT(MLP_NORM) | AT(MLP_POST_NORM) | AT(ROUTER_NORM) | AT(MOE_NORM) | AT(MOE_POST_NORM) |    \
      AT(FFN_POST_NORM))
 #define ATTENTION (AT(ATTN_SCORES) | AT(ATTN_PROBS) | AT(ATTN_CONTEXT))
 
