@@ -820,6 +820,20 @@ START_TEST(a_catalogued_mistake_goes_before_points)
 }
 END_TEST
 
+/* What a point explains is not a mistake's that holds most of it; what rounds in one step rounds
+ * other bits in the next. */
+START_TEST(a_point_keeps_what_it_explains_but_for_a_rounding)
+{
+    gemma4_finding *f = found(GEMMA4_TAP_MOE_OUT, 2);
+    point_fits(f, _i ? GEMMA4_PARAMETER_SUM_TYPE : FACTOR, GEMMA4_TAP_MOE_OUT, 2, 1);
+    holds(f, A, 0.85, 0.85);
+    fits(found(GEMMA4_TAP_MOE_ACT, 2), A, 2);
+    conclude();
+    ck_assert_uint_eq(causes.count, _i ? 1 : 2);
+    ck_assert(causes.list[0].explained && causes.list[causes.count - 1].explained);
+}
+END_TEST
+
 /* Planted in one layer, seen in another: bridged layers. */
 START_TEST(a_point_of_one_layer_is_said_of_that)
 {
@@ -892,6 +906,7 @@ Suite *causes_suite(void)
     tcase_add_loop_test(points, the_plainest_of_the_points_is_the_cause, 0, COUNT(PLAINER));
     tcase_add_test(points, the_point_that_explains_most_goes_first);
     tcase_add_test(points, a_catalogued_mistake_goes_before_points);
+    tcase_add_loop_test(points, a_point_keeps_what_it_explains_but_for_a_rounding, 0, 2);
     tcase_add_test(points, a_point_of_one_layer_is_said_of_that);
     tcase_add_test(points, a_point_keeps_its_scope);
     suite_add_tcase(suite, points);
