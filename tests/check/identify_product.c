@@ -82,8 +82,8 @@ static bool is_of_down_proj(const gemma4_setting *s)
     }
 }
 
-/* Does it change much, and is it one of a step's? Factors are the weights', and what rounds is looked
- * for by itself. */
+/* Does it change much, and is it one of a step's? Factors are the weights', and what rounds is
+ * looked for by itself. */
 static bool belongs(const gemma4_setting *s, gemma4_tap tap)
 {
     if (!(s->steps & GEMMA4_STEP(tap)))

@@ -113,8 +113,9 @@ static int try_missing(identification *id, const gemma4_point_fit *fit)
 
 /* --- experts that were not read --- */
 
-/* Factors of the experts' down_proj that are 0 for neighbours, and 1 for the others. Of an expert that
- * no row shows nothing is known: after the neighbours, up to the last expert, it is one of them. */
+/* Factors of the experts' down_proj that are 0 for neighbours, and 1 for the others. Of an expert
+ * that no row shows nothing is known: after the neighbours, up to the last expert, it is one of
+ * them. */
 static bool as_left_out(const gemma4_setting *s, gemma4_setting *zero)
 {
     size_t first = s->count, end = 0, known;

@@ -1,7 +1,7 @@
-/* Products of weights that have been computed before, and weights that were made from others. A diagnosis runs the same blocks again and
- * again, each time with another mistake in them: up to the step in which a run differs, its
- * products are those of earlier runs. Whatever a product reads is compared byte by byte, so that
- * what is remembered is what would be computed. */
+/* Products of weights that have been computed before, and weights that were made from others. A
+ * diagnosis runs the same blocks again and again, each time with another mistake in them: up to the
+ * step in which a run differs, its products are those of earlier runs. Whatever a product reads is
+ * compared byte by byte, so that what is remembered is what would be computed. */
 #ifndef GEMMA4_REMEMBERED_H
 #define GEMMA4_REMEMBERED_H
 

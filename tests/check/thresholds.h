@@ -60,13 +60,13 @@
 #define POINT_IMPROVEMENT 2.0
 /* Settings whose shares of the error are as near are tried in each other's place. */
 #define TWIN_SHARE 1e-4
-/* A combination of settings of the experts is looked at everywhere where it leaves at most this part
- * of the squares at one position: a number is far from what it will be, and of the 24 lanes beyond
- * the weights chance leaves as little once in a million. */
+/* A combination of settings of the experts is looked at everywhere where it leaves at most this
+ * part of the squares at one position: a number is far from what it will be, and of the 24 lanes
+ * beyond the weights chance leaves as little once in a million. */
 /* mutants: x2, x0.5 survive: a screen, the best of those that pass it are looked at everywhere */
 #define PRODUCT_LEFT 0.2
-/* What float32 leaves of the squares where the combination is right: of those, the one of the fewest
- * settings comes first. */
+/* What float32 leaves of the squares where the combination is right: of those, the one of the
+ * fewest settings comes first. */
 /* mutants: x2, x0.5 survive: rounding leaves 1e-12, and what is not right 1e-4 or more */
 #define PRODUCT_NOTHING 1e-8
 /* Combinations are tried where all of them take at most so many multiplications, of down_projs that
