@@ -3,9 +3,10 @@
 #ifndef GEMMA4_COUNTER_CHANGES_H
 #define GEMMA4_COUNTER_CHANGES_H
 
-#include "counter_model.h"
 #include "model.h"
 #include "space.h"
+
+typedef struct gemma4_step gemma4_step; /* counter_model.h */
 
 /* An axis: how many values it has, in how many heads, experts or ranks; 1 where it has none. */
 typedef struct gemma4_axis {
@@ -28,7 +29,8 @@ size_t gemma4_step_weight(gemma4_tap tap);
 const gemma4_weight *gemma4_weight_field(const gemma4_layer_weights *layer, size_t offset);
 
 /* The weight of a layer's step as a setting of it has it (NULL: as it is). *made is memory that it
- * lies in, to be freed, or NULL. Of the experts' weights, only those of step->topk_ids are there. */
+ * lies in, to be freed, or NULL. Of the experts' weights, only those of step->topk_ids are
+ * there. */
 int gemma4_weight_as_read(const gemma4_step *step, const gemma4_setting *setting, gemma4_tap tap,
                           gemma4_weight *weight, float **made, gemma4_error *error);
 

@@ -126,10 +126,10 @@ typedef struct identify_combination {
     gemma4_setting settings[GEMMA4_POINT_SETTINGS];
     size_t count;
 } identify_combination;
-/* Of all combinations of settings of two and three steps (choice, norm, activation, down_proj), those
- * that leave least of moe.out at one position, whatever the experts' weights are. in_three_steps:
- * those of norm, activation and down_proj, which take longest; else all others. list has room for
- * IDENTIFY_PRODUCT_KEPT; the best comes first. */
+/* Of all combinations of settings of two and three steps (choice, norm, activation, down_proj),
+ * those that leave least of moe.out at one position, whatever the experts' weights are.
+ * in_three_steps: those of norm, activation and down_proj, which take longest; else all others.
+ * list has room for IDENTIFY_PRODUCT_KEPT; the best comes first. */
 int identify_product(identification *id, bool in_three_steps, identify_combination *list,
                      size_t *count);
 
