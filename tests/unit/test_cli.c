@@ -639,7 +639,7 @@ static void multiply(const char *name, const char *dataset, double times)
     ck_assert(H5Fclose(file) >= 0);
 }
 
-/* A tensor without a name is the tap from which it differs by a twentieth at most. */
+/* A tensor without a name is the tap from which it differs by a twentieth at most: SAME_VALUES. */
 START_TEST(values_within_a_twentieth_are_the_taps)
 {
     static const char *const moved[][2] = {{"logits", "c"}};

@@ -445,7 +445,8 @@ END_TEST
 
 /* Every row has been turned by a theta of 20, the third one the other way round besides: it is so
  * much larger than the others. Three of them agree with that theta and it does not, so that they
- * explain (3 - w) / (3 + w) of the turning: three quarters, or a fifth. */
+ * explain (3 - w) / (3 + w) of the turning: three quarters, or a fifth. PART_EXPLAINED is between
+ * them. */
 static const double AGAINST[] = {3.0 / 7, 2};
 
 START_TEST(a_theta_that_explains_half_of_the_turning_is_proposed)
