@@ -200,7 +200,7 @@ class Tree:
 
     def affected(self, mutant):
         """The source files to be compiled anew: those that mention the constant, or include another header that does."""
-        if mutant.word is None:
+        if mutant.word is None or mutant.file.endswith(".c"):
             return [mutant.file]
         words = {mutant.word}
         if mutant.file != "ref/taps.h": # constants that are made of it
