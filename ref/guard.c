@@ -193,6 +193,11 @@ static void on_exit_of_others(void)
     _Exit(2);
 }
 
+void gemma4_guard_exit(void)
+{
+    atexit(on_exit_of_others); /* POSIX has room for 32 */
+}
+
 int gemma4_guard_end(int status)
 {
     ended = true;
@@ -213,7 +218,6 @@ void gemma4_guard_install(const char *program)
     sigaction(SIGBUS, &bus, NULL);
     signal(SIGXFSZ, SIG_IGN);
     signal(SIGCHLD, SIG_DFL);  /* where it was ignored, children could not be waited for */
-    atexit(on_exit_of_others); /* POSIX has room for 32 */
 }
 
 void gemma4_guard_reset(void)

@@ -8,10 +8,11 @@
 /* For main, first thing. From then on: SIGINT, SIGTERM, SIGHUP and SIGPIPE remove the temporary
  * files of this process before it dies of them; a mapped file that lost its pages ends the process
  * with one line on standard error and status 2; a file that may not grow further (RLIMIT_FSIZE) is
- * an error of write() and no signal; a library that calls exit() of its own, as libgomp does where
- * threads find no memory, ends the process with status 2, as its own 1 would be a verdict. program
- * must stay valid; it begins the line. */
+ * an error of write() and no signal. program must stay valid; it begins the line. */
 void gemma4_guard_install(const char *program);
+/* For main, after that: a library that calls exit() of its own, as libgomp does where threads find
+ * no memory, ends the process with status 2, as its own 1 would be a verdict. */
+void gemma4_guard_exit(void);
 /* For main, last thing: returns the status with which the program ends by itself. */
 int gemma4_guard_end(int status);
 /* Back to the system's own behaviour, in a child that is no such program. */

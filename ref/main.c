@@ -490,5 +490,6 @@ static int run_program(int argc, char **argv)
 int main(int argc, char **argv)
 {
     gemma4_guard_install("gemma4-ref");
+    gemma4_guard_exit();
     return gemma4_guard_end(run_program(argc, argv));
 }
