@@ -217,7 +217,7 @@ void gemma4_guard_install(const char *program)
             sigaction(deadly[i], &action, NULL);
     sigaction(SIGBUS, &bus, NULL);
     signal(SIGXFSZ, SIG_IGN);
-    signal(SIGCHLD, SIG_DFL);  /* where it was ignored, children could not be waited for */
+    signal(SIGCHLD, SIG_DFL); /* where it was ignored, children could not be waited for */
 }
 
 void gemma4_guard_reset(void)
