@@ -504,21 +504,26 @@ int counter_changed_step(counter *m, int32_t *ids, real *out)
     int status = 0;
     if (m->w)
         weights = *m->w;
+    /* weights that are made here are at an address of this step only: nothing that is made of them
+     * is remembered */
+    gemma4_remembered *before = gemma4_remember_in(NULL);
+    gemma4_remember_in(before);
     for (size_t i = 0; i < m->p->setting_count && !status; i++) {
         const gemma4_setting *s = m->p->settings[i];
         if (!(s->steps & GEMMA4_STEP(m->tap)))
             continue;
-        if (changes_weight(s->parameter))
-            status = change_one_weight(m, s, &model, &weights, (float **)&made[count++]);
-        else if (changes_input(s->parameter))
+        if (changes_weight(s->parameter)) {
+            status = change_one_weight(m, s, &model, &weights, (float **)&made[count]);
+            if (made[count++])
+                gemma4_remember_in(NULL);
+        } else if (changes_input(s->parameter))
             status = change_one_input(m, s, &step, (real **)&made[count++]);
     }
     step.model = &model;
     counter changed = *m;
     changed.step = &step;
     changed.w = m->w ? &weights : NULL;
-    /* weights that are made here are at an address of this step only */
-    gemma4_remembered *before = gemma4_remember_in(NULL);
+    gemma4_remember_in(NULL);
     status = status ? status : counter_plain_step(&changed, ids, out);
     gemma4_remember_in(before);
     for (size_t i = 0; i < m->p->setting_count && !status && out; i++) {
