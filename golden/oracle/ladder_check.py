@@ -8,7 +8,8 @@
                   many names are wrong?
 
 A fault is visible in a rung where it moves float32 logits by VISIBLE or more (relative RMS); for bfloat16, by BFLOAT16_TIMES as much as rounding
-to bfloat16 moves that rung; why others are not stands in INVISIBLE. Named: a cause has its id, or lists it among at most three equivalent ones;
+to bfloat16 moves that rung (right engines' errors are 0.14 to 0.24 of the tolerance, so that this is about the tolerance); why others are not
+stands in INVISIBLE. Named: a cause has its id, or lists it among at most three equivalent ones;
 a cause that gives parameters (id "identified") names nothing, and is no wrong name. Prints a line for each miss, a table of
 all faults, the rates, one summary line; exit status 0 only if every rate is reached. What is measured is kept in --results as it is measured: a
 call that was interrupted is continued by the next one, of the same program and scripts.
@@ -31,17 +32,20 @@ import plant
 import planted
 from ladder_results import Climb, Results
 
-VISIBLE, BFLOAT16_TIMES, MOST_EQUIVALENT = 5e-6, 4, 3
+VISIBLE, BFLOAT16_TIMES, MOST_EQUIVALENT = 5e-6, 6, 3
 # form -> dtype, log-probabilities, least rate of detected and of named
 FORMS = {"float32 logits": ("float32", None, 1.0, 0.95), "float32 top-20": ("float32", 20, 0.0, 0.90), "bfloat16 logits": ("bfloat16", None, 1.0, 0.80),
          "bfloat16 top-20": ("bfloat16", 20, None, None)}  # the last one: right engines only
-TOGETHER, COMBINATIONS, SEED = (2, 3, 4, 6), 40, 13
+TOGETHER, COMBINATIONS, SEED = (2, 3, 4, 6), 40, 20261126
 LEAST_NAMED_TOGETHER, MOST_WRONG = 0.85, 0.03
 LONGEST_ORDER = 30
-# Why no rung's logits move, in any arithmetic. Every other fault must be visible in float32.
+# Why no rung's logits move but for rounding, in any arithmetic. Every other fault must be visible in float32. Near position 262,143 a float32 angle
+# is rounded so coarsely that another one moves logits by 7.6e-4: an honest engine's may be another one.
 TURNED_ALIKE = "q and k are turned alike, and scores know differences of positions only"
-INVISIBLE = {"rope-position-off-by-one": TURNED_ALIKE, "rope-first-position-ignored": TURNED_ALIKE,
-             "hidden-pre-vs-post-final-norm": "concerns which hidden state is handed out; the logits are right"}
+INVISIBLE = {"rope-position-off-by-one": TURNED_ALIKE,
+             "hidden-pre-vs-post-final-norm": "concerns which hidden state is handed out; the logits are right",
+             "branches-averaged": "post_feedforward_layernorm divides the sum by its size: a factor of it shows through eps only",
+             "router-logits-are-probs": "concerns what is handed out as logits; the choice and its weights are right"}
 SECONDS = 60  # of one processor: on two it is not more
 
 
@@ -151,7 +155,7 @@ def alone(task):
     climbs, faulty = [], {"float32": engines.logits("float32", [fault])}
     for form in forms:
         dtype = FORMS[form][0]
-        if not engines.is_visible(dtype, faulty["float32"]):
+        if fault in INVISIBLE or not engines.is_visible(dtype, faulty["float32"]):
             climbs.append(Climb((fault,), form, visible=False))
             continue
         if dtype not in faulty:

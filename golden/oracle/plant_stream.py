@@ -42,14 +42,14 @@ def overwrite(reader, tensor_of, writer, value):
 def residual_inplace_alias(model, layers):
     for layer in layers:
         norm = layer.input_layernorm
-        overwrite(layer, lambda args: args[0], layer.post_attention_layernorm, lambda x, norm=norm.forward: norm(x))
+        overwrite(layer, lambda args: args[0], layer.post_attention_layernorm, lambda x, norm=norm: norm.forward(x))
 
 
 @fault("residual-inplace-alias@feed-forward", "stream", "ffn.residual")
 def residual_inplace_alias_feed_forward(model, layers):
     for layer in layers:
         norm = layer.pre_feedforward_layernorm
-        overwrite(norm, lambda args: args[0], layer.post_feedforward_layernorm, lambda x, norm=norm.forward: norm(x))
+        overwrite(norm, lambda args: args[0], layer.post_feedforward_layernorm, lambda x, norm=norm: norm.forward(x))
 
 
 @fault("attn-residual-missing", "stream", "attn.residual")

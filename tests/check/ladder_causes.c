@@ -162,13 +162,34 @@ static int drop_contradicted(const gemma4_climb *climb, const gemma4_planted *kn
     return 0;
 }
 
-/* The same mistake at the same positions, found before: it is not planted, and shows again. */
-static bool is_found(const gemma4_climb *climb, const gemma4_ladder_cause *cause, size_t *which)
+static bool chunk_in_scope(gemma4_scope scope, size_t chunk, int32_t tokens)
 {
+    switch (scope) {
+    case GEMMA4_DECODE_ONLY: return chunk > 0 && tokens == 1;
+    case GEMMA4_AFTER_FIRST_CHUNK: return chunk > 0;
+    case GEMMA4_FIRST_CHUNK_ONLY: return chunk == 0;
+    default: return true;
+    }
+}
+
+/* Are these the same positions, as the case is fed? */
+static bool same_positions(const gemma4_case *c, gemma4_scope a, gemma4_scope b)
+{
+    bool same = true;
+    for (size_t i = 0; i < c->schedule_count; i++)
+        same = same && chunk_in_scope(a, i, c->schedule[i]) == chunk_in_scope(b, i, c->schedule[i]);
+    return a == b || (c->schedule_count && same);
+}
+
+/* The same mistake at the same positions, found before: it is not planted, and shows again. */
+static bool is_found(const gemma4_climb *climb, size_t rung, const gemma4_ladder_cause *cause,
+                     size_t *which)
+{
+    const gemma4_case *of_rung = climb->ladder->rungs[rung].the_case;
     for (*which = 0; *which < climb->cause_count; ++*which) {
         const gemma4_ladder_cause *c = &climb->causes[*which];
         for (size_t i = 0; i < cause->count && c->scope != GEMMA4_EVERYWHERE; i++)
-            if (c->scope == cause->scope &&
+            if (same_positions(of_rung, c->scope, cause->scope) &&
                 !strcmp(c->candidates[0].model->id, cause->candidates[i].model->id))
                 return true;
     }
@@ -179,7 +200,7 @@ void ladder_add_cause(gemma4_climb *climb, size_t rung, gemma4_ladder_cause *cau
 {
     gemma4_rung_result *result = &climb->results[rung];
     size_t which;
-    if (is_found(climb, cause, &which))
+    if (is_found(climb, rung, cause, &which))
         ladder_free_cause(cause);
     else if (climb->cause_count < GEMMA4_LADDER_CAUSES)
         climb->causes[which = climb->cause_count++] = *cause;

@@ -123,6 +123,50 @@ static int search_beside_others(gemma4_climb *climb, size_t rung, bool *taken, g
     return 0;
 }
 
+/* May a cause that was taken to hold everywhere hold in decode only? Where it was found nothing but
+ * single tokens were fed, and no rung that was judged needs it among others. */
+static int may_be_of_decode(const gemma4_climb *climb, size_t cause, size_t rung, bool *may,
+                            gemma4_error *error)
+{
+    const gemma4_ladder_cause *c = &climb->causes[cause];
+    *may = c->scope == GEMMA4_EVERYWHERE && ladder_is_decoded(climb, c->rung) &&
+           !ladder_is_decoded(climb, rung);
+    for (size_t i = 0; i < climb->ladder->count && *may; i++) {
+        const gemma4_rung_result *r = &climb->results[i];
+        gemma4_planted without = ladder_known(climb, i, cause, c->count);
+        bool stands = r->verdict == GEMMA4_RUNG_PASSES ||
+                      (r->verdict == GEMMA4_RUNG_FAILS && r->cause_count && !r->in_scope_only);
+        if (stands && i != rung && !ladder_is_decoded(climb, i) &&
+            ladder_acts_in(climb, i, &c->candidates[0]) &&
+            ladder_passes(climb, i, &without, may, error))
+            return -1;
+    }
+    return 0;
+}
+
+/* A mistake that is made in decode only: the rung passes without it, or shows another one then. */
+static int try_decode_only(gemma4_climb *climb, size_t rung, bool *passes, bool *taken,
+                           gemma4_error *error)
+{
+    for (size_t i = 0; i < climb->cause_count; i++) {
+        gemma4_ladder_cause *cause = &climb->causes[i];
+        bool may = false;
+        if (may_be_of_decode(climb, i, rung, &may, error))
+            return -1;
+        if (!may)
+            continue;
+        cause->scope = GEMMA4_DECODE_ONLY;
+        gemma4_planted known = ladder_known(climb, rung, GEMMA4_NO_MODEL, 0);
+        if (ladder_passes(climb, rung, &known, passes, error) ||
+            (!*passes && search(climb, rung, &known, false, taken, error)))
+            return -1;
+        if (*passes || *taken)
+            return 0;
+        cause->scope = GEMMA4_EVERYWHERE;
+    }
+    return 0;
+}
+
 /* The error is then what is left beside the causes as they are now. */
 static int note_swapped(gemma4_climb *climb, size_t rung, gemma4_error *error)
 {
@@ -137,17 +181,20 @@ static int note_swapped(gemma4_climb *climb, size_t rung, gemma4_error *error)
     return status;
 }
 
-/* What explains a rung that fails: an earlier cause by another candidate, a new cause, both, or,
- * where points are looked for, one of the space. */
+/* What explains a rung that fails: an earlier cause by another candidate or in decode only, a new
+ * cause, both, or, where points are looked for, one of the space. */
 static int explain(gemma4_climb *climb, size_t rung, const gemma4_report *report,
                    const gemma4_planted *known, bool points, gemma4_error *error)
 {
     gemma4_rung_result *result = &climb->results[rung];
     bool passes = false, taken = false;
-    if (try_other_candidates(climb, rung, &passes, error))
+    if (try_other_candidates(climb, rung, &passes, error) ||
+        (!passes && try_decode_only(climb, rung, &passes, &taken, error)))
         return -1;
     if (passes)
         return note_swapped(climb, rung, error);
+    if (taken)
+        return 0;
     if (ladder_take_causes(climb, rung, report, known, &taken, error) ||
         (!taken && search_beside_others(climb, rung, &taken, error)) ||
         (!taken && points && search(climb, rung, known, true, &taken, error)))

@@ -232,12 +232,22 @@ void ladder_plant(gemma4_planted *planted, const gemma4_climb *climb, size_t run
     planted->only_layer[planted->count++] = candidate->only_layer;
 }
 
+bool ladder_is_decoded(const gemma4_climb *climb, size_t rung)
+{
+    const gemma4_case *c = climb->ladder->rungs[rung].the_case;
+    return c->token_count == 1 || (c->schedule_count && c->schedule_count == c->token_count);
+}
+
 gemma4_planted ladder_known(const gemma4_climb *climb, size_t rung, size_t other, size_t candidate)
 {
     gemma4_planted known = {.scope = GEMMA4_EVERYWHERE};
-    for (size_t i = 0; i < climb->cause_count; i++)
-        if (climb->causes[i].scope == GEMMA4_EVERYWHERE)
-            ladder_plant(&known, climb, rung,
-                         &climb->causes[i].candidates[i == other ? candidate : 0]);
+    for (size_t i = 0; i < climb->cause_count; i++) {
+        const gemma4_ladder_cause *cause = &climb->causes[i];
+        size_t k = i == other ? candidate : 0;
+        bool holds = cause->scope == GEMMA4_EVERYWHERE ||
+                     (cause->scope == GEMMA4_DECODE_ONLY && ladder_is_decoded(climb, rung));
+        if (holds && k < cause->count)
+            ladder_plant(&known, climb, rung, &cause->candidates[k]);
+    }
     return known;
 }

@@ -36,8 +36,11 @@ const gemma4_tap_result *ladder_worst(const gemma4_report *report);
 int ladder_passes(const gemma4_climb *climb, size_t rung, const gemma4_planted *known, bool *passes,
                   gemma4_error *error);
 
-/* The causes found so far, those that hold everywhere, as they are planted in a rung: the first
- * candidate of each; of cause `other` (GEMMA4_NO_MODEL: of none) that candidate. */
+/* Are all tokens of the rung fed one at a time? */
+bool ladder_is_decoded(const gemma4_climb *climb, size_t rung);
+/* The causes found so far, those that hold in all of a rung, as they are planted in it: the first
+ * candidate of each; of cause `other` (GEMMA4_NO_MODEL: of none) that candidate, or none where it
+ * has fewer. */
 gemma4_planted ladder_known(const gemma4_climb *climb, size_t rung, size_t other, size_t candidate);
 /* One more. */
 void ladder_plant(gemma4_planted *planted, const gemma4_climb *climb, size_t rung,

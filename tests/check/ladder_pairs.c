@@ -1,4 +1,5 @@
-/* Two mistakes that show on no rung alone: pairs of the catalogue, each planted and judged. */
+/* Two or three mistakes that show on no rung alone: combinations of the catalogue, each planted and
+ * judged. */
 #include "ladder_internal.h"
 
 #include <math.h>
@@ -14,6 +15,7 @@
 /* A rung is judged in some 10 ms: of one search so often at most, and of all searches of a
  * climb. */
 enum { MOST_MODELS = 80, MOST_JUDGED = 1500, MOST_JUDGED_OF_ALL = 4000 };
+enum { MOST_TOGETHER = 3, NEAREST_PAIRS = 8 /* beside which a third one is tried */ };
 
 /* A mistake that other rungs permit and that this rung shows. */
 typedef struct suspect {
@@ -21,12 +23,20 @@ typedef struct suspect {
     double left; /* of the rung's error, planted alone, beside its tolerance */
 } suspect;
 
+/* Several suspects at once, by their indices. */
+typedef struct combination {
+    size_t members[MOST_TOGETHER], count;
+    double left;
+} combination;
+
 typedef struct pair_search {
     gemma4_climb *climb;
     size_t rung;
     gemma4_planted known;
     suspect suspects[MOST_MODELS]; /* those that leave least first */
     size_t count;
+    combination nearest[NEAREST_PAIRS]; /* of the pairs that do not explain the rung */
+    size_t nearest_count;
     size_t judged_before; /* rungs, when the search began */
     gemma4_error *error;
 } pair_search;
@@ -126,19 +136,42 @@ static int find_suspects(pair_search *s)
     return 0;
 }
 
-/* Do both together explain the rung, and does no other one contradict them? */
-static int explain_it(const pair_search *s, size_t a, size_t b, bool *yes)
+/* Do all of them together explain the rung, and does no other one contradict them? */
+static int explain_it(const pair_search *s, combination *c, bool *yes)
 {
-    const size_t models[2] = {s->suspects[a].model, s->suspects[b].model};
-    const gemma4_ladder_candidate first = candidate_of(models[0]), second = candidate_of(models[1]),
-                                  *const both[2] = {&first, &second};
-    *yes = left_by(s, models, 2) < 0;
-    return *yes ? ladder_agree_elsewhere(s->climb, s->rung, both, 2, yes, s->error) : 0;
+    size_t models[MOST_TOGETHER];
+    gemma4_ladder_candidate candidates[MOST_TOGETHER];
+    const gemma4_ladder_candidate *all[MOST_TOGETHER];
+    for (size_t i = 0; i < c->count; i++) {
+        models[i] = s->suspects[c->members[i]].model;
+        candidates[i] = candidate_of(models[i]);
+        all[i] = &candidates[i];
+    }
+    c->left = left_by(s, models, c->count);
+    *yes = c->left < 0;
+    return *yes ? ladder_agree_elsewhere(s->climb, s->rung, all, c->count, yes, s->error) : 0;
+}
+
+/* In the place of the pair that leaves most, where there is no other. */
+static void keep_near(pair_search *s, const combination *pair)
+{
+    size_t at = s->nearest_count;
+    if (!(pair->left > 0)) /* contradicted elsewhere, or not judged */
+        return;
+    if (at < NEAREST_PAIRS) {
+        s->nearest[s->nearest_count++] = *pair;
+        return;
+    }
+    at = 0;
+    for (size_t i = 1; i < s->nearest_count; i++)
+        at = s->nearest[i].left > s->nearest[at].left ? i : at;
+    if (pair->left < s->nearest[at].left)
+        s->nearest[at] = *pair;
 }
 
 /* Those that leave least come first, in either place. Where two leave the same, to the bit, they do
  * the same here, and the second one is tried beside what was found. */
-static int find_pair(const pair_search *s, size_t *a, size_t *b, bool *found)
+static int find_pair(pair_search *s, combination *pair, bool *found)
 {
     *found = false;
     for (size_t sum = 1; sum + 2 <= 2 * s->count; sum++)
@@ -150,26 +183,58 @@ static int find_pair(const pair_search *s, size_t *a, size_t *b, bool *found)
                 continue;
             if (is_too_long(s))
                 return 0;
-            if (explain_it(s, i, k, found))
+            *pair = (combination){.members = {i, k}, .count = 2};
+            if (explain_it(s, pair, found))
                 return -1;
-            *a = i;
-            *b = k;
+            if (*found)
+                return 0;
+            keep_near(s, pair);
+        }
+    return 0;
+}
+
+/* A third one beside the pairs that leave least. In float32 only: elsewhere so many combinations of
+ * three find one that comes within the tolerance by chance. */
+static int find_third(const pair_search *s, combination *three, bool *found)
+{
+    if (gemma4_tier_of(s->climb->opened[s->rung].dtype)->unit > UNIT_FLOAT32)
+        return 0;
+    for (size_t n = 0; n < s->nearest_count; n++)
+        for (size_t i = 0; i < s->count; i++) {
+            const combination *pair = &s->nearest[n];
+            if (i == pair->members[0] || i == pair->members[1])
+                continue;
+            if (is_too_long(s))
+                return 0;
+            *three = (combination){.members = {pair->members[0], pair->members[1], i}, .count = 3};
+            if (explain_it(s, three, found))
+                return -1;
             if (*found)
                 return 0;
         }
     return 0;
 }
 
-/* Everything that explains the rung as well in the place of one of both. */
-static int add_alternatives(const pair_search *s, size_t of, size_t beside,
+static bool has_member(const combination *c, size_t index)
+{
+    for (size_t i = 0; i < c->count; i++)
+        if (c->members[i] == index)
+            return true;
+    return false;
+}
+
+/* Everything that explains the rung as well in the place of one of them. */
+static int add_alternatives(const pair_search *s, const combination *c, size_t place,
                             gemma4_ladder_cause *cause)
 {
-    ladder_add_model(cause, s->suspects[of].model, -1);
+    ladder_add_model(cause, s->suspects[c->members[place]].model, -1);
     for (size_t i = 0; i < s->count; i++) {
+        combination other = *c;
         bool as_well = false;
-        if (i == of || i == beside)
+        if (has_member(c, i))
             continue;
-        if (explain_it(s, i, beside, &as_well))
+        other.members[place] = i;
+        if (explain_it(s, &other, &as_well))
             return -1;
         if (as_well)
             ladder_add_model(cause, s->suspects[i].model, -1);
@@ -184,18 +249,20 @@ int ladder_search_pairs(gemma4_climb *climb, size_t rung, bool *found, gemma4_er
                      .known = ladder_known(climb, rung, GEMMA4_NO_MODEL, 0),
                      .judged_before = judged_so_far(climb),
                      .error = error};
-    gemma4_ladder_cause causes[2] = {{.rung = rung, .scope = GEMMA4_EVERYWHERE},
-                                     {.rung = rung, .scope = GEMMA4_EVERYWHERE}};
-    size_t a = 0, b = 0;
-    if (find_suspects(&s) || find_pair(&s, &a, &b, found))
+    gemma4_ladder_cause causes[MOST_TOGETHER];
+    combination c;
+    if (find_suspects(&s) || find_pair(&s, &c, found) || (!*found && find_third(&s, &c, found)))
         return -1;
     climb->judged_for_pairs += judged_so_far(climb) - s.judged_before;
     if (!*found)
         return 0;
-    if (add_alternatives(&s, a, b, &causes[0]) || add_alternatives(&s, b, a, &causes[1]))
-        return -1;
-    ladder_add_cause(climb, rung, &causes[0]);
-    ladder_add_cause(climb, rung, &causes[1]);
+    for (size_t i = 0; i < c.count; i++) {
+        causes[i] = (gemma4_ladder_cause){.rung = rung, .scope = GEMMA4_EVERYWHERE};
+        if (add_alternatives(&s, &c, i, &causes[i]))
+            return -1;
+    }
+    for (size_t i = 0; i < c.count; i++)
+        ladder_add_cause(climb, rung, &causes[i]);
     climb->results[rung].message[0] = '\0';
     return 0;
 }

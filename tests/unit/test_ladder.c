@@ -137,11 +137,10 @@ END_TEST
 
 /* --- climbs --- */
 
-/* A simulated engine with up to two mistakes, on so many rungs; the folder with its dumps. */
-static char *climb_of(const char *const *rungs, size_t count, const char *first, const char *second,
-                      size_t logprobs)
+/* Dumps of a simulated engine with up to two mistakes, on so many rungs. */
+static void add_dumps(const char *folder, const char *const *rungs, size_t count, const char *first,
+                      const char *second, size_t logprobs)
 {
-    char *folder = test_fresh_dir();
     for (size_t i = 0; i < count; i++) {
         gemma4_error error = {""};
         size_t rung = rung_named(rungs[i]);
@@ -160,6 +159,14 @@ static char *climb_of(const char *const *rungs, size_t count, const char *first,
                       error.message);
         gemma4_model_close(model);
     }
+}
+
+/* The folder with such dumps. */
+static char *climb_of(const char *const *rungs, size_t count, const char *first, const char *second,
+                      size_t logprobs)
+{
+    char *folder = test_fresh_dir();
+    add_dumps(folder, rungs, count, first, second, logprobs);
     return folder;
 }
 
@@ -260,8 +267,8 @@ START_TEST(two_mistakes_of_one_rung_are_found_as_a_pair)
 }
 END_TEST
 
-/* The logits of another rung, with the tokens of this one: nothing explains them. */
-static void spoil(const char *folder, const char *rung)
+/* Every logit of a rung's dump becomes what change makes of it. */
+static void change_logits(const char *folder, const char *rung, float (*change)(float, size_t))
 {
     char name[80];
     snprintf(name, sizeof name, "%s.h5", rung);
@@ -272,7 +279,7 @@ static void spoil(const char *folder, const char *rung)
     float *values = malloc(n * sizeof *values);
     ck_assert(values && H5Dread(set, H5T_NATIVE_FLOAT, H5S_ALL, H5S_ALL, H5P_DEFAULT, values) >= 0);
     for (size_t i = 0; i < n; i++)
-        values[i] += (float)((i * 7919 % 31) / 31.0 - 0.5) * 4;
+        values[i] = change(values[i], i);
     ck_assert(H5Dwrite(set, H5T_NATIVE_FLOAT, H5S_ALL, H5S_ALL, H5P_DEFAULT, values) >= 0);
     free(values);
     H5Sclose(space);
@@ -280,10 +287,82 @@ static void spoil(const char *folder, const char *rung)
     H5Fclose(file);
 }
 
+/* Capped at 50 where the model caps at 30. */
+static float capped_at_50(float logit, size_t i)
+{
+    (void)i;
+    return (float)(50 * tanh(30 * atanh((double)logit / 30) / 50));
+}
+
+/* Three mistakes of which no two explain the rung. */
+START_TEST(three_mistakes_of_one_rung_are_found_together)
+{
+    static const char *const rungs[] = {"linear-head"}, *const ids[] = {"embed-scale-on-tied-head",
+                                                                        "softcap-50",
+                                                                        "rmsnorm-eps-wrong"};
+    char *folder = climb_of(rungs, COUNT(rungs), ids[0], ids[2], 0);
+    change_logits(folder, rungs[0], capped_at_50);
+    gemma4_climb c = climb(folder);
+    ck_assert_uint_eq(c.cause_count, COUNT(ids));
+    for (size_t i = 0; i < COUNT(ids); i++) {
+        bool found = false;
+        for (size_t k = 0; k < c.cause_count; k++)
+            found = found || !strcmp(c.causes[k].candidates[0].model->id, ids[i]);
+        ck_assert_msg(found, "%s", ids[i]);
+    }
+    gemma4_climb_free(&c);
+}
+END_TEST
+
+/* A mistake of decode shows on the rungs of one token, which cannot say that it is one of decode:
+ * those of more tokens pass without it, or show another one beside which it is not made. */
+START_TEST(a_mistake_of_decode_is_not_carried_to_longer_chunks)
+{
+    static const char *const one[] = {"full-one-token", "sliding-one-token"},
+                             *const more[] = {"full-two-tokens", "full", "sliding-two-tokens"};
+    const char *other = _i ? "rope-missing" : NULL;
+    char *folder = climb_of(one, COUNT(one), "v-norm-missing", other, 0);
+    add_dumps(folder, more, COUNT(more), other, NULL, 0);
+    gemma4_climb c = climb(folder);
+    ck_assert_uint_eq(c.cause_count, other ? 2 : 1);
+    ck_assert_str_eq(c.causes[0].candidates[0].model->id, "v-norm-missing");
+    ck_assert_int_eq(c.causes[0].scope, GEMMA4_DECODE_ONLY);
+    ck_assert_int_eq(verdict_of(&c, "sliding-one-token"), GEMMA4_RUNG_PASSES);
+    if (other) {
+        ck_assert_str_eq(c.causes[1].candidates[0].model->id, other);
+        ck_assert_int_eq(c.causes[1].scope, GEMMA4_EVERYWHERE);
+    }
+    ck_assert_int_eq(verdict_of(&c, "full-two-tokens"),
+                     other ? GEMMA4_RUNG_FAILS : GEMMA4_RUNG_PASSES);
+    ck_assert_int_eq(verdict_of(&c, "full"), GEMMA4_RUNG_PASSES);
+    gemma4_climb_free(&c);
+}
+END_TEST
+
+/* Where a rung of more tokens needs it as well, it is a mistake everywhere. */
+START_TEST(a_mistake_that_longer_chunks_show_is_not_one_of_decode)
+{
+    static const char *const bad[] = {"full-one-token", "full-two-tokens"}, *const good[] = {
+                                                                                "full"};
+    char *folder = climb_of(bad, COUNT(bad), "v-norm-missing", NULL, 0);
+    add_dumps(folder, good, COUNT(good), NULL, NULL, 0);
+    gemma4_climb c = climb(folder);
+    ck_assert_int_eq(c.causes[0].scope, GEMMA4_EVERYWHERE);
+    ck_assert_int_eq(verdict_of(&c, "full"), GEMMA4_RUNG_FAILS);
+    gemma4_climb_free(&c);
+}
+END_TEST
+
+/* Nothing explains them. */
+static float spoilt(float logit, size_t i)
+{
+    return logit + (float)((double)(i * 7919 % 31) / 31.0 - 0.5) * 4;
+}
+
 START_TEST(only_what_needs_an_unexplained_rung_is_left_unjudged)
 {
     char *folder = climb_of(FEW, COUNT(FEW), NULL, NULL, 0);
-    spoil(folder, "full-one-token");
+    change_logits(folder, "full-one-token", spoilt);
     gemma4_climb c = climb(folder);
     ck_assert_int_eq(verdict_of(&c, "full-one-token"), GEMMA4_RUNG_FAILS);
     ck_assert_uint_eq(c.results[rung_named("full-one-token")].cause_count, 0);
@@ -603,6 +682,9 @@ Suite *ladder_suite(void)
     tcase_add_loop_test(climbs, what_is_found_is_carried_forward, 0, COUNT(PLANTED));
     tcase_add_test(climbs, a_rung_is_judged_again_when_more_is_known);
     tcase_add_loop_test(climbs, two_mistakes_of_one_rung_are_found_as_a_pair, 0, 2);
+    tcase_add_test(climbs, three_mistakes_of_one_rung_are_found_together);
+    tcase_add_loop_test(climbs, a_mistake_of_decode_is_not_carried_to_longer_chunks, 0, 2);
+    tcase_add_test(climbs, a_mistake_that_longer_chunks_show_is_not_one_of_decode);
     tcase_add_test(climbs, only_what_needs_an_unexplained_rung_is_left_unjudged);
     tcase_add_test(climbs, a_dump_that_cannot_be_read_is_said);
     tcase_add_test(climbs, another_rung_s_dump_is_refused);
