@@ -1,4 +1,4 @@
-#include "block_run.h"
+#include "block_run_internal.h"
 
 #include <math.h>
 #include <stdlib.h>
@@ -7,47 +7,14 @@
 #include "counter_run.h"
 #include "guard.h"
 #include "listed.h"
-#include "ops.h"
-#include "remembered.h"
 #include "rows.h"
 #include "thresholds.h"
-
-typedef gemma4_real real;
 
 enum {
     SHARED = 1 << 22,    /* products of a projection from which on a quick run is shared among
                           threads */
     REMEMBERED = 1 << 29 /* bytes of products that are not computed twice */
 };
-
-struct gemma4_runner {
-    const gemma4_subject *subject;
-    gemma4_session *session;
-    gemma4_ops exact, quick;         /* this machine's fastest operators: those that give the
-                                        scalar's bits, and all */
-    gemma4_remembered *memory;       /* of products */
-    real *scratch[GEMMA4_TAP_COUNT]; /* tensors of a run with mistakes that the caller does not want
-                                        to keep */
-    size_t scratch_size[GEMMA4_TAP_COUNT];
-    real *right; /* a tensor without its mistakes */
-    size_t right_size;
-    real *listed; /* [rows, N] log-probabilities */
-    size_t listed_size;
-    int32_t *ids; /* [T, K] */
-};
-
-/* A run under way. */
-typedef struct running {
-    gemma4_runner *runner;
-    const gemma4_subject *s;
-    const gemma4_block_run *run;
-    const gemma4_mistakes *known; /* those that the engine is known to make; NULL: none */
-    size_t layer, positions;
-    size_t widths[GEMMA4_TAP_COUNT]; /* 0 for taps of other blocks */
-    real *values[GEMMA4_TAP_COUNT];
-    int32_t *ids;
-    const real *logits; /* [T, E] of this run */
-} running;
 
 /* ------------------------------------------------------------ what a hook does */
 
@@ -265,7 +232,7 @@ static int show_listed(running *r, const gemma4_tap_event *logits, gemma4_error 
     return 0;
 }
 
-static int hook(void *context, gemma4_tap_event *e, gemma4_error *error)
+int block_run_hook(void *context, gemma4_tap_event *e, gemma4_error *error)
 {
     running *r = context;
     const gemma4_block_run *run = r->run;
@@ -351,26 +318,33 @@ static int run_session(running *r, real *h, gemma4_error *error)
     return gemma4_forward_head(session, r->positions, r->positions, h, NULL, error);
 }
 
+int block_run_begin(running *r, gemma4_runner *runner, const gemma4_block_run *run, const real *h,
+                    gemma4_error *error)
+{
+    const gemma4_config *c = &runner->subject->model->config;
+    bool layer = gemma4_block_is_layer(c, run->block);
+    *r = (running){.runner = runner,
+                   .s = runner->subject,
+                   .run = run,
+                   .layer = layer ? (size_t)run->block : 0,
+                   .positions = run->positions ? run->positions : runner->subject->T};
+    if (gemma4_guard_interrupted())
+        return gemma4_fail(error, "interrupted");
+    if (r->s->known) {
+        r->known_here = gemma4_mistakes_in(c, r->s->known, run->block);
+        r->known = &r->known_here;
+    }
+    return find_memory(r, h, error);
+}
+
 int gemma4_run_block(gemma4_runner *runner, const gemma4_block_run *run, real *h,
                      gemma4_error *error)
 {
     const gemma4_config *c = &runner->subject->model->config;
-    bool layer = gemma4_block_is_layer(c, run->block);
-    running r = {.runner = runner,
-                 .s = runner->subject,
-                 .run = run,
-                 .layer = layer ? (size_t)run->block : 0,
-                 .positions = run->positions ? run->positions : runner->subject->T};
-    gemma4_mistakes known;
-    if (gemma4_guard_interrupted())
-        return gemma4_fail(error, "interrupted");
-    if (r.s->known) {
-        known = gemma4_mistakes_in(c, r.s->known, run->block);
-        r.known = &known;
-    }
-    if (find_memory(&r, h, error))
+    running r;
+    if (block_run_begin(&r, runner, run, h, error))
         return -1;
-    gemma4_session_set_hook(runner->session, hook, &r);
+    gemma4_session_set_hook(runner->session, block_run_hook, &r);
     gemma4_session_set_ops(runner->session, run->quick ? &runner->quick : &runner->exact);
     gemma4_session_show_probs(runner->session, !run->quick || holds_keys(run->inject));
     bool small = r.positions * c->hidden_size * c->hidden_size < SHARED;

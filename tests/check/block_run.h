@@ -52,6 +52,12 @@ typedef struct gemma4_block_run {
 int gemma4_run_block(gemma4_runner *runner, const gemma4_block_run *run, gemma4_real *h,
                      gemma4_error *error);
 
+/* Runs of one block, one after the other in h, [count, T, d]: as gemma4_run_block does each, to the
+ * same bits, but with products of all rows at once where memory allows. The first run sees each
+ * event before the others do. Without mistakes of their own, not quick, of all positions. */
+int gemma4_run_block_batch(gemma4_runner *runner, const gemma4_block_run *runs, size_t count,
+                           gemma4_real *h, gemma4_error *error);
+
 /* Copies an event's rows to [T, width], spreading scores and probabilities out to all T keys. */
 void gemma4_keep_event(gemma4_real *to, const gemma4_tap_event *event, size_t width, size_t T);
 

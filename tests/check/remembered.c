@@ -30,11 +30,19 @@ struct gemma4_remembered {
 };
 
 static _Thread_local gemma4_remembered *current;
+static _Thread_local size_t apart;
 
 gemma4_remembered *gemma4_remember_in(gemma4_remembered *memory)
 {
     gemma4_remembered *before = current;
     current = memory;
+    return before;
+}
+
+size_t gemma4_remember_apart(size_t rows)
+{
+    size_t before = apart;
+    apart = rows;
     return before;
 }
 
@@ -153,34 +161,125 @@ static void keep(gemma4_remembered *memory, const gemma4_weight *w, size_t K,
 
 /* ------------------------------------------------------------------ operators */
 
+/* A product's rows of inputs and result, so many bytes a row. */
+typedef struct product {
+    const gemma4_weight *weight;
+    size_t K;
+    input row[INPUTS]; /* bytes of one row each */
+    char *result;
+    size_t result_bytes; /* of one row */
+    size_t T;
+} product;
+
+typedef struct rows {
+    size_t first, count;
+} rows;
+
+static void inputs_of(const product *p, rows of, input inputs[INPUTS])
+{
+    for (size_t i = 0; i < INPUTS; i++)
+        inputs[i] = p->row[i].bytes
+                        ? (input){(const char *)p->row[i].data + of.first * p->row[i].bytes,
+                                  of.count * p->row[i].bytes}
+                        : (input){NULL, 0};
+}
+
+static bool recall_rows(const product *p, rows of)
+{
+    input inputs[INPUTS];
+    inputs_of(p, of, inputs);
+    return !of.count ||
+           recall(current, p->weight, p->K, inputs, p->result + of.first * p->result_bytes);
+}
+
+static void keep_rows(const product *p, rows of)
+{
+    input inputs[INPUTS];
+    inputs_of(p, of, inputs);
+    if (of.count)
+        keep(current, p->weight, p->K, inputs, p->result + of.first * p->result_bytes,
+             of.count * p->result_bytes);
+}
+
+/* The rows that are remembered by themselves, and the others. */
+static void parts_of(const product *p, rows parts[2])
+{
+    size_t first = apart && apart < p->T ? apart : 0;
+    parts[0] = (rows){0, first};
+    parts[1] = (rows){first, p->T - first};
+}
+
+/* Copies what is known of a product; the rows that are to be computed, none or one range. */
+static rows unknown_rows(const product *p)
+{
+    rows parts[2];
+    parts_of(p, parts);
+    bool known[2] = {recall_rows(p, parts[0]), recall_rows(p, parts[1])};
+    size_t first = known[0] ? parts[1].first : 0, end = known[1] ? parts[1].first : p->T;
+    return (rows){first, end > first ? end - first : 0};
+}
+
+/* Both parts were computed, or one of them. */
+static void keep_computed(const product *p, rows computed)
+{
+    rows parts[2];
+    parts_of(p, parts);
+    for (size_t i = 0; i < 2; i++)
+        if (parts[i].first >= computed.first &&
+            parts[i].first + parts[i].count <= computed.first + computed.count)
+            keep_rows(p, parts[i]);
+}
+
 static GEMMA4_MATMUL(matmul)
 {
-    const input inputs[INPUTS] = {{x, T * w->cols * sizeof *x}};
-    if (recall(current, w, 0, inputs, y))
+    const product p = {.weight = w,
+                       .row = {{x, w->cols * sizeof *x}},
+                       .result = (char *)y,
+                       .result_bytes = w->rows * sizeof *y,
+                       .T = T};
+    rows due = unknown_rows(&p);
+    if (!due.count)
         return;
-    gemma4_ops_exact().matmul(y, x, w, T, scratch);
-    keep(current, w, 0, inputs, y, T * w->rows * sizeof *y);
+    gemma4_ops_exact().matmul(y + due.first * w->rows, x + due.first * w->cols, w, due.count,
+                              scratch);
+    keep_computed(&p, due);
 }
 
 static GEMMA4_EXPERTS_ACT(experts_act)
 {
-    const input inputs[INPUTS] = {{x, T * gate_up_proj->cols * sizeof *x},
-                                  {ids, T * K * sizeof *ids}};
-    if (recall(current, gate_up_proj, K, inputs, act))
+    size_t cols = gate_up_proj->cols;
+    const product p = {.weight = gate_up_proj,
+                       .K = K,
+                       .row = {{x, cols * sizeof *x}, {ids, K * sizeof *ids}},
+                       .result = (char *)act,
+                       .result_bytes = K * M * sizeof *act,
+                       .T = T};
+    rows due = unknown_rows(&p);
+    if (!due.count)
         return;
-    gemma4_ops_exact().experts_act(act, x, gate_up_proj, ids, T, K, M, scratch);
-    keep(current, gate_up_proj, K, inputs, act, T * K * M * sizeof *act);
+    gemma4_ops_exact().experts_act(act + due.first * K * M, x + due.first * cols, gate_up_proj,
+                                   ids + due.first * K, due.count, K, M, scratch);
+    keep_computed(&p, due);
 }
 
 static GEMMA4_EXPERTS_OUT(experts_out)
 {
-    const input inputs[INPUTS] = {{act, T * K * down_proj->cols * sizeof *act},
-                                  {ids, T * K * sizeof *ids},
-                                  {weights, T * K * sizeof *weights}};
-    if (recall(current, down_proj, K, inputs, y))
+    size_t cols = down_proj->cols;
+    const product p = {.weight = down_proj,
+                       .K = K,
+                       .row = {{act, K * cols * sizeof *act},
+                               {ids, K * sizeof *ids},
+                               {weights, K * sizeof *weights}},
+                       .result = (char *)y,
+                       .result_bytes = d * sizeof *y,
+                       .T = T};
+    rows due = unknown_rows(&p);
+    if (!due.count)
         return;
-    gemma4_ops_exact().experts_out(y, act, down_proj, ids, weights, T, K, d, scratch);
-    keep(current, down_proj, K, inputs, y, T * d * sizeof *y);
+    gemma4_ops_exact().experts_out(y + due.first * d, act + due.first * K * cols, down_proj,
+                                   ids + due.first * K, weights + due.first * K, due.count, K, d,
+                                   scratch);
+    keep_computed(&p, due);
 }
 
 gemma4_ops gemma4_ops_remembering(void)

@@ -16,6 +16,10 @@ void gemma4_remembered_free(gemma4_remembered *memory);
 /* What the operators below remember in, on the calling thread, until the next call; NULL: nothing.
  * Returns what it was before. */
 gemma4_remembered *gemma4_remember_in(gemma4_remembered *memory);
+/* From now on, on the calling thread, the first so many rows of a product are remembered by
+ * themselves, and the others by themselves: of several runs that share a product, one is asked for
+ * again. 0: all rows together. Returns what it was before. */
+size_t gemma4_remember_apart(size_t rows);
 /* The exact operators (gemma4_ops_exact), of which matmul, experts_act and experts_out remember. */
 gemma4_ops gemma4_ops_remembering(void);
 

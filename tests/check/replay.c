@@ -38,8 +38,8 @@ struct gemma4_replay {
     const gemma4_reference_run *reference; /* NULL: mistakes of the dump are not looked for */
     record *record;                        /* of the block at hand */
     gemma4_block next;
-    real *h_draws[GEMMA4_DRAWS], *h_draws_before[GEMMA4_DRAWS]; /* [T, d] the perturbed streams,
-                                                                   after and before the block */
+    real *h, *h_before; /* [1 + GEMMA4_DRAWS, T, d] the exact stream and the perturbed ones, after
+                           and before the block */
     real **streams; /* the exact stream before each block since the last whose input was known, and
                        after the block at hand */
     size_t stream_count;
@@ -306,20 +306,6 @@ static void see_expected(void *context, const gemma4_tap_event *event)
                           r->evidence.subject->T);
 }
 
-static int run_exactly(gemma4_replay *replay, record *r, const int32_t *ids, gemma4_error *error)
-{
-    gemma4_block_run run = {.block = r->evidence.block,
-                            .inject = &r->evidence,
-                            .ids = ids,
-                            .see = see_expected,
-                            .context = r,
-                            .chosen = r->ids};
-    memcpy(run.values, r->values, sizeof run.values);
-    memcpy(r->output, r->evidence.streams[r->evidence.block - r->evidence.known_block],
-           replay->s->T * replay->s->model->config.hidden_size * sizeof *r->output);
-    return gemma4_run_block(replay->runner, &run, r->output, error);
-}
-
 /* A perturbed run, and the record that it is for. */
 typedef struct drawing {
     record *record;
@@ -344,31 +330,57 @@ static void see_difference(void *context, const gemma4_tap_event *e)
         }
 }
 
-static int run_perturbed(gemma4_replay *replay, record *r, gemma4_error *error)
+static gemma4_block_run exact_run(record *r, const int32_t *ids)
+{
+    gemma4_block_run run = {.block = r->evidence.block,
+                            .inject = &r->evidence,
+                            .ids = ids,
+                            .see = see_expected,
+                            .context = r,
+                            .chosen = r->ids};
+    memcpy(run.values, r->values, sizeof run.values);
+    return run;
+}
+
+static gemma4_block_run perturbed_run(const gemma4_replay *replay, drawing *drawn,
+                                      gemma4_noise *noise)
+{
+    const gemma4_evidence *e = &drawn->record->evidence;
+    *noise =
+        gemma4_noise_new(replay->s->tier, (uint64_t)drawn->draw * 4096 + (uint64_t)(e->block + 1));
+    noise->kv_unit = replay->s->kv_unit;
+    return (gemma4_block_run){.block = e->block,
+                              .inject = e,
+                              .noise = noise,
+                              .draw = drawn->draw,
+                              .see = see_difference,
+                              .context = drawn,
+                              .ids = e->ids_fixed ? e->ids : NULL,
+                              .clean_logits =
+                                  e->ids_fixed ? NULL : e->taps[GEMMA4_TAP_ROUTER_LOGITS].values};
+}
+
+/* The exact run and the perturbed ones. ids: the choice of experts; NULL: as it comes. */
+static int run_once(gemma4_replay *replay, record *r, const int32_t *ids, gemma4_error *error)
 {
     const gemma4_evidence *e = &r->evidence;
     size_t n = replay->s->T * replay->s->model->config.hidden_size;
+    gemma4_block_run runs[1 + GEMMA4_DRAWS];
+    gemma4_noise noise[GEMMA4_DRAWS];
+    drawing drawn[GEMMA4_DRAWS];
+    memcpy(replay->h, e->streams[e->block - e->known_block], n * sizeof *replay->h);
+    runs[0] = exact_run(r, ids);
     for (size_t d = 0; d < GEMMA4_DRAWS; d++) {
-        gemma4_noise noise =
-            gemma4_noise_new(replay->s->tier, (uint64_t)d * 4096 + (uint64_t)(e->block + 1));
-        drawing drawn = {r, d};
-        gemma4_block_run run = {.block = e->block,
-                                .inject = e,
-                                .noise = &noise,
-                                .draw = d,
-                                .see = see_difference,
-                                .context = &drawn,
-                                .ids = e->ids_fixed ? e->ids : NULL,
-                                .clean_logits =
-                                    e->ids_fixed ? NULL : e->taps[GEMMA4_TAP_ROUTER_LOGITS].values};
-        noise.kv_unit = replay->s->kv_unit;
-        memcpy(replay->h_draws[d], replay->h_draws_before[d], n * sizeof *replay->h_draws[d]);
-        if (gemma4_run_block(replay->runner, &run, replay->h_draws[d], error))
-            return -1;
+        drawn[d] = (drawing){r, d};
+        runs[1 + d] = perturbed_run(replay, &drawn[d], &noise[d]);
+        memcpy(replay->h + (1 + d) * n, replay->h_before + (1 + d) * n, n * sizeof *replay->h);
     }
+    if (gemma4_run_block_batch(replay->runner, runs, 1 + GEMMA4_DRAWS, replay->h, error))
+        return -1;
+    memcpy(r->output, replay->h, n * sizeof *r->output);
     for (int tap = 0; tap < GEMMA4_TAP_COUNT; tap++)
         if (r->sigma[tap])
-            gemma4_spread_of_draws(&r->evidence, (gemma4_tap)tap, r->sigma[tap]);
+            gemma4_spread_of_draws(e, (gemma4_tap)tap, r->sigma[tap]);
     return 0;
 }
 
@@ -456,7 +468,7 @@ static int infer_ids(gemma4_replay *replay, record *r, gemma4_error *error)
     if (!status && inferred) {
         r->evidence.inferred = inferred;
         r->evidence.ids_fixed = true;
-        status = run_exactly(replay, r, chosen, error) || run_perturbed(replay, r, error) ? -1 : 0;
+        status = run_once(replay, r, chosen, error);
     }
     free(chosen);
     return status;
@@ -467,14 +479,11 @@ static int run_all(gemma4_replay *replay, record *r, gemma4_error *error)
 {
     bool layer = gemma4_block_is_layer(&replay->s->model->config, replay->next);
     bool bridged = r->evidence.known_block != r->evidence.block && r->evidence.block > 0;
-    r->evidence.ids_fixed = false;
     r->evidence.inferred = 0;
-    if (run_exactly(replay, r, NULL, error))
-        return -1;
     /* Where no layer is bridged into the block, experts are those of the exact run: a flip is
      * judged as a flip, not as noise. */
     r->evidence.ids_fixed = layer && !bridged;
-    return run_perturbed(replay, r, error) || (layer && !bridged && infer_ids(replay, r, error))
+    return run_once(replay, r, NULL, error) || (layer && !bridged && infer_ids(replay, r, error))
                ? -1
                : 0;
 }
@@ -548,12 +557,11 @@ static int run_with_mistakes(gemma4_replay *replay, record *r, gemma4_error *err
 const gemma4_evidence *gemma4_replay_next(gemma4_replay *replay, gemma4_error *error)
 {
     const gemma4_subject *s = replay->s;
-    size_t n = s->T * s->model->config.hidden_size;
+    size_t n = (1 + GEMMA4_DRAWS) * s->T * s->model->config.hidden_size;
     record *r = new_record(replay, error);
     if (!r || load(replay, r, error))
         return NULL;
-    for (size_t d = 0; d < GEMMA4_DRAWS; d++)
-        memcpy(replay->h_draws_before[d], replay->h_draws[d], n * sizeof *replay->h_draws[d]);
+    memcpy(replay->h_before, replay->h, n * sizeof *replay->h);
     if (has_mistakes(r) ? run_with_mistakes(replay, r, error) : run_all(replay, r, error))
         return NULL;
     replay->next++;
@@ -601,11 +609,9 @@ gemma4_replay *gemma4_replay_new(const gemma4_subject *subject, gemma4_activatio
                                  gemma4_error *error)
 {
     gemma4_replay *replay = calloc(1, sizeof *replay);
-    size_t n = subject->T * subject->model->config.hidden_size;
-    bool ok = replay != NULL;
-    for (size_t d = 0; ok && d < GEMMA4_DRAWS; d++)
-        ok = (replay->h_draws[d] = calloc(n, sizeof(real))) &&
-             (replay->h_draws_before[d] = calloc(n, sizeof(real)));
+    size_t n = (1 + GEMMA4_DRAWS) * subject->T * subject->model->config.hidden_size;
+    bool ok = replay && (replay->h = calloc(n, sizeof(real))) &&
+              (replay->h_before = calloc(n, sizeof(real)));
     if (!ok) {
         gemma4_replay_free(replay);
         gemma4_fail(error, "replay of %zu positions: out of memory", subject->T);
@@ -626,10 +632,8 @@ void gemma4_replay_free(gemma4_replay *replay)
 {
     if (!replay)
         return;
-    for (size_t d = 0; d < GEMMA4_DRAWS; d++) {
-        free(replay->h_draws[d]);
-        free(replay->h_draws_before[d]);
-    }
+    free(replay->h);
+    free(replay->h_before);
     free_record(replay->record);
     for (size_t i = 0; i < replay->stream_count; i++)
         free(replay->streams[i]);

@@ -68,6 +68,33 @@ START_TEST(another_input_is_another_product)
 }
 END_TEST
 
+/* Of rows that are remembered apart, each part is known where it comes again: alone, or beside
+ * others. */
+START_TEST(parts_of_a_product_are_remembered_apart)
+{
+    ck_assert_uint_eq(gemma4_remember_apart(1), 0);
+    multiply();
+    gemma4_real row_0 = y[0], row_1 = y[ROWS];
+    data[0] += 1; /* so that what is computed from now on is another result */
+    gemma4_remember_apart(0);
+    gemma4_ops_remembering().matmul(y, x, &w, 1, scratch);
+    ck_assert_double_eq((double)y[0], (double)row_0); /* the first row alone */
+    multiply();
+    ck_assert_double_eq((double)y[0], (double)row_0 + (double)x[0]); /* not both together */
+    gemma4_remember_apart(1);
+    x[0] += 1; /* one part is new, and the other one is known */
+    multiply();
+    ck_assert_double_eq((double)y[0], (double)row_0 + (double)x[0] + (double)data[0] - 1);
+    ck_assert_double_eq((double)y[ROWS], (double)row_1);
+    x[0] -= 1;
+    x[COLS] += 1;
+    multiply();
+    ck_assert_double_eq((double)y[0], (double)row_0);
+    ck_assert_double_eq((double)y[ROWS], (double)row_1 + (double)x[COLS] + (double)data[0] - 1);
+    ck_assert_uint_eq(gemma4_remember_apart(0), 1);
+}
+END_TEST
+
 START_TEST(other_experts_and_weights_are_other_products)
 {
     static const float down[4] = {1, 2, 3, 4}; /* two experts of [2, 1] */
@@ -118,6 +145,7 @@ Suite *remembered_suite(void)
     tcase_add_checked_fixture(all, set_up, tear_down);
     tcase_add_test(all, the_same_product_is_not_computed_again);
     tcase_add_test(all, another_input_is_another_product);
+    tcase_add_test(all, parts_of_a_product_are_remembered_apart);
     tcase_add_test(all, other_experts_and_weights_are_other_products);
     tcase_add_test(all, the_oldest_make_room);
     suite_add_tcase(suite, all);

@@ -464,6 +464,84 @@ START_TEST(a_run_takes_the_engines_experts_first_then_given_ones)
 }
 END_TEST
 
+/* --- several runs at once --- */
+
+enum { RUNS = 3 };
+
+/* Every value that a run shows, in order: of all taps but ids. */
+typedef struct shown {
+    float values[1 << 16];
+    size_t count;
+} shown;
+
+static void keep_shown(void *context, const gemma4_tap_event *e)
+{
+    shown *s = context;
+    size_t n = e->rows * e->dims[0] * e->dims[1];
+    ck_assert_uint_le(s->count + n, COUNT(s->values));
+    for (size_t i = 0; i < n; i++)
+        s->values[s->count++] = (float)e->values[i];
+}
+
+/* An exact run and perturbed ones of a block, alone or as one batch: what they show, leave in the
+ * stream and choose. Scores of one tap of the dump are injected, so that rows are told apart. */
+static void run_several(bool together, gemma4_block block, shown seen[RUNS], real *h,
+                        int32_t chosen[RUNS][T * K])
+{
+    gemma4_error error = {""};
+    test_evidence *e = test_evidence_new(NULL, T, "bfloat16", block);
+    gemma4_tap injected = block < LAYERS ? GEMMA4_TAP_ATTN_OUT : GEMMA4_TAP_FINAL_NORM;
+    test_tap *t = test_evidence_tap(e, injected, 0, NULL, NULL, NULL);
+    gemma4_runner *runner = gemma4_runner_new(&e->subject, &error);
+    gemma4_block_run runs[RUNS];
+    gemma4_noise noise[RUNS];
+    ck_assert_msg(runner != NULL, "%s", error.message);
+    for (size_t i = 0; i < T * D_MODEL; i++)
+        t->engine[i] = (float)((double)(i * 37 % 101) / 50 - 1);
+    for (size_t i = 0; i < RUNS; i++) {
+        noise[i] = gemma4_noise_new(e->subject.tier, i);
+        seen[i].count = 0;
+        runs[i] = (gemma4_block_run){.block = block,
+                                     .inject = &e->evidence,
+                                     .noise = i ? &noise[i] : NULL,
+                                     .draw = i,
+                                     .see = keep_shown,
+                                     .context = &seen[i],
+                                     .chosen = chosen[i]};
+        for (size_t k = 0; k < T * D_MODEL; k++)
+            h[i * T * D_MODEL + k] = (real)((double)(k * 53 % 97) / 40 - 1 + 0.01 * (double)i);
+    }
+    if (together)
+        ck_assert_msg(gemma4_run_block_batch(runner, runs, RUNS, h, &error) == 0, "%s",
+                      error.message);
+    for (size_t i = 0; i < RUNS && !together; i++)
+        ck_assert_msg(gemma4_run_block(runner, &runs[i], h + i * T * D_MODEL, &error) == 0, "%s",
+                      error.message);
+    gemma4_runner_free(runner);
+    test_evidence_free(e);
+}
+
+/* A sliding layer whose window is shorter than the chunk, a full one, and the head. */
+START_TEST(runs_of_a_batch_are_the_runs_alone)
+{
+    static const gemma4_block blocks[] = {0, 5, HEAD};
+    static shown alone[RUNS], together[RUNS];
+    real h_alone[RUNS * T * D_MODEL], h_together[RUNS * T * D_MODEL];
+    int32_t ids_alone[RUNS][T * K] = {{0}}, ids_together[RUNS][T * K] = {{0}};
+    run_several(false, blocks[_i], alone, h_alone, ids_alone);
+    run_several(true, blocks[_i], together, h_together, ids_together);
+    for (size_t i = 0; i < RUNS; i++) {
+        ck_assert_uint_gt(alone[i].count, 0);
+        ck_assert_uint_eq(together[i].count, alone[i].count);
+        ck_assert_mem_eq(together[i].values, alone[i].values,
+                         alone[i].count * sizeof *alone[i].values);
+    }
+    ck_assert_mem_eq(h_together, h_alone, sizeof h_alone);
+    ck_assert_mem_eq(ids_together, ids_alone, sizeof ids_alone);
+    ck_assert_mem_ne(alone[1].values, alone[0].values, T * D_MODEL * sizeof *alone[0].values);
+}
+END_TEST
+
 /* --- mistakes --- */
 
 static void double_the_layer_scalar(gemma4_parameters *p)
@@ -902,6 +980,7 @@ Suite *replay_suite(void)
     tcase_add_test(runs, the_boundary_is_between_the_smallest_chosen_and_the_largest_other);
     tcase_add_test(runs, a_coin_settles_near_ties_of_five_deviations);
     tcase_add_test(runs, a_run_takes_the_engines_experts_first_then_given_ones);
+    tcase_add_loop_test(runs, runs_of_a_batch_are_the_runs_alone, 0, 3);
     tcase_add_test(runs, a_planted_model_acts_where_it_concerns_and_in_its_layer_only);
     tcase_add_test(runs, a_mistake_is_made_at_the_positions_of_its_scope);
     tcase_add_loop_test(runs, a_run_without_mistakes_gives_what_was_expected_bit_by_bit, 0,
