@@ -127,7 +127,8 @@ def v_norm_missing(model, layers):
 @fault("v-norm-has-weight", "norms", "attn.v_norm")
 def v_norm_has_weight(model, layers):
     for layer in layers:
-        layer.self_attn.v_norm.forward = layer.self_attn.k_norm.forward
+        # k_norm's weight, and not what another mistake makes of k_norm
+        layer.self_attn.v_norm.forward = types.MethodType(Gemma4RMSNorm.forward, layer.self_attn.k_norm)
 
 
 @fault("post-attention-norm-missing", "norms", "attn.post_norm")

@@ -7,6 +7,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "remembered.h"
+
 enum { MOST_BYTES = 1 << 30 }; /* of a batch's tensors, about; a batch is one run at least */
 
 typedef struct batch {
@@ -156,11 +158,10 @@ static int run_together(gemma4_runner *runner, const gemma4_block_run *runs, siz
         gemma4_remembered *before = gemma4_remember_in(runner->memory);
         size_t apart = gemma4_remember_apart(b.T);
         current = &b;
-        status = gemma4_block_is_layer(c, runs->block)
-                     ? gemma4_forward_layer(runner->session, (size_t)runs->block, count * b.T, h,
-                                            error)
-                     : gemma4_forward_head(runner->session, count * b.T, count * b.T, h, NULL,
-                                           error);
+        status =
+            gemma4_block_is_layer(c, runs->block)
+                ? gemma4_forward_layer(runner->session, (size_t)runs->block, count * b.T, h, error)
+                : gemma4_forward_head(runner->session, count * b.T, count * b.T, h, NULL, error);
         current = NULL;
         gemma4_remember_apart(apart);
         gemma4_remember_in(before);

@@ -7,6 +7,7 @@
 #include "counter_run.h"
 #include "guard.h"
 #include "listed.h"
+#include "remembered.h"
 #include "rows.h"
 #include "thresholds.h"
 

@@ -4,16 +4,15 @@
 
 #include "block_run.h"
 #include "ops.h"
-#include "remembered.h"
 
 typedef gemma4_real real;
 
 struct gemma4_runner {
     const gemma4_subject *subject;
     gemma4_session *session;
-    gemma4_ops exact, quick;         /* this machine's fastest operators: those that give the
+    gemma4_ops exact, quick;          /* this machine's fastest operators: those that give the
                                         scalar's bits, and all */
-    gemma4_remembered *memory;       /* of products */
+    struct gemma4_remembered *memory; /* of products */
     real *scratch[GEMMA4_TAP_COUNT]; /* tensors of a run with mistakes that the caller does not want
                                         to keep */
     size_t scratch_size[GEMMA4_TAP_COUNT];
@@ -29,7 +28,7 @@ typedef struct running {
     gemma4_runner *runner;
     const gemma4_subject *s;
     const gemma4_block_run *run;
-    gemma4_mistakes known_here; /* what the engine is known to get wrong in the block */
+    gemma4_mistakes known_here;   /* what the engine is known to get wrong in the block */
     const gemma4_mistakes *known; /* that; NULL: nothing */
     size_t layer, positions;
     size_t widths[GEMMA4_TAP_COUNT]; /* 0 for taps of other blocks */

@@ -52,12 +52,18 @@ static const struct {
     {"rmsnorm-downcast-before-weight", 0x1p-8},
 };
 
-bool gemma4_counter_model_is_permitted(const gemma4_counter_model *counter_model, double unit)
+double gemma4_counter_model_rounds(const gemma4_counter_model *counter_model)
 {
     for (size_t i = 0; i < sizeof permitted / sizeof *permitted; i++)
         if (!strcmp(counter_model->id, permitted[i].id))
-            return unit >= permitted[i].unit;
-    return false;
+            return permitted[i].unit;
+    return 0;
+}
+
+bool gemma4_counter_model_is_permitted(const gemma4_counter_model *counter_model, double unit)
+{
+    double rounds = gemma4_counter_model_rounds(counter_model);
+    return rounds > 0 && unit >= rounds;
 }
 
 bool gemma4_counter_model_acts(const gemma4_counter_model *counter_model,

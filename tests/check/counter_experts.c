@@ -424,12 +424,15 @@ static int gate_and_up(const counter *m, size_t expert, const real *x, size_t ro
         const gemma4_weight view = gemma4_weight_rows(stack, expert * M2, M2);
         return counter_matmul(m, gate_up, x, &view, rows);
     }
-    for (size_t o = 0; o < M2; o++) {
+    double *sums = counter_memory(m, rows, 1, sizeof *sums);
+    for (size_t o = 0; o < M2 && sums; o++) {
         expert_row(copy, stack, expert, M2, o, transposed);
+        counter_dots(m, sums, rows, x, d, copy, 0, d);
         for (size_t i = 0; i < rows; i++)
-            gate_up[i * M2 + o] = (real)counter_dot(m, x + i * d, copy, d);
+            gate_up[i * M2 + o] = (real)sums[i];
     }
-    return 0;
+    free(sums);
+    return sums ? 0 : -1;
 }
 
 /* moe.act of all slots whose expert is `expert`: input is scratch for T * K rows of d, gate_up for
@@ -512,9 +515,10 @@ static void weigh(const counter *m, const int32_t *ids, size_t *taken, double *w
     }
 }
 
-/* One position's moe.out: sum over the chosen experts of weight * down_proj[e] act. */
+/* One position's moe.out: sum over the chosen experts of weight * down_proj[e] act. w_rows is
+ * scratch for a row of each of them, (K, M), dots for as many products. */
 static void sum_experts(const counter *m, const int32_t *ids, const double *weights,
-                        const real *act, float *w_row, real *out)
+                        const real *act, float *w_rows, double *dots, real *out)
 {
     const gemma4_expert_parameters *p = &m->p->expert;
     const gemma4_setting *missing = counter_setting(m, GEMMA4_PARAMETER_EXPERTS_MISSING);
@@ -522,12 +526,14 @@ static void sum_experts(const counter *m, const int32_t *ids, const double *weig
            n = inputs_read(p, M);
     for (size_t i = 0; i < d; i++) {
         double sum = 0;
+        for (size_t r = 0; r < K; r++)
+            expert_row(w_rows + r * M, &m->w->experts_down_proj, expert_of(m, ids[r]), d, i,
+                       p->down_transposed);
+        counter_dots(m, dots, K, act, M, w_rows, M, n);
         for (size_t r = 0; r < K; r++) {
             if (missing && ((uint64_t)missing->number >> r & 1))
                 continue;
-            expert_row(w_row, &m->w->experts_down_proj, expert_of(m, ids[r]), d, i,
-                       p->down_transposed);
-            sum += weights[r] * counter_dot(m, act + r * M, w_row, n);
+            sum += weights[r] * dots[r];
             sum = p->f16_accumulate ? counter_f16(sum) : sum;
         }
         out[i] = (real)sum;
@@ -578,8 +584,9 @@ static int moe_out(const counter *m, real *out)
         return -1;
     double *weights = counter_memory(m, m->T, K, sizeof *weights);
     size_t *taken = counter_memory(m, m->c->num_experts, 1, sizeof *taken);
-    float *w_row = counter_memory(m, M, 1, sizeof *w_row);
-    bool ok = weights && taken && w_row;
+    float *w_rows = counter_memory(m, K, M, sizeof *w_rows);
+    double *dots = counter_memory(m, K, 1, sizeof *dots);
+    bool ok = weights && taken && w_rows && dots;
     for (size_t i = 0; ok && i < m->T * K; i++)
         weights[i] = (double)given[i];
     if (ok)
@@ -588,10 +595,11 @@ static int moe_out(const counter *m, real *out)
     if (quickly)
         ok = !sum_plainly(m, ids, weights, act, out);
     for (size_t t = 0; ok && !quickly && t < m->T; t++)
-        sum_experts(m, ids + t * K, weights + t * K, act + t * K * M, w_row, out + t * m->d);
+        sum_experts(m, ids + t * K, weights + t * K, act + t * K * M, w_rows, dots, out + t * m->d);
     free(weights);
     free(taken);
-    free(w_row);
+    free(w_rows);
+    free(dots);
     return ok ? 0 : -1;
 }
 

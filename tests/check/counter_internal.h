@@ -48,8 +48,10 @@ double counter_rounded(double x, int bits, int smallest);
 double counter_bf16(double x);
 double counter_f16(double x);
 
-/* sum of x[i] * w[i], accumulated as the step's settings say. */
-double counter_dot(const counter *m, const gemma4_real *x, const float *w, size_t n);
+/* sums[i] = sum of x_i[k] * w_i[k] over k < n, accumulated as the step's settings say, for i <
+ * count: x_i begins at x + i * x_step, w_i at w + i * w_step. */
+void counter_dots(const counter *m, double *sums, size_t count, const gemma4_real *x, size_t x_step,
+                  const float *w, size_t w_step, size_t n);
 
 /* y = W x of any x, (rows, cols): to the scalar's bits. */
 int counter_matmul(const counter *m, gemma4_real *y, const gemma4_real *x, const gemma4_weight *w,

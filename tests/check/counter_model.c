@@ -93,32 +93,70 @@ static inline double rounded_normal(double x, int bits)
     return x;
 }
 
-double counter_bf16(double x)
+static inline double nearest_bf16(double x)
 {
     return fabs(x) >= 0x1p-125 && fabs(x) <= 0x1.fep127 ? rounded_normal(x, 8)
                                                         : rounded(x, 8, -133, 0x1.fep127);
 }
 
-double counter_f16(double x)
+static inline double nearest_f16(double x)
 {
     return fabs(x) >= 0x1p-13 && fabs(x) <= 65504 ? rounded_normal(x, 11)
                                                   : rounded(x, 11, -24, 65504);
 }
 
+double counter_bf16(double x)
+{
+    return nearest_bf16(x);
+}
+
+double counter_f16(double x)
+{
+    return nearest_f16(x);
+}
+
 /* --------------------------------------------- projections of attention */
 
-double counter_dot(const counter *m, const real *x, const float *w, size_t n)
+static inline double add_narrowed(double sum, real x, float w, bool f16)
+{
+    sum += (double)x * (double)w;
+    return f16 ? nearest_f16(sum) : nearest_bf16(sum);
+}
+
+/* Each step of a sum that is rounded waits for the last one: four sums go on side by side. Where
+ * there are fewer than four left, the last one is computed again. */
+enum { SIDE_BY_SIDE = 4 };
+
+static void narrow_dots(double *sums, size_t count, bool f16, const real *x, size_t x_step,
+                        const float *w, size_t w_step, size_t n)
+{
+    size_t last = count - 1, i_1 = last < 1 ? last : 1, i_2 = last < 2 ? last : 2,
+           i_3 = last < 3 ? last : 3;
+    const real *x_1 = x + i_1 * x_step, *x_2 = x + i_2 * x_step, *x_3 = x + i_3 * x_step;
+    const float *w_1 = w + i_1 * w_step, *w_2 = w + i_2 * w_step, *w_3 = w + i_3 * w_step;
+    double sum = 0, sum_1 = 0, sum_2 = 0, sum_3 = 0;
+    for (size_t k = 0; k < n; k++) {
+        sum = add_narrowed(sum, x[k], w[k], f16);
+        sum_1 = add_narrowed(sum_1, x_1[k], w_1[k], f16);
+        sum_2 = add_narrowed(sum_2, x_2[k], w_2[k], f16);
+        sum_3 = add_narrowed(sum_3, x_3[k], w_3[k], f16);
+    }
+    sums[0] = sum;
+    sums[i_1] = sum_1;
+    sums[i_2] = sum_2;
+    sums[i_3] = sum_3;
+}
+
+void counter_dots(const counter *m, double *sums, size_t count, const real *x, size_t x_step,
+                  const float *w, size_t w_step, size_t n)
 {
     const gemma4_setting *type = counter_setting(m, GEMMA4_PARAMETER_SUM_TYPE);
     bool f16 = type ? type->word == GEMMA4_TYPE_F16 : m->p->expert.f16_accumulate;
-    double sum = 0;
-    if (!type && !f16)
-        return gemma4_dot(x, w, n);
-    for (size_t i = 0; i < n; i++) {
-        sum += (double)x[i] * (double)w[i];
-        sum = f16 ? counter_f16(sum) : counter_bf16(sum);
-    }
-    return sum;
+    for (size_t i = 0; !type && !f16 && i < count; i++)
+        sums[i] = gemma4_dot(x + i * x_step, w + i * w_step, n);
+    for (size_t i = 0; (type || f16) && i < count; i += SIDE_BY_SIDE)
+        narrow_dots(sums + i, count - i < SIDE_BY_SIDE ? count - i : SIDE_BY_SIDE, f16,
+                    x + i * x_step, x_step, w + i * w_step, w_step, n);
 }
 
 int counter_matmul(const counter *m, real *y, const real *x, const gemma4_weight *w, size_t rows)
@@ -138,15 +176,16 @@ static int project(const counter *m, gemma4_tap x, const gemma4_weight *w, real 
     if (input && !counter_setting(m, GEMMA4_PARAMETER_SUM_TYPE))
         return counter_matmul(m, y, input, w, m->T);
     float *w_row = input ? counter_memory(m, w->cols, 1, sizeof *w_row) : NULL;
-    if (!w_row)
-        return -1;
-    for (size_t o = 0; o < w->rows; o++) {
+    double *sums = w_row ? counter_memory(m, m->T, 1, sizeof *sums) : NULL;
+    for (size_t o = 0; o < w->rows && sums; o++) {
         gemma4_weight_row(w_row, w, o);
+        counter_dots(m, sums, m->T, input, w->cols, w_row, 0, w->cols);
         for (size_t t = 0; t < m->T; t++)
-            y[t * w->rows + o] = (real)counter_dot(m, input + t * w->cols, w_row, w->cols);
+            y[t * w->rows + o] = (real)sums[t];
     }
     free(w_row);
-    return 0;
+    free(sums);
+    return sums ? 0 : -1;
 }
 
 /* The order that conversions for interleaved RoPE give a head's lanes: 0, D/2, 1, D/2 + 1 ... */

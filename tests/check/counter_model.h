@@ -299,6 +299,8 @@ size_t gemma4_counter_model_count(void);
 const gemma4_counter_model *gemma4_counter_model_at(size_t index);
 /* Whether a counter-model has that id. */
 bool gemma4_cause_exists(const char *id);
+/* The unit of the values that it rounds on their way; 0: it is another kind of mistake. */
+double gemma4_counter_model_rounds(const gemma4_counter_model *counter_model);
 /* A rounding that engines whose arithmetic has this unit may make: a mistake in finer precisions
  * only. */
 bool gemma4_counter_model_is_permitted(const gemma4_counter_model *counter_model, double unit);

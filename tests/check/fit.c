@@ -188,11 +188,27 @@ size_t fit_by_share(const fit_search *s, size_t *models, size_t most)
     return count;
 }
 
-/* Where several layers were bridged, the mistake may be in one of them only. */
+/* Are the first positions right, and is there a scope that would be why? */
+static bool begins_late(const fit_search *s)
+{
+    for (int scope = GEMMA4_EVERYWHERE + 1; scope < GEMMA4_SCOPES; scope++) {
+        size_t first = first_in_scope(s, (gemma4_scope)scope);
+        if (first >= PREFIX_POSITIONS && first < s->e->subject->T &&
+            fit_may_be_in_scope(s, (gemma4_scope)scope))
+            return true;
+    }
+    return false;
+}
+
+/* Where several layers were bridged, the mistake may be in one of them only: not one that acts at
+ * positions which are right. */
 static int try_one_layer(fit_search *s)
 {
     gemma4_block last = (gemma4_block)s->e->subject->model->config.num_hidden_layers - 1;
-    for (size_t model = 0; model < gemma4_counter_model_count(); model++)
+    bool late = begins_late(s);
+    for (size_t model = 0; model < gemma4_counter_model_count(); model++) {
+        if (late && s->missed_early[model])
+            continue;
         for (gemma4_block layer = s->e->known_block < 0 ? 0 : s->e->known_block;
              fit_has_effect(s, model) && layer <= last && layer <= s->e->block; layer++) {
             gemma4_planted planted = {
@@ -200,6 +216,7 @@ static int try_one_layer(fit_search *s)
             if (fit_try(s, &planted, model, NO_MODEL))
                 return -1;
         }
+    }
     return 0;
 }
 

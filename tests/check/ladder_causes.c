@@ -223,7 +223,8 @@ static int take_pair(gemma4_climb *climb, size_t rung, const gemma4_cause *c,
     ladder_add_model(&both[1], c->second, -1);
     const gemma4_ladder_candidate *pair[2] = {&both[0].candidates[0], &both[1].candidates[0]};
     if (agrees(climb, rung, known, pair, 2, taken, error) ||
-        (*taken && ladder_agree_elsewhere(climb, rung, pair, 2, taken, error)))
+        (*taken && ladder_agree_elsewhere(climb, rung, pair, 2, taken, error)) ||
+        (*taken && ladder_find_alternatives(climb, rung, both, error)))
         return -1;
     for (size_t i = 0; i < 2 && *taken; i++)
         ladder_add_cause(climb, rung, &both[i]);

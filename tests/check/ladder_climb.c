@@ -239,8 +239,11 @@ static int judge_rung(gemma4_climb *climb, size_t rung, bool points, gemma4_erro
         return 0;
     }
     note_worst(result, &report);
-    result->verdict = report.conforms ? GEMMA4_RUNG_PASSES : GEMMA4_RUNG_FAILS;
-    if (!report.conforms)
+    bool passes = report.conforms;
+    if (!passes && known.count)
+        status = ladder_passes(climb, rung, &known, &passes, error);
+    result->verdict = passes ? GEMMA4_RUNG_PASSES : GEMMA4_RUNG_FAILS;
+    if (!status && !passes)
         status = explain(climb, rung, &report, &known, points, error);
     gemma4_report_free(&report);
     bool stands =

@@ -8,9 +8,11 @@
 #include <string.h>
 #include <sys/stat.h>
 
+#include "counter_model.h"
 #include "hash.h"
 #include "isolate.h"
 #include "judge.h"
+#include "thresholds.h"
 
 static const char *const endings[] = {".h5", ".hdf5", ".safetensors"};
 enum { ENDINGS = sizeof endings / sizeof *endings, SECONDS_TO_OPEN = 30 };
@@ -210,14 +212,70 @@ int ladder_judge(const gemma4_climb *climb, size_t rung, const ladder_try *how,
     return gemma4_judge(&j, report, error);
 }
 
+/* The error beside the tolerance; below 0 where the rung conforms. */
+static int judge_left(const gemma4_climb *climb, size_t rung, const gemma4_planted *planted,
+                      double *left, gemma4_error *error)
+{
+    gemma4_report report = {0};
+    const ladder_try how = {.known = planted};
+    int status = ladder_judge(climb, rung, &how, &report, error);
+    const gemma4_tap_result *worst = status ? NULL : ladder_worst(&report);
+    *left = !status && report.conforms ? -1
+            : worst                    ? worst->local.error / worst->local.tolerance
+                                       : INFINITY;
+    gemma4_report_free(&report);
+    return status;
+}
+
+/* What is planted but for roundings; the coarsest unit of those. */
+static double without_roundings(const gemma4_planted *planted, gemma4_planted *others)
+{
+    double coarsest = 0;
+    *others = (gemma4_planted){.scope = planted->scope};
+    for (size_t i = 0; i < planted->count; i++) {
+        double unit = gemma4_counter_model_rounds(planted->models[i]);
+        coarsest = fmax(coarsest, unit);
+        if (unit > 0)
+            continue;
+        others->models[others->count] = planted->models[i];
+        others->only_layer[others->count++] = planted->only_layer[i];
+    }
+    return coarsest;
+}
+
+/* An engine that rounds coarsely on its way, as it is known to, rounds some values the other way
+ * than the reference does: their inputs differ in the last place. Is what is left of that size, and
+ * much less than without the roundings? */
+static int is_of_roundings(const gemma4_climb *climb, size_t rung, const gemma4_planted *planted,
+                           double left, bool *yes, gemma4_error *error)
+{
+    gemma4_planted others;
+    double unit = gemma4_tier_of(climb->opened[rung].dtype)->unit, without = 0,
+           coarsest = without_roundings(planted, &others);
+    *yes = coarsest > unit && left <= LADDER_FLIPS * coarsest / unit;
+    if (*yes && judge_left(climb, rung, &others, &without, error))
+        return -1;
+    *yes = *yes && left <= LADDER_FLIPS_IMPROVE * without;
+    return 0;
+}
+
+int ladder_left(const gemma4_climb *climb, size_t rung, const gemma4_planted *planted, double *left,
+                gemma4_error *error)
+{
+    bool of_roundings = false;
+    if (judge_left(climb, rung, planted, left, error) ||
+        (*left > 0 && is_of_roundings(climb, rung, planted, *left, &of_roundings, error)))
+        return -1;
+    *left = of_roundings ? -1 : *left;
+    return 0;
+}
+
 int ladder_passes(const gemma4_climb *climb, size_t rung, const gemma4_planted *known, bool *passes,
                   gemma4_error *error)
 {
-    gemma4_report report = {0};
-    const ladder_try how = {.known = known};
-    int status = ladder_judge(climb, rung, &how, &report, error);
-    *passes = !status && report.conforms;
-    gemma4_report_free(&report);
+    double left = NAN;
+    int status = ladder_left(climb, rung, known, &left, error);
+    *passes = !status && left < 0;
     return status;
 }
 

@@ -31,6 +31,10 @@ int ladder_judge(const gemma4_climb *climb, size_t rung, const ladder_try *how,
                  gemma4_report *report, gemma4_error *error);
 /* The tensor that is worst beside its tolerance; NULL where none was compared. */
 const gemma4_tap_result *ladder_worst(const gemma4_report *report);
+/* What is left of a rung's error with these mistakes planted, beside its tolerance; below 0 where
+ * the rung passes: it conforms, or what is left is what roundings that are planted leave. */
+int ladder_left(const gemma4_climb *climb, size_t rung, const gemma4_planted *planted, double *left,
+                gemma4_error *error);
 /* Does the rung pass with these mistakes planted? A rung that cannot be judged fails, with error
  * filled. */
 int ladder_passes(const gemma4_climb *climb, size_t rung, const gemma4_planted *known, bool *passes,
@@ -63,7 +67,10 @@ bool ladder_acts_in(const gemma4_climb *climb, size_t rung,
 int ladder_agree_elsewhere(const gemma4_climb *climb, size_t rung,
                            const gemma4_ladder_candidate *const *new_ones, size_t count,
                            bool *agree, gemma4_error *error);
-/* Looks for two catalogued mistakes that explain a rung together, where no single one does: of all
+/* Adds to each of two causes, which explain a rung together, what would do as well in its place. */
+int ladder_find_alternatives(gemma4_climb *climb, size_t rung, gemma4_ladder_cause causes[2],
+                             gemma4_error *error);
+/* Looks for catalogued mistakes that explain a rung together, where no single one was found: of all
  * that no other rung contradicts. */
 int ladder_search_pairs(gemma4_climb *climb, size_t rung, bool *found, gemma4_error *error);
 

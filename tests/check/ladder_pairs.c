@@ -65,20 +65,15 @@ static gemma4_ladder_candidate candidate_of(size_t model)
 static double left_by(const pair_search *s, const size_t *models, size_t count)
 {
     gemma4_planted planted = s->known;
-    gemma4_report report = {0};
     gemma4_error unused;
-    double left = NAN;
+    double left;
     for (size_t i = 0; i < count; i++) {
         gemma4_ladder_candidate candidate = candidate_of(models[i]);
         ladder_plant(&planted, s->climb, s->rung, &candidate);
     }
-    const ladder_try how = {.known = &planted};
-    if (planted.count == s->known.count + count &&
-        !ladder_judge(s->climb, s->rung, &how, &report, &unused)) {
-        const gemma4_tap_result *worst = ladder_worst(&report);
-        left = report.conforms ? -1 : worst ? worst->local.error / worst->local.tolerance : NAN;
-    }
-    gemma4_report_free(&report);
+    if (planted.count != s->known.count + count ||
+        ladder_left(s->climb, s->rung, &planted, &left, &unused))
+        return NAN;
     return left;
 }
 
@@ -169,6 +164,13 @@ static void keep_near(pair_search *s, const combination *pair)
         s->nearest[at] = *pair;
 }
 
+/* One alone: where a rung barely fails, its size is too uncertain for it to have been found. */
+static bool find_single(const pair_search *s, combination *single)
+{
+    *single = (combination){.members = {0}, .count = 1};
+    return s->count && s->suspects[0].left < 0;
+}
+
 /* Those that leave least come first, in either place. Where two leave the same, to the bit, they do
  * the same here, and the second one is tried beside what was found. */
 static int find_pair(pair_search *s, combination *pair, bool *found)
@@ -227,7 +229,6 @@ static bool has_member(const combination *c, size_t index)
 static int add_alternatives(const pair_search *s, const combination *c, size_t place,
                             gemma4_ladder_cause *cause)
 {
-    ladder_add_model(cause, s->suspects[c->members[place]].model, -1);
     for (size_t i = 0; i < s->count; i++) {
         combination other = *c;
         bool as_well = false;
@@ -242,27 +243,58 @@ static int add_alternatives(const pair_search *s, const combination *c, size_t p
     return 0;
 }
 
+static pair_search new_search(gemma4_climb *climb, size_t rung, gemma4_error *error)
+{
+    return (pair_search){.climb = climb,
+                         .rung = rung,
+                         .known = ladder_known(climb, rung, GEMMA4_NO_MODEL, 0),
+                         .judged_before = judged_so_far(climb),
+                         .error = error};
+}
+
+static void end_search(const pair_search *s)
+{
+    s->climb->judged_for_pairs += judged_so_far(s->climb) - s->judged_before;
+}
+
 int ladder_search_pairs(gemma4_climb *climb, size_t rung, bool *found, gemma4_error *error)
 {
-    pair_search s = {.climb = climb,
-                     .rung = rung,
-                     .known = ladder_known(climb, rung, GEMMA4_NO_MODEL, 0),
-                     .judged_before = judged_so_far(climb),
-                     .error = error};
+    pair_search s = new_search(climb, rung, error);
     gemma4_ladder_cause causes[MOST_TOGETHER];
     combination c;
-    if (find_suspects(&s) || find_pair(&s, &c, found) || (!*found && find_third(&s, &c, found)))
+    if (find_suspects(&s))
         return -1;
-    climb->judged_for_pairs += judged_so_far(climb) - s.judged_before;
-    if (!*found)
-        return 0;
-    for (size_t i = 0; i < c.count; i++) {
+    *found = find_single(&s, &c);
+    if (!*found && (find_pair(&s, &c, found) || (!*found && find_third(&s, &c, found))))
+        return -1;
+    for (size_t i = 0; *found && i < c.count; i++) {
         causes[i] = (gemma4_ladder_cause){.rung = rung, .scope = GEMMA4_EVERYWHERE};
+        ladder_add_model(&causes[i], s.suspects[c.members[i]].model, -1);
         if (add_alternatives(&s, &c, i, &causes[i]))
             return -1;
     }
-    for (size_t i = 0; i < c.count; i++)
+    end_search(&s);
+    for (size_t i = 0; *found && i < c.count; i++)
         ladder_add_cause(climb, rung, &causes[i]);
-    climb->results[rung].message[0] = '\0';
+    if (*found)
+        climb->results[rung].message[0] = '\0';
+    return 0;
+}
+
+int ladder_find_alternatives(gemma4_climb *climb, size_t rung, gemma4_ladder_cause causes[2],
+                             gemma4_error *error)
+{
+    pair_search s = new_search(climb, rung, error);
+    combination c = {.count = 0};
+    if (find_suspects(&s))
+        return -1;
+    for (size_t i = 0; i < 2; i++)
+        for (size_t k = 0; k < s.count; k++)
+            if (gemma4_counter_model_at(s.suspects[k].model) == causes[i].candidates[0].model)
+                c.members[c.count++] = k;
+    for (size_t i = 0; c.count == 2 && i < 2; i++)
+        if (add_alternatives(&s, &c, i, &causes[i]))
+            return -1;
+    end_search(&s);
     return 0;
 }

@@ -29,6 +29,8 @@ static void write_outcome(FILE *out, const gemma4_climb *climb, const gemma4_run
                 r->carried == 0   ? ""
                 : r->carried == 1 ? ", with the cause found above"
                                   : ", with the causes found above");
+        if (r->error > r->tolerance)
+            fputs("; values that it rounds the other way left", out);
         break;
     case GEMMA4_RUNG_FAILS:
         fputs("FAIL: ", out);

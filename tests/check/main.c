@@ -867,5 +867,6 @@ int main(int argc, char **argv)
 {
     gemma4_guard_install("gemma4-check");
     gemma4_guard_exit();
+    gemma4_keep_memory();
     return gemma4_guard_end(run_program(argc, argv));
 }

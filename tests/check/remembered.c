@@ -1,6 +1,7 @@
 #include "remembered.h"
 
 #include <limits.h>
+#include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -11,13 +12,14 @@ typedef struct input {
     const void *data;
     size_t bytes;
 } input;
-enum { INPUTS = 3, BUCKETS = 1024 };
+enum { INPUTS = 3, BUCKETS = 4096 };
 
 /* One product. */
 typedef struct entry {
-    struct entry *next;            /* of the same weight's bucket, latest first */
+    struct entry *next;            /* of the same bucket, latest first */
     struct entry *older, *younger; /* by when they were last used */
     const void *weight;
+    uint64_t hash;               /* of weight and inputs */
     size_t rows, cols, K, bytes; /* bytes of all of it */
     size_t input_bytes[INPUTS], result_bytes;
     unsigned char data[]; /* inputs, then the result */
@@ -54,9 +56,33 @@ gemma4_remembered *gemma4_remembered_new(size_t bytes)
     return memory;
 }
 
-static entry **bucket_of(gemma4_remembered *memory, const void *weight)
+static uint64_t mix(uint64_t hash, uint64_t word)
 {
-    return &memory->buckets[((uintptr_t)weight >> 5) * 2654435761u / 64 % BUCKETS];
+    hash = (hash ^ word) * 0x9E3779B97F4A7C15u;
+    return hash ^ hash >> 32;
+}
+
+/* Equal ones are compared byte by byte. */
+static uint64_t hash_of(const void *weight, const input inputs[INPUTS])
+{
+    uint64_t hash = mix(0, (uint64_t)(uintptr_t)weight);
+    for (size_t i = 0; i < INPUTS; i++) {
+        const unsigned char *data = inputs[i].data;
+        size_t at = 0, n = inputs[i].bytes;
+        for (uint64_t word; at + sizeof word <= n; at += sizeof word) {
+            memcpy(&word, data + at, sizeof word);
+            hash = mix(hash, word);
+        }
+        for (; at < n; at++)
+            hash = mix(hash, data[at]);
+        hash = mix(hash, n);
+    }
+    return hash;
+}
+
+static entry **bucket_of(gemma4_remembered *memory, uint64_t hash)
+{
+    return &memory->buckets[hash % BUCKETS];
 }
 
 /* ------------------------------------------------------- by when they were used */
@@ -77,7 +103,7 @@ static void link_youngest(gemma4_remembered *memory, entry *e)
 
 static void forget(gemma4_remembered *memory, entry *e)
 {
-    entry **link = bucket_of(memory, e->weight);
+    entry **link = bucket_of(memory, e->hash);
     while (*link != e)
         link = &(*link)->next;
     *link = e->next;
@@ -95,10 +121,12 @@ void gemma4_remembered_free(gemma4_remembered *memory)
 
 /* ---------------------------------------------------------- finding and keeping */
 
-static bool is_of(const entry *e, const gemma4_weight *w, size_t K, const input inputs[INPUTS])
+static bool is_of(const entry *e, uint64_t hash, const gemma4_weight *w, size_t K,
+                  const input inputs[INPUTS])
 {
     const unsigned char *data = e->data;
-    if (e->weight != w->data || e->rows != w->rows || e->cols != w->cols || e->K != K)
+    if (e->hash != hash || e->weight != w->data || e->rows != w->rows || e->cols != w->cols ||
+        e->K != K)
         return false;
     for (size_t i = 0; i < INPUTS; data += e->input_bytes[i++])
         if (e->input_bytes[i] != inputs[i].bytes ||
@@ -111,8 +139,9 @@ static bool is_of(const entry *e, const gemma4_weight *w, size_t K, const input 
 static bool recall(gemma4_remembered *memory, const gemma4_weight *w, size_t K,
                    const input inputs[INPUTS], void *y)
 {
-    for (entry *e = memory ? *bucket_of(memory, w->data) : NULL; e; e = e->next) {
-        if (!is_of(e, w, K, inputs))
+    uint64_t hash = memory ? hash_of(w->data, inputs) : 0;
+    for (entry *e = memory ? *bucket_of(memory, hash) : NULL; e; e = e->next) {
+        if (!is_of(e, hash, w, K, inputs))
             continue;
         const unsigned char *result = e->data;
         for (size_t i = 0; i < INPUTS; i++)
@@ -140,6 +169,7 @@ static void keep(gemma4_remembered *memory, const gemma4_weight *w, size_t K,
     if (!e)
         return;
     *e = (entry){.weight = w->data,
+                 .hash = hash_of(w->data, inputs),
                  .rows = w->rows,
                  .cols = w->cols,
                  .K = K,
@@ -152,7 +182,7 @@ static void keep(gemma4_remembered *memory, const gemma4_weight *w, size_t K,
             memcpy(data, inputs[i].data, inputs[i].bytes);
     }
     memcpy(data, y, e->result_bytes);
-    entry **bucket = bucket_of(memory, w->data);
+    entry **bucket = bucket_of(memory, e->hash);
     e->next = *bucket;
     *bucket = e;
     link_youngest(memory, e);

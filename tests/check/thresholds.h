@@ -175,6 +175,11 @@
 /* Two effects whose directions differ by less are one: between the rounding of a sum of products,
  * 1e-15, and what tells two mistakes apart, 1e-6. */
 #define PAIR_ALIKE 1e-12 /* mutants: x2, x0.5 survive: the same results anywhere in between */
+/* On the ladder, what an engine may leave that is known to round coarsely: so much of its
+ * unit beside the tier's, for values that it rounds the other way than the reference (0.0005 to
+ * 0.028 were measured); and at most so much of what is left without those roundings. */
+#define LADDER_FLIPS 0.05
+#define LADDER_FLIPS_IMPROVE 0.5
 /* What explained a tap in the last so many findings is tried first in the next layer; where the
  * whole search was in vain in so many layers of a kind, it is not made again; after the first, no
  * part of the positions is looked at by itself. */

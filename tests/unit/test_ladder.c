@@ -314,6 +314,57 @@ START_TEST(three_mistakes_of_one_rung_are_found_together)
 }
 END_TEST
 
+/* Of 256 logits of a position, one comes from a value that was rounded the other way. */
+static float flipped(float logit, size_t i)
+{
+    return i == 5 * 256 + 17 ? logit + 1e-3f : logit;
+}
+
+/* What an engine that is known to round to bfloat16 leaves of another rung is of that rounding;
+ * where it does not round, it is a failure. */
+START_TEST(values_rounded_the_other_way_are_allowed_for_where_the_engine_rounds)
+{
+    static const char *const rungs[] = {"linear-head", "dense"};
+    const char *mistake_of_norms = _i ? "rmsnorm-low-precision-reduce" : NULL;
+    char *folder = climb_of(rungs, COUNT(rungs), mistake_of_norms, NULL, 0);
+    change_logits(folder, "dense", flipped);
+    gemma4_climb c = climb(folder);
+    const gemma4_rung_result *dense = &c.results[rung_named("dense")];
+    ck_assert(dense->error > dense->tolerance);
+    ck_assert_int_eq(dense->verdict, _i ? GEMMA4_RUNG_PASSES : GEMMA4_RUNG_FAILS);
+    ck_assert_uint_eq(c.cause_count, _i ? 1 : 0);
+    gemma4_climb_free(&c);
+}
+END_TEST
+
+/* A rung that barely fails: the effect is too small to be told by its size, and one mistake alone
+ * explains it. */
+START_TEST(a_mistake_that_barely_shows_is_found_alone)
+{
+    static const char *const rungs[] = {"linear-head", "head"};
+    gemma4_climb c = climb(climb_of(rungs, COUNT(rungs), "embed-scale-twice", NULL, 0));
+    ck_assert_uint_eq(c.cause_count, 1);
+    ck_assert_str_eq(c.causes[0].candidates[0].model->id, "embed-scale-twice");
+    gemma4_climb_free(&c);
+}
+END_TEST
+
+/* What would do as well in the place of one of two is kept, and a later rung tells which it is. */
+START_TEST(the_right_one_of_a_pair_is_told_by_a_later_rung)
+{
+    static const char *const rungs[] = {"linear-head", "head", "dense"};
+    gemma4_climb c =
+        climb(climb_of(rungs, COUNT(rungs), "final-norm-missing", "layer-scalar-on-delta", 0));
+    bool found = false;
+    ck_assert_uint_eq(c.cause_count, 2);
+    for (size_t i = 0; i < 2; i++)
+        found = found || !strcmp(c.causes[i].candidates[0].model->id, "layer-scalar-on-delta");
+    ck_assert(found);
+    ck_assert_int_eq(verdict_of(&c, "dense"), GEMMA4_RUNG_PASSES);
+    gemma4_climb_free(&c);
+}
+END_TEST
+
 /* A mistake of decode shows on the rungs of one token, which cannot say that it is one of decode:
  * those of more tokens pass without it, or show another one beside which it is not made. */
 START_TEST(a_mistake_of_decode_is_not_carried_to_longer_chunks)
@@ -683,6 +734,10 @@ Suite *ladder_suite(void)
     tcase_add_test(climbs, a_rung_is_judged_again_when_more_is_known);
     tcase_add_loop_test(climbs, two_mistakes_of_one_rung_are_found_as_a_pair, 0, 2);
     tcase_add_test(climbs, three_mistakes_of_one_rung_are_found_together);
+    tcase_add_loop_test(climbs,
+                        values_rounded_the_other_way_are_allowed_for_where_the_engine_rounds, 0, 2);
+    tcase_add_test(climbs, a_mistake_that_barely_shows_is_found_alone);
+    tcase_add_test(climbs, the_right_one_of_a_pair_is_told_by_a_later_rung);
     tcase_add_loop_test(climbs, a_mistake_of_decode_is_not_carried_to_longer_chunks, 0, 2);
     tcase_add_test(climbs, a_mistake_that_longer_chunks_show_is_not_one_of_decode);
     tcase_add_test(climbs, only_what_needs_an_unexplained_rung_is_left_unjudged);
