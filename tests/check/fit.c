@@ -113,26 +113,6 @@ bool fit_has_effect(const fit_search *s, size_t model)
     return s->partial[model].model != NO_MODEL;
 }
 
-static int try_scope(fit_search *s, gemma4_scope scope, bool single_steps_only)
-{
-    for (size_t model = 0; model < gemma4_counter_model_count(); model++) {
-        gemma4_planted planted = {.models = {gemma4_counter_model_at(model)},
-                                  .only_layer = {-1},
-                                  .count = 1,
-                                  .scope = scope};
-        if (scope != GEMMA4_EVERYWHERE && !fit_has_effect(s, model))
-            continue;
-        /* The first positions are the same as everywhere, where the first chunk holds them. */
-        if (scope == GEMMA4_FIRST_CHUNK_ONLY && s->missed_early[model] &&
-            s->e->subject->schedule.chunk_end[0] >= PREFIX_POSITIONS)
-            continue;
-        if ((!single_steps_only || gemma4_is_one_step(s->e, planted.models[0], s->tap)) &&
-            fit_try(s, &planted, model, NO_MODEL))
-            return -1;
-    }
-    return 0;
-}
-
 /* The first position of the scope; T where it has none, all, or those of the next wider scope. */
 static size_t first_in_scope(const fit_search *s, gemma4_scope scope)
 {
@@ -148,14 +128,43 @@ static size_t first_in_scope(const fit_search *s, gemma4_scope scope)
     return other && !all ? first : T;
 }
 
+static bool are_right(const fit_search *s, size_t positions)
+{
+    const gemma4_against first = {.positions = positions};
+    gemma4_score score = gemma4_score_tap(s->e, s->tap, &first);
+    return score.score <= LIMIT_SCORE && score.worst <= LIMIT_WORST;
+}
+
 bool fit_may_be_in_scope(const fit_search *s, gemma4_scope scope)
 {
     size_t first = first_in_scope(s, scope);
     if (first == s->e->subject->T || first == 0)
         return first == 0;
-    const gemma4_against before = {.positions = first};
-    gemma4_score score = gemma4_score_tap(s->e, s->tap, &before);
-    return score.score <= LIMIT_SCORE && score.worst <= LIMIT_WORST;
+    return are_right(s, first);
+}
+
+static int try_scope(fit_search *s, gemma4_scope scope, bool single_steps_only)
+{
+    size_t first = first_in_scope(s, scope);
+    /* What acts at every position would be wrong at the scope's first one too. */
+    bool late = first > 0 && first < s->e->subject->T && are_right(s, first + 1);
+    for (size_t model = 0; model < gemma4_counter_model_count(); model++) {
+        gemma4_planted planted = {.models = {gemma4_counter_model_at(model)},
+                                  .only_layer = {-1},
+                                  .count = 1,
+                                  .scope = scope};
+        if (scope != GEMMA4_EVERYWHERE &&
+            (!fit_has_effect(s, model) || (late && s->missed_early[model])))
+            continue;
+        /* The first positions are the same as everywhere, where the first chunk holds them. */
+        if (scope == GEMMA4_FIRST_CHUNK_ONLY && s->missed_early[model] &&
+            s->e->subject->schedule.chunk_end[0] >= PREFIX_POSITIONS)
+            continue;
+        if ((!single_steps_only || gemma4_is_one_step(s->e, planted.models[0], s->tap)) &&
+            fit_try(s, &planted, model, NO_MODEL))
+            return -1;
+    }
+    return 0;
 }
 
 /* Engines have other code for a prompt, for its later chunks and for single tokens. A mistake that
