@@ -116,7 +116,7 @@ $(BUILD)/%.o: %.c
 $(BUILD)/ref/ops_%.o $(BUILD)/tests/bench/%.o $(BUILD)/tests/twins/%.o: TWIN_FLAGS = $(TWIN_$(lastword $(subst _, ,$(notdir $*)))) $(or $(OPENMP),-Wno-unknown-pragmas)
 $(BUILD)/ref/ops_scalar.o: TWIN_FLAGS =
 # One says how many threads the twins use, the other deals looks out to threads.
-$(BUILD)/ref/ops.o $(BUILD)/tests/check/identify_each.o: TWIN_FLAGS = $(if $(TWINS),$(OPENMP))
+$(BUILD)/ref/ops.o $(BUILD)/tests/check/identify_each.o $(BUILD)/tests/check/block_batch.o: TWIN_FLAGS = $(if $(TWINS),$(OPENMP))
 
 # The version is compiled into one file, and that one again when it changes.
 $(BUILD)/ref/version.o: CPPFLAGS += -DGEMMA4_VERSION='"$(VERSION)"'

@@ -9,7 +9,10 @@
 
 #include "remembered.h"
 
-enum { MOST_BYTES = 1 << 30 }; /* of a batch's tensors, about; a batch is one run at least */
+enum {
+    MOST_BYTES = 1 << 30, /* of a batch's tensors, about; a batch is one run at least */
+    THREADED = 1 << 18    /* values, or products, from which on threads pay */
+};
 
 typedef struct batch {
     gemma4_runner *runner;
@@ -27,30 +30,44 @@ static _Thread_local batch *current;
 
 /* ------------------------------------------------------------------ events */
 
-/* To each run its own rows. The first run sees every event first: the others are compared with
- * it. */
+/* The event of run i's own rows. */
+static int show_to(batch *b, size_t i, const gemma4_tap_event *e, gemma4_error *error)
+{
+    size_t width = e->dims[0] * e->dims[1];
+    gemma4_tap_event own = *e;
+    own.rows = b->T;
+    if (e->values)
+        own.values = e->values + i * b->T * width;
+    if (e->ids)
+        own.ids = e->ids + i * b->T * width;
+    return block_run_hook(&b->runs[i], &own, error);
+}
+
+/* The first run sees every event first: the others are compared with it. These are independent of
+ * each other, but where they list log-probabilities in the runner's memory. */
 static int hook(void *context, gemma4_tap_event *e, gemma4_error *error)
 {
     batch *b = context;
-    size_t width = e->dims[0] * e->dims[1];
-    if (b->failed)
+    bool listed = e->tap == GEMMA4_TAP_LOGITS && b->runner->subject->listed;
+    bool large = e->rows * e->dims[0] * e->dims[1] >= THREADED && !listed;
+    int failures = 0;
+    if (b->failed || show_to(b, 0, e, error))
         return -1;
-    for (size_t i = 0; i < b->count; i++) {
-        gemma4_tap_event own = *e;
-        own.rows = b->T;
-        if (e->values)
-            own.values = e->values + i * b->T * width;
-        if (e->ids)
-            own.ids = e->ids + i * b->T * width;
-        if (block_run_hook(&b->runs[i], &own, error))
-            return -1;
+    (void)large;
+#ifdef _OPENMP
+#pragma omp parallel for schedule(dynamic) reduction(+ : failures) if (large)
+#endif
+    for (size_t i = 1; i < b->count; i++) {
+        gemma4_error own;
+        failures += show_to(b, i, e, &own) != 0;
     }
-    return 0;
+    return failures ? gemma4_fail(error, "replay: out of memory") : 0;
 }
 
-static void show_keys(batch *b, size_t i, gemma4_tap tap, size_t t, gemma4_visible visible,
-                      size_t H, real *values)
+static int show_keys(batch *b, size_t i, gemma4_tap tap, size_t t, gemma4_visible visible, size_t H,
+                     real *values)
 {
+    gemma4_error error;
     gemma4_tap_event e = {.tap = tap,
                           .layer = b->runs[i].layer,
                           .row = t,
@@ -59,7 +76,7 @@ static void show_keys(batch *b, size_t i, gemma4_tap tap, size_t t, gemma4_visib
                           .values = values,
                           .first_key = visible.first,
                           .dims = {H, visible.end - visible.first}};
-    b->failed = b->failed || block_run_hook(&b->runs[i], &e, b->error);
+    return block_run_hook(&b->runs[i], &e, &error);
 }
 
 /* --------------------------------------------------------------- operators */
@@ -72,41 +89,50 @@ static GEMMA4_ROPE(rope)
                                     first_position);
 }
 
-/* As ref/forward.c's, of one run: scores, probabilities and context of a position after the other,
- * shown on the way. probs is (H, keys). */
-static void attend(batch *b, size_t i, real *context, const real *q, const gemma4_keys *keys,
-                   size_t H, real *probs)
+/* As ref/forward.c's, of run i: scores, probabilities and context of a position after the other,
+ * shown on the way. */
+static int attend(batch *b, size_t i, real *context, const real *q, const gemma4_keys *keys,
+                  size_t H)
 {
     const gemma4_ops *exact = &b->runner->exact;
-    for (size_t t = 0; t < b->T; t++) {
+    size_t q_width = H * keys->D;
+    real *probs = malloc(b->T * H * sizeof *probs); /* (H, keys) */
+    int status = probs ? 0 : -1;
+    for (size_t t = 0; t < b->T && !status; t++) {
         gemma4_visible visible = gemma4_visible_through(keys->window, keys->past + t);
         size_t n = visible.end - visible.first;
-        exact->scores(probs, q + t * H * keys->D, keys, t, H);
-        show_keys(b, i, GEMMA4_TAP_ATTN_SCORES, t, visible, H, probs);
+        exact->scores(probs, q + t * q_width, keys, t, H);
+        status = show_keys(b, i, GEMMA4_TAP_ATTN_SCORES, t, visible, H, probs);
         for (size_t h = 0; h < H; h++)
             gemma4_softmax(probs + h * n, probs + h * n, n);
-        show_keys(b, i, GEMMA4_TAP_ATTN_PROBS, t, visible, H, probs);
-        exact->context(context + t * H * keys->D, probs, keys, t, H);
+        status = status || show_keys(b, i, GEMMA4_TAP_ATTN_PROBS, t, visible, H, probs) ? -1 : 0;
+        exact->context(context + t * q_width, probs, keys, t, H);
     }
+    free(probs);
+    return status;
 }
 
+/* The first run, then the others, which are compared with it. */
 static GEMMA4_ATTENTION(attention)
 {
     batch *b = current;
     size_t own = T / b->count, q_size = own * H * keys->D, k_size = own * keys->G * keys->D;
-    real *probs = malloc(own * H * sizeof *probs);
-    if (!probs) {
-        gemma4_fail(b->error, "replay: out of memory");
+    bool large = own * q_size * b->count >= THREADED;
+    int failures = attend(b, 0, context, q, keys, H) != 0;
+    (void)large;
+#ifdef _OPENMP
+#pragma omp parallel for schedule(dynamic) reduction(+ : failures) if (large)
+#endif
+    for (size_t i = 1; i < b->count; i++) {
+        gemma4_keys of_run = *keys;
+        of_run.chunk_k += i * k_size;
+        of_run.chunk_v += i * k_size;
+        failures += attend(b, i, context + i * q_size, q + i * q_size, &of_run, H) != 0;
+    }
+    if (failures) {
         b->failed = true;
-        return;
+        gemma4_fail(b->error, "replay: out of memory");
     }
-    for (size_t i = 0; i < b->count && !b->failed; i++) {
-        gemma4_keys keys_of_run = *keys;
-        keys_of_run.chunk_k += i * k_size;
-        keys_of_run.chunk_v += i * k_size;
-        attend(b, i, context + i * q_size, q + i * q_size, &keys_of_run, H, probs);
-    }
-    free(probs);
 }
 
 /* --------------------------------------------------------------------- run */
