@@ -128,6 +128,12 @@ static size_t first_in_scope(const fit_search *s, gemma4_scope scope)
     return other && !all ? first : T;
 }
 
+/* Would the error be seen at any position where its mistake acts? */
+static bool is_large(const fit_search *s)
+{
+    return s->finding->error >= LATE_ERROR * LIMIT_SCORE;
+}
+
 static bool are_right(const fit_search *s, size_t positions)
 {
     const gemma4_against first = {.positions = positions};
@@ -147,7 +153,7 @@ static int try_scope(fit_search *s, gemma4_scope scope, bool single_steps_only)
 {
     size_t first = first_in_scope(s, scope);
     /* What acts at every position would be wrong at the scope's first one too. */
-    bool late = first > 0 && first < s->e->subject->T && are_right(s, first + 1);
+    bool late = first > 0 && first < s->e->subject->T && is_large(s) && are_right(s, first + 1);
     for (size_t model = 0; model < gemma4_counter_model_count(); model++) {
         gemma4_planted planted = {.models = {gemma4_counter_model_at(model)},
                                   .only_layer = {-1},
@@ -200,7 +206,7 @@ size_t fit_by_share(const fit_search *s, size_t *models, size_t most)
 /* Are the first positions right, and is there a scope that would be why? */
 static bool begins_late(const fit_search *s)
 {
-    for (int scope = GEMMA4_EVERYWHERE + 1; scope < GEMMA4_SCOPES; scope++) {
+    for (int scope = GEMMA4_EVERYWHERE + 1; scope < GEMMA4_SCOPES && is_large(s); scope++) {
         size_t first = first_in_scope(s, (gemma4_scope)scope);
         if (first >= PREFIX_POSITIONS && first < s->e->subject->T &&
             fit_may_be_in_scope(s, (gemma4_scope)scope))

@@ -175,6 +175,10 @@
 /* Two effects whose directions differ by less are one: between the rounding of a sum of products,
  * 1e-15, and what tells two mistakes apart, 1e-6. */
 #define PAIR_ALIKE 1e-12 /* mutants: x2, x0.5 survive: the same results anywhere in between */
+/* Where the error is so many times its limit and the first positions are right, a mistake that acts
+ * at every position is not tried at some of them. It saves time: a smaller error may be within the
+ * limit at the first positions by chance. */
+#define LATE_ERROR 100.0 /* mutants: x2, x0.5 survive: a bound of time */
 /* On the ladder, what an engine may leave that is known to round coarsely: so much of its
  * unit beside the tier's, for values that it rounds the other way than the reference (0.0005 to
  * 0.028 were measured); and at most so much of what is left without those roundings. */
