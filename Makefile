@@ -6,6 +6,7 @@
 #   make engine ENGINE=X  dumps every case with engine X of golden/engines, and checks the dumps           (Python)
 #   make engines          spec/engines.md, .json and agreement.md from what make engine left in build/engines (Python)
 #   make check            all tests, offline, without Python
+#   make check-engines    do runs of some cases join what make engines has published, as they should? (Python 3, without packages)
 #   make install          programs, library, cases and manual under PREFIX (/usr/local), seen from DESTDIR
 #   make uninstall        removes them
 #   make dist             one archive with static programs and goldens, for any Linux on this machine's processor
@@ -409,6 +410,9 @@ engines:
 		python=$${1%/installed}/bin/python; $$python golden/engines/table.py && $$python golden/engines/agreement.py
 	$(MAKE) sums
 
+check-engines:
+	python3 tests/engines_rows.py
+
 # --------------------------------------------------------------------- oracle
 
 # Complete when the file "installed" is there. bin/python is a link to the system's: its time says nothing, and to touch it would touch that one.
@@ -448,5 +452,5 @@ golden-verify: all build/oracle/installed
 clean:
 	rm -rf $(BUILD)
 
-.PHONY: all always debug debug-test demo checkpoints engine engines check install uninstall dist dist-check dist-arm64 agreement precision check-sanitizers check-warnings check-format honest planted uncatalogued pairs identify ladder-check golden golden-verify kill-matrix kill-matrix-verify mutate honest-reference clean twin-errors check-neon bench bench-check check-full check-whole fuzz check-alloc sameness wrong-pages sums check-threads check-memory coverage reproducible
+.PHONY: all always debug debug-test demo checkpoints engine engines check check-engines install uninstall dist dist-check dist-arm64 agreement precision check-sanitizers check-warnings check-format honest planted uncatalogued pairs identify ladder-check golden golden-verify kill-matrix kill-matrix-verify mutate honest-reference clean twin-errors check-neon bench bench-check check-full check-whole fuzz check-alloc sameness wrong-pages sums check-threads check-memory coverage reproducible
 -include $(shell find $(BUILD) -name '*.d' 2>/dev/null)

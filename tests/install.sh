@@ -1,7 +1,8 @@
 #!/bin/sh
 # Installs what building and testing need and this machine lacks. Debian and Ubuntu; elsewhere it says what to install.
 # Does nothing, and needs no rights, where everything is there. With a word, also what one target needs: neon (`make check-neon`), format
-# (`make check-format`), debug (`make debug-test`), fuzz (`make fuzz`, `make check-memory`), threads (`make check-threads`), coverage.
+# (`make check-format`), debug (`make debug-test`), fuzz (`make fuzz`, `make check-memory`), threads (`make check-threads`), coverage, python
+# (`make check-engines`).
 missing=
 if [ "$1" = format ]; then
     command -v clang-format-14 >/dev/null 2>&1 || missing="$missing clang-format-14"
@@ -17,6 +18,9 @@ if [ "$1" = neon ]; then
 fi
 if [ "$1" = fuzz ]; then
     echo 'int main(void) { return 0; }' | clang -fsanitize=fuzzer-no-link,address -x c -o /dev/null - 2>/dev/null || missing="$missing clang libclang-rt-14-dev"
+fi
+if [ "$1" = python ]; then
+    command -v python3 >/dev/null 2>&1 || missing="$missing python3"
 fi
 if [ "$1" = threads ]; then
     echo 'int main(void) { return 0; }' | clang -fopenmp -fsanitize=thread -x c -o /dev/null - 2>/dev/null || missing="$missing clang libclang-rt-14-dev libomp-14-dev"

@@ -7,7 +7,7 @@ import glob
 import json
 import os
 
-import yaml
+from entries import entries
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 ROOT = os.path.dirname(os.path.dirname(HERE))
@@ -37,13 +37,7 @@ def climbs():
 
 def findings():
     """What a person found out about a climb."""
-    path = os.path.join(HERE, "ladder.yaml")
-    with open(path, encoding="utf-8") as f:
-        listed = yaml.safe_load(f)["findings"]
-    for finding in listed:
-        if set(finding) != FINDING_KEYS:
-            raise ValueError(f"{path}: expected the keys {sorted(FINDING_KEYS)}, found {sorted(finding)}")
-    return listed
+    return entries(os.path.join(HERE, "ladder.yaml"), "findings", FINDING_KEYS)
 
 
 def line(row):

@@ -20,6 +20,8 @@ import h5py
 import numpy as np
 import yaml
 
+from rows import merged
+
 HERE = os.path.dirname(os.path.abspath(__file__))
 ROOT = os.path.dirname(os.path.dirname(HERE))
 RECIPE_KEYS = {"engine", "model", "map", "dtypes", "schedules", "chunk", "first_position", "leaves_out", "shows", "notes", "findings"}
@@ -178,18 +180,6 @@ def results(name, recipe, script, check, wanted, scratch, resume):
                 remark = result.get("first_divergence") or result.get("reason") or ""
                 print(f"{name} {dtype} {schedule} {case['id']}: {result['verdict']} {remark}", flush=True)
                 yield dtype, schedule, result
-
-
-def merged(before, found):
-    """What was found now, and what an earlier run of the same version found of other cases, dtypes and schedules."""
-    if not before or before["version"] != found["version"]:
-        return found
-    kept = {(row["dtype"], row["schedule"]): row for row in before["rows"]}
-    for row in found["rows"]:
-        now, old = {case["case"] for case in row["cases"]}, kept.get((row["dtype"], row["schedule"]), {"cases": []})
-        both = row["cases"] + [case for case in old["cases"] if case["case"] not in now]
-        kept[row["dtype"], row["schedule"]] = dict(row, cases=sorted(both, key=lambda case: case["case"]))
-    return dict(found, rows=list(kept.values()))
 
 
 def main():
