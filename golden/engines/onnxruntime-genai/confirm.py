@@ -1,5 +1,6 @@
 """Does onnxruntime-genai's builder round the experts' down_proj to bfloat16 in an export in float32? Compares what it wrote with the product of
-the checkpoint's own down_proj and per_expert_scale, rounded and not.
+the checkpoint's own down_proj and per_expert_scale, rounded and not. Every layer of the checkpoint must be in what it wrote, and no other; exit
+status 1 where a weight is not the product rounded.
 
     cd build/engines && onnxruntime-genai/bin/python -m onnxruntime_genai.models.builder -i ../checkpoints/tiny -o tiny.onnx -p fp32 -e cpu -c cache
     onnxruntime-genai/bin/python ../../golden/engines/onnxruntime-genai/confirm.py ../checkpoints/tiny tiny.onnx
@@ -7,6 +8,7 @@ the checkpoint's own down_proj and per_expert_scale, rounded and not.
 
 import json
 import os
+import re
 import struct
 import sys
 
@@ -15,20 +17,22 @@ import onnx
 from onnx.external_data_helper import load_external_data_for_tensor
 
 ASKED = ("experts.down_proj", "router.per_expert_scale")
+LAYER = re.compile(r"layers\.(\d+)\.")
 
 
 def weights_of(path):
-    """{layer: [down_proj [E, d, F], per_expert_scale [E]]} of a safetensors file in bfloat16."""
+    """{layer: {name: array}}, in the layers' order: down_proj [E, d, F] and per_expert_scale [E] of a safetensors file in bfloat16."""
     with open(path, "rb") as f:
         (size,) = struct.unpack("<Q", f.read(8))
         header, data = json.loads(f.read(size)), f.read()
     found = {}
-    for name in sorted(header):  # experts before router
-        if name.endswith(ASKED):
-            begin, end = header[name]["data_offsets"]
-            values = (np.frombuffer(data[begin:end], np.uint16).astype(np.uint32) << 16).view(np.float32)
-            found.setdefault(int(name.split("layers.")[1].split(".")[0]), []).append(values.reshape(header[name]["shape"]))
-    return found
+    for name, entry in header.items():
+        for asked in ASKED:
+            if name.endswith(asked):
+                begin, end = entry["data_offsets"]
+                values = (np.frombuffer(data[begin:end], np.uint16).astype(np.uint32) << 16).view(np.float32)
+                found.setdefault(int(LAYER.search(name).group(1)), {})[asked] = values.reshape(entry["shape"])
+    return dict(sorted(found.items()))
 
 
 def rounded(x):
@@ -38,10 +42,22 @@ def rounded(x):
 
 
 checkpoint, exported = sys.argv[1:]
-tensors = {t.name: t for t in onnx.load(os.path.join(exported, "model.onnx"), load_external_data=False).graph.initializer}
-for layer, (down, scale) in weights_of(os.path.join(checkpoint, "model.safetensors")).items():
-    tensor = tensors[f"model.layers.{layer}.moe.experts.down_proj.weight"]
-    load_external_data_for_tensor(tensor, exported)
-    written, product = onnx.numpy_helper.to_array(tensor), down * scale[:, None, None]
-    print(f"layer {layer}, {written.dtype}: {np.mean(written == rounded(product)):.2%} of the weights are the product rounded to bfloat16, "
-          f"{np.mean(written == product):.2%} the product; relative RMS {np.linalg.norm(written - product) / np.linalg.norm(product):.1e}")
+graph = onnx.load(os.path.join(exported, "model.onnx"), load_external_data=False).graph
+written = {int(LAYER.search(t.name).group(1)): t for t in graph.initializer if t.name.endswith("moe.experts.down_proj.weight")}
+with open(os.path.join(checkpoint, "config.json"), encoding="utf-8") as f:
+    config = json.load(f)
+layers = list(range(config.get("text_config", config)["num_hidden_layers"]))
+weights = weights_of(os.path.join(checkpoint, "model.safetensors"))
+if sorted(written) != layers or list(weights) != layers:
+    sys.exit(f"expected down_proj of the layers {layers}, found {sorted(written)} in the graph and {list(weights)} in the checkpoint")
+wrong = []
+for layer, w in weights.items():
+    load_external_data_for_tensor(written[layer], exported)
+    made, product = onnx.numpy_helper.to_array(written[layer]), w["experts.down_proj"] * w["router.per_expert_scale"][:, None, None]
+    same = made == rounded(product)
+    print(f"layer {layer}, {made.dtype}: {np.mean(same):.2%} of the weights are the product rounded to bfloat16, "
+          f"{np.mean(made == product):.2%} the product; relative RMS {np.linalg.norm(made - product) / np.linalg.norm(product):.1e}")
+    if not same.all():
+        wrong.append(layer)
+print(f"{len(layers) - len(wrong)} of {len(layers)} layers: every weight is the product rounded to bfloat16")
+sys.exit(1 if wrong else 0)
