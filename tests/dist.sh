@@ -31,7 +31,9 @@ expect 0 /bin/gemma4-check tiny-prompt golden/dumps/tiny-prompt-float32.h5 --req
 expect 1 /bin/gemma4-check tiny-prompt golden/dumps/tiny-prompt-rope-pairing-contiguous.h5
 grep -q '^Cause: rope-pairing-contiguous' "$work/out" || fail "expected the cause rope-pairing-contiguous"
 expect 0 /bin/gemma4-check moe128-prompt golden/dumps/moe128-prompt-bfloat16.h5 # whose checkpoint is generated
-expect 1 /bin/gemma4-check --manifest golden/dumps --junit tmp/report.xml
+expect 0 /bin/gemma4-check tiny-prompt golden/dumps/tiny-prompt-transformers-debugger.safetensors --map transformers-debugger --dtype float32
+mkdir "$root/tmp/several" && cp "$root"/golden/dumps/*.h5 "$root/tmp/several" # those that say which case they are of
+expect 1 /bin/gemma4-check --manifest tmp/several --junit tmp/report.xml
 expect 0 /bin/gemma4-ref dump --model golden/checkpoints/tiny --tokens 2 --out tmp/dump.h5 --cpu auto
 expect 0 /bin/gemma4-check tiny-one-token tmp/dump.h5
 echo "dist: $(basename "$archive") works in an empty root"

@@ -3,6 +3,7 @@
 import atexit
 import json
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -58,3 +59,4 @@ def start(checkpoint, dtype, best):
 
 
 atexit.register(stop)
+signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # with what is registered
