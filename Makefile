@@ -385,11 +385,12 @@ fuzz:
 
 # An engine's environment, complete when the file "installed" is there; PYTHON= where the engine wants another version. no-deps.txt names packages
 # that go without what they ask for; prepare.py does what pip cannot. llama.cpp's environment has llama.cpp's own converter to GGUF.
+# --no-compile: Python compiles what is imported, which is a small part.
 PYTHON ?= python3
 build/engines/%/installed: golden/engines/%/requirements.txt
 	$(PYTHON) -m venv build/engines/$*
-	build/engines/$*/bin/pip install --quiet $(PIP_ARGS) -r $<
-	$(if $(wildcard golden/engines/$*/no-deps.txt),build/engines/$*/bin/pip install --quiet --no-deps $(PIP_ARGS) -r golden/engines/$*/no-deps.txt)
+	build/engines/$*/bin/pip install --quiet --no-compile $(PIP_ARGS) -r $<
+	$(if $(wildcard golden/engines/$*/no-deps.txt),build/engines/$*/bin/pip install --quiet --no-compile --no-deps $(PIP_ARGS) -r golden/engines/$*/no-deps.txt)
 	$(if $(wildcard golden/engines/$*/prepare.py),build/engines/$*/bin/python golden/engines/$*/prepare.py)
 	@touch $@
 
