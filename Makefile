@@ -454,4 +454,5 @@ clean:
 	rm -rf $(BUILD)
 
 .PHONY: all always debug debug-test demo checkpoints engine engines check check-engines install uninstall dist dist-check dist-arm64 agreement precision check-sanitizers check-warnings check-format honest planted uncatalogued pairs identify ladder-check golden golden-verify kill-matrix kill-matrix-verify mutate honest-reference clean twin-errors check-neon bench bench-check check-full check-whole fuzz check-alloc sameness wrong-pages sums check-threads check-memory coverage reproducible
--include $(shell find $(BUILD) -name '*.d' 2>/dev/null)
+# Not in the Python environments, which have folders of such names.
+-include $(shell find $(BUILD) \( -path $(BUILD)/engines -o -path $(BUILD)/oracle \) -prune -o -name '*.d' -type f -print 2>/dev/null)
