@@ -13,7 +13,7 @@ import urllib.error
 import urllib.request
 
 SETTINGS = {"HF_HUB_OFFLINE": "1", "VLLM_CPU_KVCACHE_SPACE": "1", "VLLM_LOGGING_LEVEL": "ERROR", "VLLM_NO_USAGE_STATS": "1"}
-SECONDS = 300  # to load a checkpoint of some MB
+SECONDS = 900  # to load a checkpoint of some MB, on a machine that has much to do
 RUNNING = []
 
 
