@@ -1,6 +1,7 @@
 """vLLM's server, of one checkpoint at a time: what make engine ENGINE=openai-api tries dump.py on."""
 
 import atexit
+import contextlib
 import json
 import os
 import signal
@@ -18,10 +19,15 @@ RUNNING = []
 
 
 def stop():
+    """With the processes that the server has started; one that does not end when asked to is made to."""
     while RUNNING:
         server = RUNNING.pop()
-        server.terminate()
-        server.wait()
+        for number in signal.SIGTERM, signal.SIGKILL:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(server.pid, number)
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                server.wait(30)
+                break
 
 
 def free_port():
@@ -45,7 +51,7 @@ def start(checkpoint, dtype, best):
     command = [sys.executable, "-m", "vllm.entrypoints.openai.api_server", "--model", checkpoint, "--dtype", dtype, "--host", "127.0.0.1", "--port", str(port),
                "--max-model-len", "128", "--max-num-seqs", "1", "--max-logprobs", str(best), "--enforce-eager",
                "--hf-overrides", json.dumps({"architectures": ["Gemma4ForCausalLM"]})]
-    server = subprocess.Popen(command, env={**os.environ, **SETTINGS}, stdout=log, stderr=subprocess.STDOUT)
+    server = subprocess.Popen(command, env={**os.environ, **SETTINGS}, stdout=log, stderr=subprocess.STDOUT, start_new_session=True)
     RUNNING.append(server)
     url, end = f"http://127.0.0.1:{port}/v1", time.monotonic() + SECONDS
     while not answers(url):
