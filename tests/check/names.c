@@ -119,11 +119,12 @@ static void measure_map(const names *n, const gemma4_map *map, size_t *taken, si
     }
 }
 
-/* Says how well each map fits that takes anything, and keeps the best: the one that takes most, if
- * that is half of the tensors. */
+/* Says how well each map fits that takes anything, and keeps the best: one that takes all tensors
+ * but those that it leaves out by name, else one that takes most, if that is half of them. */
 static int fit_maps(names *n, gemma4_error *error)
 {
     char **list;
+    bool best_takes_all = false;
     size_t count, most = 0, all = gemma4_pass_count(first_pass(n));
     if (gemma4_map_names(&list, &count, error))
         return -1;
@@ -139,11 +140,14 @@ static int fit_maps(names *n, gemma4_error *error)
         if (taken)
             fprintf(n->out, "# map %s takes %zu of %zu tensors%s\n", list[i], taken, of,
                     of < all ? " (and leaves out what it knows to be no tap)" : "");
-        if (taken > most && 2 * taken >= of) {
+        bool takes_all = taken == of;
+        bool better = takes_all == best_takes_all ? taken > most : takes_all;
+        if (taken && better && 2 * taken >= of) {
             gemma4_map *worse = n->best;
             n->best = map;
             map = worse;
             most = taken;
+            best_takes_all = takes_all;
         }
         gemma4_map_free(map);
     }

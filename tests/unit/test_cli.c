@@ -284,6 +284,7 @@ static void set_up(void)
     ck_assert_msg(model != NULL, "%s", error.message);
     work = test_fresh_dir();
     link_to(test_join(gemma4_cases_dir(), ".."), "golden");
+    link_to("tests/unit/excerpts", "excerpts");
     link_to(c->checkpoint_dir, "model");
     for (size_t i = 0; i < COUNT(MAKE_DUMPS); i++)
         assert_succeeds(REF, MAKE_DUMPS[i]);
@@ -585,6 +586,22 @@ START_TEST(a_real_engines_own_names_lead_to_a_verdict)
     outcome checked = run(CHECK, proposed);
     ck_assert_msg(checked.status == 0, "%.1000s", checked.err);
     ck_assert_ptr_nonnull(strstr(checked.out, "CONFORMS"));
+}
+END_TEST
+
+/* Engines have names in common, which another one's map may read as other taps: the map that takes
+ * all of them is the engine's. */
+START_TEST(an_engines_own_map_is_proposed)
+{
+    static const char *const engines[] = {"gemma-jax", "keras-hub", "llama.cpp", "mlx-lm",
+                                          "onnxruntime"};
+    char dump[200], map[200];
+    snprintf(dump, sizeof dump, "excerpts/%s.h5", engines[_i]);
+    snprintf(map, sizeof map, "it is golden/maps/%s.yaml.", engines[_i]);
+    const char *const names[] = {"names", dump, NULL};
+    outcome o = run(CHECK, names);
+    ck_assert_msg(o.status == 0, "%s", o.err);
+    ck_assert_msg(strstr(o.out, map) != NULL, "%s: %.2000s", map, o.out);
 }
 END_TEST
 
@@ -1253,6 +1270,7 @@ Suite *cli_suite(void)
     suite_add_tcase(suite, c);
     tcase_add_loop_test(c, one_line_says_what_is_wrong, 0, COUNT(REFUSED));
     tcase_add_test(c, a_real_engines_own_names_lead_to_a_verdict);
+    tcase_add_loop_test(c, an_engines_own_map_is_proposed, 0, 5);
     tcase_add_test(c, values_say_what_names_do_not);
     tcase_add_loop_test(c, values_within_a_twentieth_are_the_taps, 0, 2);
     tcase_add_loop_test(c, what_no_map_can_import_is_said_in_one_line, 0, COUNT(NO_MAPS));
