@@ -22,9 +22,10 @@ exchange
 # limited COMMAND ...: in the cgroup; sets seconds by the clock, and of the processor
 for memory in /sys/fs/cgroup/memory /sys/fs/cgroup; do
     group=$memory/gemma4-whole
-    mkdir "$group" 2>/dev/null || continue
-    { echo $limit >"$group/memory.limit_in_bytes" || echo $limit >"$group/memory.max"; } 2>/dev/null && break
-    rmdir "$group"
+    mkdir "$group" 2>/dev/null
+    [ -e "$group/cgroup.procs" ] &&
+        { echo $limit >"$group/memory.limit_in_bytes" || echo $limit >"$group/memory.max"; } 2>/dev/null && break
+    rmdir "$group" 2>/dev/null
     group=
 done
 limited() {
@@ -53,7 +54,7 @@ echo "Weights of $(gigabytes "$model"), $positions positions, a dump of $(gigaby
 echo
 echo "| work | s by the clock | s of the processor |"
 echo "|---|---|---|"
-limited cat "$model"/model*.safetensors
+limited sh -c 'cat "$@" >/dev/null' cat "$model"/model*.safetensors
 row "reading the checkpoint"
 limited "$build/gemma4-ref" run --cpu auto --model "$model" --tokens "$tokens"
 row "a forward pass of the twin"
