@@ -206,10 +206,11 @@ size_t fit_by_share(const fit_search *s, size_t *models, size_t most)
 /* Are the first positions right, and is there a scope that would be why? */
 static bool begins_late(const fit_search *s)
 {
-    for (int scope = GEMMA4_EVERYWHERE + 1; scope < GEMMA4_SCOPES && is_large(s); scope++) {
+    if (!is_large(s))
+        return false;
+    for (int scope = GEMMA4_EVERYWHERE + 1; scope < GEMMA4_SCOPES; scope++) {
         size_t first = first_in_scope(s, (gemma4_scope)scope);
-        if (first >= PREFIX_POSITIONS && first < s->e->subject->T &&
-            fit_may_be_in_scope(s, (gemma4_scope)scope))
+        if (first >= PREFIX_POSITIONS && first < s->e->subject->T && are_right(s, first))
             return true;
     }
     return false;

@@ -124,12 +124,10 @@ int ladder_agree_elsewhere(const gemma4_climb *climb, size_t rung,
     *agree = true;
     for (size_t i = 0; i < climb->ladder->count && *agree; i++) {
         const gemma4_rung_result *r = &climb->results[i];
-        bool judged = r->verdict == GEMMA4_RUNG_PASSES ||
-                      (r->verdict == GEMMA4_RUNG_FAILS && r->cause_count),
-             acts = false;
+        bool acts = false;
         for (size_t k = 0; k < count; k++)
-            acts = acts || (judged && ladder_acts_in(climb, i, new_ones[k]));
-        if (!acts || r->in_scope_only || i == rung)
+            acts = acts || (ladder_stands(r) && ladder_acts_in(climb, i, new_ones[k]));
+        if (!acts || i == rung)
             continue;
         gemma4_planted known = ladder_known(climb, i, GEMMA4_NO_MODEL, 0);
         if (agrees(climb, i, &known, new_ones, count, agree, error))
@@ -162,23 +160,16 @@ static int drop_contradicted(const gemma4_climb *climb, const gemma4_planted *kn
     return 0;
 }
 
-static bool chunk_in_scope(gemma4_scope scope, size_t chunk, int32_t tokens)
-{
-    switch (scope) {
-    case GEMMA4_DECODE_ONLY: return chunk > 0 && tokens == 1;
-    case GEMMA4_AFTER_FIRST_CHUNK: return chunk > 0;
-    case GEMMA4_FIRST_CHUNK_ONLY: return chunk == 0;
-    default: return true;
-    }
-}
-
-/* Are these the same positions, as the case is fed? */
+/* Are these the same positions, as the case is fed? Those of a chunk are in a scope together. */
 static bool same_positions(const gemma4_case *c, gemma4_scope a, gemma4_scope b)
 {
-    bool same = true;
-    for (size_t i = 0; i < c->schedule_count; i++)
-        same = same && chunk_in_scope(a, i, c->schedule[i]) == chunk_in_scope(b, i, c->schedule[i]);
-    return a == b || (c->schedule_count && same);
+    bool same = c->schedule_count > 0;
+    for (size_t i = 0, start = 0, end; i < c->schedule_count; i++, start = end) {
+        end = start + (size_t)c->schedule[i];
+        const gemma4_schedule chunk = {.chunk_start = &start, .chunk_end = &end};
+        same = same && gemma4_in_scope(&chunk, a, 0) == gemma4_in_scope(&chunk, b, 0);
+    }
+    return a == b || same;
 }
 
 /* The same mistake at the same positions, found before: it is not planted, and shows again. */

@@ -132,11 +132,8 @@ static int may_be_of_decode(const gemma4_climb *climb, size_t cause, size_t rung
     *may = c->scope == GEMMA4_EVERYWHERE && ladder_is_decoded(climb, c->rung) &&
            !ladder_is_decoded(climb, rung);
     for (size_t i = 0; i < climb->ladder->count && *may; i++) {
-        const gemma4_rung_result *r = &climb->results[i];
         gemma4_planted without = ladder_known(climb, i, cause, c->count);
-        bool stands = r->verdict == GEMMA4_RUNG_PASSES ||
-                      (r->verdict == GEMMA4_RUNG_FAILS && r->cause_count && !r->in_scope_only);
-        if (stands && i != rung && !ladder_is_decoded(climb, i) &&
+        if (ladder_stands(&climb->results[i]) && i != rung && !ladder_is_decoded(climb, i) &&
             ladder_acts_in(climb, i, &c->candidates[0]) &&
             ladder_passes(climb, i, &without, may, error))
             return -1;
@@ -239,16 +236,13 @@ static int judge_rung(gemma4_climb *climb, size_t rung, bool points, gemma4_erro
         return 0;
     }
     note_worst(result, &report);
-    bool passes = report.conforms;
-    if (!passes && known.count)
-        status = ladder_passes(climb, rung, &known, &passes, error);
-    result->verdict = passes ? GEMMA4_RUNG_PASSES : GEMMA4_RUNG_FAILS;
-    if (!status && !passes)
+    double left = NAN;
+    status = ladder_left_of(climb, rung, &known, &report, &left, error);
+    result->verdict = left < 0 ? GEMMA4_RUNG_PASSES : GEMMA4_RUNG_FAILS;
+    if (!status && !(left < 0))
         status = explain(climb, rung, &report, &known, points, error);
     gemma4_report_free(&report);
-    bool stands =
-        result->verdict == GEMMA4_RUNG_PASSES || (result->cause_count && !result->in_scope_only);
-    return status || (stands && drop_candidates(climb, rung, error)) ? -1 : 0;
+    return status || (ladder_stands(result) && drop_candidates(climb, rung, error)) ? -1 : 0;
 }
 
 /* Is there anything to judge: a rung that has not been, or that failed unexplained before the last

@@ -213,18 +213,10 @@ int ladder_judge(const gemma4_climb *climb, size_t rung, const ladder_try *how,
 }
 
 /* The error beside the tolerance; below 0 where the rung conforms. */
-static int judge_left(const gemma4_climb *climb, size_t rung, const gemma4_planted *planted,
-                      double *left, gemma4_error *error)
+static double plain_left(const gemma4_report *report)
 {
-    gemma4_report report = {0};
-    const ladder_try how = {.known = planted};
-    int status = ladder_judge(climb, rung, &how, &report, error);
-    const gemma4_tap_result *worst = status ? NULL : ladder_worst(&report);
-    *left = !status && report.conforms ? -1
-            : worst                    ? worst->local.error / worst->local.tolerance
-                                       : INFINITY;
-    gemma4_report_free(&report);
-    return status;
+    const gemma4_tap_result *worst = ladder_worst(report);
+    return report->conforms ? -1 : worst ? worst->local.error / worst->local.tolerance : INFINITY;
 }
 
 /* What is planted but for roundings; the coarsest unit of those. */
@@ -253,21 +245,39 @@ static int is_of_roundings(const gemma4_climb *climb, size_t rung, const gemma4_
     double unit = gemma4_tier_of(climb->opened[rung].dtype)->unit, without = 0,
            coarsest = without_roundings(planted, &others);
     *yes = coarsest > unit && left <= LADDER_FLIPS * coarsest / unit;
-    if (*yes && judge_left(climb, rung, &others, &without, error))
+    if (!*yes)
+        return 0;
+    gemma4_report report = {0};
+    const ladder_try how = {.known = &others};
+    int status = ladder_judge(climb, rung, &how, &report, error);
+    without = status ? 0 : plain_left(&report);
+    gemma4_report_free(&report);
+    *yes = left <= LADDER_FLIPS_IMPROVE * without;
+    return status;
+}
+
+int ladder_left_of(const gemma4_climb *climb, size_t rung, const gemma4_planted *planted,
+                   const gemma4_report *report, double *left, gemma4_error *error)
+{
+    bool of_roundings = false;
+    *left = plain_left(report);
+    if (*left > 0 && is_of_roundings(climb, rung, planted, *left, &of_roundings, error))
         return -1;
-    *yes = *yes && left <= LADDER_FLIPS_IMPROVE * without;
+    *left = of_roundings ? -1 : *left;
     return 0;
 }
 
 int ladder_left(const gemma4_climb *climb, size_t rung, const gemma4_planted *planted, double *left,
                 gemma4_error *error)
 {
-    bool of_roundings = false;
-    if (judge_left(climb, rung, planted, left, error) ||
-        (*left > 0 && is_of_roundings(climb, rung, planted, *left, &of_roundings, error)))
-        return -1;
-    *left = of_roundings ? -1 : *left;
-    return 0;
+    gemma4_report report = {0};
+    const ladder_try how = {.known = planted};
+    int status = ladder_judge(climb, rung, &how, &report, error) ||
+                         ladder_left_of(climb, rung, planted, &report, left, error)
+                     ? -1
+                     : 0;
+    gemma4_report_free(&report);
+    return status;
 }
 
 int ladder_passes(const gemma4_climb *climb, size_t rung, const gemma4_planted *known, bool *passes,

@@ -31,6 +31,10 @@ int ladder_judge(const gemma4_climb *climb, size_t rung, const ladder_try *how,
                  gemma4_report *report, gemma4_error *error);
 /* The tensor that is worst beside its tolerance; NULL where none was compared. */
 const gemma4_tap_result *ladder_worst(const gemma4_report *report);
+/* What a report says of a rung with these mistakes planted: what is left of its error, beside its
+ * tolerance; below 0 where it passes. */
+int ladder_left_of(const gemma4_climb *climb, size_t rung, const gemma4_planted *planted,
+                   const gemma4_report *report, double *left, gemma4_error *error);
 /* What is left of a rung's error with these mistakes planted, beside its tolerance; below 0 where
  * the rung passes: it conforms, or what is left is what roundings that are planted leave. */
 int ladder_left(const gemma4_climb *climb, size_t rung, const gemma4_planted *planted, double *left,
@@ -63,6 +67,12 @@ void ladder_add_cause(gemma4_climb *climb, size_t rung, gemma4_ladder_cause *cau
 /* Does the mistake act in any block of the rung? */
 bool ladder_acts_in(const gemma4_climb *climb, size_t rung,
                     const gemma4_ladder_candidate *candidate);
+/* Is it settled what the rung shows: does it pass, or fail of causes that are planted? */
+static inline bool ladder_stands(const gemma4_rung_result *r)
+{
+    return r->verdict == GEMMA4_RUNG_PASSES ||
+           (r->verdict == GEMMA4_RUNG_FAILS && r->cause_count && !r->in_scope_only);
+}
 /* Does no other rung that was judged contradict these? */
 int ladder_agree_elsewhere(const gemma4_climb *climb, size_t rung,
                            const gemma4_ladder_candidate *const *new_ones, size_t count,

@@ -136,10 +136,9 @@ static bool is_of(const entry *e, uint64_t hash, const gemma4_weight *w, size_t 
 }
 
 /* Copies the result to y where it is known. */
-static bool recall(gemma4_remembered *memory, const gemma4_weight *w, size_t K,
+static bool recall(gemma4_remembered *memory, const gemma4_weight *w, size_t K, uint64_t hash,
                    const input inputs[INPUTS], void *y)
 {
-    uint64_t hash = memory ? hash_of(w->data, inputs) : 0;
     for (entry *e = memory ? *bucket_of(memory, hash) : NULL; e; e = e->next) {
         if (!is_of(e, hash, w, K, inputs))
             continue;
@@ -155,7 +154,7 @@ static bool recall(gemma4_remembered *memory, const gemma4_weight *w, size_t K,
 }
 
 /* Without memory, or where there is too little, nothing is kept. */
-static void keep(gemma4_remembered *memory, const gemma4_weight *w, size_t K,
+static void keep(gemma4_remembered *memory, const gemma4_weight *w, size_t K, uint64_t hash,
                  const input inputs[INPUTS], const void *y, size_t result_bytes)
 {
     size_t bytes = sizeof(entry) + result_bytes;
@@ -169,7 +168,7 @@ static void keep(gemma4_remembered *memory, const gemma4_weight *w, size_t K,
     if (!e)
         return;
     *e = (entry){.weight = w->data,
-                 .hash = hash_of(w->data, inputs),
+                 .hash = hash,
                  .rows = w->rows,
                  .cols = w->cols,
                  .K = K,
@@ -182,7 +181,7 @@ static void keep(gemma4_remembered *memory, const gemma4_weight *w, size_t K,
             memcpy(data, inputs[i].data, inputs[i].bytes);
     }
     memcpy(data, y, e->result_bytes);
-    entry **bucket = bucket_of(memory, e->hash);
+    entry **bucket = bucket_of(memory, hash);
     e->next = *bucket;
     *bucket = e;
     link_youngest(memory, e);
@@ -201,63 +200,48 @@ typedef struct product {
     size_t T;
 } product;
 
-typedef struct rows {
+/* Rows of a product that are remembered together. */
+typedef struct part {
     size_t first, count;
-} rows;
+    input inputs[INPUTS];
+    uint64_t hash; /* of weight and inputs */
+    bool known;
+} part;
 
-static void inputs_of(const product *p, rows of, input inputs[INPUTS])
+static part part_of(const product *p, size_t first, size_t count)
 {
+    part r = {.first = first, .count = count};
     for (size_t i = 0; i < INPUTS; i++)
-        inputs[i] = p->row[i].bytes
-                        ? (input){(const char *)p->row[i].data + of.first * p->row[i].bytes,
-                                  of.count * p->row[i].bytes}
-                        : (input){NULL, 0};
+        if (p->row[i].bytes)
+            r.inputs[i] = (input){(const char *)p->row[i].data + first * p->row[i].bytes,
+                                  count * p->row[i].bytes};
+    r.hash = current ? hash_of(p->weight->data, r.inputs) : 0;
+    r.known = !count || recall(current, p->weight, p->K, r.hash, r.inputs,
+                               p->result + first * p->result_bytes);
+    return r;
 }
 
-static bool recall_rows(const product *p, rows of)
+typedef struct range {
+    size_t first, count;
+} range;
+
+/* Copies what is known of a product: of the rows that are remembered by themselves, and of the
+ * others. The rows that are to be computed, none or one range. */
+static range recall_parts(const product *p, part parts[2])
 {
-    input inputs[INPUTS];
-    inputs_of(p, of, inputs);
-    return !of.count ||
-           recall(current, p->weight, p->K, inputs, p->result + of.first * p->result_bytes);
+    size_t apart_here = apart && apart < p->T ? apart : 0;
+    parts[0] = part_of(p, 0, apart_here);
+    parts[1] = part_of(p, apart_here, p->T - apart_here);
+    size_t first = parts[0].known ? apart_here : 0, end = parts[1].known ? apart_here : p->T;
+    return (range){first, end - first};
 }
 
-static void keep_rows(const product *p, rows of)
+static void keep_parts(const product *p, const part parts[2])
 {
-    input inputs[INPUTS];
-    inputs_of(p, of, inputs);
-    if (of.count)
-        keep(current, p->weight, p->K, inputs, p->result + of.first * p->result_bytes,
-             of.count * p->result_bytes);
-}
-
-/* The rows that are remembered by themselves, and the others. */
-static void parts_of(const product *p, rows parts[2])
-{
-    size_t first = apart && apart < p->T ? apart : 0;
-    parts[0] = (rows){0, first};
-    parts[1] = (rows){first, p->T - first};
-}
-
-/* Copies what is known of a product; the rows that are to be computed, none or one range. */
-static rows unknown_rows(const product *p)
-{
-    rows parts[2];
-    parts_of(p, parts);
-    bool known[2] = {recall_rows(p, parts[0]), recall_rows(p, parts[1])};
-    size_t first = known[0] ? parts[1].first : 0, end = known[1] ? parts[1].first : p->T;
-    return (rows){first, end > first ? end - first : 0};
-}
-
-/* Both parts were computed, or one of them. */
-static void keep_computed(const product *p, rows computed)
-{
-    rows parts[2];
-    parts_of(p, parts);
-    for (size_t i = 0; i < 2; i++)
-        if (parts[i].first >= computed.first &&
-            parts[i].first + parts[i].count <= computed.first + computed.count)
-            keep_rows(p, parts[i]);
+    for (const part *r = parts; r < parts + 2; r++)
+        if (!r->known)
+            keep(current, p->weight, p->K, r->hash, r->inputs,
+                 p->result + r->first * p->result_bytes, r->count * p->result_bytes);
 }
 
 static GEMMA4_MATMUL(matmul)
@@ -267,12 +251,13 @@ static GEMMA4_MATMUL(matmul)
                        .result = (char *)y,
                        .result_bytes = w->rows * sizeof *y,
                        .T = T};
-    rows due = unknown_rows(&p);
+    part parts[2];
+    range due = recall_parts(&p, parts);
     if (!due.count)
         return;
     gemma4_ops_exact().matmul(y + due.first * w->rows, x + due.first * w->cols, w, due.count,
                               scratch);
-    keep_computed(&p, due);
+    keep_parts(&p, parts);
 }
 
 static GEMMA4_EXPERTS_ACT(experts_act)
@@ -284,12 +269,13 @@ static GEMMA4_EXPERTS_ACT(experts_act)
                        .result = (char *)act,
                        .result_bytes = K * M * sizeof *act,
                        .T = T};
-    rows due = unknown_rows(&p);
+    part parts[2];
+    range due = recall_parts(&p, parts);
     if (!due.count)
         return;
     gemma4_ops_exact().experts_act(act + due.first * K * M, x + due.first * cols, gate_up_proj,
                                    ids + due.first * K, due.count, K, M, scratch);
-    keep_computed(&p, due);
+    keep_parts(&p, parts);
 }
 
 static GEMMA4_EXPERTS_OUT(experts_out)
@@ -303,13 +289,14 @@ static GEMMA4_EXPERTS_OUT(experts_out)
                        .result = (char *)y,
                        .result_bytes = d * sizeof *y,
                        .T = T};
-    rows due = unknown_rows(&p);
+    part parts[2];
+    range due = recall_parts(&p, parts);
     if (!due.count)
         return;
     gemma4_ops_exact().experts_out(y + due.first * d, act + due.first * K * cols, down_proj,
                                    ids + due.first * K, weights + due.first * K, due.count, K, d,
                                    scratch);
-    keep_computed(&p, due);
+    keep_parts(&p, parts);
 }
 
 gemma4_ops gemma4_ops_remembering(void)
@@ -330,12 +317,12 @@ bool gemma4_recall_weight(const gemma4_weight *from, const void *key, size_t key
                           float *values, size_t n)
 {
     const input inputs[INPUTS] = {{key, key_bytes}, {&n, sizeof n}};
-    return recall(current, from, OF_WEIGHT, inputs, values);
+    return recall(current, from, OF_WEIGHT, hash_of(from->data, inputs), inputs, values);
 }
 
 void gemma4_keep_weight(const gemma4_weight *from, const void *key, size_t key_bytes,
                         const float *values, size_t n)
 {
     const input inputs[INPUTS] = {{key, key_bytes}, {&n, sizeof n}};
-    keep(current, from, OF_WEIGHT, inputs, values, n * sizeof *values);
+    keep(current, from, OF_WEIGHT, hash_of(from->data, inputs), inputs, values, n * sizeof *values);
 }
