@@ -84,10 +84,10 @@ static size_t find_few(const double *energy, size_t count, double total, bool *u
                : 0;
 }
 
-/* Names the few items (positions, heads, lanes) that hold nearly all of the error; nothing where it
- * is spread. */
-static int describe_share(const double *energy, size_t count, double total, const char *what,
-                          char *text, size_t size, gemma4_error *error)
+/* Names the few items (positions, heads, lanes), counted from `first`, that hold nearly all of the
+ * error; nothing where it is spread. */
+static int describe_share(const double *energy, size_t count, size_t first, double total,
+                          const char *what, char *text, size_t size, gemma4_error *error)
 {
     char sentence[120];
     bool *used = calloc(count, sizeof *used);
@@ -98,7 +98,7 @@ static int describe_share(const double *energy, size_t count, double total, cons
     for (size_t i = 0, said = 0; i < count && said < DESCRIBED_ITEMS; i++)
         if (used[i])
             n += snprintf(sentence + n, sizeof sentence - (size_t)n, "%s%zu", said++ ? ", " : " ",
-                          i);
+                          first + i);
     if (listed > DESCRIBED_ITEMS)
         snprintf(sentence + n, sizeof sentence - (size_t)n, " ... (%zu of %zu)", listed, count);
     if (listed)
@@ -120,10 +120,11 @@ static int describe_places(const error_view *v, char *text, size_t size, gemma4_
             lanes[i % v->width] += e * e;
         }
     if (!status)
-        status = describe_share(positions, v->T, v->total, "positions", text, size, error) ||
-                         (v->heads > 1 &&
-                          describe_share(heads, v->heads, v->total, "heads", text, size, error)) ||
-                         describe_share(lanes, v->width, v->total, "lanes", text, size, error)
+        status = describe_share(positions, v->T, v->evidence->subject->first_row, v->total,
+                                "positions", text, size, error) ||
+                         (v->heads > 1 && describe_share(heads, v->heads, 0, v->total, "heads",
+                                                         text, size, error)) ||
+                         describe_share(lanes, v->width, 0, v->total, "lanes", text, size, error)
                      ? -1
                      : 0;
     free(positions);

@@ -62,7 +62,8 @@ void gemma4_spread_of_draws(const gemma4_evidence *e, gemma4_tap tap, double *si
     double relative = size > 0 ? sqrt(draws / size) : 0;
     /* Over several bridged layers all of the typical row's: an engine's flips need not be in the
      * rows where those of the draws are. */
-    double least = e->known_block < e->block - 1 ? 1 : LEAST_OF_TYPICAL;
+    bool bridged = e->block - e->known_block + e->bridged_before > 1;
+    double least = bridged ? 1 : LEAST_OF_TYPICAL;
     for (size_t row = 0; row < T; row++) {
         double own = sqrt(energy_of_draws(t, row) / (double)t->width);
         double rms =
@@ -70,6 +71,26 @@ void gemma4_spread_of_draws(const gemma4_evidence *e, gemma4_tap tap, double *si
         sigma[row] = fmax(fmax(own, least * relative * rms),
                           fmax(LEAST_OF_ROUNDING * e->subject->tier->unit * rms, LEAST_SPREAD));
     }
+}
+
+int gemma4_subject_part(gemma4_subject *part, const gemma4_subject *whole, size_t first, size_t T,
+                        gemma4_error *error)
+{
+    *part = *whole;
+    part->T = T;
+    part->first_row = first;
+    part->first_position += first;
+    part->tokens += first;
+    if (whole->listed) {
+        part->listed_ids += first * whole->listed;
+        part->have_listed += first;
+    }
+    return gemma4_schedule_part(&part->schedule, &whole->schedule, first, T, error);
+}
+
+void gemma4_subject_part_free(gemma4_subject *part)
+{
+    gemma4_schedule_free(&part->schedule);
 }
 
 double gemma4_storage_unit(const gemma4_subject *s, const gemma4_activation *stored)

@@ -21,6 +21,7 @@ typedef struct gemma4_subject {
     const gemma4_tier *tier; /* of the engine's arithmetic */
     double kv_unit;          /* of its KV cache's type where that is coarser; else 0 */
     size_t T, first_position;
+    size_t first_row;      /* of the dump, with which the subject begins: 0 but for a part */
     const int32_t *tokens; /* [T] */
     gemma4_schedule schedule;
     const struct gemma4_planted *known; /* mistakes that every run makes, at all positions: those
@@ -34,6 +35,14 @@ typedef struct gemma4_subject {
     bool *have_listed;         /* [T] they are there, and distinct tokens of the vocabulary */
     bool listed_by_difference; /* a number that is added to all that a position lists is no error */
 } gemma4_subject;
+
+/* T of the whole's positions, from `first` on, as a subject of their own: the beginning, or, for
+ * the head alone, which looks at no other position, any others. It shares all memory with the
+ * whole, which must outlive it, but for the schedule: its chunks end with the part, and are counted
+ * from the whole's beginning. */
+int gemma4_subject_part(gemma4_subject *part, const gemma4_subject *whole, size_t first, size_t T,
+                        gemma4_error *error);
+void gemma4_subject_part_free(gemma4_subject *part);
 
 /* One tap of the block. Arrays are [T, width]; scores and probabilities are spread out to [T, H *
  * T]. */
@@ -61,6 +70,8 @@ typedef struct gemma4_evidence {
     size_t layer;             /* of its taps; 0 for embedding and head */
     gemma4_block known_block; /* the last block, up to this one, whose input the dump holds at
                                    every position; -1: the tokens */
+    int bridged_before;       /* blocks between the last known one and known_block, whose input is
+                                 the reference's own then: of a part (gemma4_replay_of_head) */
     /* [block - known_block + 1] the replayed residual stream, [T, d] each: before known_block, ...
      * before this block. */
     const gemma4_real *const *streams;

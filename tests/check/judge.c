@@ -17,7 +17,7 @@
 #include "replay.h"
 #include "report.h"
 #include "rows.h"
-#include "tap_compare.h"
+#include "tap_total.h"
 #include "thresholds.h"
 #include "verdict.h"
 
@@ -32,7 +32,12 @@ typedef struct judge {
     char grid[GEMMA4_RECOGNISED_SIZE]; /* in words, where it is the precision */
     bool compared;                     /* anything, in the blocks so far */
     bool nothing_in_common; /* with the reference, in the first block that was compared */
+    gemma4_tap_total totals[GEMMA4_TAP_COUNT]; /* of the block at hand */
 } judge;
+
+/* Of the head as much is judged at a time as has about so many logits: some twenty tensors of this
+ * size are kept. 64 positions of 262,144 tokens are one part. */
+enum { PART_VALUES = 1 << 24 };
 
 static size_t slot_of(const judge *g, gemma4_tap tap, size_t layer)
 {
@@ -82,51 +87,6 @@ static gemma4_measure accumulated_measure(const judge *g, const gemma4_tap_resul
     return worst.error / worst.tolerance > rms.error / rms.tolerance ? worst : rms;
 }
 
-/* Compares the engine's tensor with what the reference computes by itself: shown, not decisive. */
-static int compare_accumulated(const judge *g, const gemma4_evidence *e,
-                               const gemma4_reference_run *reference, gemma4_tap_result *r,
-                               gemma4_error *error)
-{
-    const gemma4_tap_evidence *t = &e->taps[r->tap];
-    const float *expected = gemma4_reference_expected(reference, r->tap);
-    const int32_t *ids = gemma4_reference_ids(reference);
-    size_t T = g->subject.T, K = g->config->top_k_experts;
-    gemma4_comparison c;
-    if (gemma4_comparison_init(&c, T, error))
-        return -1;
-    for (size_t row = 0; row < T; row++)
-        if (t->stored_row[row] && !(gemma4_tap_in_id_order(r->tap) && !e->have_valid_ids[row]))
-            gemma4_compare_row(&c, g->config, r->tap, r->layer, T, row, t->width,
-                               t->engine + row * t->width,
-                               e->engine_ids ? e->engine_ids + row * K : NULL,
-                               expected + row * t->width, ids + row * K);
-    r->metrics = gemma4_comparison_metrics(&c);
-    r->accumulated = accumulated_measure(g, r);
-    r->worst_position = c.worst_position;
-    r->worst_index = c.worst_index;
-    r->worst_engine = c.worst_engine;
-    r->worst_expected = c.worst_expected;
-    gemma4_comparison_free(&c);
-    return 0;
-}
-
-/* How far the step's expected values, from the engine's inputs, are from those without any of the
- * engine's errors. NAN where slots of other experts would be compared. */
-static double inherited_error(const gemma4_evidence *e, gemma4_tap tap, const float *unreplayed)
-{
-    const gemma4_tap_evidence *t = &e->taps[tap];
-    double difference = 0, size = 0;
-    if (gemma4_tap_in_id_order(tap))
-        return NAN;
-    for (size_t row = 0; row < e->subject->T; row++)
-        for (size_t i = row * t->width; t->have[row] && i < (row + 1) * t->width; i++) {
-            double expected = (double)unreplayed[i], d = (double)t->expected[i] - expected;
-            difference += d * d;
-            size += expected * expected;
-        }
-    return difference == 0 ? 0 : sqrt(difference / size);
-}
-
 /* ---------------------------------------------------------------- one block */
 
 static void add_routing(gemma4_routing *to, const gemma4_routing *counts)
@@ -153,6 +113,17 @@ static int judge_routing(judge *g, const gemma4_evidence *e, bool failed[GEMMA4_
     return 0;
 }
 
+/* Which tokens are listed. */
+static int judge_lists(judge *g, const gemma4_evidence *e, gemma4_error *error)
+{
+    const gemma4_tap_result *values = &g->report->taps[slot_of(g, GEMMA4_TAP_LOGPROBS, 0)];
+    gemma4_tap_result r = {.tap = GEMMA4_TAP_LOGPROBS_IDS};
+    if (gemma4_judge_listed(e, g->j->engine, values->verdict == GEMMA4_DIVERGES, &r, error))
+        return -1;
+    gemma4_tap_total_join(&g->totals[r.tap], &r, &g->report->taps[slot_of(g, r.tap, 0)]);
+    return 0;
+}
+
 /* Rows that are stored but cannot be compared, because nothing says which experts they are of, are
  * not covered. */
 static bool has_comparable_rows(const gemma4_evidence *e, gemma4_tap tap)
@@ -164,32 +135,37 @@ static bool has_comparable_rows(const gemma4_evidence *e, gemma4_tap tap)
     return false;
 }
 
-/* Verdicts of the block's taps, on the engine's own inputs; failed receives those that
- * counter-models are to explain. */
+/* Verdicts of the block's taps, on the engine's own inputs, at the evidence's rows; failed receives
+ * those that counter-models are to explain. */
 static int judge_taps(judge *g, const gemma4_evidence *e, const gemma4_reference_run *reference,
                       bool failed[GEMMA4_TAP_COUNT], gemma4_error *error)
 {
     memset(failed, 0, GEMMA4_TAP_COUNT * sizeof *failed);
     for (int tap = 0; tap < GEMMA4_TAP_COUNT; tap++) {
-        gemma4_tap_result *r = &g->report->taps[slot_of(g, (gemma4_tap)tap, e->layer)];
-        if (!e->taps[tap].engine || !has_comparable_rows(e, (gemma4_tap)tap))
+        gemma4_tap_result r = {.tap = (gemma4_tap)tap, .layer = e->layer};
+        if (!e->taps[tap].engine || !has_comparable_rows(e, r.tap))
             continue;
-        gemma4_judge_reals(e, (gemma4_tap)tap, r);
-        failed[tap] = !(tap == GEMMA4_TAP_LOGPROBS && gemma4_judge_placeholders(e, r)) &&
-                      gemma4_rows_fail(e, (gemma4_tap)tap);
-        if (compare_accumulated(g, e, reference, r, error))
+        gemma4_judge_reals(e, r.tap, &r);
+        failed[tap] = !(tap == GEMMA4_TAP_LOGPROBS && gemma4_judge_placeholders(e, &r)) &&
+                      gemma4_rows_fail(e, r.tap);
+        if (gemma4_tap_total_add(&g->totals[tap], g->subject.T, e, reference, &r,
+                                 &g->report->taps[slot_of(g, r.tap, e->layer)], error))
             return -1;
-        r->inherited = inherited_error(e, (gemma4_tap)tap,
-                                       gemma4_reference_expected(reference, (gemma4_tap)tap));
     }
     if (gemma4_block_is_layer(g->config, e->block))
         return judge_routing(g, e, failed, error);
-    if (e->block < 0 || !g->subject.listed)
-        return 0;
-    bool values_fail =
-        g->report->taps[slot_of(g, GEMMA4_TAP_LOGPROBS, 0)].verdict == GEMMA4_DIVERGES;
-    return gemma4_judge_listed(e, g->j->engine, values_fail,
-                               &g->report->taps[slot_of(g, GEMMA4_TAP_LOGPROBS_IDS, 0)], error);
+    return e->block < 0 || !g->subject.listed ? 0 : judge_lists(g, e, error);
+}
+
+static void conclude_taps(judge *g, gemma4_block block)
+{
+    for (int tap = 0; tap < GEMMA4_TAP_COUNT; tap++) {
+        gemma4_tap_result *r = &g->report->taps[slot_of(g, (gemma4_tap)tap, layer_of(g, block))];
+        bool judged = g->totals[tap].parts > 0;
+        gemma4_tap_total_end(&g->totals[tap], r);
+        if (judged)
+            r->accumulated = accumulated_measure(g, r);
+    }
 }
 
 /* ---------------------------------------------------- mistakes of the dump */
@@ -214,8 +190,9 @@ static int judge_dump(judge *g, const gemma4_evidence *e, const gemma4_reference
         gemma4_tap_result *r = &g->report->taps[slot_of(g, (gemma4_tap)tap, e->layer)];
         expected[tap] = gemma4_reference_expected(reference, (gemma4_tap)tap);
         g->compared = g->compared || expected[tap];
-        if (m->kind == GEMMA4_DUMP_AS_DUE)
+        if (m->kind == GEMMA4_DUMP_AS_DUE || g->totals[tap].mistake_said)
             continue;
+        g->totals[tap].mistake_said = true;
         gemma4_describe_loaded((gemma4_tap)tap, m, r->problem, sizeof r->problem);
         fail_form(r);
         if (gemma4_diagnose_dump(g->report->diagnosis, r->tap, r->layer, m, r->problem, error))
@@ -324,10 +301,11 @@ static void note_agreement(judge *g, const gemma4_reference_run *reference, gemm
                                : -1;
         if (agreement < 0)
             continue;
-        g->report->taps[slot_of(g, (gemma4_tap)tap, layer_of(g, block))].reference_agreement =
-            agreement;
+        gemma4_tap_result *r = &g->report->taps[slot_of(g, (gemma4_tap)tap, layer_of(g, block))];
+        g->report->golden_taps += !g->totals[tap].agreement_said;
+        g->totals[tap].agreement_said = true;
+        r->reference_agreement = fmax(r->reference_agreement, agreement);
         g->worst_agreement = fmax(g->worst_agreement, agreement);
-        g->report->golden_taps++;
     }
 }
 
@@ -347,27 +325,128 @@ static gemma4_block last_block_held(const judge *g)
     return last;
 }
 
-static int judge_block(judge *g, gemma4_reference_run *reference, gemma4_replay *replay,
-                       gemma4_block block, bool replayed, gemma4_error *error)
+/* Which taps of the block are to be compared with the reference by itself. */
+static void find_compared(const judge *g, gemma4_block block, bool keep[GEMMA4_TAP_COUNT])
 {
-    bool keep[GEMMA4_TAP_COUNT], failed[GEMMA4_TAP_COUNT];
     for (int tap = 0; tap < GEMMA4_TAP_COUNT; tap++)
-        keep[tap] = replayed && gemma4_tap_is_in(g->config, (gemma4_tap)tap, block) &&
+        keep[tap] = gemma4_tap_is_in(g->config, (gemma4_tap)tap, block) &&
                     usable(g, (gemma4_tap)tap, layer_of(g, block));
-    if (gemma4_reference_run_next(reference, keep, error))
-        return -1;
-    note_agreement(g, reference, block);
-    if (!replayed)
-        return 0;
-    const gemma4_evidence *e = gemma4_replay_next(replay, error);
-    if (!e || judge_taps(g, e, reference, failed, error) || judge_dump(g, e, reference, error))
-        return -1;
-    if (g->j->without_causes || g->whole_dump.kind)
-        return 0;
+}
+
+static int diagnose(judge *g, const gemma4_evidence *e, gemma4_replay *replay,
+                    const bool failed[GEMMA4_TAP_COUNT], gemma4_error *error)
+{
     gemma4_runner *runner = gemma4_replay_runner(replay);
     gemma4_remembered *before = gemma4_remember_in(gemma4_runner_memory(runner));
     int status = gemma4_diagnose_block(g->report->diagnosis, e, runner, failed, error);
     gemma4_remember_in(before);
+    return status;
+}
+
+/* The replay's next block, at all positions of its subject. *fails: something in it does. */
+static int judge_evidence(judge *g, const gemma4_reference_run *reference, gemma4_replay *replay,
+                          bool with_causes, bool *fails, gemma4_error *error)
+{
+    bool failed[GEMMA4_TAP_COUNT];
+    const gemma4_evidence *e = gemma4_replay_next(replay, error);
+    if (!e || judge_taps(g, e, reference, failed, error) || judge_dump(g, e, reference, error))
+        return -1;
+    for (int tap = 0; tap < GEMMA4_TAP_COUNT; tap++)
+        *fails = *fails || failed[tap];
+    return with_causes && !g->j->without_causes && !g->whole_dump.kind
+               ? diagnose(g, e, replay, failed, error)
+               : 0;
+}
+
+static int judge_block(judge *g, gemma4_reference_run *reference, gemma4_replay *replay,
+                       gemma4_block block, bool replayed, gemma4_error *error)
+{
+    bool keep[GEMMA4_TAP_COUNT] = {false}, fails = false;
+    if (replayed)
+        find_compared(g, block, keep);
+    if (gemma4_reference_run_next(reference, keep, error))
+        return -1;
+    note_agreement(g, reference, block);
+    return replayed ? judge_evidence(g, reference, replay, true, &fails, error) : 0;
+}
+
+/* --- a head that is too large to be judged at once --- */
+
+/* How many positions of the head are judged at a time. */
+static size_t rows_of_part(const judge *g)
+{
+    size_t values = g->j->part_values ? g->j->part_values : PART_VALUES,
+           rows = values / g->config->vocab_size, T = g->subject.T;
+    bool whole = rows >= T || g->j->known; /* whose reference runs whole blocks */
+    return whole ? T : rows ? rows : 1;
+}
+
+/* Causes are looked for in the first part that fails. */
+static int judge_part(judge *g, gemma4_reference_run *reference, const gemma4_replay *replay,
+                      const gemma4_subject *part, bool replayed, bool *fails, gemma4_error *error)
+{
+    bool keep[GEMMA4_TAP_COUNT] = {false}, with_causes = !*fails && !gemma4_replay_bridged(replay);
+    gemma4_block head = (gemma4_block)g->config->num_hidden_layers;
+    if (replayed)
+        find_compared(g, head, keep);
+    if (gemma4_reference_run_head(reference, part, keep, error))
+        return -1;
+    note_agreement(g, reference, head);
+    if (!replayed)
+        return 0;
+    gemma4_replay *of_part = gemma4_replay_of_head(replay, part, error);
+    int status = of_part ? judge_evidence(g, reference, of_part, with_causes, fails, error) : -1;
+    gemma4_replay_free(of_part);
+    return status;
+}
+
+/* A mistake of bridged layers is looked for with all of them: in the case's beginning, which is a
+ * case of its own. */
+static int diagnose_beginning(judge *g, const gemma4_subject *beginning, gemma4_error *error)
+{
+    bool failed[GEMMA4_TAP_COUNT] = {false}, fails = false;
+    gemma4_replay *replay = gemma4_replay_new(beginning, g->j->engine, error);
+    const gemma4_evidence *e = NULL;
+    int status = replay ? 0 : -1;
+    for (gemma4_block block = -1; block <= (gemma4_block)g->config->num_hidden_layers && !status;
+         block++)
+        status = (e = gemma4_replay_next(replay, error)) ? 0 : -1;
+    for (int tap = 0; tap < GEMMA4_TAP_COUNT && !status; tap++) {
+        failed[tap] = e->taps[tap].engine && !g->totals[tap].mistake_said &&
+                      gemma4_rows_fail(e, (gemma4_tap)tap);
+        fails = fails || failed[tap];
+    }
+    if (!status && !fails)
+        gemma4_report_warn(g->report,
+                           "what fails after the last layer was looked into at the first %zu "
+                           "positions only, where nothing fails: no cause is given for it",
+                           beginning->T);
+    if (!status)
+        status = diagnose(g, e, replay, failed, error);
+    gemma4_replay_free(replay);
+    return status;
+}
+
+static int judge_head_in_parts(judge *g, gemma4_reference_run *reference, gemma4_replay *replay,
+                               size_t rows, bool replayed, gemma4_error *error)
+{
+    gemma4_subject part;
+    bool fails = false;
+    int status = 0;
+    for (size_t first = 0, T = g->subject.T; first < T && !status; first += rows) {
+        size_t count = first + rows < T ? rows : T - first;
+        status = gemma4_subject_part(&part, &g->subject, first, count, error) ||
+                         judge_part(g, reference, replay, &part, replayed, &fails, error)
+                     ? -1
+                     : 0;
+        gemma4_subject_part_free(&part);
+    }
+    if (status || !fails || !gemma4_replay_bridged(replay) || g->j->without_causes ||
+        g->whole_dump.kind)
+        return status;
+    if (!gemma4_subject_part(&part, &g->subject, 0, rows, error))
+        status = diagnose_beginning(g, &part, error);
+    gemma4_subject_part_free(&part);
     return status;
 }
 
@@ -388,8 +467,9 @@ static void show_judged(const judge *g, gemma4_block block)
 /* The reference and the replay side by side. */
 static int judge_blocks(judge *g, gemma4_error *error)
 {
-    gemma4_block last = (gemma4_block)g->config->num_hidden_layers,
-                 last_held = g->j->reference_only ? -2 : last_block_held(g);
+    gemma4_block head = (gemma4_block)g->config->num_hidden_layers,
+                 last_held = g->j->reference_only ? -2 : last_block_held(g),
+                 last = g->j->golden ? head : last_held; /* all of a golden is compared */
     gemma4_reference_run *reference = gemma4_reference_run_new(&g->subject, g->j->golden, error);
     gemma4_replay *replay = reference ? gemma4_replay_new(&g->subject, g->j->engine, error) : NULL;
     int status = replay && (g->report->diagnosis = gemma4_diagnosis_new(g->config, error))
@@ -400,7 +480,11 @@ static int judge_blocks(judge *g, gemma4_error *error)
     for (gemma4_block block = -1; block <= last && !status; block++) {
         if (g->j->progress)
             gemma4_progress_at(g->j->progress, block);
-        status = judge_block(g, reference, replay, block, block <= last_held, error);
+        status = block == head && rows_of_part(g) < g->subject.T
+                     ? judge_head_in_parts(g, reference, replay, rows_of_part(g),
+                                           block <= last_held, error)
+                     : judge_block(g, reference, replay, block, block <= last_held, error);
+        conclude_taps(g, block);
         if (status && gemma4_guard_interrupted()) {
             status = 0;
             g->report->incomplete = true;
@@ -410,6 +494,8 @@ static int judge_blocks(judge *g, gemma4_error *error)
         if (!status)
             show_judged(g, block);
     }
+    for (int tap = 0; tap < GEMMA4_TAP_COUNT; tap++)
+        gemma4_tap_total_free(&g->totals[tap]);
     if (g->j->progress)
         gemma4_progress_end(g->j->progress);
     gemma4_replay_free(replay);

@@ -26,6 +26,8 @@ typedef struct gemma4_judgement {
     bool reference_only;             /* not even verdicts: only the reference is compared with the
                                      golden */
     const gemma4_progress *progress; /* NULL: nothing is shown */
+    size_t part_values; /* of the head, as many positions are judged at a time as have about so
+                           many logits; 0: what some gigabytes of memory hold */
 } gemma4_judgement;
 
 /* After a SIGINT that is caught (ref/guard.h) it ends with what was judged until then: the report

@@ -195,7 +195,7 @@ static size_t find_impossible(const gemma4_subject *s, const bool *stored, size_
     size_t count = 0;
     for (size_t t = 0; t < s->T; t++)
         if (stored[t] && !s->have_listed[t] && count++ == 0)
-            *first = t;
+            *first = s->first_row + t;
     return count;
 }
 
@@ -213,7 +213,7 @@ static void judge_lists(const gemma4_evidence *e, const bool *stored, bool value
         r->rows += judged;
         r->rows_left_out += stored[t] && !judged;
         if (o.by > 0 && omissions++ == 0) {
-            first_omission = t;
+            first_omission = s->first_row + t;
             shown = o;
         }
     }
@@ -245,7 +245,8 @@ int gemma4_judge_listed(const gemma4_evidence *e, gemma4_activations *engine, bo
          *stored = calloc(s->T, sizeof *stored);
     int status = is_listed && stored ? 0 : gemma4_fail(error, "log-probabilities: out of memory");
     for (size_t i = 0; i < a->rows && !status; i++)
-        stored[a->row_index[i]] = true;
+        if (a->row_index[i] - s->first_row < s->T) /* unsigned: those before are beyond, too */
+            stored[a->row_index[i] - s->first_row] = true;
     if (!status)
         judge_lists(e, stored, values_fail, is_listed, r);
     free(is_listed);
@@ -263,7 +264,7 @@ bool gemma4_judge_placeholders(const gemma4_evidence *e, gemma4_tap_result *r)
                             (double)t->engine[i] > LIMIT_WORST * t->sigma[row],
                  is_unknown = t->engine[i] <= PLACEHOLDER && isfinite(t->engine[i]);
             if ((is_above || is_unknown) && above + unknown == 0)
-                first = row;
+                first = e->subject->first_row + row;
             above += is_above;
             unknown += is_unknown;
         }

@@ -15,7 +15,7 @@
 typedef gemma4_real real;
 
 struct gemma4_reference_run {
-    const gemma4_subject *s;
+    const gemma4_subject *s; /* or a part of it, while its head is run */
     gemma4_activations *golden;
     gemma4_session *session;
     gemma4_runner *runner; /* in its place, where the subject has known mistakes */
@@ -62,8 +62,8 @@ static int apply_golden(gemma4_reference_run *run, gemma4_tap tap, size_t layer,
     int status = rows && have ? gemma4_comparison_init(&c, s->T, error)
                               : gemma4_fail(error, "comparison: out of memory");
     if (!status)
-        status =
-            gemma4_read_positions(run->golden, golden, 0, s->T, width, rows, NULL, have, error);
+        status = gemma4_read_positions(run->golden, golden, s->first_row, s->T, width, rows, NULL,
+                                       have, error);
     for (size_t t = 0; t < s->T && !status; t++)
         if (have[t]) {
             size_t K = s->model->config.top_k_experts;
@@ -219,16 +219,43 @@ static int check_golden(const gemma4_reference_run *run, gemma4_error *error)
     return 0;
 }
 
-int gemma4_reference_run_next(gemma4_reference_run *run, const bool keep[GEMMA4_TAP_COUNT],
-                              gemma4_error *error)
+/* Forgets the block before. */
+static void begin_block(gemma4_reference_run *run, const bool keep[GEMMA4_TAP_COUNT])
 {
-    gemma4_block block = run->next++;
     memcpy(run->keep, keep, sizeof run->keep);
     for (int tap = 0; tap < GEMMA4_TAP_COUNT; tap++) {
         free(run->expected[tap]);
         run->expected[tap] = NULL;
         run->agreement[tap] = -1;
     }
+}
+
+static int run_head(gemma4_reference_run *run, gemma4_error *error)
+{
+    const gemma4_subject *s = run->s;
+    const real *h = run->h + s->first_row * s->model->config.hidden_size;
+    return gemma4_forward_head(run->session, s->T, s->T, h, NULL, error) ||
+                   follow_listed(run, error)
+               ? -1
+               : 0;
+}
+
+int gemma4_reference_run_head(gemma4_reference_run *run, const gemma4_subject *part,
+                              const bool keep[GEMMA4_TAP_COUNT], gemma4_error *error)
+{
+    const gemma4_subject *whole = run->s;
+    begin_block(run, keep);
+    run->s = part;
+    int status = run_head(run, error);
+    run->s = whole;
+    return status;
+}
+
+int gemma4_reference_run_next(gemma4_reference_run *run, const bool keep[GEMMA4_TAP_COUNT],
+                              gemma4_error *error)
+{
+    gemma4_block block = run->next++;
+    begin_block(run, keep);
     if (run->runner)
         return run_mistaken(run, block, error) ||
                        (block == (gemma4_block)run->s->model->config.num_hidden_layers &&
@@ -239,10 +266,7 @@ int gemma4_reference_run_next(gemma4_reference_run *run, const bool keep[GEMMA4_
         return gemma4_forward_embed(run->session, run->s->tokens, run->s->T, run->h, error);
     if (gemma4_block_is_layer(&run->s->model->config, block))
         return gemma4_forward_layer(run->session, (size_t)block, run->s->T, run->h, error);
-    return gemma4_forward_head(run->session, run->s->T, run->s->T, run->h, NULL, error) ||
-                   follow_listed(run, error)
-               ? -1
-               : 0;
+    return run_head(run, error);
 }
 
 const float *gemma4_reference_expected(const gemma4_reference_run *run, gemma4_tap tap)

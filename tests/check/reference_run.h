@@ -23,6 +23,11 @@ void gemma4_reference_run_free(gemma4_reference_run *run);
 int gemma4_reference_run_next(gemma4_reference_run *run, const bool keep[GEMMA4_TAP_COUNT],
                               gemma4_error *error);
 
+/* The same of the head alone, at the positions of a part of the subject: it may be run for other
+ * parts after it. Not where the subject has known mistakes. */
+int gemma4_reference_run_head(gemma4_reference_run *run, const gemma4_subject *part,
+                              const bool keep[GEMMA4_TAP_COUNT], gemma4_error *error);
+
 /* Of the block at hand: [T, width], the golden's rows where it holds them; NULL where not kept. */
 const float *gemma4_reference_expected(const gemma4_reference_run *run, gemma4_tap tap);
 /* [T, K] likewise. */

@@ -38,6 +38,8 @@ struct gemma4_replay {
     const gemma4_reference_run *reference; /* NULL: mistakes of the dump are not looked for */
     record *record;                        /* of the block at hand */
     gemma4_block next;
+    bool of_head;       /* of a part's head: what it reads is known, though so many blocks before */
+    int bridged_before; /* were bridged */
     real *h, *h_before; /* [1 + GEMMA4_DRAWS, T, d] the exact stream and the perturbed ones, after
                            and before the block */
     real **streams; /* the exact stream before each block since the last whose input was known, and
@@ -203,8 +205,8 @@ static int load_tap(gemma4_replay *replay, record *r, gemma4_tap tap, gemma4_err
         return -1;
     if (!t->stored)
         return 0;
-    if (gemma4_read_positions(replay->engine, t->stored, 0, T, t->width, r->engine[tap], NULL,
-                              r->stored_row[tap], error) ||
+    if (gemma4_read_positions(replay->engine, t->stored, replay->s->first_row, T, t->width,
+                              r->engine[tap], NULL, r->stored_row[tap], error) ||
         put_right(replay, r, tap, error) ||
         (tap == GEMMA4_TAP_LOGPROBS &&
          gemma4_listed_engine_differences(replay->s, r->engine[tap], error)))
@@ -257,8 +259,8 @@ static int load_ids(gemma4_replay *replay, record *r, gemma4_error *error)
     e->have_ids = r->have_ids;
     e->have_valid_ids = r->have_valid_ids;
     e->taps[GEMMA4_TAP_ROUTER_TOPK_IDS].stored = a;
-    if (a && (gemma4_read_positions(replay->engine, a, 0, T, K, NULL, r->engine_ids, r->have_ids,
-                                    error) ||
+    if (a && (gemma4_read_positions(replay->engine, a, replay->s->first_row, T, K, NULL,
+                                    r->engine_ids, r->have_ids, error) ||
               put_right(replay, r, GEMMA4_TAP_ROUTER_TOPK_IDS, error)))
         return -1;
     find_valid_ids(r);
@@ -279,6 +281,15 @@ static int load(gemma4_replay *replay, record *r, gemma4_error *error)
     return 0;
 }
 
+/* Does the dump hold the tensor at every position? */
+static bool is_whole(const gemma4_subject *s, const gemma4_activation *a)
+{
+    size_t held = 0;
+    for (size_t i = 0; a && i < a->rows; i++)
+        held += a->row_index[i] >= s->first_row && a->row_index[i] < s->first_row + s->T;
+    return a && held == s->T;
+}
+
 /* Does the dump hold the whole stream as this block reads it? */
 static bool input_is_known(const gemma4_replay *replay, gemma4_block block)
 {
@@ -292,8 +303,8 @@ static bool input_is_known(const gemma4_replay *replay, gemma4_block block)
     const record *r = replay->record;
     /* a row is lost */
     bool moved = block >= 0 && r && r->evidence.taps[before].mistake.kind == GEMMA4_DUMP_SHIFTED;
-    return block < 0 || (a && a->rows == replay->s->T && !moved) ||
-           (input && input->rows == replay->s->T);
+    return block < 0 || replay->of_head || (is_whole(replay->s, a) && !moved) ||
+           is_whole(replay->s, input);
 }
 
 /* --------------------------------------------------------------------- runs */
@@ -450,6 +461,7 @@ static record *new_record(gemma4_replay *replay, gemma4_error *error)
                                     .block = block,
                                     .layer = layer ? (size_t)block : 0,
                                     .known_block = known_block,
+                                    .bridged_before = replay->bridged_before,
                                     .before = r->before ? &r->before->evidence : NULL,
                                     .streams = (const real *const *)replay->streams,
                                     .output = output};
@@ -568,6 +580,13 @@ const gemma4_evidence *gemma4_replay_next(gemma4_replay *replay, gemma4_error *e
     return &r->evidence;
 }
 
+int gemma4_replay_bridged(const gemma4_replay *replay)
+{
+    return input_is_known(replay, replay->next)
+               ? 0
+               : replay->next - replay->record->evidence.known_block;
+}
+
 void gemma4_replay_recognise(gemma4_replay *replay, const gemma4_reference_run *reference)
 {
     replay->reference = reference;
@@ -625,6 +644,29 @@ gemma4_replay *gemma4_replay_new(const gemma4_subject *subject, gemma4_activatio
         gemma4_replay_free(replay);
         return NULL;
     }
+    return replay;
+}
+
+gemma4_replay *gemma4_replay_of_head(const gemma4_replay *whole, const gemma4_subject *part,
+                                     gemma4_error *error)
+{
+    size_t d = part->model->config.hidden_size, n = part->T * d, at = part->first_row * d;
+    gemma4_replay *replay = gemma4_replay_new(part, whole->engine, error);
+    real *stream = malloc(n * sizeof *stream);
+    if (!replay || !stream || !(replay->streams = malloc(sizeof *replay->streams))) {
+        free(stream);
+        gemma4_replay_free(replay);
+        gemma4_fail(error, "replay of %zu positions: out of memory", part->T);
+        return NULL;
+    }
+    replay->next = whole->next;
+    replay->of_head = true;
+    replay->bridged_before = gemma4_replay_bridged(whole);
+    replay->reference = whole->reference;
+    replay->streams[replay->stream_count++] =
+        memcpy(stream, whole->record->output + at, n * sizeof *stream);
+    for (size_t i = 0; i < 1 + GEMMA4_DRAWS; i++)
+        memcpy(replay->h + i * n, whole->h + i * whole->s->T * d + at, n * sizeof *replay->h);
     return replay;
 }
 

@@ -36,6 +36,17 @@ void gemma4_replay_recognise(gemma4_replay *replay, const gemma4_reference_run *
  * on failure. */
 const gemma4_evidence *gemma4_replay_next(gemma4_replay *replay, gemma4_error *error);
 
+/* The head of a part of the subject, after the last layer, as a replay that stands before it: its
+ * gemma4_replay_next gives the head's evidence at the part's positions. For it, what the head reads
+ * is known; spreads still cover what was bridged. `whole` and the part must outlive it; NULL on
+ * failure. */
+gemma4_replay *gemma4_replay_of_head(const gemma4_replay *whole, const gemma4_subject *part,
+                                     gemma4_error *error);
+
+/* How many blocks before the next one were bridged into it: 0 where the dump holds the stream that
+ * it reads, at every position. */
+int gemma4_replay_bridged(const gemma4_replay *replay);
+
 /* For further runs of the blocks at hand. */
 gemma4_runner *gemma4_replay_runner(gemma4_replay *replay);
 

@@ -31,15 +31,37 @@ static bool read_chunks(gemma4_schedule *s, const char *text, size_t T)
     return at == T;
 }
 
-int gemma4_schedule_init(gemma4_schedule *s, const char *text, size_t T, gemma4_error *error)
+static int new_schedule(gemma4_schedule *s, size_t T, gemma4_error *error)
 {
     *s = (gemma4_schedule){.chunk_start = calloc(T, sizeof *s->chunk_start),
                            .chunk_end = calloc(T, sizeof *s->chunk_end)};
-    if (!s->chunk_start || !s->chunk_end)
-        return gemma4_fail(error, "schedule of %zu positions: out of memory", T);
+    return s->chunk_start && s->chunk_end
+               ? 0
+               : gemma4_fail(error, "schedule of %zu positions: out of memory", T);
+}
+
+int gemma4_schedule_init(gemma4_schedule *s, const char *text, size_t T, gemma4_error *error)
+{
+    if (new_schedule(s, T, error))
+        return -1;
     s->known = text && read_chunks(s, text, T);
     if (!s->known)
         one_chunk(s, T);
+    return 0;
+}
+
+int gemma4_schedule_part(gemma4_schedule *part, const gemma4_schedule *whole, size_t first,
+                         size_t T, gemma4_error *error)
+{
+    if (new_schedule(part, T, error))
+        return -1;
+    part->chunks = whole->chunks;
+    part->known = whole->known;
+    for (size_t t = 0; t < T; t++) {
+        size_t end = whole->chunk_end[first + t];
+        part->chunk_start[t] = whole->chunk_start[first + t];
+        part->chunk_end[t] = end < first + T ? end : first + T;
+    }
     return 0;
 }
 

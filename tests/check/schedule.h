@@ -19,6 +19,9 @@ typedef struct gemma4_schedule {
 /* text is a list of chunk lengths that add up to T ("10,1,1"), or NULL. */
 int gemma4_schedule_init(gemma4_schedule *schedule, const char *text, size_t T,
                          gemma4_error *error);
+/* Of T positions from `first` on: indices stay those of the whole, but chunks end with the part. */
+int gemma4_schedule_part(gemma4_schedule *part, const gemma4_schedule *whole, size_t first,
+                         size_t T, gemma4_error *error);
 void gemma4_schedule_free(gemma4_schedule *schedule);
 
 /* The positions at which a mistake is made: engines have other code for a prompt, for its later

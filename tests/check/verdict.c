@@ -22,27 +22,28 @@ gemma4_nonfinite gemma4_find_nonfinite(const gemma4_evidence *e, gemma4_tap tap)
         for (size_t i = 0; t->stored_row[row] && i < t->width; i++)
             if (!isfinite(t->engine[row * t->width + i]) &&
                 !gemma4_evidence_masked(e, tap, row, i) && n.count++ == 0) {
-                n.position = row;
+                n.position = e->subject->first_row + row;
                 n.index = i;
             }
     return n;
 }
 
 /* The worse of what all rows have together and what the worst one has. */
-static gemma4_measure measure_rows(const gemma4_score *s)
+static gemma4_measure measure_rows(const gemma4_evidence *e, const gemma4_score *s)
 {
     bool by_worst = s->worst / LIMIT_WORST > s->score / LIMIT_SCORE;
+    size_t position = e->subject->first_row + s->position;
     return by_worst
                ? (gemma4_measure){GEMMA4_METRIC_WORST_POSITION_IN_SPREADS, s->worst, LIMIT_WORST,
-                                  s->position}
-               : (gemma4_measure){GEMMA4_METRIC_RMS_IN_SPREADS, s->score, LIMIT_SCORE, s->position};
+                                  position}
+               : (gemma4_measure){GEMMA4_METRIC_RMS_IN_SPREADS, s->score, LIMIT_SCORE, position};
 }
 
 bool gemma4_rows_fail(const gemma4_evidence *e, gemma4_tap tap)
 {
     const gemma4_against all = {0};
     gemma4_score s = gemma4_score_tap(e, tap, &all);
-    gemma4_measure m = measure_rows(&s);
+    gemma4_measure m = measure_rows(e, &s);
     return !(m.error <= m.tolerance);
 }
 
@@ -63,13 +64,13 @@ void gemma4_judge_reals(const gemma4_evidence *e, gemma4_tap tap, gemma4_tap_res
     gemma4_bias bias = gemma4_bias_of_tap(e, tap);
     gemma4_nonfinite nonfinite = gemma4_find_nonfinite(e, tap);
     count_rows(e, tap, r);
-    r->local = measure_rows(&s);
+    r->local = measure_rows(e, &s);
     r->added = s.relative_rms;
     /* Where every position is within its limit, all of them together may not be. */
     if (r->local.error <= r->local.tolerance &&
         bias.in_spreads / LIMIT_BIAS > r->local.error / r->local.tolerance)
         r->local = (gemma4_measure){GEMMA4_METRIC_BIAS_IN_SPREADS, bias.in_spreads, LIMIT_BIAS,
-                                    s.position};
+                                    r->local.position};
     if (nonfinite.count) {
         r->local = (gemma4_measure){GEMMA4_METRIC_NONFINITE_VALUES, (double)nonfinite.count, 0,
                                     nonfinite.position};

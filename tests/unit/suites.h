@@ -41,6 +41,7 @@ Suite *schedule_suite(void);
 Suite *noise_suite(void);
 Suite *judge_suite(void);
 Suite *listed_suite(void);
+Suite *head_parts_suite(void);
 Suite *several_suite(void);
 Suite *ladder_suite(void);
 Suite *schema_suite(void);
