@@ -341,8 +341,9 @@ static void decoder_layer(gemma4_session *s, size_t l, real *h, activations *a, 
     tap(s, GEMMA4_TAP_FFN_RESIDUAL, l, T, h);
 
     /* One learned number a layer, on the whole stream and not only on what the layer added. */
+    real layer_scalar = (real)gemma4_weight_at(&w->layer_scalar, 0);
     for (size_t i = 0; i < T * d; i++)
-        h[i] *= (real)gemma4_weight_at(&w->layer_scalar, 0);
+        h[i] *= layer_scalar;
     tap(s, GEMMA4_TAP_LAYER_OUTPUT, l, T, h);
 }
 
@@ -404,10 +405,10 @@ int gemma4_forward_head(gemma4_session *session, size_t T, size_t rows, const re
                            T, rows);
     if (rows == 0)
         return 0;
-    real *x = gemma4_zeroed(rows, c->hidden_size, sizeof(real), &ok);
+    real *x = gemma4_array(rows, c->hidden_size, sizeof(real), &ok);
     float *scratch = gemma4_scratch_for(session, c->hidden_size, rows, 0, &ok);
     /* Without the caller's memory, the taps need some all the same. */
-    real *own = logits ? NULL : gemma4_zeroed(rows, c->vocab_size, sizeof(real), &ok);
+    real *own = logits ? NULL : gemma4_array(rows, c->vocab_size, sizeof(real), &ok);
     session->error = error;
     if (ok)
         head(session, h, x, logits ? logits : own, scratch, T, rows);
@@ -428,7 +429,7 @@ int gemma4_forward(gemma4_session *session, const int32_t *tokens, size_t T, siz
     int ok = 1;
     if (gemma4_check_chunk(session, tokens, T, error))
         return -1;
-    real *h = gemma4_zeroed(T, c->hidden_size, sizeof(real), &ok); /* (T, d) the residual stream */
+    real *h = gemma4_array(T, c->hidden_size, sizeof(real), &ok); /* (T, d) the residual stream */
     int status = ok ? gemma4_forward_embed(session, tokens, T, h, error)
                     : gemma4_fail(error, "chunk of %zu positions: out of memory", T);
     for (size_t l = 0; l < c->num_hidden_layers && !status; l++)

@@ -7,12 +7,28 @@
 
 /* ----------------------------------------------------------------- memory */
 
+/* n * width elements of size bytes: do they fit into a size_t? */
+static bool count_bytes(size_t n, size_t width, size_t size, size_t *bytes)
+{
+    return !__builtin_mul_overflow(n, width, bytes) && !__builtin_mul_overflow(*bytes, size, bytes);
+}
+
 void *gemma4_zeroed(size_t n, size_t width, size_t size, int *ok)
 {
-    size_t count;
+    size_t bytes;
     void *memory = NULL;
-    if (*ok && !__builtin_mul_overflow(n, width, &count))
-        memory = calloc(count ? count : 1, size); /* calloc checks count * size */
+    if (*ok && count_bytes(n, width, size, &bytes))
+        memory = calloc(bytes ? bytes : 1, 1);
+    *ok = memory != NULL;
+    return memory;
+}
+
+void *gemma4_array(size_t n, size_t width, size_t size, int *ok)
+{
+    size_t bytes;
+    void *memory = NULL;
+    if (*ok && count_bytes(n, width, size, &bytes))
+        memory = malloc(bytes ? bytes : 1);
     *ok = memory != NULL;
     return memory;
 }
@@ -66,23 +82,23 @@ int gemma4_layer_memory_new(activations *a, const gemma4_session *s, size_t laye
     size_t kv_width = c->layers[layer].num_key_value_heads * c->layers[layer].head_dim;
     int ok = 1;
     memset(a, 0, sizeof *a);
-    a->x = gemma4_zeroed(T, d, sizeof(real), &ok);
-    a->q = gemma4_zeroed(T, q_width, sizeof(real), &ok);
-    a->k = gemma4_zeroed(T, kv_width, sizeof(real), &ok);
-    a->v = gemma4_zeroed(T, kv_width, sizeof(real), &ok);
-    a->probs = gemma4_zeroed(s->length + T, c->num_attention_heads, sizeof(real), &ok);
-    a->context = gemma4_zeroed(T, q_width, sizeof(real), &ok);
-    a->attn = gemma4_zeroed(T, d, sizeof(real), &ok);
-    a->gate = gemma4_zeroed(T, F, sizeof(real), &ok);
-    a->up = gemma4_zeroed(T, F, sizeof(real), &ok);
-    a->mlp = gemma4_zeroed(T, d, sizeof(real), &ok);
-    a->router = gemma4_zeroed(T, d, sizeof(real), &ok);
-    a->logits = gemma4_zeroed(T, E, sizeof(real), &ok);
-    a->router_probs = gemma4_zeroed(T, E, sizeof(real), &ok);
-    a->expert_ids = gemma4_zeroed(T, K, sizeof(int32_t), &ok);
-    a->expert_weights = gemma4_zeroed(T, K, sizeof(real), &ok);
-    a->expert_act = gemma4_zeroed(T, K * M, sizeof(real), &ok);
-    a->moe = gemma4_zeroed(T, d, sizeof(real), &ok);
+    a->x = gemma4_array(T, d, sizeof(real), &ok);
+    a->q = gemma4_array(T, q_width, sizeof(real), &ok);
+    a->k = gemma4_array(T, kv_width, sizeof(real), &ok);
+    a->v = gemma4_array(T, kv_width, sizeof(real), &ok);
+    a->probs = gemma4_array(s->length + T, c->num_attention_heads, sizeof(real), &ok);
+    a->context = gemma4_array(T, q_width, sizeof(real), &ok);
+    a->attn = gemma4_array(T, d, sizeof(real), &ok);
+    a->gate = gemma4_array(T, F, sizeof(real), &ok);
+    a->up = gemma4_array(T, F, sizeof(real), &ok);
+    a->mlp = gemma4_array(T, d, sizeof(real), &ok);
+    a->router = gemma4_array(T, d, sizeof(real), &ok);
+    a->logits = gemma4_array(T, E, sizeof(real), &ok);
+    a->router_probs = gemma4_array(T, E, sizeof(real), &ok);
+    a->expert_ids = gemma4_array(T, K, sizeof(int32_t), &ok);
+    a->expert_weights = gemma4_array(T, K, sizeof(real), &ok);
+    a->expert_act = gemma4_array(T, K * M, sizeof(real), &ok);
+    a->moe = gemma4_array(T, d, sizeof(real), &ok);
     a->scratch = gemma4_scratch_for(s, max(max(d, q_width), max(F, M)), T, K, &ok);
     if (!ok) {
         gemma4_layer_memory_free(a);

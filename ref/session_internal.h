@@ -58,6 +58,8 @@ typedef struct activations {
 
 /* n * width elements of a size, zeroed; *ok becomes 0 where that overflows or memory runs out. */
 void *gemma4_zeroed(size_t n, size_t width, size_t size, int *ok);
+/* The same, not cleared: for what is written before it is read. */
+void *gemma4_array(size_t n, size_t width, size_t size, int *ok);
 /* The operators' scratch memory for matrices of at most cols columns. Not cleared: a twin's is
  * megabytes. */
 float *gemma4_scratch_for(const gemma4_session *s, size_t cols, size_t T, size_t K, int *ok);
