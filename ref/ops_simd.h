@@ -34,12 +34,12 @@ enum {
     PIECE = 64,        /* rows of W that a piece is a multiple of: whole panels */
     ACT_ROWS = 256,    /* gate rows whose up rows follow, in the experts' first product for few */
     DOT_SUMS = TWIN_DOT_SUMS, /* registers for sums in dot_tile: R * N * U at most */
-    QUERY_TILE = 4,      /* attention: query rows that are multiplied with ROWS_FOR(4) keys at a
-                          time */
-    QUERIES = 16,        /* attention: query rows that share a block of keys */
-    KEYS = 2 * LANES,    /* attention: keys of a block */
-    ELEMENTWISE = 16384, /* values from which on threads pay in element-wise operators */
-    PRODUCTS = 1 << 16,  /* multiplications from which on they pay elsewhere */
+    QUERY_TILE = 4,           /* attention: query rows that are multiplied with a block of keys at a
+                            time */
+    QUERIES = 64,             /* attention: query rows that share a block of keys */
+    KEYS = PANEL,             /* attention: keys of a block */
+    ELEMENTWISE = 16384,      /* values from which on threads pay in element-wise operators */
+    PRODUCTS = 1 << 16,       /* multiplications from which on they pay elsewhere */
 };
 
 /* Before loops over registers: an array of vectors stays in registers only where every index is a
@@ -462,6 +462,23 @@ static void pack_half(float *half, const gemma4_weight *w, size_t first_row, siz
     for (; k < cols; k++)
         for (size_t r = 0; r < LANES; r++)
             half[k * PANEL + r] = r < rows ? gemma4_weight_at(w, (first_row + r) * cols + k) : 0;
+}
+
+/* The same of rows of floats, wherever they lie. */
+static void pack_floats(float *half, const float *const *row, size_t cols, size_t rows)
+{
+    size_t k = 0;
+    vec v[LANES];
+    for (; k + LANES <= cols && rows == LANES; k += LANES) {
+        for (size_t r = 0; r < LANES; r++)
+            v[r] = vec_load(row[r] + k);
+        vec_transpose(v);
+        for (size_t j = 0; j < LANES; j++)
+            vec_store(half + (k + j) * PANEL, v[j]);
+    }
+    for (; k < cols; k++)
+        for (size_t r = 0; r < LANES; r++)
+            half[k * PANEL + r] = r < rows ? row[r][k] : 0;
 }
 
 /* Where the weights of the panel after this one lie: its first tile asks for them, a line or two a
@@ -1017,21 +1034,24 @@ INLINE void weigh_values(query *row, const float *factor, const float (*p)[KEYS]
 }
 
 /* p[i][j] = q_i k_j for n keys and N query rows. */
-INLINE void score(float *const *p, const float *const *q, const char *const *k, size_t n, size_t D,
+INLINE void score(float *const *p, const float *const *q, const float *const *k, size_t n, size_t D,
                   size_t N)
 {
+    const char *rows[KEYS]; /* what dot_tile takes: weights of any type */
     size_t j = 0;
+    for (size_t i = 0; i < n; i++)
+        rows[i] = (const char *)k[i];
     for (; j + ROWS_FOR(N) <= n; j += ROWS_FOR(N))
-        dot_tile(p, j, k + j, GEMMA4_F32, false, q, D, 0, ROWS_FOR(N), N, 1);
+        dot_tile(p, j, rows + j, GEMMA4_F32, false, q, D, 0, ROWS_FOR(N), N, 1);
     for (; j < n; j++)
-        dot_tile(p, j, k + j, GEMMA4_F32, false, q, D, 0, 1, N, 1);
+        dot_tile(p, j, rows + j, GEMMA4_F32, false, q, D, 0, 1, N, 1);
 }
 
-/* One block: keys k_j and values v_j of the positions key ... key + n - 1, for N <= QUERY_TILE
- * query rows: all of them at a time where they are QUERY_TILE or 2 (decode: as many query heads
- * share a KV head on sliding layers), else one by one. */
-static void attend_block(query *row, size_t N, const char *const *k, const float *const *v,
-                         size_t key, size_t n, size_t D)
+/* One block: keys k_j, also as a panel where it is not NULL, and values v_j of the positions key
+ * ... key + n - 1, for N <= QUERY_TILE query rows: all of them at a time where they are QUERY_TILE
+ * or 2 (decode: as many query heads share a KV head on sliding layers), else one by one. */
+static void attend_block(query *row, size_t N, const float *const *k, const float *panel,
+                         const float *const *v, size_t key, size_t n, size_t D)
 {
     float p[QUERY_TILE][KEYS], factor[QUERY_TILE], *p_n[QUERY_TILE];
     const float *q_n[QUERY_TILE];
@@ -1045,8 +1065,8 @@ static void attend_block(query *row, size_t N, const char *const *k, const float
         all_lo = most(all_lo, lo[i]);
         all_hi = least(all_hi, hi[i]);
     }
-    if (N == QUERY_TILE)
-        score(p_n, q_n, k, n, D, QUERY_TILE);
+    if (panel)
+        tile(p[0], panel, GEMMA4_F32, q_n, nothing_upcoming(panel), D, N);
     else if (N == 2)
         score(p_n, q_n, k, n, D, 2);
     else
@@ -1076,13 +1096,50 @@ static void attend_block(query *row, size_t N, const char *const *k, const float
     }
 }
 
+/* The keys and values of n positions from `key` on, of KV head g. */
+static void find_keys(const gemma4_keys *s, size_t g, size_t key, size_t n, const float **k,
+                      const float **v)
+{
+    size_t width = s->G * s->D;
+    for (size_t j = 0; j < n; j++) {
+        size_t position = key + j,
+               slot = position < s->past ? position % s->slots : position - s->past;
+        k[j] = (position < s->past ? s->past_k : s->chunk_k) + slot * width + g * s->D;
+        v[j] = (position < s->past ? s->past_v : s->chunk_v) + slot * width + g * s->D;
+    }
+}
+
+/* Of a copy of a block: a whole number of lines. */
+static size_t block_bytes(size_t D)
+{
+    size_t bytes = (PANEL + KEYS) * D * sizeof(float);
+    return (bytes + ALIGNMENT - 1) / ALIGNMENT * ALIGNMENT;
+}
+
+/* A copy of a block for many query rows: k as a panel (pack_half), v row after row. Where they lie,
+ * one position's are a power of two of bytes from the next one's: they would compete for the same
+ * lines of the first-level cache. Returns the panel. */
+static const float *copy_block(float *copy, const float *const *k, const float **v, size_t n,
+                               size_t D)
+{
+    float *values = copy + D * PANEL;
+    for (size_t half = 0; half < 2; half++) {
+        size_t first = least(half * LANES, n);
+        pack_floats(copy + half * LANES, k + first, D, least(LANES, n - first));
+    }
+    for (size_t j = 0; j < n; j++)
+        v[j] = memcpy(values + j * D, v[j], D * sizeof *values);
+    return copy;
+}
+
 /* Query rows first ... first + count - 1 of KV head g: row i is head i % shared of position i /
  * shared, of the `shared` query heads that read this KV head. */
 static void attend(float *context, const float *q, const gemma4_keys *s, size_t H, size_t g,
                    size_t first, size_t count)
 {
     query rows[QUERIES] = {{0}};
-    size_t D = s->D, width = s->G * D, shared = H / s->G;
+    size_t D = s->D, shared = H / s->G;
+    float *copy = count > 2 ? aligned_alloc(ALIGNMENT, block_bytes(D)) : NULL;
     for (size_t i = 0; i < count; i++) {
         size_t t = (first + i) / shared, at = (t * H + g * shared + (first + i) % shared) * D;
         gemma4_visible keys = gemma4_visible_through(s->window, s->past + t);
@@ -1090,19 +1147,17 @@ static void attend(float *context, const float *q, const gemma4_keys *s, size_t 
         memset(context + at, 0, D * sizeof *context);
     }
     for (size_t key = rows[0].first; key < rows[count - 1].end; key += KEYS) {
-        const char *k[KEYS] = {0}; /* what dot_tile takes: weights of any type */
-        const float *v[KEYS] = {0};
+        const float *k[KEYS] = {0}, *v[KEYS] = {0};
         size_t n = least(KEYS, rows[count - 1].end - key);
-        for (size_t j = 0; j < n; j++) {
-            size_t position = key + j,
-                   slot = position < s->past ? position % s->slots : position - s->past;
-            k[j] = (const char *)((position < s->past ? s->past_k : s->chunk_k) + slot * width +
-                                  g * D);
-            v[j] = (position < s->past ? s->past_v : s->chunk_v) + slot * width + g * D;
+        find_keys(s, g, key, n, k, v);
+        const float *panel = copy ? copy_block(copy, k, v, n, D) : NULL;
+        for (size_t i = 0, N; i < count; i += N) {
+            N = least(QUERY_TILE, count - i);
+            if (rows[i].first < key + n && rows[i + N - 1].end > key)
+                attend_block(rows + i, N, k, panel, v, key, n, D);
         }
-        for (size_t i = 0; i < count; i += QUERY_TILE)
-            attend_block(rows + i, least(QUERY_TILE, count - i), k, v, key, n, D);
     }
+    free(copy);
     for (size_t i = 0; i < count; i++)
         for (size_t j = 0; j < D; j++)
             rows[i].context[j] /= rows[i].sum;

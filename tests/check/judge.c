@@ -433,6 +433,7 @@ static int judge_head_in_parts(judge *g, gemma4_reference_run *reference, gemma4
     gemma4_subject part;
     bool fails = false;
     int status = 0;
+    gemma4_replay_end_layers(replay);
     for (size_t first = 0, T = g->subject.T; first < T && !status; first += rows) {
         size_t count = first + rows < T ? rows : T - first;
         status = gemma4_subject_part(&part, &g->subject, first, count, error) ||

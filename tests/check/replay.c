@@ -647,6 +647,19 @@ gemma4_replay *gemma4_replay_new(const gemma4_subject *subject, gemma4_activatio
     return replay;
 }
 
+void gemma4_replay_end_layers(gemma4_replay *replay)
+{
+    record *r = replay->record;
+    keep_injection(r);
+    for (int tap = 0; tap < GEMMA4_TAP_COUNT; tap++) {
+        free(r->engine[tap]);
+        r->engine[tap] = NULL;
+        r->evidence.taps[tap].engine = NULL;
+    }
+    gemma4_runner_free(replay->runner);
+    replay->runner = NULL;
+}
+
 gemma4_replay *gemma4_replay_of_head(const gemma4_replay *whole, const gemma4_subject *part,
                                      gemma4_error *error)
 {
@@ -664,7 +677,7 @@ gemma4_replay *gemma4_replay_of_head(const gemma4_replay *whole, const gemma4_su
     replay->bridged_before = gemma4_replay_bridged(whole);
     replay->reference = whole->reference;
     replay->streams[replay->stream_count++] =
-        memcpy(stream, whole->record->output + at, n * sizeof *stream);
+        memcpy(stream, whole->streams[whole->stream_count - 1] + at, n * sizeof *stream);
     for (size_t i = 0; i < 1 + GEMMA4_DRAWS; i++)
         memcpy(replay->h + i * n, whole->h + i * whole->s->T * d + at, n * sizeof *replay->h);
     return replay;

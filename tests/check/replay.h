@@ -36,6 +36,10 @@ void gemma4_replay_recognise(gemma4_replay *replay, const gemma4_reference_run *
  * on failure. */
 const gemma4_evidence *gemma4_replay_next(gemma4_replay *replay, gemma4_error *error);
 
+/* After the last layer, where the head is replayed in parts: frees the layer's evidence, and what
+ * only further runs of it need. */
+void gemma4_replay_end_layers(gemma4_replay *replay);
+
 /* The head of a part of the subject, after the last layer, as a replay that stands before it: its
  * gemma4_replay_next gives the head's evidence at the part's positions. For it, what the head reads
  * is known; spreads still cover what was bridged. `whole` and the part must outlive it; NULL on

@@ -207,10 +207,10 @@ static char *dump_with_wrong_row(size_t row, gemma4_real factor, const char *onl
     gemma4_error error = {""};
     char *path = test_join(test_fresh_dir(), "dump.h5");
     size_t T = the_case->token_count;
-    wrong_row w = {row, factor,
-                   gemma4_activations_create(path, &model->config, the_case->tokens, T, 0,
-                                             "float32", &error),
-                   only};
+    wrong_row w = {
+        row, factor,
+        gemma4_activations_create(path, &model->config, the_case->tokens, T, 0, "float32", &error),
+        only};
     gemma4_session *session = gemma4_session_new(model, 0, T, &error);
     ck_assert_msg(w.writer && session, "%s", error.message);
     gemma4_session_set_hook(session, dump_wrong_row, &w);
@@ -253,21 +253,17 @@ START_TEST(what_is_not_finite_is_counted_in_all_parts)
     ck_assert_uint_eq(logits_of(&j)->rows_left_out, 1);
     release(&j);
     /* in two parts */
-    gemma4_real *logits =
-        malloc(the_case->token_count * model->config.vocab_size * sizeof *logits);
+    gemma4_real *logits = malloc(the_case->token_count * model->config.vocab_size * sizeof *logits);
     gemma4_session *session = gemma4_session_new(model, 0, the_case->token_count, &error);
     size_t T = the_case->token_count, V = model->config.vocab_size;
     ck_assert(logits && session &&
               gemma4_forward(session, the_case->tokens, T, T, logits, &error) == 0);
     logits[1 * V + 4] = logits[2 * V + 9] = logits[11 * V] = INFINITY;
     path = test_join(test_fresh_dir(), "dump.h5");
-    gemma4_activations_writer *writer = gemma4_activations_create(
-        path, &model->config, the_case->tokens, T, 0, "float32", &error);
-    gemma4_tap_event event = {.tap = GEMMA4_TAP_LOGITS,
-                              .rows = T,
-                              .rank = 1,
-                              .values = logits,
-                              .dims = {V, 1}};
+    gemma4_activations_writer *writer =
+        gemma4_activations_create(path, &model->config, the_case->tokens, T, 0, "float32", &error);
+    gemma4_tap_event event = {
+        .tap = GEMMA4_TAP_LOGITS, .rows = T, .rank = 1, .values = logits, .dims = {V, 1}};
     ck_assert_msg(writer && gemma4_activations_write(writer, &event, &error) == 0 &&
                       gemma4_activations_commit(writer, &error) == 0,
                   "%s", error.message);
