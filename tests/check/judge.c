@@ -381,18 +381,19 @@ static size_t rows_of_part(const judge *g)
     return whole ? T : rows ? rows : 1;
 }
 
-/* Causes are looked for in the first part that fails. */
+/* replay: as it is after the last layer; NULL: the dump holds nothing of the head. */
 static int judge_part(judge *g, gemma4_reference_run *reference, const gemma4_replay *replay,
-                      const gemma4_subject *part, bool replayed, bool *fails, gemma4_error *error)
+                      const gemma4_subject *part, bool with_causes, bool *fails,
+                      gemma4_error *error)
 {
-    bool keep[GEMMA4_TAP_COUNT] = {false}, with_causes = !*fails && !gemma4_replay_bridged(replay);
+    bool keep[GEMMA4_TAP_COUNT] = {false};
     gemma4_block head = (gemma4_block)g->config->num_hidden_layers;
-    if (replayed)
+    if (replay)
         find_compared(g, head, keep);
     if (gemma4_reference_run_head(reference, part, keep, error))
         return -1;
     note_agreement(g, reference, head);
-    if (!replayed)
+    if (!replay)
         return 0;
     gemma4_replay *of_part = gemma4_replay_of_head(replay, part, error);
     int status = of_part ? judge_evidence(g, reference, of_part, with_causes, fails, error) : -1;
@@ -427,26 +428,29 @@ static int diagnose_beginning(judge *g, const gemma4_subject *beginning, gemma4_
     return status;
 }
 
+/* Causes are looked for in the first part that fails. */
 static int judge_head_in_parts(judge *g, gemma4_reference_run *reference, gemma4_replay *replay,
-                               size_t rows, bool replayed, gemma4_error *error)
+                               size_t rows, gemma4_error *error)
 {
     gemma4_subject part;
-    bool fails = false;
+    bool bridged = replay && gemma4_replay_bridged(replay) > 0, fails = false;
     int status = 0;
-    gemma4_replay_end_layers(replay);
+    if (replay)
+        gemma4_replay_end_layers(replay);
     for (size_t first = 0, T = g->subject.T; first < T && !status; first += rows) {
         size_t count = first + rows < T ? rows : T - first;
         status = gemma4_subject_part(&part, &g->subject, first, count, error) ||
-                         judge_part(g, reference, replay, &part, replayed, &fails, error)
+                         judge_part(g, reference, replay, &part, !bridged && !fails, &fails, error)
                      ? -1
                      : 0;
         gemma4_subject_part_free(&part);
     }
-    if (status || !fails || !gemma4_replay_bridged(replay) || g->j->without_causes ||
-        g->whole_dump.kind)
+    if (status || !fails || !bridged || g->j->without_causes || g->whole_dump.kind)
         return status;
-    if (!gemma4_subject_part(&part, &g->subject, 0, rows, error))
-        status = diagnose_beginning(g, &part, error);
+    status = gemma4_subject_part(&part, &g->subject, 0, rows, error) ||
+                     diagnose_beginning(g, &part, error)
+                 ? -1
+                 : 0;
     gemma4_subject_part_free(&part);
     return status;
 }
@@ -482,8 +486,8 @@ static int judge_blocks(judge *g, gemma4_error *error)
         if (g->j->progress)
             gemma4_progress_at(g->j->progress, block);
         status = block == head && rows_of_part(g) < g->subject.T
-                     ? judge_head_in_parts(g, reference, replay, rows_of_part(g),
-                                           block <= last_held, error)
+                     ? judge_head_in_parts(g, reference, block <= last_held ? replay : NULL,
+                                           rows_of_part(g), error)
                      : judge_block(g, reference, replay, block, block <= last_held, error);
         conclude_taps(g, block);
         if (status && gemma4_guard_interrupted()) {
@@ -495,8 +499,6 @@ static int judge_blocks(judge *g, gemma4_error *error)
         if (!status)
             show_judged(g, block);
     }
-    for (int tap = 0; tap < GEMMA4_TAP_COUNT; tap++)
-        gemma4_tap_total_free(&g->totals[tap]);
     if (g->j->progress)
         gemma4_progress_end(g->j->progress);
     gemma4_replay_free(replay);

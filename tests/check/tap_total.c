@@ -114,11 +114,6 @@ void gemma4_tap_total_end(gemma4_tap_total *total, gemma4_tap_result *whole)
     }
     if (total->parts > 1)
         whole->added = total->added == 0 ? 0 : sqrt(total->added / total->expected);
-    gemma4_tap_total_free(total);
-}
-
-void gemma4_tap_total_free(gemma4_tap_total *total)
-{
     if (total->parts)
         gemma4_comparison_free(&total->accumulated);
     *total = (gemma4_tap_total){0};

@@ -8,7 +8,7 @@
 #include "reference_run.h"
 #include "report.h"
 
-/* Begun and ended with all zero. */
+/* All zero to begin with, and after the end. */
 typedef struct gemma4_tap_total {
     size_t parts;
     gemma4_comparison accumulated; /* of the engine's rows with what the reference computes by
@@ -31,6 +31,5 @@ void gemma4_tap_total_join(gemma4_tap_total *total, const gemma4_tap_result *par
                            gemma4_tap_result *whole);
 /* Writes what follows from the sums into the result, and frees them. */
 void gemma4_tap_total_end(gemma4_tap_total *total, gemma4_tap_result *whole);
-void gemma4_tap_total_free(gemma4_tap_total *total);
 
 #endif

@@ -7,6 +7,7 @@
 #include "forward.h"
 #include "judge.h"
 #include "planted_engine.h"
+#include "reference_run.h"
 #include "suites.h"
 #include "support.h"
 
@@ -182,6 +183,32 @@ START_TEST(parts_say_what_the_whole_says)
 }
 END_TEST
 
+/* Nothing of an engine: the reference's own head. */
+START_TEST(the_reference_agrees_with_the_golden_in_parts)
+{
+    gemma4_report whole, parts;
+    gemma4_error error = {""};
+    gemma4_judgement j = {.the_case = the_case,
+                          .model = model,
+                          .engine = golden,
+                          .golden = golden,
+                          .dtype = "float32",
+                          .reference_only = true};
+    ck_assert_msg(gemma4_judge(&j, &whole, &error) == 0, "%s", error.message);
+    j.part_values = ROWS * model->config.vocab_size;
+    ck_assert_msg(gemma4_judge(&j, &parts, &error) == 0, "%s", error.message);
+    ck_assert_uint_gt(whole.golden_taps, 0);
+    ck_assert_uint_eq(whole.golden_taps, parts.golden_taps);
+    for (size_t i = 0; i < whole.tap_count; i++) {
+        ck_assert(parts.taps[i].reference_agreement <= GEMMA4_REFERENCE_AGREEMENT);
+        ck_assert((whole.taps[i].reference_agreement > 0) ==
+                  (parts.taps[i].reference_agreement > 0));
+    }
+    gemma4_report_free(&whole);
+    gemma4_report_free(&parts);
+}
+END_TEST
+
 /* --- positions are those of the dump --- */
 
 typedef struct wrong_row {
@@ -304,6 +331,7 @@ Suite *head_parts_suite(void)
     tcase_add_unchecked_fixture(c, set_up, tear_down);
     tcase_set_timeout(c, 60);
     tcase_add_loop_test(c, parts_say_what_the_whole_says, 0, COUNT(ENGINES));
+    tcase_add_test(c, the_reference_agrees_with_the_golden_in_parts);
     tcase_add_loop_test(c, one_wrong_position_is_said_wherever_it_is, 3, 12);
     tcase_add_test(c, what_is_not_finite_is_counted_in_all_parts);
     tcase_add_test(c, a_failure_behind_the_beginning_is_said_to_be_without_a_cause);
