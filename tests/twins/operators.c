@@ -486,7 +486,7 @@ static void attention_run(verdict *v, const gemma4_ops *ops, const attention_cas
 
 static void check_attention(verdict *v, const gemma4_ops *ops)
 {
-    static const size_t T[] = {1, 2, 3, 5, 8, 9, 17, 33, 40},
+    static const size_t T[] = {1, 2, 3, 5, 8, 9, 17, 33, 40, 65},
                         HEADS[][2] = {{1, 1}, {4, 2}, {3, 1}, {8, 2}, {20, 1}};
     static const size_t D[] = {2, 4, 8, 10, 16, 18, 32, 34, 48, 64}, PAST[] = {0, 1, 31, 32, 70},
                         WINDOW[] = {1, 2, 15, 16, 33, SIZE_MAX};
