@@ -370,9 +370,11 @@ gemma4_runner *gemma4_runner_new(const gemma4_subject *subject, gemma4_error *er
         runner->subject = subject;
         runner->exact = gemma4_ops_remembering();
         runner->memory = gemma4_remembered_new(REMEMBERED);
-        runner->quick = gemma4_model_is_quantised(subject->model) /* which twins cannot read */
+        /* Twins cannot read quantised weights. AVX2's stands in for AVX-512's: of points that fit
+         * equally well it may depend on the last bits which is found first. */
+        runner->quick = gemma4_model_is_quantised(subject->model)
                             ? runner->exact
-                            : gemma4_ops_for(gemma4_cpu_detect());
+                            : gemma4_ops_for(gemma4_cpu_detect() & ~(unsigned)GEMMA4_CPU_AVX512);
         runner->ids =
             calloc(subject->T * subject->model->config.top_k_experts, sizeof *runner->ids);
     }

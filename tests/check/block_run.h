@@ -25,7 +25,7 @@ typedef struct gemma4_mistakes {
 typedef struct gemma4_block_run {
     gemma4_block block;
     size_t positions;              /* only the first so many of the case; 0: all */
-    bool quick;                    /* by this machine's fastest operators, within their bounds of
+    bool quick;                    /* by the AVX2 or NEON twin's operators, within their bounds of
                                       the scalar ones (spec/twins.md): for what a scalar run
                                       confirms */
     const gemma4_evidence *inject; /* what the dump holds of this block takes the place of the run's
