@@ -346,10 +346,13 @@ int gemma4_run_block(gemma4_runner *runner, const gemma4_block_run *run, real *h
     if (block_run_begin(&r, runner, run, h, error))
         return -1;
     gemma4_session_set_hook(runner->session, block_run_hook, &r);
-    gemma4_session_set_ops(runner->session, run->quick ? &runner->quick : &runner->exact);
-    gemma4_session_show_probs(runner->session, !run->quick || holds_keys(run->inject));
+    gemma4_session_set_ops(runner->session, run->quick  ? &runner->quick
+                                            : run->once ? &runner->once
+                                                        : &runner->exact);
+    bool one_of_many = run->quick || run->once;
+    gemma4_session_show_probs(runner->session, !one_of_many || holds_keys(run->inject));
     bool small = r.positions * c->hidden_size * c->hidden_size < SHARED;
-    int threads = run->quick && small ? gemma4_use_threads(1) : 0;
+    int threads = one_of_many && small ? gemma4_use_threads(1) : 0;
     gemma4_remembered *before = gemma4_remember_in(runner->memory);
     int status = run_session(&r, h, error);
     gemma4_remember_in(before);
@@ -369,6 +372,7 @@ gemma4_runner *gemma4_runner_new(const gemma4_subject *subject, gemma4_error *er
     if (runner) {
         runner->subject = subject;
         runner->exact = gemma4_ops_remembering();
+        runner->once = gemma4_ops_exact();
         runner->memory = gemma4_remembered_new(REMEMBERED);
         /* Twins cannot read quantised weights. AVX2's stands in for AVX-512's: of points that fit
          * equally well it may depend on the last bits which is found first. */

@@ -28,6 +28,8 @@ typedef struct gemma4_block_run {
     bool quick;                    /* by the AVX2 or NEON twin's operators, within their bounds of
                                       the scalar ones (spec/twins.md): for what a scalar run
                                       confirms */
+    bool once;                     /* exact, and remembers no products (remembered.h): where steps
+                                      hardly come again, that takes longer than they do */
     const gemma4_evidence *inject; /* what the dump holds of this block takes the place of the run's
                                       own tensors; NULL: nothing does */
     gemma4_noise *noise;           /* perturbs every step; NULL: exact */

@@ -10,8 +10,8 @@ typedef gemma4_real real;
 struct gemma4_runner {
     const gemma4_subject *subject;
     gemma4_session *session;
-    gemma4_ops exact, quick;          /* this machine's fast operators: those that give the
-                                        scalar's bits, and a twin's */
+    gemma4_ops exact, once, quick;    /* this machine's fast operators: those that give the
+                                        scalar's bits, with and without memory, and a twin's */
     struct gemma4_remembered *memory; /* of products */
     real *scratch[GEMMA4_TAP_COUNT]; /* tensors of a run with mistakes that the caller does not want
                                         to keep */

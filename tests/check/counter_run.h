@@ -21,7 +21,7 @@ typedef struct gemma4_counter_run {
     const int32_t *ids; /* [T, K] the choice of experts in the last block, where the dump holds none
                            and nothing is planted; NULL: the run's own */
     size_t positions;   /* only the first so many; 0: all */
-    bool quick;         /* as in gemma4_block_run */
+    bool quick, once;   /* as in gemma4_block_run */
     size_t draw;        /* 0: exact; else every step is perturbed besides, by this stream of
                            perturbations */
     gemma4_tap stop;

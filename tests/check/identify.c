@@ -493,7 +493,7 @@ static int open_identification(fit_search *s, identification *id, bool step)
                            .at = malloc((n ? n : 1) * sizeof *id->at),
                            .nothing = gemma4_score_tap(s->e, s->tap, &every).score,
                            .first_search = true};
-    id->quick = !step && s->e->subject->tier->unit <= UNIT_FLOAT32;
+    id->first_look = !step && s->e->subject->tier->unit <= UNIT_FLOAT32;
     id->positions = !step && PREFIX_POSITIONS < s->e->subject->T ? PREFIX_POSITIONS : 0;
     return id->at ? 0 : gemma4_fail(s->error, "diagnosis: out of memory");
 }

@@ -79,7 +79,7 @@ static void prepare(identify_worker *w, const identification *id)
 {
     w->own.scope = id->scope;
     w->own.positions = id->positions;
-    w->own.quick = id->quick;
+    w->own.first_look = id->first_look;
     w->own.nothing = id->nothing;
     w->own.split = id->split;
     w->failed = false;

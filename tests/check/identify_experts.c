@@ -235,7 +235,7 @@ static bool is_the_same(const split *splits, size_t i)
 static int keep_bases(identification *id, split *splits, size_t count, identify_candidate *bases,
                       size_t *found)
 {
-    double limit = (id->quick ? SCREEN_FACTOR : 1) * LIMIT_SCORE;
+    double limit = (id->first_look ? SCREEN_FACTOR : 1) * LIMIT_SCORE;
     if (count)
         qsort(splits, count, sizeof *splits, by_left);
     for (size_t i = 0; i < count && *found < IDENTIFY_SPLIT_BASES && splits[i].left <= limit; i++)
@@ -310,7 +310,7 @@ static int find_bases(identification *id, split *splits, size_t count, identify_
 {
     split solved[IDENTIFY_SPLIT_BASES];
     size_t solved_count = 0;
-    if (splits[0].left <= (id->quick ? SCREEN_FACTOR : 1) * LIMIT_SCORE) /* none */
+    if (splits[0].left <= (id->first_look ? SCREEN_FACTOR : 1) * LIMIT_SCORE) /* none */
         return keep_base(id, &splits[0], bases, found);
     if (keep_bases(id, splits, count, bases, found) || *found)
         return *found ? 0 : -1;

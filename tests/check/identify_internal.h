@@ -29,8 +29,9 @@ typedef struct identify_worker identify_worker;
 typedef struct identification {
     fit_search *s;
     gemma4_scope scope;
-    size_t positions; /* that are looked at; 0: all */
-    bool quick;
+    size_t positions;  /* that are looked at; 0: all */
+    bool first_look;   /* at the limits of SCREEN_FACTOR and SCREEN_EFFECT: of whole layers in
+                          float32, whose numbers are solved for once more at all positions */
     bool split;        /* joining to what is right up to weights: no number says anything before
                             it is solved for */
     bool first_search; /* the search has not come to nothing at this tap of another layer */

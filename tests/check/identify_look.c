@@ -32,12 +32,12 @@ int identify_predict(identification *id, const identify_candidate *c)
 int identify_predict_planted(identification *id, const gemma4_planted *planted)
 {
     fit_search *s = id->s;
-    if (!id->quick)
+    if (!id->first_look)
         return gemma4_predict(s->e, s->runner, planted, s->tap, id->positions, s->prediction,
                               s->open, s->error);
     const gemma4_counter_run run = {.planted = planted,
                                     .positions = id->positions,
-                                    .quick = true,
+                                    .once = true,
                                     .stop = s->tap,
                                     .out = s->prediction,
                                     .open = s->open};
@@ -70,7 +70,7 @@ static int look_once(identification *id, identify_candidate *c)
 
 bool identify_is_rounding(const identification *id, const identify_candidate *c)
 {
-    return !c->has_effect || !(c->effect > (id->quick ? SCREEN_EFFECT : LIMIT_SCORE / 2));
+    return !c->has_effect || !(c->effect > (id->first_look ? SCREEN_EFFECT : LIMIT_SCORE / 2));
 }
 
 /* The same; at all positions where it has no effect on the first (it may act past the window, in a
@@ -240,10 +240,10 @@ void identify_keep(gemma4_finding *f, gemma4_scope scope, const identify_candida
 static int solve_exactly(identification *id, identify_candidate *c)
 {
     size_t positions = id->positions;
-    bool quick = id->quick, looked = false;
+    bool first_look = id->first_look, looked = false;
     int status = 0;
     id->positions = 0;
-    id->quick = false;
+    id->first_look = false;
     for (size_t i = 0; i < c->point->count && !status; i++)
         if (identify_is_solved_for(&c->point->settings[i])) {
             status = looked ? 0 : identify_look(id, c);
@@ -251,7 +251,7 @@ static int solve_exactly(identification *id, identify_candidate *c)
             looked = true;
         }
     id->positions = positions;
-    id->quick = quick;
+    id->first_look = first_look;
     return status;
 }
 
@@ -395,7 +395,7 @@ static int try_point(identification *id, identify_candidate *c, bool *fits)
     memcpy(settings, c->point->settings, sizeof settings);
     gemma4_planted planted = identify_planted(id, c);
     gemma4_fit fit = {.model = GEMMA4_NO_MODEL, .second = GEMMA4_NO_MODEL, .only_layer = -1};
-    if ((id->positions || id->quick) && solve_exactly(id, c)) /* the first positions leave the
+    if ((id->positions || id->first_look) && solve_exactly(id, c)) /* the first positions leave the
                                                                  number open */
         return -1;
     if (has_factor_of_rounding(id, c->point) || is_too_free(id, c->point)) {
@@ -426,7 +426,7 @@ static int try_point(identification *id, identify_candidate *c, bool *fits)
 
 static double limit_of(const identification *id)
 {
-    return (id->quick ? SCREEN_FACTOR : 1) * LIMIT_SCORE;
+    return (id->first_look ? SCREEN_FACTOR : 1) * LIMIT_SCORE;
 }
 
 int identify_try(identification *id, identify_candidate *c)
