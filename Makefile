@@ -31,6 +31,8 @@
 #   make coverage         branch coverage of ref/ and tests/check by the unit tests: writes spec/measured/coverage.txt; clang
 #   make reproducible     two builds in different folders: the same bytes? the copies are of the last commit
 #   make sameness         the same dumps give the same reports, to the byte: runs, threads, instruction sets, locales, gcc and clang, -O0 and -O3
+#   make both-ways        no report depends on the operators: dumps of every EVERY-th run of identify, planted, pairs and honest, judged with each (Python)
+#   make both-ways-cases  the same of the dumps that need no Python
 #   make fuzz MINUTES=N   every reader under clang's libFuzzer and sanitizers, N minutes in all: executions, coverage, what it found
 #   make honest           right engines, many kinds, every case: all must conform                          (Python)
 #   make planted          transformers with one planted fault each: found at the right tap, and named      (Python)
@@ -349,6 +351,13 @@ sameness: all
 	$(MAKE) BUILD=$(BUILD)/same/clang-O0 CC=clang CFLAGS=-O0 all
 	sh tests/sameness.sh $(BUILD) $(BUILD)/same/gcc-O0 $(BUILD)/same/scalar $(BUILD)/same/clang-O3 $(BUILD)/same/clang-O0
 
+# A quarter of an hour on two cores; EVERY=1 is all of them.
+EVERY = 5
+both-ways: all build/oracle/installed
+	sh tests/both_ways.sh $(BUILD) $(EVERY) $(ORACLE)
+both-ways-cases: all
+	sh tests/both_ways.sh $(BUILD)
+
 # libgomp is not instrumented, and would be one false alarm; clang's libomp says through its tool Archer who waits for whom.
 check-threads:
 	$(MAKE) BUILD=$(BUILD)/threads CC=clang CFLAGS="-O1 -g" SANITIZE=-fsanitize=thread all $(BUILD)/threads/gemma4-twins
@@ -453,6 +462,6 @@ golden-verify: all build/oracle/installed
 clean:
 	rm -rf $(BUILD)
 
-.PHONY: all always debug debug-test demo checkpoints engine engines check check-engines install uninstall dist dist-check dist-arm64 agreement precision check-sanitizers check-warnings check-format honest planted uncatalogued pairs identify ladder-check golden golden-verify kill-matrix kill-matrix-verify mutate honest-reference clean twin-errors check-neon bench bench-check check-full check-whole fuzz check-alloc sameness wrong-pages sums check-threads check-memory coverage reproducible
+.PHONY: all always debug debug-test demo checkpoints engine engines check check-engines install uninstall dist dist-check dist-arm64 agreement precision check-sanitizers check-warnings check-format honest planted uncatalogued pairs identify ladder-check golden golden-verify kill-matrix kill-matrix-verify mutate honest-reference clean twin-errors check-neon bench bench-check check-full check-whole fuzz check-alloc sameness both-ways both-ways-cases wrong-pages sums check-threads check-memory coverage reproducible
 # Not in the Python environments, which have folders of such names.
 -include $(shell find $(BUILD) \( -path $(BUILD)/engines -o -path $(BUILD)/oracle \) -prune -o -name '*.d' -type f -print 2>/dev/null)
