@@ -72,10 +72,12 @@ typedef struct job {
     int64_t first_position;
     gemma4_session *session;
     gemma4_ops ops;
+    gemma4_stream weights; /* read ahead, where they are streamed */
 } job;
 
 static void job_free(job *j)
 {
+    gemma4_stream_end(&j->weights);
     gemma4_session_free(j->session);
     gemma4_model_close(j->model);
     free(j->tokens);
@@ -198,7 +200,8 @@ static int choose_stream(job *j, const char *text, bool *streaming, gemma4_error
         return gemma4_fail(error, "--stream: expected auto, yes or no, found '%.40s'", text);
     *streaming = automatic ? gemma4_stream_needed(j->model) : !strcmp(text, "yes");
     if (*streaming) {
-        gemma4_session_set_hook(j->session, gemma4_stream_tap, j->model);
+        j->weights.model = j->model;
+        gemma4_session_set_hook(j->session, gemma4_stream_tap, &j->weights);
         gemma4_session_show_probs(j->session, false);
     }
     return 0;

@@ -17,6 +17,7 @@
 #include "replay.h"
 #include "report.h"
 #include "rows.h"
+#include "stream.h"
 #include "tap_total.h"
 #include "thresholds.h"
 #include "verdict.h"
@@ -476,6 +477,7 @@ static int judge_blocks(judge *g, gemma4_error *error)
                  last_held = g->j->reference_only ? -2 : last_block_held(g),
                  last = g->j->golden ? head : last_held; /* all of a golden is compared */
     gemma4_reference_run *reference = gemma4_reference_run_new(&g->subject, g->j->golden, error);
+    gemma4_stream weights = {.model = g->j->model};
     gemma4_replay *replay = reference ? gemma4_replay_new(&g->subject, g->j->engine, error) : NULL;
     int status = replay && (g->report->diagnosis = gemma4_diagnosis_new(g->config, error))
                      ? judge_grid(g, error)
@@ -485,6 +487,8 @@ static int judge_blocks(judge *g, gemma4_error *error)
     for (gemma4_block block = -1; block <= last && !status; block++) {
         if (g->j->progress)
             gemma4_progress_at(g->j->progress, block);
+        if (block < head) /* is read while this one is run */
+            gemma4_stream_ahead(&weights, (size_t)(block + 1), g->subject.T);
         status = block == head && rows_of_part(g) < g->subject.T
                      ? judge_head_in_parts(g, reference, block <= last_held ? replay : NULL,
                                            rows_of_part(g), error)
@@ -501,6 +505,7 @@ static int judge_blocks(judge *g, gemma4_error *error)
     }
     if (g->j->progress)
         gemma4_progress_end(g->j->progress);
+    gemma4_stream_end(&weights);
     gemma4_replay_free(replay);
     gemma4_reference_run_free(reference);
     return status;

@@ -1,8 +1,12 @@
+#include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <sys/mman.h>
+#include <unistd.h>
 
 #include "model.h"
 #include "safetensors.h"
+#include "stream.h"
 #include "suites.h"
 #include "support.h"
 
@@ -332,6 +336,73 @@ START_TEST(missing_files)
 }
 END_TEST
 
+/* --- reading ahead --- */
+
+/* How many of a matrix's whole pages are mapped, in parts of all. */
+static double mapped_part(const gemma4_weight *w)
+{
+    uintptr_t page = (uintptr_t)sysconf(_SC_PAGESIZE),
+              first = ((uintptr_t)w->data + page - 1) / page,
+              end = ((uintptr_t)w->data + w->rows * w->cols * gemma4_weight_size(w->dtype)) / page;
+    size_t mapped = 0;
+    int fd = open("/proc/self/pagemap", O_RDONLY);
+    ck_assert_int_ge(fd, 0);
+    for (uintptr_t i = first; i < end; i++) {
+        uint64_t entry;
+        ck_assert_int_eq(pread(fd, &entry, sizeof entry, (off_t)(i * sizeof entry)), sizeof entry);
+        mapped += entry >> 63; /* present */
+    }
+    close(fd);
+    ck_assert_uint_gt(end, first);
+    return (double)mapped / (double)(end - first);
+}
+
+/* Kernels before Linux 5.14 read without mapping: there is nothing to see then. */
+static bool can_map_ahead(void)
+{
+#ifdef MADV_POPULATE_READ
+    long page = sysconf(_SC_PAGESIZE);
+    void *memory = mmap(NULL, (size_t)page, PROT_READ, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    bool can = memory != MAP_FAILED && !madvise(memory, (size_t)page, MADV_POPULATE_READ);
+    if (memory != MAP_FAILED)
+        munmap(memory, (size_t)page);
+    return can;
+#else
+    return false;
+#endif
+}
+
+/* A layer, or the head, is read ahead and let go; its experts only where rows are many. */
+START_TEST(reads_ahead)
+{
+    const struct {
+        size_t layer, rows;
+        double experts;
+    } asked[] = {{3, 16, 1}, {7, 15, 0}, {12, 1, 0}};
+    gemma4_error error = {""};
+    gemma4_model *model = gemma4_model_open("golden/checkpoints/tiny", &error);
+    ck_assert_msg(model != NULL, "%s", error.message);
+    gemma4_stream stream = {.model = model};
+    size_t layer = asked[_i].layer, layers = model->config.num_hidden_layers;
+    const gemma4_layer_weights *w = &model->layers[layer < layers ? layer : 0];
+    const gemma4_weight *matrix = layer < layers ? &w->q_proj : &model->embed_tokens;
+    gemma4_stream_end(&stream); /* of nothing */
+    gemma4_stream_release(model, layer);
+    ck_assert_double_eq(mapped_part(matrix), 0);
+    ck_assert_double_eq(mapped_part(&w->experts_gate_up_proj), 0);
+    gemma4_stream_ahead(&stream, layer, asked[_i].rows);
+    gemma4_stream_end(&stream);
+    if (can_map_ahead()) {
+        ck_assert_double_eq(mapped_part(matrix), 1);
+        ck_assert_double_eq(mapped_part(&w->experts_gate_up_proj), asked[_i].experts);
+    }
+    gemma4_stream_release(model, layer);
+    ck_assert_double_eq(mapped_part(matrix), 0);
+    ck_assert_double_eq(mapped_part(&w->experts_gate_up_proj), 0);
+    gemma4_model_close(model);
+}
+END_TEST
+
 Suite *model_suite(void)
 {
     Suite *suite = suite_create("model");
@@ -342,6 +413,7 @@ Suite *model_suite(void)
     tcase_add_loop_test(checkpoints, mutated, 0, sizeof MUTATIONS / sizeof MUTATIONS[0]);
     tcase_add_test(checkpoints, repeated_lm_head);
     tcase_add_test(checkpoints, missing_files);
+    tcase_add_loop_test(checkpoints, reads_ahead, 0, 3);
     suite_add_tcase(suite, specs);
     suite_add_tcase(suite, checkpoints);
     return suite;
