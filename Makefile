@@ -15,6 +15,7 @@
 #   make twin-errors      the worst error of every operator of every SIMD twin: writes spec/twins-errors.md
 #   make check-neon       the NEON twin under qemu-user
 #   make check-full       two layers at the true dimensions: transformers, reference and twins agree; 3.3 GB of disk
+#   make check-long       the case of 4,128 positions: is what it shows shown, do right engines conform, are faulty ones named? minutes
 #   make check-whole      all 30 layers, a mistake in one of them, a verdict in 6 GB of memory: what it takes; 50 GB of disk
 #   make bench            operators and forward pass at the true dimensions, beside the machine's own limits
 #   make bench-check      how long gemma4-check takes for each known mistake, and on two layers at the true dimensions: in forward passes
@@ -271,6 +272,9 @@ DEEP = build/checkpoints/deep128
 $(DEEP)/model.safetensors: | $(BUILD)/gemma4-ref
 	$(BUILD)/gemma4-ref synth --preset deep128 --seed 1 --out $(DEEP)
 
+check-long: all
+	sh tests/long.sh $(BUILD)
+
 # All 30 layers, generated: 50 GB of disk, a quarter of an hour.
 check-whole: all
 	sh tests/bench/whole.sh $(BUILD) build/checkpoints/whole
@@ -462,6 +466,6 @@ golden-verify: all build/oracle/installed
 clean:
 	rm -rf $(BUILD)
 
-.PHONY: all always debug debug-test demo checkpoints engine engines check check-engines install uninstall dist dist-check dist-arm64 agreement precision check-sanitizers check-warnings check-format honest planted uncatalogued pairs identify ladder-check golden golden-verify kill-matrix kill-matrix-verify mutate honest-reference clean twin-errors check-neon bench bench-check check-full check-whole fuzz check-alloc sameness both-ways both-ways-cases wrong-pages sums check-threads check-memory coverage reproducible
+.PHONY: all always debug debug-test demo checkpoints engine engines check check-engines install uninstall dist dist-check dist-arm64 agreement precision check-sanitizers check-warnings check-format honest planted uncatalogued pairs identify ladder-check golden golden-verify kill-matrix kill-matrix-verify mutate honest-reference clean twin-errors check-neon bench bench-check check-full check-long check-whole fuzz check-alloc sameness both-ways both-ways-cases wrong-pages sums check-threads check-memory coverage reproducible
 # Not in the Python environments, which have folders of such names.
 -include $(shell find $(BUILD) \( -path $(BUILD)/engines -o -path $(BUILD)/oracle \) -prune -o -name '*.d' -type f -print 2>/dev/null)

@@ -294,7 +294,7 @@ static int find_preset(const gemma4_synth_options *o, synth_preset *p, gemma4_er
     if (!found)
         return gemma4_fail(error,
                            "synth: expected a preset among tiny, moe128, wide256, uneven96, "
-                           "deep128, heads512, 26b-a4b (or one of the "
+                           "deep128, heads512, window1024, 26b-a4b (or one of the "
                            "ladder's: spec/ladder.md), found '%s'",
                            o->preset);
     *p = *found;

@@ -2,9 +2,10 @@
 
     python honest.py --check ../../build/gemma4-check [--case ID] [--dtype D] [--variant NAME] [--tap-set all] [--jobs 2]
 
-Every run is judged with all taps, with the layers' outputs only and with the logits only. An alarm is a verdict other than PASS, or a
-cause that claims to explain something. One line per alarm, then how close the honest runs come to their tolerances, and one
-summary line; exit status 0 only if every run was made and there is no alarm. What planted.py has to know goes to worst.json
+Cases of many positions are run only where they are named. Every run is judged with all taps, with the layers' outputs only and
+with the logits only. An alarm is a verdict other than PASS, or a cause that claims to explain something. One line per
+alarm, then how close the honest runs come to their tolerances, and one summary line; exit status 0 only if every run was made
+and there is no alarm. What planted.py has to know goes to worst.json
 beside the dumps: {"dtype tap-set tap": error / tolerance}, each the largest of all runs.
 """
 
@@ -116,7 +117,7 @@ class Worst:
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--check", required=True, metavar="PATH", help="the gemma4-check program")
-    parser.add_argument("--case", metavar="ID", action="append", help="only this case (may be repeated)")
+    parser.add_argument("--case", metavar="ID", action="append", help="only this case (may be repeated); default: all but those of many positions")
     parser.add_argument("--cases", default=manifest.CASES, help="directory of the manifests")
     parser.add_argument("--dtype", choices=DTYPES, action="append", help="only this type of the model (may be repeated)")
     parser.add_argument("--variant", choices=["plain", *variants.VARIANTS], help="only this variant; plain: transformers as it is")
@@ -127,7 +128,8 @@ def main():
     args = parser.parse_args()
 
     try:
-        case_paths = [p for case in args.case or [None] for p in manifest.paths(args.cases, case)]
+        case_paths = [p for case in args.case or [None] for p in manifest.paths(args.cases, case)
+                      if args.case or not manifest.has_many_positions(manifest.read(p))]
     except (OSError, ValueError) as error:
         sys.exit(f"honest: {error}")
     os.makedirs(args.out, exist_ok=True)

@@ -32,6 +32,11 @@ def paths(cases, case_id=None):
     return [os.path.join(cases, n) for n in names]
 
 
+def has_many_positions(case):
+    """Whether the case takes many times as long as the others (spec/cases.md, flags)."""
+    return any(flag["flag"] == "many-positions" for flag in case["flags"])
+
+
 def config_path(case):
     """The checkpoint's config.json: always committed, also where the weights are generated."""
     return os.path.join(COMMITTED_CHECKPOINTS, case["checkpoint"]["name"], "config.json")

@@ -3,12 +3,14 @@
 #ifndef GEMMA4_LINT_H
 #define GEMMA4_LINT_H
 
+#include <stdbool.h>
 #include <stdio.h>
 
 #include "error.h"
 
-/* Prints one line a problem to out and a summary; *problems counts them. Fails only where nothing
+/* Prints one line a problem to out and a summary; *problems counts them. in_long: mistakes are
+ * planted in the cases of many positions too, which takes seconds each. Fails only where nothing
  * could be looked at. */
-int gemma4_lint(FILE *out, size_t *problems, gemma4_error *error);
+int gemma4_lint(FILE *out, bool in_long, size_t *problems, gemma4_error *error);
 
 #endif

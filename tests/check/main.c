@@ -55,7 +55,8 @@ static const char usage[] =
     "Markdown\n"
     "       gemma4-check explain --space         the parameters by which other mistakes are "
     "identified, as Markdown\n"
-    "       gemma4-check lint                    are the cases what they say?\n"
+    "       gemma4-check lint [--long]           are the cases what they say? --long: do those of "
+    "many positions show what they say, too?\n"
     "       gemma4-check agreement               does this build's reference agree with every "
     "golden?\n"
     "       gemma4-check self-test [--honest]    does it find every known mistake, and none in "
@@ -79,7 +80,8 @@ static const char usage[] =
     "--require  fail where the dump covers less\n"
     "--search   where a dump holds layer outputs or logits only: layers, also look for mistakes "
     "that have no name (seconds for\n"
-    "           a case, its default; longer for a larger model); steps, do not\n"
+    "           a case, its default unless it has many positions; longer for a larger model); "
+    "steps, do not\n"
     "--cpu      scalar, avx2, avx512, neon or auto: which instructions compute (GEMMA4_CPU "
     "likewise); "
     "no result depends on it\n"
@@ -188,11 +190,12 @@ static int required_level(const char *require, gemma4_level *level, gemma4_error
     return gemma4_fail(error, "--require: expected full, layers or logits, found '%s'", require);
 }
 
-/* What --search says; where it is not given, layers for a case, which is small, and steps for any
- * other model. */
-static int searched(const char *search, bool is_case, bool *layers, gemma4_error *error)
+/* What --search says; where it is not given, layers for a case, which is small, and steps for one
+ * of many positions and for any other model. */
+static int searched(const char *search, const gemma4_case *c, bool *layers, gemma4_error *error)
 {
-    *layers = search ? !strcmp(search, "layers") : is_case;
+    bool is_small = c && !gemma4_case_has_flag(c, GEMMA4_MANY_POSITIONS);
+    *layers = search ? !strcmp(search, "layers") : is_small;
     return !search || *layers || !strcmp(search, "steps")
                ? 0
                : gemma4_fail(error, "--search: expected steps or layers, found '%s'", search);
@@ -232,7 +235,7 @@ static int judge_files(const request *r, const opened *o, gemma4_judgement *j,
 {
     gemma4_level require;
     if (required_level(r->require, &require, error) ||
-        searched(r->search, j->the_case != NULL, &j->search_layers, error))
+        searched(r->search, j->the_case, &j->search_layers, error))
         return UNUSABLE;
     j->dtype = r->dtype ? r->dtype : gemma4_activations_attribute(j->engine, "dtype");
     if (!j->dtype) {
@@ -523,10 +526,10 @@ static int command_list_case(const char *name, gemma4_error *error)
     return CONFORMS;
 }
 
-static int command_lint(gemma4_error *error)
+static int command_lint(bool in_long, gemma4_error *error)
 {
     size_t problems;
-    if (gemma4_lint(stdout, &problems, error))
+    if (gemma4_lint(stdout, in_long, &problems, error))
         return UNUSABLE;
     return problems ? DIVERGES : CONFORMS;
 }
@@ -840,7 +843,9 @@ static int run_program(int argc, char **argv)
     else if (argc == 3 && !strcmp(argv[1], "list"))
         status = command_list_case(argv[2], &error);
     else if (argc == 2 && !strcmp(argv[1], "lint"))
-        status = command_lint(&error);
+        status = command_lint(false, &error);
+    else if (argc == 3 && !strcmp(argv[1], "lint") && !strcmp(argv[2], "--long"))
+        status = command_lint(true, &error);
     else if ((argc == 2 || argc == 3) && !strcmp(argv[1], "explain"))
         status = command_explain(argv[2], &error);
     else if (argc == 2 && !strcmp(argv[1], "agreement"))

@@ -367,9 +367,10 @@ void gemma4_case_ids_free(char **ids, size_t count)
 /* ------------------------------------------------------------------ flags */
 
 static const gemma4_flag_info flags[] = {
-    {"start-position", 1,
+    {"start-position", 1, 1,
      "the first token has another position than 0, and the cache before it is empty"},
-    {"far-positions", 131072, "positions are in the upper half of the model's 262,144"},
+    {"far-positions", 131072, 1, "positions are in the upper half of the model's 262,144"},
+    {GEMMA4_MANY_POSITIONS, 0, 1024, "the context is longer than the published window of 1,024"},
 };
 
 const gemma4_flag_info *gemma4_flag_at(size_t index)
@@ -391,6 +392,11 @@ bool gemma4_case_has_flag(const gemma4_case *c, const char *flag)
         if (!strcmp(c->flags[i].flag, flag))
             return true;
     return false;
+}
+
+bool gemma4_case_needs_flag(const gemma4_case *c, const gemma4_flag_info *info)
+{
+    return c->first_position >= info->from && c->token_count >= info->tokens;
 }
 
 /* ------------------------------------------------------------- tolerances */

@@ -27,12 +27,16 @@ typedef struct gemma4_flag {
 } gemma4_flag;
 
 /* What a flag means (the table in spec/cases.md). Cases whose first position is at least `from`
- * must have it, the others must not. */
+ * and that have at least so many tokens must have it, the others must not. */
 typedef struct gemma4_flag_info {
     const char *flag;
-    size_t from;
+    size_t from, tokens;
     const char *meaning;
 } gemma4_flag_info;
+
+/* The flag of cases that take many times as long as the others: what runs all cases many times
+ * leaves them out unless asked. */
+#define GEMMA4_MANY_POSITIONS "many-positions"
 
 /* Strings point into the document. */
 typedef struct gemma4_case {
@@ -82,6 +86,8 @@ int gemma4_case_provide_checkpoint(const gemma4_case *c, gemma4_error *error);
 const gemma4_flag_info *gemma4_flag_at(size_t index);
 const gemma4_flag_info *gemma4_flag_named(const char *flag);
 bool gemma4_case_has_flag(const gemma4_case *c, const char *flag);
+/* Whether the case must have the flag. */
+bool gemma4_case_needs_flag(const gemma4_case *c, const gemma4_flag_info *info);
 
 /* The tolerance for a tap, or NULL where no row matches. */
 const gemma4_tolerance_row *gemma4_case_tolerance(const gemma4_case *c, const char *dtype,

@@ -1,6 +1,7 @@
 #include "selftest.h"
 
 #include <math.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "counter_model.h"
@@ -161,14 +162,37 @@ static double honest_worst(const self_test *t, size_t column, gemma4_tap tap)
     return worst;
 }
 
-static int open_all_cases(self_test *t, gemma4_error *error)
+/* Puts the ids of the cases that are run into chosen, [count]: all but those of many positions, or
+ * the one that is asked for. Returns how many there are, 0 on failure. */
+static size_t choose_cases(const self_test *t, char **ids, size_t count, const char **chosen,
+                           gemma4_error *error)
+{
+    size_t n = 0;
+    for (size_t i = 0; i < count; i++) {
+        gemma4_case *c = gemma4_case_open(ids[i], error);
+        if (!c)
+            return 0;
+        if (t->options->case_id || !gemma4_case_has_flag(c, GEMMA4_MANY_POSITIONS))
+            chosen[n++] = ids[i];
+        gemma4_case_close(c);
+    }
+    if (!n)
+        gemma4_fail(error, "self-test --honest: expected at least one case, found none");
+    return n;
+}
+
+static int open_honest_cases(self_test *t, gemma4_error *error)
 {
     char **ids;
     size_t count;
     if (gemma4_case_ids(&ids, &count, error))
         return -1;
-    int status =
-        gemma4_open_cases(&t->cases, (const char *const *)ids, count, t->options->case_id, error);
+    const char **chosen = calloc(count ? count : 1, sizeof *chosen);
+    size_t n = chosen ? choose_cases(t, ids, count, chosen, error) : 0;
+    int status = !chosen ? gemma4_fail(error, "self-test: out of memory")
+                 : n     ? gemma4_open_cases(&t->cases, chosen, n, t->options->case_id, error)
+                         : -1;
+    free(chosen);
     gemma4_case_ids_free(ids, count);
     return status;
 }
@@ -182,7 +206,7 @@ int gemma4_self_test_honest(const gemma4_self_test_options *options, FILE *out, 
     size_t runs, alarms, unusable;
     *reached = false;
     int status =
-        check_asked(&t, error) || open_all_cases(&t, error) || run_honest(&t, error) ? -1 : 0;
+        check_asked(&t, error) || open_honest_cases(&t, error) || run_honest(&t, error) ? -1 : 0;
     if (!status) {
         count_honest(&t, out, &runs, &alarms, &unusable);
         for (size_t column = 0; column < honest_columns(&t); column++) {

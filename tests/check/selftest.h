@@ -62,7 +62,8 @@ void gemma4_matrix_markdown(FILE *out, const gemma4_matrix *matrix);
  * honest alarm. -1: nothing was judged. */
 int gemma4_self_test(const gemma4_self_test_options *options, FILE *out, FILE *page, bool *reached,
                      gemma4_error *error);
-/* Honest engines alone, in all tiers and tap sets, on every case. */
+/* Honest engines alone, in all tiers and tap sets, on every case but those of many positions, or on
+ * the one that is asked for. */
 int gemma4_self_test_honest(const gemma4_self_test_options *options, FILE *out, bool *reached,
                             gemma4_error *error);
 

@@ -27,6 +27,7 @@ Suite *forward_suite(void);
 Suite *synth_suite(void);
 Suite *compare_suite(void);
 Suite *case_suite(void);
+Suite *long_suite(void);
 Suite *report_suite(void);
 Suite *report_html_suite(void);
 Suite *report_junit_suite(void);

@@ -843,6 +843,10 @@ static const struct {
      "\ntokens     " PROMPT "\nschedule   12\npositions  0 ... 11\n"},
     {CHECK, {"list", "golden/cases/tiny-far.yaml"}, "\npositions  262120 ... 262143\n"},
     {CHECK, {"list"}, "The last 24 of 262,144 positions [start-position, far-positions]\n"},
+    {CHECK,
+     {"list"},
+     " 4128 tokens  4,128 positions, the published window of 1,024 rolled over four times "
+     "[many-positions]\n"},
     {CHECK, {"list"}, "\n  start-position   the first token has another position than 0"},
     {CHECK, {"lint"}, " 0 problems"},
     {CHECK, {"tiny-one-token", "good.h5"}, "\nCONFORMS\n"},
@@ -973,6 +977,8 @@ static const struct {
      "flags[1]: found 'start-position' twice\n"},
     {"first_position: 0", "first_position: 5",
      "flags: start-position is for cases whose first_position is 1 or more, which is 5 here\n"},
+    {"flags: []", "flags:\n  - flag: many-positions\n    reason: none\n",
+     "flags: many-positions is for cases of 1024 tokens or more, of which there are 1 here\n"},
     {"decisions: 12", "decisions: 13",
      "routing.decisions: expected 12 layers times 1 positions, found 13\n"},
 };
@@ -998,6 +1004,22 @@ START_TEST(lint_finds_what_is_wrong_with_a_manifest)
     ck_assert_str_eq(o.err, "");
     ck_assert_msg(strstr(o.out, LINT[_i].problem) != NULL, "%s is not in: %s", LINT[_i].problem,
                   o.out);
+}
+END_TEST
+
+/* Among cases of many positions alone, honest engines find nothing that they are run on unasked. */
+START_TEST(honest_engines_leave_out_cases_of_many_positions)
+{
+    static const char id[] = "golden/cases/window1024-long.yaml";
+    const char *const args[] = {"self-test", "--honest", NULL};
+    char *root = test_fresh_dir();
+    ck_assert(mkdir(test_join(root, "golden"), 0777) == 0 &&
+              mkdir(test_join(root, "golden/cases"), 0777) == 0);
+    test_write_text(test_join(root, id), test_read(test_join(work, id)));
+    outcome o = run_in(root, CHECK, args);
+    ck_assert_msg(o.status == 2, "status %d: %s%s", o.status, o.out, o.err);
+    ck_assert_str_eq(o.err,
+                     "gemma4-check: self-test --honest: expected at least one case, found none\n");
 }
 END_TEST
 
@@ -1282,6 +1304,7 @@ Suite *cli_suite(void)
     tcase_add_test(c, many_near_names_are_counted);
     tcase_add_loop_test(c, what_does_not_conform_is_status_1, 0, COUNT(DIVERGING));
     tcase_add_loop_test(c, lint_finds_what_is_wrong_with_a_manifest, 0, COUNT(LINT));
+    tcase_add_test(c, honest_engines_leave_out_cases_of_many_positions);
     tcase_add_test(c, decode_continues_the_prompt);
     tcase_add_test(c, the_same_dump_has_the_same_bytes);
     tcase_add_test(c, a_dump_by_any_schedule_conforms);

@@ -266,8 +266,8 @@ static void preset_text(size_t row, const synth_preset *p, char text[NAME_SIZE])
 
 START_TEST(synth_md_has_the_presets)
 {
-    static const char *const names[] = {"tiny",    "moe128",   "wide256", "uneven96",
-                                        "deep128", "heads512", "26b-a4b"};
+    static const char *const names[] = {"tiny",    "moe128",   "wide256",    "uneven96",
+                                        "deep128", "heads512", "window1024", "26b-a4b"};
     enum { PRESETS = sizeof names / sizeof *names };
     char heading[200] = "| | ";
     for (size_t i = 0; i < PRESETS; i++)

@@ -109,6 +109,7 @@ static const struct {
     {"uneven96", "089cf3fcebdbe234be2459fbfca8185095ef2ad00e756747203b1303cdfc9745"},
     {"deep128", "9f959239ed451d4e1eca5ee264029202798752e80500da02a8593944a8e6e1e5"},
     {"heads512", "969238fab636a3f3e9158c7f71d2920686bd7f91c8f83512206347a2fcb76cc3"},
+    {"window1024", "aeedee3ed9e40a687c2952851211fc55bd127238d73ac478d50b4a7478d66edd"},
     {"wide256", "4ea0cfd0d937d6a90732f9fc0285c1bc6673004a301a0eff776072b46ef6187e"},
 };
 
@@ -153,8 +154,8 @@ END_TEST
 START_TEST(every_preset_is_listed)
 {
     const char *const *names = gemma4_synth_presets();
-    static const char *const expected[] = {"tiny",    "moe128",   "wide256", "uneven96",
-                                           "deep128", "heads512", "26b-a4b"};
+    static const char *const expected[] = {"tiny",    "moe128",   "wide256",    "uneven96",
+                                           "deep128", "heads512", "window1024", "26b-a4b"};
     for (size_t i = 0; i < COUNT(expected); i++)
         ck_assert_str_eq(names[i], expected[i]);
     for (names += COUNT(expected); *names; names++)
@@ -357,8 +358,8 @@ static const struct {
     const char *message;
 } REFUSED[] = {
     {{.preset = "tinny", .shards = 1},
-     "expected a preset among tiny, moe128, wide256, uneven96, deep128, heads512, 26b-a4b (or one "
-     "of the ladder's: spec/ladder.md), found 'tinny'"},
+     "expected a preset among tiny, moe128, wide256, uneven96, deep128, heads512, window1024, "
+     "26b-a4b (or one of the ladder's: spec/ladder.md), found 'tinny'"},
     {{.preset = "", .shards = 1}, "found ''"},
     {{.preset = "tiny", .layers = 1001, .shards = 1}, "expected at most 1000 layers"},
     {{.preset = "tiny", .layers = SIZE_MAX, .shards = 1}, "expected at most 1000 layers"},
