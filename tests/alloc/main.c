@@ -67,6 +67,7 @@ static const struct command {
      "gemma4-check names golden/dumps/tiny-prompt-transformers-debugger.safetensors --case "
      "tiny-prompt",
      0},
+    {"names-many", "gemma4-check names @/many.safetensors", 0},
     {"list", "gemma4-check list", 0},
     {"list-case", "gemma4-check list tiny-prompt", 0},
     {"explain", "gemma4-check explain rope-pairing-contiguous", 0},
@@ -380,6 +381,33 @@ static void write_list(void)
         die(path);
 }
 
+/* For names-many: a dump of so many tensors that the answer outgrows every buffer of libc's. */
+static void write_many(void)
+{
+    enum { TENSORS = 400 };
+    char path[160], header[TENSORS * 128] = "{";
+    size_t size = 1;
+    for (int i = 0; i < TENSORS; i++) {
+        char name[64] = "logits"; /* a map needs one that is known */
+        if (i)
+            snprintf(name, sizeof name, "an.output.that.nobody.knows.%c%c", 'a' + i / 26,
+                     'a' + i % 26);
+        size += (size_t)snprintf(header + size, sizeof header - size,
+                                 "\"%s\":{\"dtype\":\"F32\",\"shape\":[1],"
+                                 "\"data_offsets\":[%d,%d]}%c",
+                                 name, 4 * i, 4 * i + 4, i + 1 < TENSORS ? ',' : '}');
+    }
+    while (size % 8)
+        header[size++] = ' ';
+    uint64_t length = size;
+    snprintf(path, sizeof path, "%s/many.safetensors", made);
+    FILE *f = fopen(path, "wb");
+    static const char values[4 * TENSORS];
+    if (!f || fwrite(&length, sizeof length, 1, f) != 1 || fwrite(header, 1, size, f) != size ||
+        fwrite(values, 1, sizeof values, f) != sizeof values || fclose(f))
+        die(path);
+}
+
 int main(int argc, char **argv)
 {
     char path[128];
@@ -397,6 +425,7 @@ int main(int argc, char **argv)
     if (mkdir(made, 0700) || mkdir(output, 0700) || file < 0 || ftruncate(file, sizeof *state))
         die(root);
     write_list();
+    write_many();
     state = mmap(NULL, sizeof *state, PROT_READ | PROT_WRITE, MAP_SHARED, file, 0);
     if (state == MAP_FAILED)
         die("mmap");

@@ -25,6 +25,7 @@
 #include "sandbox.h"
 #include "selftest.h"
 #include "several.h"
+#include "text_stream.h"
 #include "times.h"
 #include "unknown_names.h"
 #include "version.h"
@@ -542,21 +543,19 @@ static int command_agreement(gemma4_error *error)
 /* The page of one cause, or one line on stderr that says which ids come near. */
 static int explain_cause(const char *id, gemma4_error *error)
 {
-    char *text = NULL;
-    size_t size = 0;
-    FILE *page = open_memstream(&text, &size);
-    int unknown = page ? gemma4_explain(page, id) : -1;
-    if (!page || fclose(page) || !text) { /* glibc's fclose succeeds where the last reallocation
-                                             failed, and leaves NULL */
-        free(text);
+    gemma4_text page;
+    gemma4_text_open(&page);
+    int unknown = page.f ? gemma4_explain(page.f, id) : -1;
+    if (gemma4_text_close(&page)) {
+        free(page.bytes);
         gemma4_fail(error, "explain: out of memory");
         return UNUSABLE;
     }
     if (unknown)
-        gemma4_fail(error, "explain: %.*s", (int)strcspn(text, "\n"), text);
+        gemma4_fail(error, "explain: %.*s", (int)strcspn(page.bytes, "\n"), page.bytes);
     else
-        fputs(text, stdout);
-    free(text);
+        fputs(page.bytes, stdout);
+    free(page.bytes);
     return unknown ? UNUSABLE : CONFORMS;
 }
 
@@ -652,18 +651,17 @@ static int self_test_matrix(int argc, char **argv, bool *reached, gemma4_error *
 {
     gemma4_self_test_options options = {.jobs = 2};
     const char *page = NULL;
-    char *text = NULL;
-    size_t size = 0;
+    gemma4_text text;
     if (parse_self_test(argc, argv, &options, &page, error))
         return -1;
-    FILE *memory = open_memstream(&text, &size);
-    int status = memory ? gemma4_self_test(&options, stdout, memory, reached, error)
+    gemma4_text_open(&text);
+    int status = text.f ? gemma4_self_test(&options, stdout, text.f, reached, error)
                         : gemma4_fail(error, "self-test: out of memory");
-    if (memory && (fclose(memory) || !text) && !status) /* the page is cut off */
+    if (gemma4_text_close(&text) && !status)
         status = gemma4_fail(error, "self-test: out of memory");
     if (!status)
-        status = write_file(page, write_bytes, text, error);
-    free(text);
+        status = write_file(page, write_bytes, text.bytes, error);
+    free(text.bytes);
     return status;
 }
 
@@ -773,17 +771,16 @@ static int check_words(int argc, char **argv, gemma4_error *error)
 static int list_names(void *context)
 {
     gemma4_error error = {""};
-    char *text = NULL;
-    size_t size = 0;
-    FILE *memory = open_memstream(&text, &size);
+    gemma4_text text;
+    gemma4_text_open(&text);
     gemma4_limit_processor_time(SECONDS_TO_OPEN);
-    int status = memory ? gemma4_names(context, memory, &error)
+    int status = text.f ? gemma4_names(context, text.f, &error)
                         : gemma4_fail(&error, "names: out of memory");
-    if (memory && (fclose(memory) || !text) && !status)
+    if (gemma4_text_close(&text) && !status)
         status = gemma4_fail(&error, "names: out of memory");
-    if (!status && (fwrite(text, 1, size, stdout) != size || check_output(&error)))
+    if (!status && (fwrite(text.bytes, 1, text.size, stdout) != text.size || check_output(&error)))
         status = -1;
-    free(text);
+    free(text.bytes);
     if (status)
         fprintf(stderr, "gemma4-check: %s\n", error.message);
     return status ? UNUSABLE : CONFORMS;
