@@ -89,7 +89,13 @@ static const char usage[] =
 
 #define COUNT(table) (sizeof(table) / sizeof *(table))
 
-enum { CONFORMS = 0, DIVERGES = 1, UNUSABLE = 2, INCOMPLETE = 3 /* is an exit status of 2 */ };
+enum {
+    CONFORMS = 0,
+    DIVERGES = 1,
+    UNUSABLE = 2,
+    INCOMPLETE = 3, /* is an exit status of 2 */
+    UNWRITTEN = 4   /* so is this: one of several dumps, of which nothing could be noted */
+};
 enum {
     SECONDS_TO_OPEN = 30
 }; /* of processor time, for looking through the dump; its values are
@@ -259,7 +265,8 @@ static int judge_files(const request *r, const opened *o, gemma4_judgement *j,
     report->required = require;
     report->conforms = report->conforms && !gemma4_falls_short(report);
     if (r->part) {
-        gemma4_part_judged(r->part, report);
+        if (gemma4_part_judged(r->part, report, error))
+            return UNUSABLE;
         return report->conforms ? CONFORMS : DIVERGES;
     }
     if (write_file(r->json, write_json, report, error) ||
@@ -324,10 +331,8 @@ static int open_files(const request *r, opened *o, gemma4_judgement *j, gemma4_e
 static int say_unusable(const request *r, const gemma4_error *error)
 {
     gemma4_error ignored;
-    if (r->part) {
-        gemma4_part_unusable(r->part, error->message);
-        return UNUSABLE;
-    }
+    if (r->part)
+        return gemma4_part_unusable(r->part, error->message, &ignored) ? UNWRITTEN : UNUSABLE;
     fprintf(stderr, "gemma4-check: %s\n", error->message);
     write_file(r->json, write_json_unusable, error->message, &ignored);
     write_file(r->junit, write_junit_unusable, error->message, &ignored);
@@ -344,7 +349,7 @@ static int check(void *context)
     gemma4_report report = {0};
     int status = open_files(r, &o, &j, &error) ? UNUSABLE : judge_files(r, &o, &j, &report, &error);
     if (status == UNUSABLE)
-        say_unusable(r, &error);
+        status = say_unusable(r, &error);
     if (status == INCOMPLETE)
         status = UNUSABLE;
     gemma4_report_free(&report);
@@ -424,6 +429,8 @@ static int check_parts(const request *r, gemma4_part *parts, const gemma4_dump_l
             return -1;
         int status = gemma4_isolate(check_part, &one, list->dumps[i].path, &died);
         parts[i].status = status < 0 ? say_unusable(&one, &died) : status;
+        if (parts[i].status == UNWRITTEN)
+            return gemma4_fail(error, "%s: cannot write a temporary file about it", dump);
     }
     return 0;
 }
