@@ -384,7 +384,7 @@ reproducible:
 	sh tests/reproducible.sh $(BUILD)/reproducible $(VERSION) "$(CFLAGS)"
 
 # Every reader of inputs under libFuzzer: clang, libclang-rt-14-dev. The unit suite `fuzz` runs the same targets on files, without either.
-FUZZ = $(FUZZ_TARGETS) $(patsubst %,$(BUILD)/tests/check/%.o,manifest compare hash schedule dump_list maps report text names names_group names_recognise names_yaml)
+FUZZ = $(FUZZ_TARGETS) $(CHECKER)
 $(BUILD)/fuzzer: $(BUILD)/tests/fuzz/main.o $(FUZZ) $(if $(findstring memory,$(SANITIZE)),$(BUILD)/tests/fuzz/foreign.o) $(LIBRARY)
 	$(LINK) -fsanitize=fuzzer -o $@ $^ $(LDLIBS)
 

@@ -10,6 +10,7 @@
 #include "ops.h"
 #include "options.h"
 #include "output.h"
+#include "text_stream.h"
 
 #define PREFIX "model.language_model."
 
@@ -28,46 +29,44 @@ static size_t stored_size(const gemma4_weight *w)
            (w->dtype == GEMMA4_QUANTISED ? sizeof(float) : gemma4_weight_size(w->dtype));
 }
 
-/* False where memory ran out. */
-static bool write_header(FILE *f, gemma4_model *model)
+static void write_header(FILE *f, gemma4_model *model)
 {
     static const char *const names[] = {[GEMMA4_BF16] = "BF16",
                                         [GEMMA4_F16] = "F16",
                                         [GEMMA4_F32] = "F32",
                                         [GEMMA4_QUANTISED] = "F32"};
     size_t offset = 0, count = gemma4_tensor_spec_count(&model->config);
-    bool ok = fprintf(f, "{\"__metadata__\":{\"format\":\"pt\"}") > 0;
-    for (size_t i = 0; i < count && ok; i++) {
+    fputs("{\"__metadata__\":{\"format\":\"pt\"}", f);
+    for (size_t i = 0; i < count; i++) {
         gemma4_tensor_spec spec = gemma4_tensor_spec_at(&model->config, i);
         const gemma4_weight *w = gemma4_spec_weight(model, &spec);
-        ok = fprintf(f, ",\"" PREFIX "%s\":{\"dtype\":\"%s\",\"shape\":[", spec.name,
-                     names[w->dtype]) > 0;
-        for (size_t axis = 0; axis < spec.rank && ok; axis++)
-            ok = fprintf(f, "%s%zu", axis ? "," : "", spec.shape[axis]) > 0;
-        ok = ok && fprintf(f, "],\"data_offsets\":[%zu,%zu]}", offset, offset + stored_size(w)) > 0;
+        fprintf(f, ",\"" PREFIX "%s\":{\"dtype\":\"%s\",\"shape\":[", spec.name, names[w->dtype]);
+        for (size_t axis = 0; axis < spec.rank; axis++)
+            fprintf(f, "%s%zu", axis ? "," : "", spec.shape[axis]);
+        fprintf(f, "],\"data_offsets\":[%zu,%zu]}", offset, offset + stored_size(w));
         offset += stored_size(w);
     }
-    return ok && fprintf(f, "}") > 0;
+    fputc('}', f);
 }
 
 /* The header's length stands before it: it is written into memory first, padded so that the data
  * begin at a multiple of 64. */
 static int write_length_and_header(FILE *f, gemma4_model *model, gemma4_error *error)
 {
-    char *text = NULL;
-    size_t size = 0;
-    FILE *header = open_memstream(&text, &size);
-    bool whole = header && write_header(header, model); /* the stream itself forgets */
-    if (!header || fclose(header) || !text || !whole) {
-        free(text);
+    gemma4_text header;
+    gemma4_text_open(&header);
+    if (header.f)
+        write_header(header.f, model);
+    if (gemma4_text_close(&header)) {
+        free(header.bytes);
         return gemma4_fail(error, "%s: out of memory", gemma4_gguf_path(model->gguf));
     }
-    uint64_t length = (8 + size + 63) / 64 * 64 - 8;
+    uint64_t length = (8 + header.size + 63) / 64 * 64 - 8;
     fwrite(&length, sizeof length, 1, f); /* little-endian, as this machine is (ref/gguf.c) */
-    fwrite(text, 1, size, f);
-    for (size_t i = size; i < length; i++)
+    fwrite(header.bytes, 1, header.size, f);
+    for (size_t i = header.size; i < length; i++)
         fputc(' ', f);
-    free(text);
+    free(header.bytes);
     return 0;
 }
 

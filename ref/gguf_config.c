@@ -5,6 +5,7 @@
 #include "blocks.h"
 #include "gguf.h"
 #include "gguf_model.h"
+#include "text_stream.h"
 
 #define PREFIX "gemma4."
 #define LARGEST INT32_MAX /* config.json's own limits are below */
@@ -452,17 +453,17 @@ int gemma4_gguf_write_config(const gemma4_gguf *gguf, FILE *f, gemma4_error *err
 
 int gemma4_gguf_read_config(const gemma4_gguf *gguf, gemma4_config *config, gemma4_error *error)
 {
-    char *text = NULL, *name = NULL;
-    size_t size = 0;
-    FILE *f = open_memstream(&text, &size);
-    int status = f && asprintf(&name, "%s, as config.json", gemma4_gguf_path(gguf)) >= 0
-                     ? gemma4_gguf_write_config(gguf, f, error)
+    gemma4_text text;
+    char *name = NULL;
+    gemma4_text_open(&text);
+    int status = text.f && asprintf(&name, "%s, as config.json", gemma4_gguf_path(gguf)) >= 0
+                     ? gemma4_gguf_write_config(gguf, text.f, error)
                      : gemma4_fail(error, "%s: out of memory", gemma4_gguf_path(gguf));
-    if (f && (fclose(f) || !text) && !status)
+    if (gemma4_text_close(&text) && !status)
         status = gemma4_fail(error, "%s: out of memory", gemma4_gguf_path(gguf));
     if (!status)
-        status = gemma4_config_parse(name, text, size, config, error);
-    free(text);
+        status = gemma4_config_parse(name, text.bytes, text.size, config, error);
+    free(text.bytes);
     free(name);
     return status;
 }

@@ -190,7 +190,7 @@ static void on_exit_of_others(void)
     if (ended)
         return;
     remove_temporaries();
-    _Exit(2);
+    _Exit(message ? GEMMA4_GUARD_LIBRARY : 2);
 }
 
 void gemma4_guard_exit(void)

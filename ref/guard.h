@@ -11,8 +11,10 @@
  * an error of write() and no signal. program must stay valid; it begins the line. */
 void gemma4_guard_install(const char *program);
 /* For main, after that: a library that calls exit() of its own, as libgomp does where threads find
- * no memory, ends the process with status 2, as its own 1 would be a verdict. */
+ * no memory, ends the process with status 2, as its own 1 would be a verdict; a child of
+ * gemma4_isolate with GEMMA4_GUARD_LIBRARY, which the parent turns into a failure. */
 void gemma4_guard_exit(void);
+enum { GEMMA4_GUARD_LIBRARY = 9 };
 /* For main, last thing: returns the status with which the program ends by itself. */
 int gemma4_guard_end(int status);
 /* Back to the system's own behaviour, in a child that is no such program. */

@@ -74,6 +74,9 @@ static int wait_for(pid_t child, const char *subject, gemma4_error *error)
             return gemma4_fail(error, "%s: cannot wait for the process that reads it: %s", subject,
                                strerror(errno));
     gemma4_guard_child(0);
+    if (WIFEXITED(status) && WEXITSTATUS(status) == GEMMA4_GUARD_LIBRARY)
+        return gemma4_fail(
+            error, "%s: not judged: a library ended the process, for the reason above", subject);
     if (WIFEXITED(status))
         return WEXITSTATUS(status);
     if (WTERMSIG(status) == SIGPIPE)

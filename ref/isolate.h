@@ -13,8 +13,8 @@
 #include "error.h"
 
 /* Runs run(context) in a child process and returns its result (0 ... 255) as the child's exit
- * status. Where the child dies of a signal, or cannot be started, returns -1 with the message
- * filled; subject names the file for it. */
+ * status. Where the child dies of a signal, a library ends it, or it cannot be started, returns -1
+ * with the message filled; subject names the file for it. */
 int gemma4_isolate(int (*run)(void *context), void *context, const char *subject,
                    gemma4_error *error);
 

@@ -33,19 +33,26 @@ def damage(original, number):
 
 
 def read(path):
-    """Goes on behind what cannot be read; whether there was something."""
-    failed = []
+    """Goes on behind what cannot be read, object by object; whether everything could be read."""
+    failed, seen = [], set()
 
-    def look(name, item):
+    def look(item):
         try:
             dict(item.attrs)
-            if isinstance(item, h5py.Dataset) and item.size < 1 << 24:
+            if isinstance(item, h5py.Dataset) and item.size and item.size < 1 << 24:
                 item[()]
+            names = list(item) if isinstance(item, h5py.Group) and item.id not in seen else []
+            seen.add(item.id)
         except Exception:
-            failed.append(name)
+            failed.append(item.name)
+            return
+        for name in names:
+            try:
+                look(item[name])
+            except Exception:
+                failed.append(name)
     with h5py.File(path, "r") as f:
-        look("/", f)
-        f.visititems(look)
+        look(f)
     return not failed
 
 

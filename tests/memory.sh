@@ -1,7 +1,7 @@
 #!/bin/sh
 # memory.sh BUILD FOUND: the twins, and every fuzz target that calls no library but libyaml and zlib, under MemorySanitizer: on the seeds, what
 # ever failed, and what `make fuzz` has left in FOUND. BUILD is made with clang -fsanitize=memory. libhdf5 and libcrypto are not instrumented and too
-# large to say what they write: the targets hdf5, and checks as a whole, are left out.
+# large to say what they write: the targets of HDF5, of manifests and of the ladder, and checks as a whole, are left out.
 build=$1 found=$2
 here=$(dirname "$0")/fuzz
 bad=0 total=0

@@ -1,7 +1,7 @@
 #!/bin/sh
-# threads.sh BUILD: what runs in threads (the twins' operators, and gemma4-check's search for a cause) under ThreadSanitizer. BUILD is made with
-# clang -fsanitize=thread. clang's libomp is not instrumented either; its tool Archer tells the sanitizer who waits for whom. That both are at
-# work is seen first: a race that is planted must be found, and a loop without one must be silent.
+# threads.sh BUILD: what runs in threads (the twins' operators, gemma4-check's runs of long dumps and its search for a cause) under
+# ThreadSanitizer. BUILD is made with clang -fsanitize=thread. clang's libomp is not instrumented either; its tool Archer tells the sanitizer
+# who waits for whom. That both are at work is seen first: a race that is planted must be found, and a loop without one must be silent.
 build=$1
 folder=$build/threads-check
 mkdir -p "$folder"
@@ -69,3 +69,7 @@ try() {
 }
 try "another epsilon" '"rms_norm_eps": 1e-06' '"rms_norm_eps": 0.01'
 try "another base of the angles" '"rope_theta": 1000000.0' '"rope_theta": 1700000.0'
+# So many positions that a block's runs are dealt out to threads (THREADED in tests/check/block_batch.c): their hooks, and their attention.
+long=$(awk 'BEGIN { for (i = 0; i < 320; i++) printf "%s%d", i ? "," : "", 2 + i * 37 % 250 }')
+run "320 positions, dump" 0 "$build/gemma4-ref" dump --model $model --tokens "$long" --taps 'layers.*.output' --out "$folder/long.h5"
+run "320 positions, check" 0 "$build/gemma4-check" --model $model "$folder/long.h5"

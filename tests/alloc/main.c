@@ -67,6 +67,7 @@ static const struct command {
      "gemma4-check names golden/dumps/tiny-prompt-transformers-debugger.safetensors --case "
      "tiny-prompt",
      0},
+    {"names-many", "gemma4-check names @/many.safetensors", 0},
     {"list", "gemma4-check list", 0},
     {"list-case", "gemma4-check list tiny-prompt", 0},
     {"explain", "gemma4-check explain rope-pairing-contiguous", 0},
@@ -126,13 +127,15 @@ static int list_one(const char *path, const struct stat *status, int type, struc
 {
     /* as JSON, JUnit and HTML have it */
     static const char *const unusables[] = {"UNUSABLE", "<error", "CANNOT BE JUDGED"};
+    static const char empty[] = "\"report\": }"; /* of several dumps, one without a word */
     uint64_t hash = 14695981039346656037u;
     (void)status, (void)walk;
     FILE *f = type == FTW_F ? fopen(path, "rb") : NULL;
-    bool unusable = false;
+    bool unusable = false, lacking = false;
     if (f) {
         char block[65536];
         for (size_t got; (got = fread(block, 1, sizeof block, f)) > 0;) {
+            lacking = lacking || memmem(block, got, empty, strlen(empty));
             for (size_t i = 0; i < sizeof unusables / sizeof *unusables; i++)
                 unusable = unusable || memmem(block, got, unusables[i], strlen(unusables[i]));
             for (size_t i = 0; i < got; i++)
@@ -140,8 +143,11 @@ static int list_one(const char *path, const struct stat *status, int type, struc
         }
         fclose(f);
         size_t used = strlen(listing);
-        snprintf(listing + used, TEXT - used, "%s%s %016llx\n", unusable ? "UNUSABLE " : "", path,
-                 (unsigned long long)hash);
+        snprintf(listing + used, TEXT - used, "%s%s %016llx\n",
+                 lacking    ? "LACKING "
+                 : unusable ? "UNUSABLE "
+                            : "",
+                 path, (unsigned long long)hash);
     }
     return 0;
 }
@@ -216,7 +222,7 @@ static void outcome_free(outcome *o)
 
 /* --- what must hold --- */
 
-/* Each file is one of the run that succeeded, or a report that says UNUSABLE. */
+/* Each file is one of the run that succeeded, or a report that says UNUSABLE (and nothing less). */
 static bool files_are_whole(const outcome *o, const outcome *good)
 {
     for (const char *line = o->files; *line; line = strchr(line, '\n') + 1) {
@@ -242,13 +248,18 @@ static bool gives_verdict(const char *text, const char *but)
     return false;
 }
 
-/* One line of ours; or libgomp's, which ends the process itself and puts an empty line before. */
+/* One line of ours. Before it may stand libgomp's own, behind an empty one: it has ended a child;
+ * alone where it has ended the program itself. */
 static bool is_one_line(const char *text)
 {
     static const char of_libgomp[] = "\nlibgomp: Out of memory";
-    bool ours = !strncmp(text, "gemma4-", 7);
-    const char *end = *text ? strchr(text + 1, '\n') : NULL;
-    return (ours || !strncmp(text, of_libgomp, sizeof of_libgomp - 1)) && end && !end[1];
+    bool ended = !strncmp(text, of_libgomp, sizeof of_libgomp - 1);
+    const char *end = ended ? strchr(text + 1, '\n') : NULL;
+    text = end ? end + 1 : text;
+    if (ended && !*text)
+        return true;
+    end = strchr(text, '\n');
+    return !strncmp(text, "gemma4-", 7) && end && !end[1];
 }
 
 static const char *wrong_with(const struct command *c, const outcome *o, const outcome *good,
@@ -380,6 +391,33 @@ static void write_list(void)
         die(path);
 }
 
+/* For names-many: a dump of so many tensors that the answer outgrows every buffer of libc's. */
+static void write_many(void)
+{
+    enum { TENSORS = 400 };
+    char path[160], header[TENSORS * 128] = "{";
+    size_t size = 1;
+    for (int i = 0; i < TENSORS; i++) {
+        char name[64] = "logits"; /* a map needs one that is known */
+        if (i)
+            snprintf(name, sizeof name, "an.output.that.nobody.knows.%c%c", 'a' + i / 26,
+                     'a' + i % 26);
+        size += (size_t)snprintf(header + size, sizeof header - size,
+                                 "\"%s\":{\"dtype\":\"F32\",\"shape\":[1],"
+                                 "\"data_offsets\":[%d,%d]}%c",
+                                 name, 4 * i, 4 * i + 4, i + 1 < TENSORS ? ',' : '}');
+    }
+    while (size % 8)
+        header[size++] = ' ';
+    uint64_t length = size;
+    snprintf(path, sizeof path, "%s/many.safetensors", made);
+    FILE *f = fopen(path, "wb");
+    static const char values[4 * TENSORS];
+    if (!f || fwrite(&length, sizeof length, 1, f) != 1 || fwrite(header, 1, size, f) != size ||
+        fwrite(values, 1, sizeof values, f) != sizeof values || fclose(f))
+        die(path);
+}
+
 int main(int argc, char **argv)
 {
     char path[128];
@@ -397,6 +435,7 @@ int main(int argc, char **argv)
     if (mkdir(made, 0700) || mkdir(output, 0700) || file < 0 || ftruncate(file, sizeof *state))
         die(root);
     write_list();
+    write_many();
     state = mmap(NULL, sizeof *state, PROT_READ | PROT_WRITE, MAP_SHARED, file, 0);
     if (state == MAP_FAILED)
         die("mmap");

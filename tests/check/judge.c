@@ -276,6 +276,51 @@ static void note_rows(judge *g)
                            partial, compared, name, fewest, g->report->positions);
 }
 
+/* A case whose tokens are fed in chunks tests the cache only in an engine that was fed so. */
+static void note_schedule(judge *g)
+{
+    const gemma4_schedule *fed = &g->subject.schedule;
+    const gemma4_case *c = g->j->the_case;
+    if (!c || c->schedule_count < 2)
+        return;
+    if (!fed->known) {
+        gemma4_report_note(g->report,
+                           "the dump does not say in which chunks the tokens were fed (attribute "
+                           "schedule): whether the engine's cache was at work is not known");
+        return;
+    }
+    bool same = fed->chunks == c->schedule_count;
+    for (size_t i = 0, at = 0; same && i < c->schedule_count; i++) {
+        at += (size_t)c->schedule[i];
+        same = fed->chunk_end[at - 1] == at && fed->chunk_start[at - 1] + c->schedule[i] == at;
+    }
+    if (!same)
+        gemma4_report_warn(g->report,
+                           "the dump says that the tokens were fed in %zu chunk%s, the case wants "
+                           "%zu: what it tests of the engine's chunks and cache was not all at "
+                           "work",
+                           fed->chunks, fed->chunks == 1 ? "" : "s", c->schedule_count);
+}
+
+/* A case says what its tokens can show. Those of anybody's may be too few to show what positions
+ * have to do with each other. */
+static void note_length(judge *g)
+{
+    size_t T = g->report->positions, sliding = 0;
+    for (size_t i = 0; i < g->config->num_hidden_layers; i++)
+        sliding += g->config->layers[i].kind == GEMMA4_SLIDING;
+    if (g->j->the_case)
+        return;
+    if (T == 1)
+        gemma4_report_warn(g->report, "one position only: what attention does between positions "
+                                      "(scores, angles, masks, the cache) was not at work");
+    else if (sliding && T <= g->config->sliding_window)
+        gemma4_report_note(g->report,
+                           "%zu positions do not reach beyond the window of %zu: its edge was not "
+                           "at work",
+                           T, g->config->sliding_window);
+}
+
 /* What is wrong with the whole dump is said once, and covers every tap that fails. */
 static int conclude_whole_dump(judge *g, gemma4_error *error)
 {
@@ -526,16 +571,33 @@ static int conclude_shape(judge *g, gemma4_tap_result *r, gemma4_error *error)
                                 error);
 }
 
+/* Does a tensor hold fewer positions than --require asks for? Engines trim their last layer, and
+ * what follows it, to the last position: that will do there. */
+static bool holds_too_few(const judge *g, const gemma4_tap_result *r)
+{
+    const gemma4_activation *a = gemma4_activations_find(g->j->engine, r->tap, r->layer);
+    size_t T = g->report->positions;
+    bool last = false, at_end = gemma4_tap_describe(r->tap)->per_layer
+                                    ? r->layer + 1 == g->config->num_hidden_layers
+                                    : r->tap > GEMMA4_TAP_LAYER_OUTPUT;
+    if (r->verdict == GEMMA4_NOT_COVERED || !a || !a->usable || a->rows >= T)
+        return false;
+    for (size_t i = 0; at_end && i < a->rows; i++)
+        last = last || a->row_index[i] + 1 == T;
+    return !last;
+}
+
 static void conclude_coverage(judge *g)
 {
     gemma4_report *report = g->report;
     bool layer_outputs = true, logits = false;
     for (size_t i = 0; i < report->tap_count; i++) {
         const gemma4_tap_result *r = &report->taps[i];
-        bool covered = r->verdict != GEMMA4_NOT_COVERED;
+        bool covered = r->verdict != GEMMA4_NOT_COVERED, too_few = holds_too_few(g, r);
         if (gemma4_tap_required(g->config, r->tap, r->layer)) {
             report->taps_of++;
             report->taps_covered += covered;
+            report->full_in_part += too_few;
         }
         if (gemma4_tap_describe(r->tap)->per_layer && covered)
             report->layer_covered[r->layer] = true;
@@ -543,6 +605,9 @@ static void conclude_coverage(judge *g)
             layer_outputs = layer_outputs && covered;
         if (r->tap == GEMMA4_TAP_LOGITS || r->tap == GEMMA4_TAP_LOGPROBS)
             logits = logits || covered;
+        if (r->tap == GEMMA4_TAP_LAYER_OUTPUT || r->tap == GEMMA4_TAP_LOGITS ||
+            r->tap == GEMMA4_TAP_LOGPROBS)
+            report->layers_in_part += too_few;
     }
     report->level = report->taps_covered == report->taps_of ? GEMMA4_FULL_LEVEL
                     : layer_outputs && logits               ? GEMMA4_LAYERS_LEVEL
@@ -618,6 +683,8 @@ static int conclude(judge *g, gemma4_error *error)
     if (!g->j->reference_only) {
         note_storage(g);
         note_rows(g);
+        note_schedule(g);
+        note_length(g);
     }
     return 0;
 }

@@ -25,6 +25,7 @@
 #include "sandbox.h"
 #include "selftest.h"
 #include "several.h"
+#include "text_stream.h"
 #include "times.h"
 #include "unknown_names.h"
 #include "version.h"
@@ -90,7 +91,13 @@ static const char usage[] =
 
 #define COUNT(table) (sizeof(table) / sizeof *(table))
 
-enum { CONFORMS = 0, DIVERGES = 1, UNUSABLE = 2, INCOMPLETE = 3 /* is an exit status of 2 */ };
+enum {
+    CONFORMS = 0,
+    DIVERGES = 1,
+    UNUSABLE = 2,
+    INCOMPLETE = 3, /* is an exit status of 2 */
+    UNWRITTEN = 4   /* so is this: one of several dumps, of which nothing could be noted */
+};
 enum {
     SECONDS_TO_OPEN = 30
 }; /* of processor time, for looking through the dump; its values are
@@ -261,7 +268,8 @@ static int judge_files(const request *r, const opened *o, gemma4_judgement *j,
     report->required = require;
     report->conforms = report->conforms && !gemma4_falls_short(report);
     if (r->part) {
-        gemma4_part_judged(r->part, report);
+        if (gemma4_part_judged(r->part, report, error))
+            return UNUSABLE;
         return report->conforms ? CONFORMS : DIVERGES;
     }
     if (write_file(r->json, write_json, report, error) ||
@@ -326,10 +334,8 @@ static int open_files(const request *r, opened *o, gemma4_judgement *j, gemma4_e
 static int say_unusable(const request *r, const gemma4_error *error)
 {
     gemma4_error ignored;
-    if (r->part) {
-        gemma4_part_unusable(r->part, error->message);
-        return UNUSABLE;
-    }
+    if (r->part)
+        return gemma4_part_unusable(r->part, error->message, &ignored) ? UNWRITTEN : UNUSABLE;
     fprintf(stderr, "gemma4-check: %s\n", error->message);
     write_file(r->json, write_json_unusable, error->message, &ignored);
     write_file(r->junit, write_junit_unusable, error->message, &ignored);
@@ -346,7 +352,7 @@ static int check(void *context)
     gemma4_report report = {0};
     int status = open_files(r, &o, &j, &error) ? UNUSABLE : judge_files(r, &o, &j, &report, &error);
     if (status == UNUSABLE)
-        say_unusable(r, &error);
+        status = say_unusable(r, &error);
     if (status == INCOMPLETE)
         status = UNUSABLE;
     gemma4_report_free(&report);
@@ -426,6 +432,8 @@ static int check_parts(const request *r, gemma4_part *parts, const gemma4_dump_l
             return -1;
         int status = gemma4_isolate(check_part, &one, list->dumps[i].path, &died);
         parts[i].status = status < 0 ? say_unusable(&one, &died) : status;
+        if (parts[i].status == UNWRITTEN)
+            return gemma4_fail(error, "%s: cannot write a temporary file about it", dump);
     }
     return 0;
 }
@@ -545,21 +553,19 @@ static int command_agreement(gemma4_error *error)
 /* The page of one cause, or one line on stderr that says which ids come near. */
 static int explain_cause(const char *id, gemma4_error *error)
 {
-    char *text = NULL;
-    size_t size = 0;
-    FILE *page = open_memstream(&text, &size);
-    int unknown = page ? gemma4_explain(page, id) : -1;
-    if (!page || fclose(page) || !text) { /* glibc's fclose succeeds where the last reallocation
-                                             failed, and leaves NULL */
-        free(text);
+    gemma4_text page;
+    gemma4_text_open(&page);
+    int unknown = page.f ? gemma4_explain(page.f, id) : -1;
+    if (gemma4_text_close(&page)) {
+        free(page.bytes);
         gemma4_fail(error, "explain: out of memory");
         return UNUSABLE;
     }
     if (unknown)
-        gemma4_fail(error, "explain: %.*s", (int)strcspn(text, "\n"), text);
+        gemma4_fail(error, "explain: %.*s", (int)strcspn(page.bytes, "\n"), page.bytes);
     else
-        fputs(text, stdout);
-    free(text);
+        fputs(page.bytes, stdout);
+    free(page.bytes);
     return unknown ? UNUSABLE : CONFORMS;
 }
 
@@ -655,18 +661,17 @@ static int self_test_matrix(int argc, char **argv, bool *reached, gemma4_error *
 {
     gemma4_self_test_options options = {.jobs = 2};
     const char *page = NULL;
-    char *text = NULL;
-    size_t size = 0;
+    gemma4_text text;
     if (parse_self_test(argc, argv, &options, &page, error))
         return -1;
-    FILE *memory = open_memstream(&text, &size);
-    int status = memory ? gemma4_self_test(&options, stdout, memory, reached, error)
+    gemma4_text_open(&text);
+    int status = text.f ? gemma4_self_test(&options, stdout, text.f, reached, error)
                         : gemma4_fail(error, "self-test: out of memory");
-    if (memory && (fclose(memory) || !text) && !status) /* the page is cut off */
+    if (gemma4_text_close(&text) && !status)
         status = gemma4_fail(error, "self-test: out of memory");
     if (!status)
-        status = write_file(page, write_bytes, text, error);
-    free(text);
+        status = write_file(page, write_bytes, text.bytes, error);
+    free(text.bytes);
     return status;
 }
 
@@ -776,17 +781,16 @@ static int check_words(int argc, char **argv, gemma4_error *error)
 static int list_names(void *context)
 {
     gemma4_error error = {""};
-    char *text = NULL;
-    size_t size = 0;
-    FILE *memory = open_memstream(&text, &size);
+    gemma4_text text;
+    gemma4_text_open(&text);
     gemma4_limit_processor_time(SECONDS_TO_OPEN);
-    int status = memory ? gemma4_names(context, memory, &error)
+    int status = text.f ? gemma4_names(context, text.f, &error)
                         : gemma4_fail(&error, "names: out of memory");
-    if (memory && (fclose(memory) || !text) && !status)
+    if (gemma4_text_close(&text) && !status)
         status = gemma4_fail(&error, "names: out of memory");
-    if (!status && (fwrite(text, 1, size, stdout) != size || check_output(&error)))
+    if (!status && (fwrite(text.bytes, 1, text.size, stdout) != text.size || check_output(&error)))
         status = -1;
-    free(text);
+    free(text.bytes);
     if (status)
         fprintf(stderr, "gemma4-check: %s\n", error.message);
     return status ? UNUSABLE : CONFORMS;

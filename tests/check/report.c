@@ -79,9 +79,17 @@ bool gemma4_is_inconclusive(const gemma4_report *report)
     return report->conforms && report->level == GEMMA4_PARTIAL;
 }
 
+/* How many of the tensors that are required hold too few positions. */
+static size_t required_in_part(const gemma4_report *report)
+{
+    return report->required == GEMMA4_FULL_LEVEL     ? report->full_in_part
+           : report->required == GEMMA4_LAYERS_LEVEL ? report->layers_in_part
+                                                     : 0;
+}
+
 bool gemma4_falls_short(const gemma4_report *report)
 {
-    return report->level < report->required;
+    return report->level < report->required || required_in_part(report);
 }
 
 gemma4_sentence gemma4_conclusion(const gemma4_report *report)
@@ -115,7 +123,12 @@ gemma4_sentence gemma4_conclusion(const gemma4_report *report)
 gemma4_sentence gemma4_shortfall(const gemma4_report *report)
 {
     gemma4_sentence s = {""};
-    if (gemma4_falls_short(report))
+    if (report->level >= report->required && gemma4_falls_short(report))
+        snprintf(s.text, sizeof s.text,
+                 "--require %s: %zu of the required tensors hold some positions only (the last "
+                 "layer and what follows it may hold the last position alone)",
+                 gemma4_level_name(report->required), required_in_part(report));
+    else if (gemma4_falls_short(report))
         snprintf(s.text, sizeof s.text,
                  "--require %s: the dump covers less (%s): %zu of %zu required tensors",
                  gemma4_level_name(report->required), gemma4_level_name(report->level),

@@ -80,7 +80,9 @@ typedef struct gemma4_report {
     size_t layers;             /* of the model */
     size_t positions;
     size_t taps_covered, taps_of; /* required taps that were compared, and how many there are */
-    bool *layer_covered;          /* [layers] any tap of it compared */
+    size_t full_in_part, layers_in_part; /* of the tensors that these levels ask for, how many hold
+                                            too few positions to count for --require */
+    bool *layer_covered;                 /* [layers] any tap of it compared */
     gemma4_routing routing;
     const gemma4_tap_result *first_divergence; /* NULL where it conforms */
     gemma4_tap_result *taps;                   /* every tap of the model, in dataflow order */

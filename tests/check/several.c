@@ -1,6 +1,7 @@
 #include "several.h"
 
 #include <errno.h>
+#include <stdio_ext.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -16,6 +17,17 @@ int gemma4_part_open(gemma4_part *part, const gemma4_listed_dump *dump, gemma4_e
                ? 0
                : gemma4_fail(error, "%s: cannot open a temporary file: %s", dump->path,
                              strerror(errno));
+}
+
+/* Has the disk all that was written to a part's files? */
+static int all_written(const gemma4_part *part, gemma4_error *error)
+{
+    FILE *const files[] = {part->text, part->json, part->junit};
+    for (size_t i = 0; i < sizeof files / sizeof *files; i++)
+        if (fflush(files[i]) || ferror(files[i]))
+            return gemma4_fail(error, "%s: cannot write a temporary file: %s", part->dump->path,
+                               strerror(errno));
+    return 0;
 }
 
 void gemma4_part_close(gemma4_part *part)
@@ -43,7 +55,7 @@ static void write_finding(FILE *out, const gemma4_report *report)
         fprintf(out, "; %s", gemma4_shortfall(report).text);
 }
 
-void gemma4_part_judged(const gemma4_part *part, const gemma4_report *report)
+int gemma4_part_judged(const gemma4_part *part, const gemma4_report *report, gemma4_error *error)
 {
     if (!report->conforms) {
         gemma4_report_text(part->text, report);
@@ -56,17 +68,19 @@ void gemma4_part_judged(const gemma4_part *part, const gemma4_report *report)
     fputc('\n', part->text);
     gemma4_report_json(part->json, report);
     gemma4_report_junit_suite(part->junit, report, part->dump->label);
+    return all_written(part, error);
 }
 
-/* What a process left that died over it is forgotten. */
+/* What is there is forgotten: a process died over it, or the disk did not take all of it. */
 static void empty(FILE *f)
 {
+    __fpurge(f);
     rewind(f);
     if (ftruncate(fileno(f), 0)) /* then its beginning is overwritten at least */
         clearerr(f);
 }
 
-void gemma4_part_unusable(const gemma4_part *part, const char *message)
+int gemma4_part_unusable(const gemma4_part *part, const char *message, gemma4_error *error)
 {
     empty(part->text);
     empty(part->json);
@@ -77,6 +91,7 @@ void gemma4_part_unusable(const gemma4_part *part, const char *message)
     fputc('\n', part->text);
     gemma4_report_json_unusable(part->json, message);
     gemma4_report_junit_suite_unusable(part->junit, message, part->dump->label);
+    return all_written(part, error);
 }
 
 /* ------------------------------------------------------------------ all of them */

@@ -42,11 +42,11 @@ typedef struct gemma4_part {
 /* Opens the files. */
 int gemma4_part_open(gemma4_part *part, const gemma4_listed_dump *dump, gemma4_error *error);
 void gemma4_part_close(gemma4_part *part);
-/* Write what is known of the dump to the files: at most one of the two is called, once. The text is
- * the terminal's where it does not conform, then one line; for a dump that conforms one line
- * only. */
-void gemma4_part_judged(const gemma4_part *part, const gemma4_report *report);
-void gemma4_part_unusable(const gemma4_part *part, const char *message);
+/* Write what is known of the dump to the files; the second also after the first, whose words it
+ * replaces. The text is the terminal's where it does not conform, then one line; for a dump that
+ * conforms one line only. They fail where the disk does not take all of it. */
+int gemma4_part_judged(const gemma4_part *part, const gemma4_report *report, gemma4_error *error);
+int gemma4_part_unusable(const gemma4_part *part, const char *message, gemma4_error *error);
 
 /* The parts in one. */
 typedef struct gemma4_several {

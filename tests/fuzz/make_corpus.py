@@ -185,3 +185,23 @@ write("names", "debugger", safetensors([("model.layers.0.self_attn.q_proj.output
                                         ("model.layers.1.self_attn.q_proj.output", "F32", [1, 3, 8], floats(24)), ("lm_head.output", "F32", [1, 3, 8], floats(24))], {}))
 write("hdf5-foreign", "embed", bytes([0, 1, 0, 3, 2, 0, 2, 0, 0, 0, 0, 0, 0, 0]))
 write("hdf5-foreign", "chunked", bytes([1, 2, 3, 3, 3, 0, 1, 2, 0, 0, 7, 1, 1, 1, 5, 0, 0, 6, 3, 2, 0, 1, 0, 0, 2, 2, 1, 1, 3, 0]))
+# The ladder's first rungs, in their own words: 12 tokens each, a vocabulary of 256.
+RUNGS = {"linear-head": (2, 150, 104, 177, 100, 53, 110, 117, 51, 44, 96, 237), "head": (2, 44, 8, 124, 59, 190, 241, 242, 244, 208, 149, 181)}
+LISTED = [("logprobs.ids", "I32", [12, 2], ints(*range(24))), ("logprobs.values", "F32", [12, 2], floats(24))]
+
+
+def rung(name, tensors, prefix=""):
+    return [(prefix + n, *rest) for n, *rest in [("tokens", "I32", [12], ints(*RUNGS[name])), *tensors]]
+
+
+write("ladder", "listed", b"linear-head.safetensors\n" + safetensors(rung("linear-head", LISTED), {**META, "case": "linear-head", "engine": "x"}) + CUT +
+      b"head.safetensors\n" + safetensors(rung("head", LISTED), META))
+write("ladder", "logits", b"linear-head.safetensors\n" + safetensors(rung("linear-head", [("logits", "F16", [12, 256], bytes(6144))]), META) + CUT +
+      b"stranger.h5\nx")
+write("ladder", "embed", b"linear-head.safetensors\n" + safetensors(rung("linear-head", [("embed", "BF16", [12, 96], bytes(2304)), *LISTED]), META))
+write("ladder-groups", "two", safetensors([t for name in RUNGS for t in rung(name, LISTED, name + ".")], {**META, "head.dtype": "bfloat16", "head.case": "head"}))
+write("judge", "listed", safetensors(rung("linear-head", LISTED), META))
+write("judge", "taps", safetensors(rung("linear-head", [("embed", "BF16", [12, 96], bytes(2304)), ("layers.0.router.topk_ids", "I32", [12, 3], ints(*[0, 1, 2] * 12)),
+                                                        ("layers.0.router.logits", "F16", [12, 8], bytes(192)), *LISTED]), {**META, "dtype": "bfloat16"}))
+write("hdf5-ladder", "logits", bytes([0, 1, 1, 3, 2, 0, 6, 0, 0, 0, 0, 0, 0, 0]))
+write("hdf5-ladder", "listed", bytes([1, 2, 7, 3, 2, 0, 1, 0, 0, 2, 0, 0, 0, 8, 3, 2, 0, 1, 0, 0, 0, 0, 0, 0]))

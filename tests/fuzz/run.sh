@@ -4,7 +4,7 @@
 program=$1 seconds=$2 folder=$3
 here=$(dirname "$0")
 repository=$here/../..
-targets="document config manifest map dump-list tokens options safetensors activations npy npz foreign import folders names gguf index hdf5 hdf5-foreign"
+targets="document config manifest map dump-list tokens options safetensors activations npy npz foreign import folders names gguf index hdf5 hdf5-foreign ladder ladder-groups hdf5-ladder judge"
 share=$((seconds / $(echo "$targets" | wc -w)))
 [ "$share" -ge 1 ] || share=1
 bad=0 total=0
@@ -22,7 +22,7 @@ for target in $targets; do
     map) seeds="$seeds $repository/golden/maps" dictionary=map ;;
     npy | npz | foreign) dictionary=numpy ;;
     import) dictionary=map ;;
-    safetensors | activations | index) dictionary=safetensors ;;
+    safetensors | activations | index | ladder | ladder-groups | judge) dictionary=safetensors ;;
     folders) seeds="$seeds $here/corpus/npy" dictionary=numpy ;;
     names) seeds="$seeds $here/corpus/foreign" dictionary=names ;;
     gguf) dictionary=gguf ;;

@@ -342,6 +342,10 @@ static const fuzz_target targets[] = {
     {"index", fuzz_index},
     {"hdf5", fuzz_hdf5},
     {"hdf5-foreign", fuzz_hdf5_foreign},
+    {"ladder", fuzz_ladder},
+    {"ladder-groups", fuzz_ladder_groups},
+    {"hdf5-ladder", fuzz_hdf5_ladder},
+    {"judge", fuzz_judge},
 };
 
 const fuzz_target *fuzz_target_at(size_t index)

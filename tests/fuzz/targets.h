@@ -20,7 +20,7 @@ typedef struct fuzz_target {
 const fuzz_target *fuzz_target_at(size_t index);
 const fuzz_target *fuzz_target_named(const char *name);
 
-/* Those of targets_files.c, targets_models.c and targets_hdf5.c. */
+/* Those of targets_files.c, targets_models.c, targets_hdf5.c and targets_ladder.c. */
 void fuzz_safetensors(const uint8_t *bytes, size_t size);
 void fuzz_activations(const uint8_t *bytes, size_t size);
 void fuzz_foreign(const uint8_t *bytes, size_t size);
@@ -33,12 +33,17 @@ void fuzz_gguf(const uint8_t *bytes, size_t size);
 void fuzz_index(const uint8_t *bytes, size_t size);
 void fuzz_hdf5(const uint8_t *bytes, size_t size);
 void fuzz_hdf5_foreign(const uint8_t *bytes, size_t size);
+void fuzz_ladder(const uint8_t *bytes, size_t size);
+void fuzz_ladder_groups(const uint8_t *bytes, size_t size);
+void fuzz_hdf5_ladder(const uint8_t *bytes, size_t size);
+void fuzz_judge(const uint8_t *bytes, size_t size);
 
 /* --- what targets share --- */
 
 struct gemma4_error;
 struct gemma4_config;
 struct gemma4_activations;
+struct gemma4_case;
 
 /* The path of a file with that content, in a directory of this process' own, which is removed at
  * its end. Valid until the next call. */
@@ -56,6 +61,10 @@ void fuzz_promise(int failed, const struct gemma4_error *error);
 const struct gemma4_config *fuzz_config(void);
 /* Reads everything that is usable in the file (NULL: nothing), and closes it. */
 void fuzz_read_activations(struct gemma4_activations *file);
+/* The ladder's first rung. */
+const struct gemma4_case *fuzz_rung(void);
+/* Opens what an engine left of the ladder at path, reads all of it, and writes a report. */
+void fuzz_climb(const char *path);
 /* Opens a dump under an engine's own names, and reads the first values of every tensor. */
 void fuzz_read_foreign(const char *path);
 

@@ -12,6 +12,14 @@
 #include <string.h>
 
 #include "activations.h"
+#include "manifest.h"
+
+/* What files are about: where in them, the tokens, and a length that the model knows. */
+typedef struct subject {
+    const char *group;
+    const int32_t *tokens;
+    hsize_t T, length;
+} subject;
 
 /* The input, byte after byte; zeros after its end. */
 typedef struct source {
@@ -120,9 +128,10 @@ static hid_t creation(source *s, unsigned rank, const hsize_t *shape)
     return properties;
 }
 
-static void write_dataset(hid_t file, source *s)
+static void write_dataset(hid_t file, const subject *about, source *s)
 {
-    static const hsize_t lengths[] = {3, 2, 4, 8, 1, 0, 3, (hsize_t)1 << 40, 16, (hsize_t)1 << 62};
+    const hsize_t lengths[] = {about->T,        2, 4, 8, 1, 0, about->length, (hsize_t)1 << 40, 16,
+                               (hsize_t)1 << 62};
     static const unsigned char zeros[65536];
     const char *name = names[take(s, NAMES)];
     const unsigned kind = take(s, 16), rank = take(s, 5);
@@ -162,25 +171,26 @@ static void write_dataset(hid_t file, source *s)
 }
 
 /* The file as bytes, to be freed; NULL where libhdf5 does not make one. */
-static unsigned char *write_file(source *s, size_t *size)
+static unsigned char *write_file(const subject *about, source *s, size_t *size)
 {
-    static const int32_t tokens[] = {2, 3, 5};
-    const hsize_t three = 3;
     hid_t access = H5Pcreate(H5P_FILE_ACCESS), properties = H5Pcreate(H5P_FILE_CREATE);
     H5Pset_fapl_core(access, 65536, 0);
     if (take(s, 2))
         H5Pset_libver_bounds(access, H5F_LIBVER_LATEST, H5F_LIBVER_LATEST);
-    hid_t file = H5Fcreate("fuzz.h5", H5F_ACC_TRUNC, properties, access);
-    hid_t space = H5Screate_simple(1, &three, NULL);
+    hid_t whole = H5Fcreate("fuzz.h5", H5F_ACC_TRUNC, properties, access);
+    hid_t file = about->group
+                     ? H5Gcreate2(whole, about->group, H5P_DEFAULT, H5P_DEFAULT, H5P_DEFAULT)
+                     : H5Gopen2(whole, "/", H5P_DEFAULT);
+    hid_t space = H5Screate_simple(1, &about->T, NULL);
     hid_t set =
         H5Dcreate2(file, "tokens", H5T_STD_I32LE, space, H5P_DEFAULT, H5P_DEFAULT, H5P_DEFAULT);
-    H5Dwrite(set, H5T_NATIVE_INT32, H5S_ALL, H5S_ALL, H5P_DEFAULT, tokens);
+    H5Dwrite(set, H5T_NATIVE_INT32, H5S_ALL, H5S_ALL, H5P_DEFAULT, about->tokens);
     H5Dclose(set);
     H5Sclose(space);
     write_text(file, "format", "gemma4-activations");
     write_text(file, "dtype", "float32");
     for (unsigned more = take(s, 6); more > 0; more--)
-        write_dataset(file, s);
+        write_dataset(file, about, s);
     int64_t version = take(s, 16) != 15;
     space = H5Screate(H5S_SCALAR);
     hid_t attribute =
@@ -188,14 +198,15 @@ static unsigned char *write_file(source *s, size_t *size)
     H5Awrite(attribute, H5T_NATIVE_INT64, &version);
     H5Aclose(attribute);
     H5Sclose(space);
-    H5Fflush(file, H5F_SCOPE_GLOBAL);
-    ssize_t length = H5Fget_file_image(file, NULL, 0);
+    H5Gclose(file);
+    H5Fflush(whole, H5F_SCOPE_GLOBAL);
+    ssize_t length = H5Fget_file_image(whole, NULL, 0);
     unsigned char *image = length > 0 ? malloc((size_t)length) : NULL;
-    if (image && H5Fget_file_image(file, image, (size_t)length) != length) {
+    if (image && H5Fget_file_image(whole, image, (size_t)length) != length) {
         free(image);
         image = NULL;
     }
-    H5Fclose(file);
+    H5Fclose(whole);
     H5Pclose(properties);
     H5Pclose(access);
     *size = (size_t)length;
@@ -213,12 +224,12 @@ static void damage(source *s, unsigned char *image, size_t size)
 }
 
 /* The path of what the input describes; NULL where libhdf5 does not make it. */
-static const char *make_file(const uint8_t *bytes, size_t size)
+static const char *make_file(const subject *about, const uint8_t *bytes, size_t size)
 {
     source s = {bytes, bytes + size};
     size_t length;
     H5Eset_auto2(H5E_DEFAULT, NULL, NULL);
-    unsigned char *image = write_file(&s, &length);
+    unsigned char *image = write_file(about, &s, &length);
     if (!image)
         return NULL;
     damage(&s, image, length);
@@ -227,10 +238,13 @@ static const char *make_file(const uint8_t *bytes, size_t size)
     return path;
 }
 
+static const int32_t three_tokens[] = {2, 3, 5};
+static const subject any_model = {NULL, three_tokens, 3, 3};
+
 void fuzz_hdf5(const uint8_t *bytes, size_t size)
 {
     gemma4_error error = {""};
-    const char *path = make_file(bytes, size);
+    const char *path = make_file(&any_model, bytes, size);
     gemma4_activations *file = path ? gemma4_activations_open(path, fuzz_config(), &error) : NULL;
     fuzz_promise(path && !file, &error);
     fuzz_read_activations(file);
@@ -239,7 +253,18 @@ void fuzz_hdf5(const uint8_t *bytes, size_t size)
 /* The same as an engine's own dump, whose names and shapes may be any. */
 void fuzz_hdf5_foreign(const uint8_t *bytes, size_t size)
 {
-    const char *path = make_file(bytes, size);
+    const char *path = make_file(&any_model, bytes, size);
     if (path)
         fuzz_read_foreign(path);
+}
+
+/* The ladder's first rung as a group of one file. */
+void fuzz_hdf5_ladder(const uint8_t *bytes, size_t size)
+{
+    enum { VOCABULARY = 256 };
+    const gemma4_case *rung = fuzz_rung();
+    const subject about = {rung->id, rung->tokens, rung->token_count, VOCABULARY};
+    const char *path = make_file(&about, bytes, size);
+    if (path)
+        fuzz_climb(path);
 }

@@ -293,7 +293,158 @@ START_TEST(rows_that_are_left_out_are_said)
 }
 END_TEST
 
+/* Of every tensor, or of what engines trim, only one position. */
+static size_t shown_position;
+static bool only_where_engines_trim;
+
+static void show_one_row(const test_engine *engine, gemma4_tap_event *e)
+{
+    bool at_end = gemma4_tap_describe(e->tap)->per_layer
+                      ? e->layer + 1 == engine->model->config.num_hidden_layers
+                      : e->tap != GEMMA4_TAP_EMBED;
+    if (e->rows != T || (only_where_engines_trim && !at_end))
+        return;
+    e->row = shown_position;
+    e->rows = 1;
+    if (e->ids)
+        e->ids += shown_position * e->dims[0] * e->dims[1];
+    else
+        e->values += shown_position * e->dims[0] * e->dims[1];
+}
+
+/* All names are there, and all values are right: at one position, or at the last one where engines
+ * trim what they compute. */
+static const struct {
+    size_t position;
+    bool only_at_end;
+    gemma4_level required;
+    const char *shortfall;
+} IN_PART[] = {
+    {0, false, GEMMA4_FULL_LEVEL, "--require full: 373 of the required tensors hold some"},
+    {0, false, GEMMA4_LAYERS_LEVEL, "--require layers: 13 of the required tensors hold some"},
+    {T - 1, false, GEMMA4_LAYERS_LEVEL, "--require layers: 11 of the required tensors hold some"},
+    {0, true, GEMMA4_LAYERS_LEVEL, "--require layers: 2 of the required tensors hold some"},
+    {T - 1, true, GEMMA4_FULL_LEVEL, ""},
+    {T - 1, true, GEMMA4_LAYERS_LEVEL, ""},
+    {0, false, GEMMA4_LOGITS_LEVEL, ""},
+};
+
+START_TEST(a_level_that_is_required_is_of_all_positions)
+{
+    const test_engine engine = {.model = test_golden_model(),
+                                .T = T,
+                                .tier = "float32",
+                                .show = show_one_row,
+                                .but = {"*.attn.scores", "*.attn.probs"}};
+    shown_position = IN_PART[_i].position;
+    only_where_engines_trim = IN_PART[_i].only_at_end;
+    judged j = judge(test_engine_dump(&engine), "float32");
+    ck_assert_int_eq(j.report.level, GEMMA4_FULL_LEVEL);
+    ck_assert_msg(j.report.conforms, "%s", j.text);
+    j.report.required = IN_PART[_i].required;
+    ck_assert_int_eq(gemma4_falls_short(&j.report), *IN_PART[_i].shortfall != '\0');
+    ck_assert_msg(!strncmp(gemma4_shortfall(&j.report).text, IN_PART[_i].shortfall,
+                           strlen(IN_PART[_i].shortfall)),
+                  "%s", gemma4_shortfall(&j.report).text);
+    judged_free(&j);
+}
+END_TEST
+
+/* So few tokens that a wrong engine is right on them. */
+START_TEST(tokens_that_show_little_are_said)
+{
+    static const struct {
+        size_t T;
+        const char *said;
+    } few[] = {{1, "warning    one position only: what attention does between positions"},
+               {T, "note       12 positions do not reach beyond the window of 16"}};
+    const test_engine engine = {.model = test_golden_model(),
+                                .T = few[_i].T,
+                                .tier = "float32",
+                                .but = {"*.attn.scores", "*.attn.probs"}};
+    judged j = judge(test_engine_dump(&engine), "float32");
+    assert_says(&j, few[_i].said);
+    judged_free(&j);
+}
+END_TEST
+
+START_TEST(tokens_beyond_the_window_need_no_words)
+{
+    const test_engine engine = {
+        .model = test_golden_model(), .T = 17, .tier = "float32", .taps = {"embed", "logits"}};
+    judged j = judge(test_engine_dump(&engine), "float32");
+    ck_assert_ptr_null(strstr(j.text, "the window"));
+    judged_free(&j);
+}
+END_TEST
+
 /* --- what the dump says of itself --- */
+
+/* A case of chunks, of which the dump was fed otherwise, or does not say. */
+static const struct {
+    const char *schedule, *said;
+} FED[] = {
+    {"44", "warning    the dump says that the tokens were fed in 1 chunk, the case wants 5"},
+    {"7,1,20,13,3", "warning    the dump says that the tokens were fed in 5 chunks"},
+    {"7,1,20,3,12,1", "warning    the dump says that the tokens were fed in 6 chunks"},
+    {"12", "note       the dump does not say in which chunks the tokens were fed"},
+    {NULL, "note       the dump does not say in which chunks the tokens were fed"},
+    {"7,1,20,3,13", NULL},
+};
+
+/* The path of a copy of the case's golden that says so of itself; NULL: nothing. */
+static char *golden_with_schedule(const gemma4_case *c, const char *schedule)
+{
+    char *path = test_join(test_fresh_dir(), "dump.h5");
+    hid_t file = H5Fopen(c->golden_path, H5F_ACC_RDONLY, H5P_DEFAULT);
+    ssize_t length = H5Fget_file_image(file, NULL, 0);
+    ck_assert(file >= 0 && length > 0);
+    void *image = malloc((size_t)length);
+    ck_assert(image && H5Fget_file_image(file, image, (size_t)length) == length);
+    test_write(path, image, (size_t)length);
+    H5Fclose(file);
+    free(image);
+    file = H5Fopen(path, H5F_ACC_RDWR, H5P_DEFAULT);
+    ck_assert(file >= 0 && H5Adelete(file, "schedule") >= 0);
+    if (schedule) {
+        hid_t type = H5Tcopy(H5T_C_S1), space = H5Screate(H5S_SCALAR);
+        H5Tset_size(type, strlen(schedule) + 1);
+        hid_t said = H5Acreate2(file, "schedule", type, space, H5P_DEFAULT, H5P_DEFAULT);
+        ck_assert(said >= 0 && H5Awrite(said, type, schedule) >= 0);
+        H5Aclose(said);
+        H5Sclose(space);
+        H5Tclose(type);
+    }
+    ck_assert(H5Fclose(file) >= 0);
+    return path;
+}
+
+START_TEST(a_schedule_other_than_the_cases_is_said)
+{
+    gemma4_error error = {""};
+    gemma4_case *c = gemma4_case_open("tiny-chunks", &error);
+    ck_assert_msg(c && gemma4_case_provide_checkpoint(c, &error) == 0, "%s", error.message);
+    gemma4_model *model = gemma4_model_open(c->checkpoint_dir, &error);
+    ck_assert_msg(model != NULL, "%s", error.message);
+    const char *path = golden_with_schedule(c, FED[_i].schedule);
+    judged j = {.dump = gemma4_activations_open(path, &model->config, &error)};
+    ck_assert_msg(j.dump != NULL, "%s", error.message);
+    const gemma4_judgement judgement = {.the_case = c,
+                                        .model = model,
+                                        .engine = j.dump,
+                                        .dtype = "float32",
+                                        .without_causes = true};
+    ck_assert_msg(gemma4_judge(&judgement, &j.report, &error) == 0, "%s", error.message);
+    j.text = test_printed(print_text, &j.report);
+    if (FED[_i].said)
+        assert_says(&j, FED[_i].said);
+    else
+        ck_assert_ptr_null(strstr(j.text, "were fed"));
+    judged_free(&j);
+    gemma4_model_close(model);
+    gemma4_case_close(c);
+}
+END_TEST
 
 /* The values are bfloat16's, the label says float32. */
 START_TEST(a_dtype_finer_than_the_values_fails)
@@ -449,6 +600,11 @@ Suite *lies_suite(void)
                         sizeof HALF_COPIED / sizeof *HALF_COPIED);
     tcase_add_test(c, leaving_out_what_is_wrong_is_said);
     tcase_add_test(c, rows_that_are_left_out_are_said);
+    tcase_add_loop_test(c, a_level_that_is_required_is_of_all_positions, 0,
+                        sizeof IN_PART / sizeof *IN_PART);
+    tcase_add_loop_test(c, tokens_that_show_little_are_said, 0, 2);
+    tcase_add_test(c, tokens_beyond_the_window_need_no_words);
+    tcase_add_loop_test(c, a_schedule_other_than_the_cases_is_said, 0, sizeof FED / sizeof *FED);
     tcase_add_test(c, a_dtype_finer_than_the_values_fails);
     tcase_add_loop_test(c, storage_coarser_than_the_dtype_is_said, 0, 2);
     tcase_add_loop_test(c, storage_as_fine_as_the_dtype_needs_no_words, 0, 2);

@@ -182,6 +182,13 @@ static void allow_small_files(void)
     setrlimit(RLIMIT_FSIZE, &limit);
 }
 
+/* Room for a line, and for no report. */
+static void allow_tiny_files(void)
+{
+    allow_small_files();
+    setrlimit(RLIMIT_FSIZE, &(struct rlimit){256, 256});
+}
+
 /* The short report that says what went wrong still fits. */
 START_TEST(a_file_that_may_not_grow_is_one_line)
 {
@@ -241,6 +248,23 @@ START_TEST(a_read_only_folder_is_one_line)
 END_TEST
 
 #endif
+
+/* Of several dumps each leaves what it has to say in a file without a name. */
+START_TEST(what_is_noted_of_several_dumps_is_whole)
+{
+    const char *const words[] = {"--manifest", "several.yaml", NULL};
+    copy("golden/dumps/tiny-prompt-rope-pairing-contiguous.h5", test_join(work, "wrong.h5"));
+    test_write_text(
+        test_join(work, "several.yaml"),
+        "format: gemma4-dumps\nversion: 1\ndumps:\n  - {file: wrong.h5, model: model}\n");
+    outcome o = run(&check, words, NULL);
+    ck_assert(WIFEXITED(o.status) && WEXITSTATUS(o.status) == 1);
+    o = run(&check, words, allow_small_files);
+    assert_refused(&o, &check, "1 of 1 dumps cannot be judged");
+    o = run(&check, words, allow_tiny_files);
+    assert_refused(&o, &check, "cannot write a temporary file");
+}
+END_TEST
 
 /* What was there before stays, to the byte. */
 START_TEST(a_failure_leaves_the_older_output)
@@ -704,6 +728,7 @@ Suite *outputs_suite(void)
     tcase_add_loop_test(disks, a_full_disk_is_one_line, 0, COUNT(WRITERS));
     tcase_add_loop_test(disks, a_read_only_folder_is_one_line, 0, COUNT(WRITERS));
 #endif
+    tcase_add_test(disks, what_is_noted_of_several_dumps_is_whole);
     tcase_add_test(disks, a_failure_leaves_the_older_output);
     tcase_add_test(disks, a_writer_that_dies_is_one_line_and_leaves_nothing);
     tcase_add_test(disks, an_output_appears_when_it_is_committed);

@@ -254,7 +254,8 @@ static bool recognises_nothing(const gemma4_report *report)
     for (size_t i = 0; i < report->warning_count; i++) /* what a dump says of itself is no
                                                           mistake */
         if (!strstr(report->warnings[i], "are stored as ") &&
-            !strstr(report->warnings[i], "hold some positions only"))
+            !strstr(report->warnings[i], "hold some positions only") &&
+            !strstr(report->warnings[i], "one position only"))
             return false;
     return true;
 }
