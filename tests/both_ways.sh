@@ -42,6 +42,7 @@ echo "dumps      reports  differ  not judged   (the fastest operators against: $
 # The first use of a checkpoint that is not committed generates it.
 "$build/gemma4-check" agreement >"$out/agreement.txt" || { cat "$out/agreement.txt"; exit 2; }
 for manifest in golden/cases/*.yaml; do
+    ! grep -q "flag: many-positions" "$manifest" || continue # takes minutes
     case=$(basename "$manifest" .yaml)
     for dump in golden/dumps/"$case"-*.h5; do
         [ ! -e "$dump" ] || check "$case" "$dump"
