@@ -532,7 +532,7 @@ static int judge_blocks(judge *g, gemma4_error *error)
     for (gemma4_block block = -1; block <= last && !status; block++) {
         if (g->j->progress)
             gemma4_progress_at(g->j->progress, block);
-        if (block < head) /* is read while this one is run */
+        if (block < last) /* the next one is read while this one is run */
             gemma4_stream_ahead(&weights, (size_t)(block + 1), g->subject.T);
         status = block == head && rows_of_part(g) < g->subject.T
                      ? judge_head_in_parts(g, reference, block <= last_held ? replay : NULL,
