@@ -75,6 +75,7 @@ static Suite *(*const suites[])(void) = {
     blocks_suite,
     gguf_suite,
     gguf_hostile_suite,
+    compare_dumps_suite,
 };
 enum { SUITES = sizeof suites / sizeof *suites, MOST_PROCESSES = 8, SECONDS_AT_MOST = 1800 };
 
