@@ -1,7 +1,7 @@
 #!/bin/sh
-# threads.sh BUILD: what runs in threads (the twins' operators, and gemma4-check's search for a cause) under ThreadSanitizer. BUILD is made with
-# clang -fsanitize=thread. clang's libomp is not instrumented either; its tool Archer tells the sanitizer who waits for whom. That both are at
-# work is seen first: a race that is planted must be found, and a loop without one must be silent.
+# threads.sh BUILD: what runs in threads (the twins' operators, gemma4-check's search for a cause, and its comparison of two dumps) under
+# ThreadSanitizer. BUILD is made with clang -fsanitize=thread. clang's libomp is not instrumented either; its tool Archer tells the sanitizer who
+# waits for whom. That both are at work is seen first: a race that is planted must be found, and a loop without one must be silent.
 build=$1
 folder=$build/threads-check
 mkdir -p "$folder"
@@ -69,3 +69,4 @@ try() {
 }
 try "another epsilon" '"rms_norm_eps": 1e-06' '"rms_norm_eps": 0.01'
 try "another base of the angles" '"rope_theta": 1000000.0' '"rope_theta": 1700000.0'
+run "two dumps compared" 1 "$build/gemma4-check" compare golden/dumps/tiny-prompt-bfloat16.h5 golden/cases/tiny-prompt.h5

@@ -109,9 +109,8 @@ static int compare(void *context)
                                .path_b = r->paths[1],
                                .tolerance = r->tolerance,
                                .slice_bytes = GEMMA4_COMPARE_SLICE};
-    int status = open_all(r, &o, &c, &error) || gemma4_compare_dumps(&c, &error)
-                     ? -1
-                     : tell(r, &c, &error);
+    int status =
+        open_all(r, &o, &c, &error) || gemma4_compare_dumps(&c, &error) ? -1 : tell(r, &c, &error);
     if (status < 0)
         status = say_unusable(r, error.message);
     free(c.taps);
@@ -138,12 +137,9 @@ static int parse_tolerance(request *r, gemma4_error *error)
 static int parse(int argc, char **argv, request *r, gemma4_error *error)
 {
     size_t count;
-    const gemma4_option options[] = {{"--case", &r->case_name},
-                                     {"--model", &r->model_dir},
-                                     {"--map", &r->map_name},
-                                     {"--tolerance", &r->tolerance_text},
-                                     {"--json", &r->json},
-                                     {NULL, NULL}};
+    const gemma4_option options[] = {{"--case", &r->case_name}, {"--model", &r->model_dir},
+                                     {"--map", &r->map_name},   {"--tolerance", &r->tolerance_text},
+                                     {"--json", &r->json},      {NULL, NULL}};
     if (gemma4_options_parse(argc, argv, options, r->paths, 2, &count, error) ||
         parse_tolerance(r, error))
         return -1;

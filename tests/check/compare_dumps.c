@@ -13,7 +13,6 @@
 /* What is read of one file at a time: positions first ... first + rows - 1 of a tap. */
 typedef struct side {
     gemma4_activations *file;
-    const char *path;
     const gemma4_activation *tap;
     const gemma4_activation *ids; /* that order the tap's slots, or of a tap of ids: itself; NULL */
     float *values;                /* [rows, width] */
@@ -28,7 +27,7 @@ typedef struct side {
 typedef struct slice {
     side a, b;
     gemma4_row_shape shape;
-    size_t first, rows, most; /* rows of this slice, and of the largest */
+    size_t first, rows, most;           /* rows of this slice, and of the largest */
     gemma4_row_difference *differences; /* [rows] */
 } slice;
 
@@ -126,10 +125,10 @@ static void *compare_part(void *context)
     size_t width = s->shape.width, K = s->shape.slots;
     for (size_t i = p->from; i < p->to; i++)
         if (s->a.have[i] && s->b.have[i])
-            s->differences[i] = gemma4_compare_rows(
-                &s->shape, s->first + i, s->a.values + i * width,
-                s->a.ids ? s->a.slots + i * K : NULL, s->b.values + i * width,
-                s->b.ids ? s->b.slots + i * K : NULL);
+            s->differences[i] =
+                gemma4_compare_rows(&s->shape, s->first + i, s->a.values + i * width,
+                                    s->a.ids ? s->a.slots + i * K : NULL, s->b.values + i * width,
+                                    s->b.ids ? s->b.slots + i * K : NULL);
     return NULL;
 }
 
@@ -238,7 +237,7 @@ static bool have_one_form(const slice *s, gemma4_tap_difference *r)
     r->differs = true;
     snprintf(r->note, sizeof r->note, "A is %s %s, B is %s %s%s%s", a->stored_dtype, text_a,
              b->stored_dtype, text_b, a->usable && b->usable ? "" : ": ",
-             !a->usable  ? a->problem
+             !a->usable   ? a->problem
              : !b->usable ? b->problem
                           : "");
     return false;
@@ -259,7 +258,8 @@ static bool find_ids(slice *s, gemma4_tap_difference *r)
         size_t width = s->a.tap->width;
         if (!s->a.ids || !s->b.ids || !s->a.ids->usable || !s->b.ids->usable ||
             s->a.ids->width != s->b.ids->width || width % s->a.ids->width) {
-            snprintf(r->note, sizeof r->note, "not compared: its order is that of %s, as both hold it",
+            snprintf(r->note, sizeof r->note,
+                     "not compared: its order is that of %s, as both hold it",
                      gemma4_tap_name(of, r->layer, name));
             return false;
         }
@@ -324,8 +324,7 @@ static int compare_slices(const gemma4_dumps_compared *c, slice *s, gemma4_tap_d
 static int compare_tap(const gemma4_dumps_compared *c, const gemma4_activation *a,
                        const gemma4_activation *b, gemma4_tap_difference *r, gemma4_error *error)
 {
-    slice s = {.a = {.file = c->a, .path = c->path_a, .tap = a},
-               .b = {.file = c->b, .path = c->path_b, .tap = b}};
+    slice s = {.a = {.file = c->a, .tap = a}, .b = {.file = c->b, .tap = b}};
     gemma4_comparison sums = {0};
     char name[GEMMA4_TAP_NAME_SIZE];
     *r = (gemma4_tap_difference){.tap = a->tap, .layer = a->layer, .worst = -1};

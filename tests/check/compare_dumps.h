@@ -1,4 +1,5 @@
-/* `gemma4-check compare`: two dumps of the same tokens, tap by tap (spec/report.md, "Two dumps compared"). */
+/* `gemma4-check compare`: two dumps of the same tokens, tap by tap (spec/report.md, "Two dumps
+ * compared"). */
 #ifndef GEMMA4_COMPARE_DUMPS_H
 #define GEMMA4_COMPARE_DUMPS_H
 
@@ -35,7 +36,7 @@ typedef struct gemma4_dumps_compared {
     /* The result: */
     gemma4_tap_difference *taps; /* [count] those that both hold, in dataflow order */
     size_t count;
-    size_t compared, differing; /* how many of them */
+    size_t compared, differing;         /* how many of them */
     const gemma4_tap_difference *first; /* that differs; NULL: none */
 } gemma4_dumps_compared;
 

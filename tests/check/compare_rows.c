@@ -4,13 +4,13 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* Values are taken by blocks, and a block by lanes whose sums are independent, which lets a compiler
- * use vectors without a change of the result. */
+/* Values are taken by blocks, and a block by lanes whose sums are independent, which lets a
+ * compiler use vectors without a change of the result. */
 enum { BLOCK = 512, LANES = 8 };
 
 /* A value at a time: for blocks in which something is not finite. */
-static void add_values(gemma4_row_difference *d, size_t first_index, const float *a,
-                       const float *b, size_t n)
+static void add_values(gemma4_row_difference *d, size_t first_index, const float *a, const float *b,
+                       size_t n)
 {
     for (size_t i = 0; i < n; i++) {
         double difference = fabs((double)b[i] - (double)a[i]);

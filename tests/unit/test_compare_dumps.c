@@ -28,8 +28,8 @@ typedef struct values {
 
 /* What is written of it, and which taps are left out. */
 typedef struct written {
-    size_t embed_width;       /* 0: D */
-    const int *logits_rows;   /* the positions that have logits; NULL: all */
+    size_t embed_width;     /* 0: D */
+    const int *logits_rows; /* the positions that have logits; NULL: all */
     size_t logits_rows_count;
     const char *but; /* a tap that is left out; NULL: none */
 } written;
@@ -163,8 +163,7 @@ static const gemma4_tap_difference *find(const compared *r, gemma4_tap tap)
 static const gemma4_tap_difference *only(const compared *r, gemma4_tap tap)
 {
     ck_assert_msg(r->c.differing == 1 && r->c.first == find(r, tap), "%zu differ, the first is %s",
-                  r->c.differing,
-                  r->c.first ? gemma4_tap_describe(r->c.first->tap)->name : "none");
+                  r->c.differing, r->c.first ? gemma4_tap_describe(r->c.first->tap)->name : "none");
     return r->c.first;
 }
 
@@ -399,8 +398,8 @@ END_TEST
 START_TEST(a_tap_of_another_form_differs)
 {
     values a = usual();
-    compared r = compare_files(write_values(&a), write_as(&a, (written){.embed_width = D - 2}),
-                               (how){0});
+    compared r =
+        compare_files(write_values(&a), write_as(&a, (written){.embed_width = D - 2}), (how){0});
     ck_assert_int_eq(r.status, 0);
     const gemma4_tap_difference *embed = only(&r, GEMMA4_TAP_EMBED);
     ck_assert_str_eq(embed->note, "A is float32 [7, 12], B is float32 [7, 10]");
@@ -455,12 +454,12 @@ static char *write_hole(const char *tap, size_t tokens, size_t width)
 {
     char *path = test_join(test_fresh_dir(), "hole.safetensors"), json[512];
     size_t end = 4 * tokens, bytes = end + 4 * tokens * width;
-    int length = snprintf(
-        json, sizeof json,
-        "{\"__metadata__\":{\"format\":\"gemma4-activations\",\"format_version\":\"1\"},"
-        "\"tokens\":{\"dtype\":\"I32\",\"shape\":[%zu],\"data_offsets\":[0,%zu]},"
-        "\"%s\":{\"dtype\":\"F32\",\"shape\":[%zu,%zu],\"data_offsets\":[%zu,%zu]}}",
-        tokens, end, tap, tokens, width, end, bytes);
+    int length =
+        snprintf(json, sizeof json,
+                 "{\"__metadata__\":{\"format\":\"gemma4-activations\",\"format_version\":\"1\"},"
+                 "\"tokens\":{\"dtype\":\"I32\",\"shape\":[%zu],\"data_offsets\":[0,%zu]},"
+                 "\"%s\":{\"dtype\":\"F32\",\"shape\":[%zu,%zu],\"data_offsets\":[%zu,%zu]}}",
+                 tokens, end, tap, tokens, width, end, bytes);
     for (; length % 8; length++) /* spaces, as the format has it */
         strcpy(json + length, " ");
     const uint64_t size = (uint64_t)length;
@@ -485,9 +484,9 @@ static const struct {
 
 START_TEST(where_there_is_nothing_to_compare_one_line_says_it)
 {
-    compared r = compare_files(write_hole(HOLES[_i].tap_a, 2, HOLES[_i].width),
-                               write_hole(HOLES[_i].tap_b, HOLES[_i].tokens_b, HOLES[_i].width),
-                               (how){0});
+    compared r =
+        compare_files(write_hole(HOLES[_i].tap_a, 2, HOLES[_i].width),
+                      write_hole(HOLES[_i].tap_b, HOLES[_i].tokens_b, HOLES[_i].width), (how){0});
     ck_assert_int_eq(r.status, -1);
     assert_message_contains(&r.error, HOLES[_i].message);
     close_both(&r);
@@ -522,9 +521,9 @@ static char *rewrite(const char *path)
         const gemma4_activation *a = gemma4_activations_at(file, i);
         float *data = malloc(a->rows * a->width * sizeof *data);
         bool ids = gemma4_tap_describe(a->tap)->ids;
-        ck_assert(data && (ids ? gemma4_activations_read_ids(file, a, 0, a->rows, (int32_t *)data,
-                                                             &error)
-                               : gemma4_activations_read(file, a, 0, a->rows, data, &error)) == 0);
+        ck_assert(data &&
+                  (ids ? gemma4_activations_read_ids(file, a, 0, a->rows, (int32_t *)data, &error)
+                       : gemma4_activations_read(file, a, 0, a->rows, data, &error)) == 0);
         gemma4_dump_add(dump, gemma4_tap_name(a->tap, a->layer, name),
                         ids ? GEMMA4_DUMP_I32 : GEMMA4_DUMP_F32, a->rows, a->width, data);
         free(data);
@@ -604,28 +603,36 @@ START_TEST(the_text_and_the_json_say_all_of_it)
     for (size_t i = 0; i < COUNT(rows); i++)
         memcpy(b.logits[i], a.logits[rows[i]], sizeof b.logits[i]);
     b.logits[1][2] = NAN;
-    compared r = compare_files(
-        write_as(&a, (written){.but = "layers.0.attn.probs"}),
-        write_as(&b, (written){.but = "layers.0.moe.act", .logits_rows = rows,
-                               .logits_rows_count = COUNT(rows)}),
-        (how){.tolerance = 1e-6});
+    compared r = compare_files(write_as(&a, (written){.but = "layers.0.attn.probs"}),
+                               write_as(&b, (written){.but = "layers.0.moe.act",
+                                                      .logits_rows = rows,
+                                                      .logits_rows_count = COUNT(rows)}),
+                               (how){.tolerance = 1e-6});
     ck_assert_msg(r.status == 0, "%s", r.error.message);
     static const char *const in_text[] = {
-        "A          /", "mine 0.1, float32\n", "tokens     7, the first at 5\n",
-        "\n* embed ", " 5.000e-01 at 2, 1: ", "\n  layers.0.attn.scores           not compared: ",
+        "A          /",
+        "mine 0.1, float32\n",
+        "tokens     7, the first at 5\n",
+        "\n* embed ",
+        " 5.000e-01 at 2, 1: ",
+        "\n  layers.0.attn.scores           not compared: ",
         "\n* layers.0.router.topk_ids       other sets at 1 of 7 positions, the first at 1\n",
         "\n* logits                         1 NaN or infinite in one only, the first at position "
         "3, index 2; the others equal  (3 of 7 positions)\n",
         "\n  logprobs.ids                   equal sets\n",
-        "\n  logprobs.values                equal\n", "\nonly in A   layers.0.moe.act\n",
+        "\n  logprobs.values                equal\n",
+        "\nonly in A   layers.0.moe.act\n",
         "\nonly in B   layers.0.attn.probs\n",
         "\nDIFFERENT: 3 of the 7 taps that both hold, the first is embed (tolerance 1e-06)\n"};
     char *text = printed(gemma4_compare_text, &r.c), *json = printed(gemma4_compare_json, &r.c);
     for (size_t i = 0; i < COUNT(in_text); i++)
         ck_assert_msg(strstr(text, in_text[i]) != NULL, "\"%s\" is not in:\n%s", in_text[i], text);
     static const char *const in_json[] = {
-        "\"verdict\": \"DIFFERENT\"", "\"tolerance\": 1e-06", "\"first_difference\": \"embed\"",
-        "\"only_in_a\": [\"layers.0.moe.act\"]", "\"only_in_b\": [\"layers.0.attn.probs\"]",
+        "\"verdict\": \"DIFFERENT\"",
+        "\"tolerance\": 1e-06",
+        "\"first_difference\": \"embed\"",
+        "\"only_in_a\": [\"layers.0.moe.act\"]",
+        "\"only_in_b\": [\"layers.0.attn.probs\"]",
         "{\"tap\": \"embed\", \"differs\": true, \"positions\": 7, \"relative_rms\": ",
         "\"position\": 2, \"nonfinite\": 0, \"worst\": [2, 1, ",
         "{\"tap\": \"layers.0.router.topk_ids\", \"differs\": true, \"positions\": 7, "
