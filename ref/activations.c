@@ -12,9 +12,8 @@
 typedef struct activation_entry {
     gemma4_activation shown; /* first, so that the caller's pointer leads back to the entry */
     gemma4_stored_tensor stored;
-    size_t row_axis;     /* of the stored shape; the axes before it have length 1 */
-    size_t row_elements; /* product of the tap's dims */
-    size_t *rows;        /* what shown.row_index points to where the file has its own list */
+    size_t row_axis; /* of the stored shape; the axes before it have length 1 */
+    size_t *rows;    /* what shown.row_index points to where the file has its own list */
 } activation_entry;
 
 struct gemma4_activations {
@@ -27,6 +26,11 @@ struct gemma4_activations {
     activation_entry *entries;
     size_t entries_count;
 };
+
+const gemma4_config gemma4_any_model = {.num_hidden_layers = SIZE_MAX,
+                                        .num_experts = 1,
+                                        .vocab_size = (size_t)1 << 31,
+                                        .max_position_embeddings = 1 << 24};
 
 /* --- the list that a source fills --- */
 
@@ -137,7 +141,7 @@ static bool match_tap_shape(activation_entry *entry, size_t rows, const size_t d
                             size_t dims_count)
 {
     const size_t whole[3] = {rows, dims[0], dims[1]};
-    const size_t merged[2] = {rows, entry->row_elements};
+    const size_t merged[2] = {rows, entry->shown.width};
     return shape_matches(&entry->stored, whole, 1 + dims_count, &entry->row_axis) ||
            shape_matches(&entry->stored, merged, 2, &entry->row_axis);
 }
@@ -217,16 +221,16 @@ int gemma4_activations_read(gemma4_activations *file, const gemma4_activation *a
     if (tensor->element == GEMMA4_ELEMENT_F32) { /* needs neither conversion nor a buffer */
         int status = read_rows(file, tensor, entry->row_axis, first_row, count, values, error);
         if (status == 0)
-            apply_scale(tensor, count * entry->row_elements, values);
+            apply_scale(tensor, count * entry->shown.width, values);
         return status;
     }
 
     void *elements =
-        read_elements(file, tensor, entry->row_axis, first_row, count, entry->row_elements, error);
+        read_elements(file, tensor, entry->row_axis, first_row, count, entry->shown.width, error);
     if (!elements)
         return -1;
-    gemma4_element_to_float(tensor->element, elements, count * entry->row_elements, values);
-    apply_scale(tensor, count * entry->row_elements, values);
+    gemma4_element_to_float(tensor->element, elements, count * entry->shown.width, values);
+    apply_scale(tensor, count * entry->shown.width, values);
     free(elements);
     return 0;
 }
@@ -241,15 +245,15 @@ int gemma4_activations_read_ids(gemma4_activations *file, const gemma4_activatio
     if (count == 0)
         return 0;
     void *elements =
-        read_elements(file, tensor, entry->row_axis, first_row, count, entry->row_elements, error);
+        read_elements(file, tensor, entry->row_axis, first_row, count, entry->shown.width, error);
     if (!elements)
         return -1;
     int status = 0;
-    for (size_t i = 0; i < count * entry->row_elements && status == 0; i++) {
+    for (size_t i = 0; i < count * entry->shown.width && status == 0; i++) {
         int64_t id = gemma4_element_to_int(tensor->element, elements, i);
         if (id < INT32_MIN || id > INT32_MAX)
             status = gemma4_fail(error, "%s: %s: row %zu: expected ids of 32 bits, found %lld",
-                                 file->path, tensor->name, first_row + i / entry->row_elements,
+                                 file->path, tensor->name, first_row + i / entry->shown.width,
                                  (long long)id);
         else
             ids[i] = (int32_t)id;
@@ -427,6 +431,59 @@ static size_t listed_tokens(const gemma4_config *config, const gemma4_stored_ten
     return last <= config->vocab_size ? last : 0;
 }
 
+/* Says in entry->shown whether the tensor has the shape that the config implies, and if not, which
+ * it should have. */
+static void match_shape(const gemma4_activations *file, const gemma4_config *config, size_t rows,
+                        activation_entry *entry)
+{
+    gemma4_activation *shown = &entry->shown;
+    const gemma4_stored_tensor *tensor = &entry->stored;
+    size_t dims[2],
+        dims_count = gemma4_tap_dims(config, shown->tap, shown->layer, file->positions_count, dims);
+    char expected_text[96], found_text[96];
+    if (dims[0] == 0) /* of all taps, only these have an axis that no config says */
+        dims[0] = listed_tokens(config, tensor);
+    const size_t expected[3] = {rows, dims[0], dims[1]};
+    shown->usable = gemma4_size_product(dims[0], dims[1], &shown->width) &&
+                    match_tap_shape(entry, rows, dims, dims_count) && dims[0] > 0;
+    if (shown->usable)
+        return;
+    shape_text(expected, 1 + dims_count, expected_text, sizeof expected_text);
+    if (gemma4_tap_describe(shown->tap)->derived)
+        snprintf(expected_text, sizeof expected_text, "[%zu, 1 ... %zu]", rows, config->vocab_size);
+    shape_text(tensor->shape, tensor->rank, found_text, sizeof found_text);
+    snprintf(shown->problem, sizeof shown->problem, "expected %.70s, found %.70s", expected_text,
+             found_text);
+    shown->wrong_shape = true;
+}
+
+/* The same without a config: the positions come first, and the axes are as many as the tap's, or
+ * one less where two are merged. */
+static void take_shape(size_t rows, activation_entry *entry)
+{
+    gemma4_activation *shown = &entry->shown;
+    const gemma4_stored_tensor *tensor = &entry->stored;
+    size_t most = 1 + strlen(gemma4_tap_describe(shown->tap)->shape);
+    char found_text[96];
+    for (size_t rank = most; rank >= 2 && !shown->usable; rank--) {
+        size_t extra = tensor->rank < rank ? 0 : tensor->rank - rank, expected[3] = {rows};
+        for (size_t i = 1; i < rank && extra + i < tensor->rank; i++)
+            expected[i] = tensor->shape[extra + i];
+        shown->usable = shape_matches(tensor, expected, rank, &entry->row_axis);
+        shown->width = 1;
+        for (size_t i = 1; i < rank && shown->usable; i++)
+            shown->usable =
+                expected[i] > 0 && gemma4_size_product(shown->width, expected[i], &shown->width);
+    }
+    if (shown->usable)
+        return;
+    shape_text(tensor->shape, tensor->rank, found_text, sizeof found_text);
+    snprintf(shown->problem, sizeof shown->problem,
+             "expected %zu positions first and %zu axes in all, found %.70s", rows, most,
+             found_text);
+    shown->wrong_shape = true;
+}
+
 /* Says in entry->shown whether the tensor is what the config implies, and if not, why. */
 static void match_tap(const gemma4_activations *file, const gemma4_config *config,
                       activation_entry *entry)
@@ -436,13 +493,6 @@ static void match_tap(const gemma4_activations *file, const gemma4_config *confi
     const gemma4_element_info *element = gemma4_element_describe(tensor->element);
     bool ids = gemma4_tap_describe(shown->tap)->ids;
     size_t rows = tensor->has_rows ? tensor->row_count : file->positions_count;
-    size_t dims[2],
-        dims_count = gemma4_tap_dims(config, shown->tap, shown->layer, file->positions_count, dims);
-    char expected_text[96], found_text[96];
-    if (dims[0] == 0) /* of all taps, only these have an axis that no config says */
-        dims[0] = listed_tokens(config, tensor);
-    const size_t expected[3] = {rows, dims[0], dims[1]};
-
     if (tensor->problem[0])
         snprintf(shown->problem, sizeof shown->problem, "%s", tensor->problem);
     else if (element->real == ids)
@@ -450,18 +500,10 @@ static void match_tap(const gemma4_activations *file, const gemma4_config *confi
                  ids ? "integers" : "a float type", element->name,
                  tensor->element == GEMMA4_ELEMENT_U16 ? " without attribute dtype=\"bfloat16\""
                                                        : "");
-    else if (!gemma4_size_product(dims[0], dims[1], &entry->row_elements) ||
-             !match_tap_shape(entry, rows, dims, dims_count) || dims[0] == 0) {
-        shape_text(expected, 1 + dims_count, expected_text, sizeof expected_text);
-        if (gemma4_tap_describe(shown->tap)->derived)
-            snprintf(expected_text, sizeof expected_text, "[%zu, 1 ... %zu]", rows,
-                     config->vocab_size);
-        shape_text(tensor->shape, tensor->rank, found_text, sizeof found_text);
-        snprintf(shown->problem, sizeof shown->problem, "expected %.70s, found %.70s",
-                 expected_text, found_text);
-        shown->wrong_shape = true;
-    } else
-        shown->usable = true;
+    else if (config)
+        match_shape(file, config, rows, entry);
+    else
+        take_shape(rows, entry);
 
     shown->rows = rows;
     shown->row_index = entry->rows || !shown->usable ? entry->rows : file->every_row;
@@ -624,8 +666,9 @@ gemma4_activations *gemma4_activations_open(const char *path, const gemma4_confi
     gemma4_activations *file = new_file(path, error);
     if (!file)
         return NULL;
-    if (open_source(path, &file->source, error) || list_tensors(file, config, error) ||
-        read_case(file, config, NULL, error) || match_taps(file, config, error)) {
+    const gemma4_config *model = config ? config : &gemma4_any_model;
+    if (open_source(path, &file->source, error) || list_tensors(file, model, error) ||
+        read_case(file, model, NULL, error) || match_taps(file, config, error)) {
         gemma4_activations_close(file);
         return NULL;
     }

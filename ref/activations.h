@@ -28,13 +28,16 @@ typedef struct gemma4_activation {
     char problem[160];     /* "expected [24, 16, 32], found [24, 2, 256]" */
     bool wrong_shape;      /* it is the shape that the problem is about: the type is right */
     size_t rows;           /* rows stored; of a wrong shape: rows due */
+    size_t width;          /* values of a row; where it is usable */
     const size_t *row_index; /* [rows]: which position (index into the case, 0 ... T-1) each row is;
                                 distinct, in the file's order. Not usable: NULL where the file does
                                 not say it */
 } gemma4_activation;
 
 /* Opens the file and validates it against the model's config. NULL on failure. A tap of a wrong
- * trailing shape or type does not fail here: it is listed with usable == false. */
+ * trailing shape or type does not fail here: it is listed with usable == false. Where config is
+ * NULL, any layer, token and position may be there, and every shape that begins with the positions
+ * and has as many axes as the tap (or one less, where two are merged). */
 gemma4_activations *gemma4_activations_open(const char *path, const gemma4_config *config,
                                             gemma4_error *error);
 /* The same of a group of an HDF5 file, as if it were the root, or of the tensors of a safetensors

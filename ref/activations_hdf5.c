@@ -25,6 +25,10 @@ enum {
 /* What ends an iteration over attributes. */
 enum { TOO_MANY = 1, OUT_OF_MEMORY };
 #define CHUNK_MAX_BYTES ((size_t)1 << 30)
+/* Of unpacked chunks: what HDF5 keeps by itself, and the most that we let it keep. */
+#define OWN_CACHE_BYTES ((size_t)1 << 20)
+#define CACHE_MAX_BYTES ((size_t)256 << 20)
+#define CACHE_SLOTS 12421 /* a prime, far above the chunks in it */
 
 typedef struct root_attribute {
     char *name, *text;
@@ -738,6 +742,47 @@ static int hdf5_list(void *context, const gemma4_config *config, gemma4_stored_l
 
 /* --- values --- */
 
+/* The bytes of the chunks that hold one index of the first axis that is longer than 1, with those
+ * that lie beside it in them; 0 where the dataset has no chunks, or the number does not fit. */
+static size_t band_bytes(hid_t dataset)
+{
+    hsize_t chunk[H5S_MAX_RANK], shape[H5S_MAX_RANK];
+    hid_t creation = H5Dget_create_plist(dataset), space = H5Dget_space(dataset),
+          type = H5Dget_type(dataset);
+    int rank =
+        H5Pget_layout(creation) == H5D_CHUNKED ? H5Pget_chunk(creation, H5S_MAX_RANK, chunk) : 0;
+    size_t bytes =
+        rank > 0 && H5Sget_simple_extent_dims(space, shape, NULL) == rank ? H5Tget_size(type) : 0;
+    bool cut = false; /* the axis is behind us */
+    for (int i = 0; i < rank && bytes; i++) {
+        hsize_t chunks = chunk[i] && cut ? (shape[i] - 1) / chunk[i] + 1 : 1;
+        cut = cut || shape[i] > 1;
+        if (!gemma4_size_product(bytes, (size_t)chunk[i], &bytes) ||
+            !gemma4_size_product(bytes, (size_t)chunks, &bytes))
+            bytes = 0;
+    }
+    H5Tclose(type);
+    H5Sclose(space);
+    H5Pclose(creation);
+    return bytes;
+}
+
+/* Opens the dataset so that chunks larger than HDF5's own cache are kept: where one holds more
+ * positions than are read at once, it would be unpacked for each of them again. */
+static hid_t open_with_cache(hid_t file, const char *path)
+{
+    hid_t dataset = H5Dopen2(file, path, H5P_DEFAULT);
+    size_t bytes = dataset < 0 ? 0 : band_bytes(dataset);
+    if (bytes <= OWN_CACHE_BYTES || bytes > CACHE_MAX_BYTES)
+        return dataset;
+    H5Dclose(dataset);
+    hid_t access = H5Pcreate(H5P_DATASET_ACCESS);
+    dataset = H5Pset_chunk_cache(access, CACHE_SLOTS, bytes, 1) < 0 ? H5I_INVALID_HID
+                                                                    : H5Dopen2(file, path, access);
+    H5Pclose(access);
+    return dataset;
+}
+
 static int open_for_reading(hdf5_state *state, const char *name, gemma4_error *error)
 {
     if (state->dataset >= 0 && strcmp(state->dataset_name, name) == 0)
@@ -749,7 +794,7 @@ static int open_for_reading(hdf5_state *state, const char *name, gemma4_error *e
     for (char *c = path; *c && !state->names_are_paths; c++)
         if (*c == '.')
             *c = '/';
-    state->dataset = H5Dopen2(state->file, path, H5P_DEFAULT);
+    state->dataset = open_with_cache(state->file, path);
     if (state->dataset < 0) {
         char place[GEMMA4_STORED_NAME_SIZE + 32];
         snprintf(place, sizeof place, "%s: cannot open", name);

@@ -8,6 +8,9 @@
 
 #define GEMMA4_ACTIVATIONS_FORMAT "gemma4-activations"
 #define GEMMA4_ACTIVATIONS_VERSION 1
+/* What is expected where no model is at hand: any layer may be there, and as many tokens and
+ * positions as a model of this family can have. It says nothing of shapes. */
+extern const gemma4_config gemma4_any_model;
 /* The longest root attribute that is read or written. */
 #define GEMMA4_ATTRIBUTE_MAX_BYTES ((size_t)64 << 10)
 

@@ -1,5 +1,6 @@
 /* The parent's side of reading an HDF5 file: the child, its socket, and the time that it takes. */
 #include "guard.h"
+#include "isolate.h"
 #include "reader_parent.h"
 #include "sandbox.h"
 
@@ -158,7 +159,8 @@ int gemma4_reader_ask(gemma4_reader *r, const gemma4_reader_request *what, doubl
     size_t size = sizeof *what;
     if (r->dead)
         return gemma4_fail(error, "%s: cannot be read any more: its reader has ended", r->path);
-    start_clock(r, seconds);
+    if (seconds > 0)
+        start_clock(r, seconds);
     for (ssize_t put; size > 0; at += put, size -= (size_t)put) {
         put = send(r->channel, at, size, MSG_NOSIGNAL);
         if (put < 0 && errno == EINTR)
@@ -200,6 +202,7 @@ static void close_reader(void *context)
     if (r->channel >= 0)
         close(r->channel);
     end_child(r);
+    gemma4_shared_free((void *)r->window, GEMMA4_READER_WINDOW_BYTES);
     for (size_t i = 0; i < r->attributes_count; i++)
         free(r->attributes[i].name);
     free(r->path);
@@ -207,14 +210,14 @@ static void close_reader(void *context)
 }
 
 /* Never returns. */
-static void be_the_child(int file, int channel, const char *path, gemma4_reader_serve serve,
-                         void *context)
+static void be_the_child(int file, int channel, void *window, const char *path,
+                         gemma4_reader_serve serve, void *context)
 {
     gemma4_guard_reset();
     if (gemma4_hdf5_descriptor_prepare(file))
         _exit(1);
     gemma4_sandbox_enter(file, channel); /* where something is missing, --version says it */
-    serve(file, channel, path, context);
+    serve(file, channel, window, path, context);
     _exit(0);
 }
 
@@ -234,7 +237,9 @@ static int open_regular(const char *path, gemma4_error *error)
 static int start_child(gemma4_reader *r, gemma4_reader_serve serve, void *context,
                        gemma4_error *error)
 {
-    int channel[2], file = open_regular(r->path, error);
+    void *window = gemma4_shared_new(GEMMA4_READER_WINDOW_BYTES, error);
+    int channel[2], file = window ? open_regular(r->path, error) : -1;
+    r->window = window;
     if (file < 0)
         return -1;
     if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, channel)) {
@@ -245,7 +250,7 @@ static int start_child(gemma4_reader *r, gemma4_reader_serve serve, void *contex
     r->parent = getpid();
     r->child = fork();
     if (r->child == 0)
-        be_the_child(file, channel[1], r->path, serve, context);
+        be_the_child(file, channel[1], window, r->path, serve, context);
     int reason = errno;
     close(file);
     close(channel[1]);

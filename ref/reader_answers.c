@@ -14,7 +14,7 @@ enum {
     ROWS_OF_FOREIGN = 1 << 20, /* in one attribute rows, where there is no config */
     ROWS_MOST = 1 << 28        /* entries of all attributes rows together: 2 GiB */
 };
-enum { SECONDS_TO_READ = 60 }; /* of processor time, for one request */
+enum { SECONDS_TO_READ = 60 }; /* of processor time, for one block of values */
 
 /* --- attributes --- */
 
@@ -211,30 +211,104 @@ int gemma4_reader_list(void *context, const gemma4_config *config, gemma4_stored
 
 /* --- values --- */
 
+/* A block of a tensor, cut into pieces that fit a slot and follow one another in it: of the axes
+ * before cut one index each, of cut itself up to most, and all of those behind it. */
+typedef struct pieces {
+    const gemma4_stored_tensor *tensor;
+    const size_t *start, *extent;
+    size_t cut, most;   /* the whole block in one piece: cut is 0, and most its extent */
+    size_t inner;       /* bytes of one index of cut */
+    size_t outer, from; /* the next piece: which of the indices before cut, and where on cut */
+} pieces;
+
+static pieces cut_block(const gemma4_stored_tensor *tensor, const size_t *start,
+                        const size_t *extent)
+{
+    pieces p = {.tensor = tensor, .start = start, .extent = extent};
+    size_t size = gemma4_element_describe(tensor->element)->size;
+    p.cut = tensor->rank ? tensor->rank - 1 : 0;
+    for (p.inner = size; p.cut > 0 && extent[p.cut] <= GEMMA4_READER_SLOT_BYTES / p.inner; p.cut--)
+        p.inner *= extent[p.cut];
+    p.most = GEMMA4_READER_SLOT_BYTES / p.inner;
+    return p;
+}
+
+/* The next piece, as a request; its bytes, or 0 after the last one. */
+static size_t next_piece(pieces *p, gemma4_reader_request *what)
+{
+    size_t rank = p->tensor->rank, length = rank ? p->extent[p->cut] : 1, outer = p->outer;
+    *what = (gemma4_reader_request){.kind = GEMMA4_READER_READ};
+    snprintf(what->name, sizeof what->name, "%s", p->tensor->name);
+    for (size_t i = 0; i < rank; i++) {
+        what->start[i] = p->start[i];
+        what->extent[i] = p->extent[i];
+    }
+    for (size_t i = p->cut; i-- > 0; outer /= p->extent[i]) {
+        what->start[i] += outer % p->extent[i];
+        what->extent[i] = 1;
+    }
+    if (outer > 0) /* past the last one */
+        return 0;
+    size_t left = length - p->from, count = left < p->most ? left : p->most;
+    if (rank) {
+        what->start[p->cut] += p->from;
+        what->extent[p->cut] = count;
+    }
+    p->from += count;
+    if (p->from == length) {
+        p->outer++;
+        p->from = 0;
+    }
+    return count * p->inner;
+}
+
+/* The answer to the oldest request that is not answered yet: size bytes of its slot. */
+static int take_values(gemma4_reader *r, size_t slot, void *to, size_t size, gemma4_error *error)
+{
+    gemma4_reader_head head;
+    int status = gemma4_reader_next(r, &head, error);
+    if (status < 0)
+        return -1;
+    if (status > 0)
+        return gemma4_reader_nonsense(r, "fewer values than asked for", error);
+    if (head.tag != GEMMA4_READER_VALUES || head.size != size)
+        return gemma4_reader_nonsense(r, "other values than asked for", error);
+    memcpy(to, r->window + slot * GEMMA4_READER_SLOT_BYTES, size);
+    status = gemma4_reader_next(r, &head, error);
+    if (status == 0)
+        return gemma4_reader_nonsense(r, "other values than asked for", error);
+    return status < 0 ? -1 : 0;
+}
+
+/* Asks for the next piece; *size is 0, and nothing is asked for, after the last one. */
+static int ask_next(gemma4_reader *r, pieces *p, size_t slot, size_t *size, gemma4_error *error)
+{
+    gemma4_reader_request what;
+    bool first = p->outer == 0 && p->from == 0;
+    *size = next_piece(p, &what);
+    what.slot = slot;
+    return *size ? gemma4_reader_ask(r, &what, first ? SECONDS_TO_READ : 0, error) : 0;
+}
+
+/* A piece is asked for before the one before it is taken. */
 int gemma4_reader_read(void *context, const gemma4_stored_tensor *tensor, const size_t *start,
                        const size_t *extent, void *elements, gemma4_error *error)
 {
     gemma4_reader *r = context;
-    gemma4_reader_request what = {.kind = GEMMA4_READER_READ};
-    gemma4_reader_head head;
-    size_t left = gemma4_element_describe(tensor->element)->size;
-    int status;
-    for (size_t i = 0; i < tensor->rank; i++) {
-        what.start[i] = start[i];
-        what.extent[i] = extent[i];
-        left *= extent[i]; /* fits: the caller has room for it */
-    }
-    snprintf(what.name, sizeof what.name, "%s", tensor->name);
-    if (gemma4_reader_ask(r, &what, SECONDS_TO_READ, error))
+    gemma4_error ignored;
+    pieces p = cut_block(tensor, start, extent);
+    char *to = elements;
+    size_t size, next, slot = 0;
+    if (ask_next(r, &p, slot, &size, error))
         return -1;
-    for (char *to = elements; (status = gemma4_reader_next(r, &head, error)) == 0;
-         to += head.size, left -= (size_t)head.size) {
-        if (head.tag != GEMMA4_READER_VALUES || head.size == 0 || head.size > left)
-            return gemma4_reader_nonsense(r, "other values than asked for", error);
-        if (gemma4_reader_receive(r, to, (size_t)head.size, error))
+    for (; size > 0; to += size, size = next, slot = !slot) {
+        if (ask_next(r, &p, !slot, &next, error))
             return -1;
+        if (take_values(r, slot, to, size, error)) {
+            if (next && !r->dead) /* or its answer would be taken for that to a later request */
+                take_values(r, !slot, to, next, &ignored);
+            return -1;
+        }
     }
-    if (status < 0)
-        return -1;
-    return left ? gemma4_reader_nonsense(r, "fewer values than asked for", error) : 0;
+    return 0;
 }

@@ -9,9 +9,6 @@
 #include <string.h>
 #include <unistd.h>
 
-/* values are read and sent in pieces of about that size, of one row at least */
-#define PIECE_BYTES ((size_t)16 << 20)
-
 /* --- the socket --- */
 
 static bool receive_all(int channel, void *to, size_t size)
@@ -123,45 +120,32 @@ static const gemma4_stored_tensor *find(const gemma4_stored_list *tensors, const
     return NULL;
 }
 
-/* The block in pieces along its first axis that is longer than 1: they follow one another in it. */
-static void read_values(int channel, const char *path, const gemma4_reader_request *request,
+static void read_values(int channel, char *window, const gemma4_reader_request *request,
                         gemma4_activation_source *source, const gemma4_stored_list *tensors)
 {
     gemma4_error error = {""};
     const gemma4_stored_tensor *tensor = find(tensors, request->name);
-    size_t start[8], extent[8], axis = 0;
+    size_t start[8], extent[8];
     if (!tensor || tensor->element == GEMMA4_ELEMENT_NONE)
         _exit(1);
+    size_t bytes = gemma4_element_describe(tensor->element)->size;
     for (size_t i = 0; i < tensor->rank; i++) {
         start[i] = request->start[i];
         extent[i] = request->extent[i];
+        bytes *= extent[i]; /* the parent asks for no more than a slot holds */
     }
-    while (axis + 1 < tensor->rank && extent[axis] == 1)
-        axis++;
-    size_t row_bytes = gemma4_element_describe(tensor->element)->size,
-           rows = tensor->rank ? extent[axis] : 1;
-    for (size_t i = axis + 1; i < tensor->rank; i++)
-        row_bytes *= extent[i]; /* fits: the parent has room for more */
-    size_t piece = row_bytes < PIECE_BYTES ? PIECE_BYTES / row_bytes : 1;
-    void *elements = malloc((piece < rows ? piece : rows) * row_bytes);
-    int status = elements ? 0 : gemma4_fail(&error, "%s: %s: out of memory", path, tensor->name);
-    for (size_t done = 0, now; done < rows && status == 0; done += now) {
-        now = rows - done < piece ? rows - done : piece;
-        if (tensor->rank) {
-            start[axis] = request->start[axis] + done;
-            extent[axis] = now;
-        }
-        status = source->read(source->state, tensor, start, extent, elements, &error);
-        if (status == 0)
-            send_piece(channel, GEMMA4_READER_VALUES, elements, now * row_bytes);
+    int status = source->read(source->state, tensor, start, extent,
+                              window + request->slot * GEMMA4_READER_SLOT_BYTES, &error);
+    if (status == 0) {
+        const gemma4_reader_head head = {GEMMA4_READER_VALUES, bytes};
+        send_all(channel, &head, sizeof head);
     }
-    free(elements);
     send_end(channel, status, &error);
 }
 
 /* --- */
 
-void gemma4_reader_serve_hdf5(int file, int channel, const char *path, void *context)
+void gemma4_reader_serve_hdf5(int file, int channel, void *window, const char *path, void *context)
 {
     gemma4_activation_source source;
     gemma4_reader_request request;
@@ -176,7 +160,7 @@ void gemma4_reader_serve_hdf5(int file, int channel, const char *path, void *con
         if (request.kind == GEMMA4_READER_LIST)
             list(channel, &request, &source, tensors);
         else
-            read_values(channel, path, &request, &source, tensors);
+            read_values(channel, window, &request, &source, tensors);
     }
     /* Nothing is freed or closed: the process ends, and libhdf5 would unlock the file, which the
      * sandbox refuses. */

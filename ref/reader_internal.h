@@ -15,6 +15,12 @@
 
 /* --- what goes over the socket, in the layout of this machine --- */
 
+/* Values do not go over it: the child leaves them in a slot of memory that both processes have
+ * mapped, and the parent copies them out before it looks at them. There are two slots, so that a
+ * block is read while the one before it is copied. */
+enum { GEMMA4_READER_SLOTS = 2, GEMMA4_READER_SLOT_BYTES = 2 << 20 };
+#define GEMMA4_READER_WINDOW_BYTES ((size_t)GEMMA4_READER_SLOTS * GEMMA4_READER_SLOT_BYTES)
+
 /* From the parent. There is none for opening: the child begins with that. */
 enum { GEMMA4_READER_LIST = 1, GEMMA4_READER_READ };
 
@@ -23,7 +29,8 @@ typedef struct gemma4_reader_request {
     uint64_t takes_all;                                  /* LIST: gemma4_stored_list's; */
     uint64_t num_hidden_layers, max_position_embeddings; /* else what it needs of the config */
     uint64_t start[8], extent[8];                        /* READ: the block, of rank axes of the
-                                                            tensor */
+                                                            tensor; it fits a slot */
+    uint64_t slot;                                       /* READ: where the values go */
     char name[GEMMA4_READER_NAME_SIZE];                  /* READ: which of the tensors listed */
 } gemma4_reader_request;
 
@@ -35,7 +42,7 @@ enum {
     GEMMA4_READER_TENSOR,    /* gemma4_reader_tensor, then its rows */
     GEMMA4_READER_UNKNOWN,   /* a name, without a 0 */
     GEMMA4_READER_UNCOUNTED, /* uint64_t: how many more names are unknown */
-    GEMMA4_READER_VALUES,    /* the next elements of those asked for */
+    GEMMA4_READER_VALUES,    /* nothing: size is how many bytes are in the slot, all asked for */
 };
 
 typedef struct gemma4_reader_head {
@@ -49,9 +56,11 @@ typedef struct gemma4_reader_tensor {
 
 /* --- the child --- */
 
-/* Everything in the sandbox: serves requests on channel until it is closed. */
-typedef void (*gemma4_reader_serve)(int file, int channel, const char *path, void *context);
-void gemma4_reader_serve_hdf5(int file, int channel, const char *path, void *context);
+/* Everything in the sandbox: serves requests on channel until it is closed. window is the memory
+ * of the slots. */
+typedef void (*gemma4_reader_serve)(int file, int channel, void *window, const char *path,
+                                    void *context);
+void gemma4_reader_serve_hdf5(int file, int channel, void *window, const char *path, void *context);
 
 /* --- the parent --- */
 

@@ -15,6 +15,8 @@ typedef struct gemma4_reader_text {
 typedef struct gemma4_reader {
     char *path;
     int channel;
+    const char *window; /* [GEMMA4_READER_WINDOW_BYTES] shared with the child, which may write there
+                           at any time */
     pid_t child, parent;
     bool dead;      /* the child is gone, or not believed any more */
     double started; /* processor time that it had used when the request at hand was sent */
@@ -26,7 +28,8 @@ typedef struct gemma4_reader {
 
 /* Exactly so many bytes from the child. -1 where it has died or takes too long. */
 int gemma4_reader_receive(gemma4_reader *r, void *to, size_t size, gemma4_error *error);
-/* Sends a request, which may take so many seconds of processor time. */
+/* Sends a request, which may take so many seconds of processor time; 0: of those of the request
+ * before it, which goes on. */
 int gemma4_reader_ask(gemma4_reader *r, const gemma4_reader_request *what, double seconds,
                       gemma4_error *error);
 /* The head of the next piece of the answer. 1 where the answer is whole, -1 on failure, which may

@@ -76,6 +76,17 @@ static void allow_for(program *p, long call, int one, int other)
     end_with(p, REFUSE);
 }
 
+/* Advice about memory, but not to poison it (MADV_HWPOISON and MADV_SOFT_OFFLINE, from 100 on,
+ * which root may give): the parent shares some of it. */
+static void allow_advice(program *p)
+{
+    add(p, BPF_JMP | BPF_JEQ | BPF_K, SYS_madvise, 0, 4);
+    load_argument(p, 2);
+    add(p, BPF_JMP | BPF_JGE | BPF_K, 100, 1, 0);
+    end_with(p, ALLOW);
+    end_with(p, REFUSE);
+}
+
 /* Memory that no file is behind and that never becomes code. */
 static void allow_memory(program *p)
 {
@@ -145,10 +156,9 @@ static const long attacks[] = {
 };
 
 static const long harmless[] = {
-    SYS_brk,          SYS_munmap,         SYS_mremap,        SYS_madvise,
-    SYS_futex,        SYS_exit,           SYS_exit_group,    SYS_close,
-    SYS_getpid,       SYS_gettid,         SYS_clock_gettime, SYS_gettimeofday,
-    SYS_rt_sigreturn, SYS_rt_sigprocmask, SYS_sched_yield,   SYS_restart_syscall,
+    SYS_brk,          SYS_munmap,       SYS_mremap,         SYS_futex,       SYS_exit,
+    SYS_exit_group,   SYS_close,        SYS_getpid,         SYS_gettid,      SYS_clock_gettime,
+    SYS_gettimeofday, SYS_rt_sigreturn, SYS_rt_sigprocmask, SYS_sched_yield, SYS_restart_syscall,
 };
 
 static void write_program(program *p, int file, int channel)
@@ -174,6 +184,7 @@ static void write_program(program *p, int file, int channel)
     allow_for(p, SYS_write, channel, channel);
     allow_for(p, SYS_tgkill, getpid(), getpid()); /* abort() */
     allow_memory(p);
+    allow_advice(p);
     end_with(p, REFUSE);
 }
 

@@ -149,10 +149,6 @@ static int show_listed(const request *r, gemma4_activation_source *source, gemma
 
 static int show_file(const request *r, gemma4_error *error)
 {
-    /* No model is at hand: any layer may be there, and as many positions as a model of this family
-     * can have. */
-    const gemma4_config any = {
-        .num_hidden_layers = SIZE_MAX, .num_experts = 1, .max_position_embeddings = 1 << 24};
     gemma4_activation_source source = {0};
     gemma4_activations_kind kind;
     if (gemma4_activations_kind_of(r->path, false, &kind, error) ||
@@ -162,7 +158,7 @@ static int show_file(const request *r, gemma4_error *error)
         return -1;
     gemma4_stored_list *list = calloc(1, sizeof *list); /* holds many names: too much for the
                                                            stack */
-    int status = list ? source.list(source.state, &any, list, error)
+    int status = list ? source.list(source.state, &gemma4_any_model, list, error)
                       : gemma4_fail(error, "%s: out of memory", r->path);
     if (!status)
         status = show_listed(r, &source, list, error);

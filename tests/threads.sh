@@ -1,6 +1,6 @@
 #!/bin/sh
-# threads.sh BUILD: what runs in threads (the twins' operators, gemma4-check's runs of long dumps and its search for a cause) under
-# ThreadSanitizer. BUILD is made with clang -fsanitize=thread. clang's libomp is not instrumented either; its tool Archer tells the sanitizer
+# threads.sh BUILD: what runs in threads (the twins' operators, gemma4-check's runs of long dumps, its search for a cause, and its comparison of two
+# dumps) under ThreadSanitizer. BUILD is made with clang -fsanitize=thread. clang's libomp is not instrumented either; its tool Archer tells the sanitizer
 # who waits for whom. That both are at work is seen first: a race that is planted must be found, and a loop without one must be silent.
 build=$1
 folder=$build/threads-check
@@ -73,3 +73,4 @@ try "another base of the angles" '"rope_theta": 1000000.0' '"rope_theta": 170000
 long=$(awk 'BEGIN { for (i = 0; i < 320; i++) printf "%s%d", i ? "," : "", 2 + i * 37 % 250 }')
 run "320 positions, dump" 0 "$build/gemma4-ref" dump --model $model --tokens "$long" --taps 'layers.*.output' --out "$folder/long.h5"
 run "320 positions, check" 0 "$build/gemma4-check" --model $model "$folder/long.h5"
+run "two dumps compared" 1 "$build/gemma4-check" compare golden/dumps/tiny-prompt-bfloat16.h5 golden/cases/tiny-prompt.h5

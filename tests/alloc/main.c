@@ -68,6 +68,10 @@ static const struct command {
      "tiny-prompt",
      0},
     {"names-many", "gemma4-check names @/many.safetensors", 0},
+    {"compare", "gemma4-check compare @/one.h5 @/one.h5 --json %/r.json", 0},
+    {"compare-model",
+     "gemma4-check compare @/layers.h5 @/wrong.h5 --model golden/checkpoints/tiny --json %/r.json",
+     1},
     {"list", "gemma4-check list", 0},
     {"list-case", "gemma4-check list tiny-prompt", 0},
     {"explain", "gemma4-check explain rope-pairing-contiguous", 0},
@@ -241,7 +245,8 @@ static bool gives_verdict(const char *text, const char *but)
     for (size_t length; *text; text += length + (text[length] == '\n')) {
         length = strcspn(text, "\n");
         snprintf(line, sizeof line, "%.*s", (int)length, text);
-        if ((strstr(line, "CONFORM") || strstr(line, "NO FAULT FOUND")) &&
+        if ((strstr(line, "CONFORM") || strstr(line, "NO FAULT FOUND") ||
+             strstr(line, "THE SAME") || strstr(line, "DIFFERENT")) &&
             !(but && strstr(but, line)))
             return true;
     }

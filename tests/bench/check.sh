@@ -60,3 +60,54 @@ cost "$build/gemma4-check" tiny-prompt golden/dumps/tiny-prompt-bfloat16.h5 --cp
 pass=$seconds
 cost "$build/gemma4-check" tiny-prompt golden/dumps/tiny-prompt-bfloat16.h5
 row "a committed case, against --cpu scalar" 1 "$seconds" "$pass"
+
+# Two dumps of 2 GB of values each, beside h5diff (hdf5-tools): as gemma4-ref stores them, in deflated chunks, and repacked to lie in one piece; with
+# last bits that differ with the schedule, and equal ones. By the clock, of ROUNDS rounds in turn the fastest each; then processor time. PAIR="A B"
+# are two dumps that are there already.
+command -v h5diff >/dev/null && command -v h5repack >/dev/null || { echo; echo "compare: no h5diff and h5repack (hdf5-tools)"; exit 0; }
+ROUNDS=${ROUNDS:-5}
+
+# clock NAME COMMAND ...: the fastest so far by the clock, in the file NAME.
+clock() {
+    name=$1; shift
+    before=$(date +%s.%N)
+    "$@" >"$work/out" 2>"$work/err"
+    [ $? -le 1 ] || { cat "$work/err"; exit 2; }
+    echo "$before $(date +%s.%N) $(cat "$work/$name" 2>/dev/null || echo 1e9)" |
+        awk '{ now = $2 - $1; print now < $3 ? now : $3 }' >"$work/fastest"
+    mv "$work/fastest" "$work/$name"
+}
+
+# beside STORED WHAT A B: a row
+beside() {
+    rm -f "$work/ours" "$work/theirs"
+    for round in $(seq "$ROUNDS"); do
+        clock ours "$build/gemma4-check" compare --model "$model" "$3" "$4"
+        clock theirs h5diff "$3" "$4"
+    done
+    cost "$build/gemma4-check" compare --model "$model" "$3" "$4"
+    ours=$seconds
+    cost h5diff "$3" "$4"
+    echo "$(cat "$work/ours") $(cat "$work/theirs") $ours $seconds" |
+        awk -v what="$1, $2" '{ printf "| %s | %.2f | %.2f | %.1f | %.2f, %.2f |\n", what, $1, $2, $2 / $1, $3, $4 }'
+}
+
+if [ -z "$PAIR" ]; then
+    for schedule in 1700 850,850; do
+        "$build/gemma4-ref" dump --cpu auto --model "$model" --tokens "$(tokens 1700)" --schedule $schedule --out "$work/$schedule.h5" || exit 2
+    done
+    PAIR="$work/1700.h5 $work/850,850.h5"
+fi
+set -- $PAIR
+for file in "$1" "$2"; do
+    h5repack -f NONE -l CONTI "$file" "$work/contiguous-$(basename "$file")" || exit 2
+done
+a=$work/contiguous-$(basename "$1") b=$work/contiguous-$(basename "$2")
+cp "$1" "$work/equal-deflated.h5" && cp "$a" "$work/equal-contiguous.h5" || exit 2
+echo
+echo "| two dumps of $(wc -c <"$a" | awk '{ printf "%.2f", $1 / 1e9 }') GB | compare, s | h5diff, s | ratio | of the processor, s |"
+echo "|---|---|---|---|---|"
+beside contiguous different "$a" "$b"
+beside contiguous equal "$a" "$work/equal-contiguous.h5"
+beside deflated different "$1" "$2"
+beside deflated equal "$1" "$work/equal-deflated.h5"

@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "agreement.h"
+#include "compare_dumps.h"
 #include "explain.h"
 #include "guard.h"
 #include "hash.h"
@@ -41,6 +42,8 @@ static const char usage[] =
     "       gemma4-check names FILE...           what a dump under other names holds, and a map "
     "for it\n"
     "           [--case CASE] [--model DIR]\n"
+    "       gemma4-check compare A B             two dumps of the same tokens: where they differ\n"
+    "           [--tolerance X] [--case CASE] [--model DIR] [--map MAP] [--json FILE]\n"
     "       gemma4-check --manifest DUMPS        several dumps: a list (spec/report.md), or a "
     "folder of them\n"
     "           [--dtype D] [--json FILE] [--junit FILE] [--require full|layers|logits] [--search "
@@ -83,11 +86,15 @@ static const char usage[] =
     "that have no name (seconds for\n"
     "           a case, its default unless it has many positions; longer for a larger model); "
     "steps, do not\n"
+    "--tolerance  relative RMS and position RMS (spec/cases.md) that are no difference; 0: any "
+    "other value is one\n"
     "--cpu      scalar, avx2, avx512, neon or auto: which instructions compute (GEMMA4_CPU "
     "likewise); "
     "no result depends on it\n"
     "--verbose  a first verdict of each layer on stderr, as it is judged\n"
-    "Exit status: 0 conforms, 1 does not, 2 cannot be judged: one line on stderr says why.\n";
+    "Exit status: 0 conforms, 1 does not, 2 cannot be judged: one line on stderr says why. "
+    "compare: "
+    "0 the same, 1 different, 2 cannot be compared.\n";
 
 #define COUNT(table) (sizeof(table) / sizeof *(table))
 
@@ -858,6 +865,8 @@ static int run_program(int argc, char **argv)
         status = command_self_test(argc - 1, argv + 1, &error);
     else if (!strcmp(argv[1], "ladder"))
         said = (status = gemma4_ladder_command(argc - 2, argv + 2, &error)) >= 0;
+    else if (!strcmp(argv[1], "compare"))
+        said = (status = gemma4_compare_command(argc - 2, argv + 2, &error)) >= 0;
     else if (!strcmp(argv[1], "names"))
         said = (status = command_names(argc - 2, argv + 2, &error)) >= 0;
     else

@@ -42,7 +42,7 @@ static Suite *(*const suites[])(void) = {
     numbers_suite,       fuzz_suite,
     lies_suite,          cliffs_suite,
     blocks_suite,        gguf_suite,
-    gguf_hostile_suite,
+    gguf_hostile_suite,  compare_dumps_suite,
 };
 enum { SUITES = sizeof suites / sizeof *suites, MOST_PROCESSES = 8, SECONDS_AT_MOST = 1800 };
 

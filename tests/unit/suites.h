@@ -26,6 +26,7 @@ Suite *ops_suite(void);
 Suite *forward_suite(void);
 Suite *synth_suite(void);
 Suite *compare_suite(void);
+Suite *compare_dumps_suite(void);
 Suite *case_suite(void);
 Suite *long_suite(void);
 Suite *report_suite(void);

@@ -694,6 +694,90 @@ static const struct {
     {{"tiny-one-token", "good.h5", "--map", "llama-nothing.yaml"}, "map 'llama-nothing.yaml'"},
 };
 
+static const struct {
+    const char *args[10];
+    const char *message;
+} NO_PAIRS[] = {
+    {{"compare"}, "compare: expected two dumps, found none"},
+    {{"compare", "good.h5"}, "compare: expected two dumps, found one"},
+    {{"compare", "good.h5", "good.h5", "good.h5"}, "unexpected argument 'good.h5'"},
+    {{"compare", "good.h5", "good.h5", "--tolerance", "-1"},
+     "--tolerance: expected a number from 0 on, found '-1'"},
+    {{"compare", "good.h5", "good.h5", "--tolerance", "nan"}, "--tolerance: expected a number"},
+    {{"compare", "good.h5", "good.h5", "--tolerance", "1e-3x"}, "--tolerance: expected a number"},
+    {{"compare", "good.h5", "good.h5", "--tolerance", ""}, "--tolerance: expected a number"},
+    {{"compare", "good.h5", "good.h5", "--junit", "r.xml"}, "unknown option '--junit'"},
+    {{"compare", "good.h5", "good.h5", MODEL, "--case", "tiny-one-token"},
+     "compare: expected --case or --model, found both"},
+    {{"compare", "good.h5", "good.h5", "--map", "taps"},
+     "compare: expected --case or --model with --map, found neither"},
+    {{"compare", "good.h5", "good.h5", "--case", "no-such-case"}, "case 'no-such-case'"},
+    {{"compare", "good.h5", "nothing.h5"}, "nothing.h5: cannot open"},
+    {{"compare", "half.h5", "good.h5"}, "half.h5: "},
+    {{"compare", "garbage.h5", "good.h5"}, "garbage.h5: "},
+    {{"compare", "good.h5", "pipe"}, "pipe: "},
+    {{"compare", "good.h5", "short.h5"}, "short.h5: tokens: expected 1 as in good.h5, found 2"},
+    {{"compare", "embed.h5", "logits.h5"},
+     "logits.h5: expected a tap that embed.h5 holds too, found none"},
+    {{"compare", "good.h5", "good.h5", "--json", "good.h5"}, "good.h5"},
+    {{"compare", "good.h5", "good.h5", MODEL, "--json", "model/config.json"}, "config.json"},
+    {{"compare", "good.h5", "good.h5", "--json", "nowhere/r.json"}, "nowhere/r.json"},
+};
+
+START_TEST(what_cannot_be_compared_is_said_in_one_line)
+{
+    outcome o = run(CHECK, NO_PAIRS[_i].args);
+    assert_unusable(&o, CHECK, NO_PAIRS[_i].message);
+    ck_assert_str_eq(o.out, "");
+}
+END_TEST
+
+static const struct {
+    const char *args[10];
+    int status;
+    const char *verdict, *out;
+} PAIRS[] = {
+    {{"compare", "good.h5", "good.h5", MODEL}, 0, "SAME", "THE SAME in 436 of the 436 taps"},
+    {{"compare", "good.h5", "logits.h5"}, 0, "SAME", "\nonly in A   embed, layers.0.input, "},
+    {{"compare", "embed.h5", "wrong.h5"}, 1, "DIFFERENT", "* embed "},
+    {{"compare", "wrong.h5", "embed.h5", "--tolerance", "1e30"}, 1, "DIFFERENT", "         inf "},
+    {{"compare", "embed.h5", "wrong.h5", "--tolerance", "1"}, 0, "SAME", "(tolerance 1)"},
+    {{"compare", "good.h5", "half.h5"}, 2, "UNUSABLE", ""},
+    {{"compare", DEBUGGER, DEBUGGER, "--map", "transformers-debugger", "--case", "tiny-prompt"},
+     0,
+     "SAME",
+     "THE SAME in "},
+};
+
+START_TEST(two_dumps_are_the_same_or_not)
+{
+    char *json = test_join(test_fresh_dir(), "r.json");
+    const char *args[12];
+    size_t count = 0;
+    gemma4_error error = {""};
+    for (; PAIRS[_i].args[count]; count++)
+        args[count] = PAIRS[_i].args[count];
+    args[count++] = "--json";
+    args[count++] = json;
+    args[count] = NULL;
+    outcome o = run(CHECK, args);
+    ck_assert_msg(o.status == PAIRS[_i].status, "status %d: %s", o.status, o.err);
+    if (o.status == 2)
+        assert_unusable(&o, CHECK, "half.h5");
+    else
+        ck_assert_str_eq(o.err, "");
+    ck_assert_msg(strstr(o.out, PAIRS[_i].out) != NULL, "%.2000s", o.out);
+    gemma4_document *document = gemma4_document_read(json, &error),
+                    *schema = gemma4_document_read("spec/report.schema.json", &error);
+    ck_assert_msg(document && schema, "%s", error.message);
+    const gemma4_node *root = gemma4_document_root(document);
+    ck_assert_str_eq(test_schema_violation(gemma4_document_root(schema), root), "");
+    ck_assert_str_eq(gemma4_node_get(root, "verdict")->text, PAIRS[_i].verdict);
+    gemma4_document_free(document);
+    gemma4_document_free(schema);
+}
+END_TEST
+
 START_TEST(what_no_map_can_import_is_said_in_one_line)
 {
     outcome o = run(CHECK, NO_MAPS[_i].args);
@@ -1085,6 +1169,7 @@ static const struct {
     {CHECK, "explain --all"},
     {CHECK, "explain softcap-missing"},
     {CHECK, "tiny-one-token good.h5"},
+    {CHECK, "compare good.h5 good.h5"},
     {REF, "facts"},
     {REF, "run --model model --tokens 2"},
     {REF, "show tiny-prompt embed"},
@@ -1296,6 +1381,8 @@ Suite *cli_suite(void)
     tcase_add_test(c, values_say_what_names_do_not);
     tcase_add_loop_test(c, values_within_a_twentieth_are_the_taps, 0, 2);
     tcase_add_loop_test(c, what_no_map_can_import_is_said_in_one_line, 0, COUNT(NO_MAPS));
+    tcase_add_loop_test(c, what_cannot_be_compared_is_said_in_one_line, 0, COUNT(NO_PAIRS));
+    tcase_add_loop_test(c, two_dumps_are_the_same_or_not, 0, COUNT(PAIRS));
     tcase_add_loop_test(c, a_file_of_another_kind_is_called_what_it_is, 0, COUNT(OTHER_FILES));
     tcase_add_test(c, a_broken_safetensors_file_is_read_as_one);
     tcase_add_test(c, no_arguments_show_the_usage);

@@ -168,6 +168,11 @@ static bool duplicates_a_descriptor(void)
     return false;
 }
 
+static bool has_memory_poisoned(void)
+{
+    return madvise(NULL, 0, 100) == 0; /* MADV_HWPOISON of nothing, which the kernel lets pass */
+}
+
 /* `needs`: any one of these stops it. What needs seccomp alone is let through where the filter is
  * loosened for a sanitizer, unless it is among the calls that end the process. */
 enum {
@@ -201,16 +206,18 @@ static const struct {
     {"reads its parent's memory", reads_its_parent_s_memory, SECCOMP},
     {"makes code", makes_code, STRICT},
     {"turns memory into code", turns_memory_into_code, STRICT},
+    {"has memory poisoned", has_memory_poisoned, STRICT},
     {"takes 8 GiB", takes_much_memory, STRICT | (GEMMA4_SANITIZED ? 0 : LIMITS)},
     {"lifts a limit", lifts_a_limit, STRICT},
     {"duplicates a descriptor", duplicates_a_descriptor, STRICT | LIMITS},
 };
 
 /* The child: tries, and answers with a failure where it could not. */
-static void try_it(int file, int channel, const char *path, void *attempt)
+static void try_it(int file, int channel, void *window, const char *path, void *attempt)
 {
     static const char refused[] = "refused";
     (void)file;
+    (void)window;
     (void)path;
     bool succeeded = (*(bool (**)(void))attempt)();
     const gemma4_reader_head head = {succeeded ? GEMMA4_READER_DONE : GEMMA4_READER_FAILED,
@@ -265,6 +272,8 @@ typedef struct script {
     void (*read)(int channel);
 } script;
 
+static void *the_window; /* the child's */
+
 static void say(int channel, uint64_t tag, uint64_t size, const void *bytes, size_t sent)
 {
     const gemma4_reader_head head = {tag, size};
@@ -294,13 +303,14 @@ static void say_tensor(int channel, const gemma4_reader_tensor *t, size_t rows)
         _exit(1);
 }
 
-static void play(int file, int channel, const char *path, void *context)
+static void play(int file, int channel, void *window, const char *path, void *context)
 {
     const script *s = context;
     gemma4_reader_request request;
     const gemma4_reader_tensor honest = embed();
     (void)file;
     (void)path;
+    the_window = window;
     if (s->open)
         s->open(channel);
     say_done(channel);
@@ -467,27 +477,35 @@ static void uncountable_names(int c)
 }
 
 /* reading 5 rows of 12 floats */
-static const char zeros[244];
 static void too_many_values(int c)
 {
-    say(c, GEMMA4_READER_VALUES, 244, zeros, 244);
+    say(c, GEMMA4_READER_VALUES, 244, "", 0);
 }
 static void values_beyond_all(int c)
 {
-    say(c, GEMMA4_READER_VALUES, UINT64_MAX, zeros, 244);
+    say(c, GEMMA4_READER_VALUES, UINT64_MAX, "", 0);
 }
 static void too_few_values(int c)
 {
-    say(c, GEMMA4_READER_VALUES, 236, zeros, 236);
+    say(c, GEMMA4_READER_VALUES, 236, "", 0);
 }
 static void no_values(int c)
 {
-    say(c, GEMMA4_READER_VALUES, 0, zeros, 0);
+    say(c, GEMMA4_READER_VALUES, 0, "", 0);
+}
+static void values_in_the_socket(int c)
+{
+    static const char zeros[240];
+    say(c, GEMMA4_READER_VALUES, 240, zeros, 240);
 }
 static void values_and_more(int c)
 {
-    say(c, GEMMA4_READER_VALUES, 240, zeros, 240);
-    say(c, GEMMA4_READER_VALUES, 4, zeros, 4);
+    say(c, GEMMA4_READER_VALUES, 240, "", 0);
+    say(c, GEMMA4_READER_VALUES, 4, "", 0);
+}
+static void nothing(int c)
+{
+    (void)c;
 }
 
 static const struct {
@@ -545,17 +563,18 @@ static const struct {
     {{.read = no_values}, "talks nonsense (other values than asked for)", PATIENCE},
     {{.read = values_and_more}, "talks nonsense (other values than asked for)", PATIENCE},
     {{.read = unknown_tag}, "talks nonsense (other values than asked for)", PATIENCE},
-    {{.read = too_few_values}, "talks nonsense (fewer values than asked for)", PATIENCE},
+    {{.read = too_few_values}, "talks nonsense (other values than asked for)", PATIENCE},
+    {{.read = values_in_the_socket}, "talks nonsense (other values than asked for)", PATIENCE},
+    {{.read = nothing}, "talks nonsense (fewer values than asked for)", PATIENCE},
     {{.read = end_at_once}, "its reader ends before it has answered", PATIENCE},
 };
 
-/* Opens, lists and reads `embed`, in the order of a real run; the status of the first that
- * fails. */
-static int converse(const script *s, double seconds, gemma4_error *error)
+/* Opens, lists and reads `embed` into values, [5 * 12 + 1], in the order of a real run; the status
+ * of the first that fails. */
+static int converse(const script *s, double seconds, float *values, gemma4_error *error)
 {
     gemma4_activation_source source;
     gemma4_stored_list *list = calloc(1, sizeof *list);
-    float values[5 * 12 + 1];
     values[5 * 12] = 42;
     int status = gemma4_reader_open(victim, play, (void *)s, seconds, &source, error);
     if (status == 0) {
@@ -580,79 +599,156 @@ static int converse(const script *s, double seconds, gemma4_error *error)
 START_TEST(what_a_reader_says_is_checked)
 {
     gemma4_error error = {""};
+    float values[5 * 12 + 1];
     script s = LIES[_i].script;
-    ck_assert_int_eq(converse(&s, LIES[_i].seconds, &error), -1);
+    ck_assert_int_eq(converse(&s, LIES[_i].seconds, values, &error), -1);
     assert_message_contains(&error, LIES[_i].message);
 }
 END_TEST
 
 static void right_values(int c)
 {
-    say(c, GEMMA4_READER_VALUES, 240, zeros, 240);
+    for (int i = 0; i < 5 * 12; i++)
+        ((float *)the_window)[i] = (float)i;
+    say(c, GEMMA4_READER_VALUES, 240, "", 0);
 }
 
 /* The same conversation without a lie: what fails above does not fail for another reason. */
 START_TEST(an_honest_reader_is_believed)
 {
     gemma4_error error = {""};
+    float values[5 * 12 + 1];
     script s = {.read = right_values};
-    ck_assert_msg(converse(&s, PATIENCE, &error) == 0, "%s", error.message);
+    ck_assert_msg(converse(&s, PATIENCE, values, &error) == 0, "%s", error.message);
+    for (int i = 0; i < 5 * 12; i++)
+        ck_assert_float_eq(values[i], (float)i);
 }
 END_TEST
 
 /* --- libhdf5 in the sandbox --- */
 
-enum { WIDE = 300000, ROWS = 20 }; /* 24 MB: more than a piece */
+enum { ROWS = 20 };
 
-static const char *write_wide_file(void)
+/* A dump of one dataset of floats that count up from 0, big-endian; shape[0] is the positions. */
+static const char *write_counting(const char *name, int rank, const hsize_t *shape)
 {
-    const char *path = test_path("wide.h5");
+    const char *path = test_path("counting.h5");
     const int32_t tokens[ROWS] = {0}, version = 1;
-    const hsize_t shape[2] = {ROWS, WIDE}, length = ROWS;
+    size_t count = 1;
     hid_t file = H5Fcreate(path, H5F_ACC_TRUNC, H5P_DEFAULT, H5P_DEFAULT),
-          scalar = H5Screate(H5S_SCALAR), text = H5Tcopy(H5T_C_S1);
+          scalar = H5Screate(H5S_SCALAR), text = H5Tcopy(H5T_C_S1),
+          links = H5Pcreate(H5P_LINK_CREATE);
     H5Tset_size(text, 19);
+    H5Pset_create_intermediate_group(links, 1);
     hid_t format = H5Acreate2(file, "format", text, scalar, H5P_DEFAULT, H5P_DEFAULT);
     hid_t number =
         H5Acreate2(file, "format_version", H5T_STD_I32LE, scalar, H5P_DEFAULT, H5P_DEFAULT);
-    hid_t row = H5Screate_simple(1, &length, NULL), plane = H5Screate_simple(2, shape, NULL);
+    hid_t row = H5Screate_simple(1, shape, NULL), block = H5Screate_simple(rank, shape, NULL);
     hid_t ids =
         H5Dcreate2(file, "tokens", H5T_STD_I32LE, row, H5P_DEFAULT, H5P_DEFAULT, H5P_DEFAULT);
-    hid_t logits =
-        H5Dcreate2(file, "logits", H5T_IEEE_F32BE, plane, H5P_DEFAULT, H5P_DEFAULT, H5P_DEFAULT);
-    float *values = malloc(ROWS * (size_t)WIDE * sizeof *values);
-    for (size_t i = 0; i < ROWS * (size_t)WIDE; i++)
+    hid_t floats = H5Dcreate2(file, name, H5T_IEEE_F32BE, block, links, H5P_DEFAULT, H5P_DEFAULT);
+    for (int i = 0; i < rank; i++)
+        count *= shape[i];
+    float *values = malloc(count * sizeof *values);
+    for (size_t i = 0; i < count; i++)
         values[i] = (float)i;
     ck_assert(H5Awrite(format, text, "gemma4-activations") >= 0 &&
               H5Awrite(number, H5T_NATIVE_INT32, &version) >= 0);
     ck_assert(H5Dwrite(ids, H5T_NATIVE_INT32, H5S_ALL, H5S_ALL, H5P_DEFAULT, tokens) >= 0);
-    ck_assert(H5Dwrite(logits, H5T_NATIVE_FLOAT, H5S_ALL, H5S_ALL, H5P_DEFAULT, values) >= 0);
+    ck_assert(H5Dwrite(floats, H5T_NATIVE_FLOAT, H5S_ALL, H5S_ALL, H5P_DEFAULT, values) >= 0);
     free(values);
-    H5Dclose(logits);
+    H5Dclose(floats);
     H5Dclose(ids);
-    H5Sclose(plane);
+    H5Sclose(block);
     H5Sclose(row);
     H5Aclose(number);
     H5Aclose(format);
+    H5Pclose(links);
     H5Tclose(text);
     H5Sclose(scalar);
     ck_assert(H5Fclose(file) >= 0);
     return path;
 }
 
+/* Many rows a slot; a row a slot and a bit; heads that fit one where a row does not; a head that
+ * does not fit. No model is needed for any shape. */
+static const struct {
+    const char *path;
+    gemma4_tap tap;
+    int rank;
+    hsize_t shape[3];
+} COUNTING[] = {
+    {"logits", GEMMA4_TAP_LOGITS, 2, {ROWS, 300000}},
+    {"logits", GEMMA4_TAP_LOGITS, 2, {6, GEMMA4_READER_SLOT_BYTES / 4 + 1}},
+    {"layers/0/attn/q", GEMMA4_TAP_ATTN_Q, 3, {3, 4, 200000}},
+    {"layers/0/attn/q", GEMMA4_TAP_ATTN_Q, 3, {3, 4, GEMMA4_READER_SLOT_BYTES / 4 + 1}},
+};
+
 START_TEST(values_come_in_pieces)
 {
     gemma4_error error = {""};
-    gemma4_activations *file = gemma4_activations_open(write_wide_file(), &config, &error);
+    const hsize_t *shape = COUNTING[_i].shape;
+    gemma4_activations *file = gemma4_activations_open(
+        write_counting(COUNTING[_i].path, COUNTING[_i].rank, shape), NULL, &error);
     ck_assert_msg(file != NULL, "%s", error.message);
-    const gemma4_activation *logits = gemma4_activations_find(file, GEMMA4_TAP_LOGITS, 0);
-    float *values = malloc((ROWS - 1) * (size_t)WIDE * sizeof *values);
-    ck_assert_msg(gemma4_activations_read(file, logits, 1, ROWS - 1, values, &error) == 0, "%s",
+    const gemma4_activation *tap = gemma4_activations_find(file, COUNTING[_i].tap, 0);
+    size_t width = shape[1] * (COUNTING[_i].rank == 3 ? shape[2] : 1), count = shape[0] - 1;
+    ck_assert(tap->usable && tap->width == width);
+    float *values = malloc(count * width * sizeof *values);
+    ck_assert_msg(gemma4_activations_read(file, tap, 1, count, values, &error) == 0, "%s",
                   error.message);
-    for (size_t i = 0; i < (ROWS - 1) * (size_t)WIDE; i++)
-        ASSERT_EACH(values[i] == (float)(i + WIDE), "element %zu: %g", i, (double)values[i]);
+    for (size_t i = 0; i < count * width; i++)
+        ASSERT_EACH(values[i] == (float)(i + width), "element %zu: %g", i, (double)values[i]);
     free(values);
     gemma4_activations_close(file);
+}
+END_TEST
+
+/* Logits of one deflated chunk, far larger than a slot. */
+static const char *write_one_chunk(void)
+{
+    const char *path = test_path("chunk.h5");
+    const hsize_t shape[2] = {ROWS, GEMMA4_READER_SLOT_BYTES / 4};
+    hid_t file = H5Fopen(write_counting("embed", 2, (const hsize_t[]){ROWS, 4}), H5F_ACC_RDWR,
+                         H5P_DEFAULT),
+          creation = H5Pcreate(H5P_DATASET_CREATE), space = H5Screate_simple(2, shape, NULL);
+    float *values = calloc(shape[0] * shape[1], sizeof *values);
+    ck_assert(values && H5Pset_chunk(creation, 2, shape) >= 0 && H5Pset_deflate(creation, 1) >= 0);
+    hid_t logits =
+        H5Dcreate2(file, "logits", H5T_IEEE_F32LE, space, H5P_DEFAULT, creation, H5P_DEFAULT);
+    ck_assert(H5Dwrite(logits, H5T_NATIVE_FLOAT, H5S_ALL, H5S_ALL, H5P_DEFAULT, values) >= 0);
+    free(values);
+    H5Dclose(logits);
+    H5Sclose(space);
+    H5Pclose(creation);
+    ck_assert(H5Fclose(file) >= 0 && rename(test_path("counting.h5"), path) == 0);
+    return path;
+}
+
+/* Seconds of the reader's processor time for the first rows of the logits. */
+static double seconds_to_read(const char *path, size_t rows)
+{
+    gemma4_error error = {""};
+    struct rusage before, after;
+    float *values = malloc(rows * GEMMA4_READER_SLOT_BYTES);
+    getrusage(RUSAGE_CHILDREN, &before);
+    gemma4_activations *file = gemma4_activations_open(path, NULL, &error);
+    ck_assert_msg(file != NULL, "%s", error.message);
+    const gemma4_activation *logits = gemma4_activations_find(file, GEMMA4_TAP_LOGITS, 0);
+    ck_assert(gemma4_activations_read(file, logits, 0, rows, values, &error) == 0);
+    gemma4_activations_close(file);
+    getrusage(RUSAGE_CHILDREN, &after);
+    free(values);
+    return (double)(after.ru_utime.tv_sec - before.ru_utime.tv_sec) +
+           1e-6 * (double)(after.ru_utime.tv_usec - before.ru_utime.tv_usec);
+}
+
+/* Unpacked for every slot, 20 of them would take 20 times as long as one. */
+START_TEST(a_large_chunk_is_unpacked_once)
+{
+    const char *path = write_one_chunk();
+    double one = seconds_to_read(path, 1), all = seconds_to_read(path, ROWS);
+    ck_assert_msg(all < 6 * one, "%g s for one row, %g for all", one, all);
 }
 END_TEST
 
@@ -708,7 +804,7 @@ END_TEST
 START_TEST(without_the_kernel_s_help_files_are_read_and_the_lack_is_said)
 {
     int status;
-    const char *path = write_wide_file();
+    const char *path = write_counting("logits", 2, (const hsize_t[]){ROWS, 300000});
     if (!(in_force & SECCOMP))
         return; /* it is such a system already */
     pid_t child = fork();
@@ -744,7 +840,8 @@ Suite *sandbox_suite(void)
     tcase_add_loop_test(c, the_sandbox_holds, 0, COUNT(ATTEMPTS));
     tcase_add_loop_test(c, what_a_reader_says_is_checked, 0, COUNT(LIES));
     tcase_add_test(c, an_honest_reader_is_believed);
-    tcase_add_test(c, values_come_in_pieces);
+    tcase_add_loop_test(c, values_come_in_pieces, 0, COUNT(COUNTING));
+    tcase_add_test(c, a_large_chunk_is_unpacked_once);
 #if defined(__linux__) && defined(SYS_landlock_create_ruleset)
     tcase_add_test(c, without_the_kernel_s_help_files_are_read_and_the_lack_is_said);
     tcase_add_test(c, the_version_says_what_is_missing);
