@@ -11,7 +11,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { COLUMNS = 8, NAME_SIZE = 80 };
+enum { COLUMNS = 9, NAME_SIZE = 80 };
 
 /* A table of a Markdown file, read row by row. */
 typedef struct table {
