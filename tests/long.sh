@@ -45,4 +45,3 @@ faulty() {
 
 faulty 1025 '*[!eb]?' layers.0.attn.context window-off-by-one-wide
 faulty 1023 '*output' layers.0.output window-off-by-one-other
-faulty 512 'layers.0.attn.*[!bs]?' layers.0.attn.context 'sliding_window = 512'
