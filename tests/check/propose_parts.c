@@ -5,6 +5,11 @@
 #include "counter_changes.h"
 #include "counter_model.h"
 #include "propose.h"
+#include "thresholds.h"
+
+/* Windows, and blocks of the mask: up to how many positions every length is tried, and beyond, how
+ * near to a likely one. Bounds of time: each is a run of the model. */
+enum { EVERY_LENGTH = 256, NEAR_LENGTH = 8 };
 
 /* ------------------------------------------------------------------ weights */
 
@@ -234,14 +239,84 @@ static void propose_mask(gemma4_proposals *p, const gemma4_evidence *e, const ge
         gemma4_propose(p, mask);
 }
 
+/* The first position at which anything that the block's evidence holds is wrong; T for none. */
+static size_t first_wrong(const gemma4_evidence *e)
+{
+    size_t first = e->subject->T;
+    for (int tap = 0; tap < GEMMA4_TAP_COUNT; tap++) {
+        const gemma4_tap_evidence *t = &e->taps[tap];
+        for (size_t row = 0; t->engine && row < first; row++) {
+            double error = 0;
+            for (size_t i = row * t->width; t->have[row] && i < (row + 1) * t->width; i++) {
+                double d = (double)t->engine[i] - (double)t->expected[i];
+                error +=
+                    gemma4_evidence_masked(e, (gemma4_tap)tap, row, i - row * t->width) ? 0 : d * d;
+            }
+            if (!(sqrt(error / (double)t->width) <= LIMIT_WORST * t->sigma[row]))
+                first = row;
+        }
+    }
+    return first;
+}
+
+/* How many positions back, itself included, the farthest key lies to which the dump gives a
+ * probability; 0 where it holds none. */
+static size_t farthest_seen(const gemma4_evidence *e)
+{
+    const gemma4_tap_evidence *t = &e->taps[GEMMA4_TAP_ATTN_PROBS];
+    size_t T = e->subject->T, farthest = 0;
+    for (size_t row = 0; t->engine && row < T; row++)
+        for (size_t i = 0; t->have[row] && i < t->width; i++)
+            if (t->engine[row * t->width + i] != 0 && i % T + farthest <= row)
+                farthest = row - i % T + 1;
+    return farthest;
+}
+
+static bool is_near(size_t a, size_t b)
+{
+    return a < b + NEAR_LENGTH && b < a + NEAR_LENGTH;
+}
+
+static bool is_power_of_two(size_t n)
+{
+    return n > 0 && (n & (n - 1)) == 0;
+}
+
+/* What a dump of many positions says of the window. */
+typedef struct window_signs {
+    bool many;    /* positions: else every length is tried */
+    size_t right; /* the config's */
+    size_t wrong; /* the first position that is wrong: there a window that is too small begins to
+                     tell */
+    size_t seen;  /* as far back as keys have probabilities */
+} window_signs;
+
+static window_signs find_signs(const gemma4_evidence *e)
+{
+    if (e->subject->T <= EVERY_LENGTH)
+        return (window_signs){0};
+    return (window_signs){true, e->subject->model->config.sliding_window, first_wrong(e),
+                          farthest_seen(e)};
+}
+
+/* Is a window, or a block of the mask, of n positions worth a try? Powers of two, with one more or
+ * less, are without any sign. */
+static bool is_likely_length(const window_signs *s, size_t n)
+{
+    return !s->many || is_near(n, s->right) || n == s->right / 2 || n == 2 * s->right ||
+           is_near(n, s->wrong) || n == s->seen || is_power_of_two(n - 1) || is_power_of_two(n) ||
+           is_power_of_two(n + 1);
+}
+
 static void propose_masks(gemma4_proposals *p, const gemma4_evidence *e, gemma4_setting s,
                           bool sliding)
 {
     size_t T = e->subject->T, right = e->subject->model->config.sliding_window;
+    const window_signs signs = find_signs(e);
     s.parameter = GEMMA4_PARAMETER_WINDOW;
     for (size_t window = 1; window < T; window++) {
         s.number = (double)window;
-        if (!sliding || window != right)
+        if ((!sliding || window != right) && is_likely_length(&signs, window))
             propose_mask(p, e, &s);
     }
     s.number = INFINITY;
@@ -267,7 +342,8 @@ static void propose_masks(gemma4_proposals *p, const gemma4_evidence *e, gemma4_
     s.word = GEMMA4_MASK_BLOCKS;
     for (size_t n = 1; n < T; n++) {
         s.number = (double)n;
-        propose_mask(p, e, &s);
+        if (is_likely_length(&signs, n))
+            propose_mask(p, e, &s);
     }
 }
 

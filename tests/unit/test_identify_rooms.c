@@ -7,11 +7,14 @@
 #include "identify_internal.h"
 #include "noise.h"
 #include "point.h"
+#include "propose.h"
 #include "suites.h"
 #include "support.h"
+#include "thresholds.h"
 
 #include <math.h>
 #include <stdlib.h>
+#include <string.h>
 
 #define OF(parameter) GEMMA4_PARAMETER_##parameter
 #define AT(tap) GEMMA4_STEP(GEMMA4_TAP_##tap)
@@ -509,6 +512,65 @@ START_TEST(what_barely_fits_everywhere_gives_way_to_what_fits_in_a_scope)
 }
 END_TEST
 
+/* --- windows of long dumps --- */
+
+enum { LONG = 300 };
+
+/* Which windows are proposed for a block of so many positions: tried[n]. Returns how many. In the
+ * dump, `wrong` is the first position at which the context is not as expected; probs: keys are seen
+ * that many positions back, 0: the dump does not say. */
+static size_t windows_tried(size_t positions, size_t wrong, size_t probs, bool tried[LONG + 1])
+{
+    gemma4_proposals proposals = {0};
+    size_t count = 0;
+    memset(tried, 0, (LONG + 1) * sizeof *tried);
+    test_evidence *e = test_evidence_new(NULL, positions, "float32", 0);
+    test_tap *context = test_evidence_tap(e, GEMMA4_TAP_ATTN_CONTEXT, D, NULL, NULL, NULL);
+    for (size_t i = wrong * D; i < positions * D; i++)
+        context->engine[i] = 2 * (float)LIMIT_WORST;
+    test_tap *seen =
+        probs ? test_evidence_tap(e, GEMMA4_TAP_ATTN_PROBS, 0, NULL, NULL, NULL) : NULL;
+    for (size_t i = 0; seen && i < positions * seen->width; i++) {
+        size_t row = i / seen->width, key = i % positions;
+        seen->engine[i] = key <= row && row - key < probs;
+        seen->expected[i] = (real)seen->engine[i]; /* where it goes wrong, the context says */
+    }
+    gemma4_propose_attention(&proposals, &e->evidence, 0, GEMMA4_TAP_ATTN_CONTEXT);
+    ck_assert(!proposals.failed);
+    for (size_t i = 0; i < proposals.count; i++)
+        if (proposals.list[i].parameter == OF(WINDOW) && isfinite(proposals.list[i].number)) {
+            tried[(size_t)proposals.list[i].number] = true;
+            count++;
+        }
+    gemma4_proposals_free(&proposals);
+    test_evidence_free(e);
+    return count;
+}
+
+START_TEST(of_few_positions_every_window_is_tried)
+{
+    bool tried[LONG + 1];
+    ck_assert_uint_eq(windows_tried(256, 41, 0, tried), 254); /* 1 ... 255 but 4, the right one */
+    ck_assert(tried[1] && tried[150] && tried[255] && !tried[4]);
+}
+END_TEST
+
+START_TEST(of_many_positions_likely_windows_are_tried)
+{
+    bool tried[LONG + 1];
+    size_t count = windows_tried(LONG, 41, 0, tried);
+    ck_assert_uint_lt(count, 60);
+    for (size_t n = 41 - 7; n <= 41 + 7; n++)
+        ck_assert_msg(tried[n], "%zu", n);
+    ck_assert(tried[2] && tried[8] && tried[11] && tried[127] && tried[128] && tried[129]);
+    ck_assert(!tried[4] && !tried[25] && !tried[50] && !tried[150] && !tried[299]);
+    /* what the dump shows of it */
+    count = windows_tried(LONG, 4, 150, tried);
+    ck_assert(tried[150]);
+    ck_assert_uint_eq(count, 1);
+}
+END_TEST
+
 Suite *identify_rooms_suite(void)
 {
     Suite *suite = suite_create("identify_rooms");
@@ -528,6 +590,8 @@ Suite *identify_rooms_suite(void)
     tcase_add_loop_test(rooms, what_explains_half_comes_near, 0, 6);
     tcase_add_loop_test(rooms, a_factor_that_few_rows_hold_is_not_said, 0, 4);
     tcase_add_test(rooms, what_barely_fits_everywhere_gives_way_to_what_fits_in_a_scope);
+    tcase_add_test(rooms, of_few_positions_every_window_is_tried);
+    tcase_add_test(rooms, of_many_positions_likely_windows_are_tried);
     suite_add_tcase(suite, rooms);
     return suite;
 }
