@@ -7,7 +7,7 @@ rm -rf "$folder"
 build() {
     mkdir -p "$folder/$1" || exit 2
     git archive HEAD | tar -x -C "$folder/$1" || exit 2
-    (umask "$4" && cd "$folder/$1" && env -u MAKEFLAGS -u MAKELEVEL -u MFLAGS LC_ALL="$2" TZ="$3" HOME="/nonexistent/$1" USER="$1" \
+    (umask "$4" && cd "$folder/$1" && env -u MAKEFLAGS -u MAKELEVEL -u MFLAGS -u BUILD LC_ALL="$2" TZ="$3" HOME="/nonexistent/$1" USER="$1" \
         make -s -j"$5" VERSION="$version" CFLAGS="$flags" all build/libgemma4.a >/dev/null) || { echo "reproducible: $1 does not build" >&2; exit 2; }
 }
 build one C UTC 022 1
