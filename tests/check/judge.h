@@ -19,10 +19,10 @@ typedef struct gemma4_judgement {
     const struct gemma4_planted *known; /* mistakes that the engine is known to make, which the
                                            reference then makes too; golden is NULL then. NULL:
                                            none */
-    bool search_layers;                 /* as in gemma4_subject: seconds on a committed case, half a
-                                     minute on 12 layers of width 128 */
-    bool listed_by_difference;          /* as in gemma4_subject */
-    bool without_causes;                /* verdicts only: no counter-model is run */
+    bool search_layers;              /* as in gemma4_subject: seconds on a committed case, a minute
+                                     on 12 layers of width 128 */
+    bool listed_by_difference;       /* as in gemma4_subject */
+    bool without_causes;             /* verdicts only: no counter-model is run */
     bool reference_only;             /* not even verdicts: only the reference is compared with the
                                      golden */
     const gemma4_progress *progress; /* NULL: nothing is shown */
