@@ -107,8 +107,7 @@ static void unknown_text(const gemma4_stored_list *list, char *text, size_t size
 
 /* --- shapes --- */
 
-/* "[24, 16, 32]"; what does not fit is cut off. */
-static void shape_text(const size_t *shape, size_t rank, char *text, size_t size)
+void gemma4_shape_text(const size_t *shape, size_t rank, char *text, size_t size)
 {
     size_t used = (size_t)snprintf(text, size, "[");
     for (size_t i = 0; i < rank && used < size; i++)
@@ -289,7 +288,7 @@ static int read_int_list(const gemma4_activations *file, const gemma4_stored_ten
         return gemma4_fail(error, "%s: %s: expected every position, found an attribute rows", path,
                            name);
 
-    shape_text(tensor->shape, tensor->rank, found, sizeof found);
+    gemma4_shape_text(tensor->shape, tensor->rank, found, sizeof found);
     size_t length = tensor->rank ? tensor->shape[tensor->rank - 1] : 0, row_axis;
     if (!shape_matches(tensor, &length, 1, &row_axis) || length == 0)
         return gemma4_fail(error, "%s: %s: expected one axis of positions, found %s", path, name,
@@ -448,10 +447,10 @@ static void match_shape(const gemma4_activations *file, const gemma4_config *con
                     match_tap_shape(entry, rows, dims, dims_count) && dims[0] > 0;
     if (shown->usable)
         return;
-    shape_text(expected, 1 + dims_count, expected_text, sizeof expected_text);
+    gemma4_shape_text(expected, 1 + dims_count, expected_text, sizeof expected_text);
     if (gemma4_tap_describe(shown->tap)->derived)
         snprintf(expected_text, sizeof expected_text, "[%zu, 1 ... %zu]", rows, config->vocab_size);
-    shape_text(tensor->shape, tensor->rank, found_text, sizeof found_text);
+    gemma4_shape_text(tensor->shape, tensor->rank, found_text, sizeof found_text);
     snprintf(shown->problem, sizeof shown->problem, "expected %.70s, found %.70s", expected_text,
              found_text);
     shown->wrong_shape = true;
@@ -477,7 +476,7 @@ static void take_shape(size_t rows, activation_entry *entry)
     }
     if (shown->usable)
         return;
-    shape_text(tensor->shape, tensor->rank, found_text, sizeof found_text);
+    gemma4_shape_text(tensor->shape, tensor->rank, found_text, sizeof found_text);
     snprintf(shown->problem, sizeof shown->problem,
              "expected %zu positions first and %zu axes in all, found %.70s", rows, most,
              found_text);

@@ -34,6 +34,9 @@ typedef struct gemma4_activation {
                                 not say it */
 } gemma4_activation;
 
+/* "[24, 16, 32]"; what does not fit is cut off. */
+void gemma4_shape_text(const size_t *shape, size_t rank, char *text, size_t size);
+
 /* Opens the file and validates it against the model's config. NULL on failure. A tap of a wrong
  * trailing shape or type does not fail here: it is listed with usable == false. Where config is
  * NULL, any layer, token and position may be there, and every shape that begins with the positions

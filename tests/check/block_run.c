@@ -374,8 +374,8 @@ gemma4_runner *gemma4_runner_new(const gemma4_subject *subject, gemma4_error *er
         runner->exact = gemma4_ops_remembering();
         runner->once = gemma4_ops_exact();
         runner->memory = gemma4_remembered_new(REMEMBERED);
-        /* Twins cannot read quantised weights. AVX2's stands in for AVX-512's: of points that fit
-         * equally well it may depend on the last bits which is found first. */
+        /* Twins cannot read quantised weights. AVX2's stands in for AVX-512's, so that a first look
+         * rejects the same on both. */
         runner->quick = gemma4_model_is_quantised(subject->model)
                             ? runner->exact
                             : gemma4_ops_for(gemma4_cpu_detect() & ~(unsigned)GEMMA4_CPU_AVX512);

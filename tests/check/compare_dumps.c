@@ -212,15 +212,6 @@ static bool has_slots(gemma4_tap tap, gemma4_tap *of)
     return listed || gemma4_tap_in_id_order(tap);
 }
 
-static void shape_text(const gemma4_activation *a, char text[96])
-{
-    size_t used = 0;
-    for (size_t i = 0; i < a->rank && used < 96; i++)
-        used += (size_t)snprintf(text + used, 96 - used, "%s%zu", i ? ", " : "[", a->shape[i]);
-    if (used < 96)
-        snprintf(text + used, 96 - used, a->rank ? "]" : "[]");
-}
-
 /* Different forms are a difference; a form that cannot be read in both is none. */
 static bool have_one_form(const slice *s, gemma4_tap_difference *r)
 {
@@ -232,8 +223,8 @@ static bool have_one_form(const slice *s, gemma4_tap_difference *r)
         snprintf(r->note, sizeof r->note, "not compared: %s", a->problem);
         return false;
     }
-    shape_text(a, text_a);
-    shape_text(b, text_b);
+    gemma4_shape_text(a->shape, a->rank, text_a, sizeof text_a);
+    gemma4_shape_text(b->shape, b->rank, text_b, sizeof text_b);
     r->differs = true;
     snprintf(r->note, sizeof r->note, "A is %s %s, B is %s %s%s%s", a->stored_dtype, text_a,
              b->stored_dtype, text_b, a->usable && b->usable ? "" : ": ",

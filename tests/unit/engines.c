@@ -147,3 +147,12 @@ const char *test_first_divergence(const test_judgement *j)
     const gemma4_tap_result *first = j->report.first_divergence;
     return first ? gemma4_tap_name(first->tap, first->layer, name) : "";
 }
+
+const gemma4_counter_model *test_mistake(const char *id)
+{
+    for (size_t i = 0; id && i < gemma4_counter_model_count(); i++)
+        if (!strcmp(gemma4_counter_model_at(i)->id, id))
+            return gemma4_counter_model_at(i);
+    ck_assert_msg(id == NULL, "no counter-model is called %s", id);
+    return NULL;
+}

@@ -3,6 +3,7 @@
 #ifndef GEMMA4_TEST_ENGINES_H
 #define GEMMA4_TEST_ENGINES_H
 
+#include "counter_model.h"
 #include "judge.h"
 
 typedef struct test_engine test_engine;
@@ -42,6 +43,9 @@ const char *test_first_divergence(const test_judgement *j);
 
 /* Rounded to nearest, ties to even. */
 float test_bfloat16(float value);
+
+/* The first of the catalogue that has the id, which must be there; NULL for NULL. */
+const gemma4_counter_model *test_mistake(const char *id);
 
 /* The checkpoint golden/checkpoints/tiny: 12 layers of which 5 and 11 are full, window 16, 16
  * experts of which 4 are chosen. Stays open. */

@@ -4,6 +4,7 @@
 #include "causes.h"
 #include "counter_model.h"
 #include "diagnose.h"
+#include "engines.h"
 #include "evidence_maker.h"
 #include "judge.h"
 #include "model.h"
@@ -13,15 +14,6 @@
 #include "support.h"
 
 #define COUNT(table) (sizeof(table) / sizeof *(table))
-
-static const gemma4_counter_model *mistake(const char *id)
-{
-    for (size_t i = 0; id && i < gemma4_counter_model_count(); i++)
-        if (!strcmp(gemma4_counter_model_at(i)->id, id))
-            return gemma4_counter_model_at(i);
-    ck_assert_msg(id == NULL, "no counter-model is called %s", id);
-    return NULL;
-}
 
 /* --- a block made by hand: all of it is stored and right, but layers.2.output, where the scalar is
  * missing --- */
@@ -249,7 +241,7 @@ static void judge(const engine *e)
                            .tier = e->tier,
                            .stochastic = e->seed > 0,
                            .seed = e->seed,
-                           .planted = {mistake(e->planted[0]), mistake(e->planted[1])},
+                           .planted = {test_mistake(e->planted[0]), test_mistake(e->planted[1])},
                            .only_layer = {e->only_layer[0] - 1, e->only_layer[1] - 1},
                            .taps = e->taps};
     ck_assert_msg(gemma4_simulate(&s, path, &error) == 0, "%s", error.message);

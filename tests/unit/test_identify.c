@@ -4,6 +4,7 @@
 #include "causes.h"
 #include "counter_model.h"
 #include "diagnose.h"
+#include "engines.h"
 #include "judge.h"
 #include "planted_engine.h"
 #include "point.h"
@@ -645,22 +646,13 @@ START_TEST(a_factor_near_to_rounding_is_not_said)
 }
 END_TEST
 
-static const gemma4_counter_model *mistake(const char *id)
-{
-    for (size_t i = 0; i < gemma4_counter_model_count(); i++)
-        if (!strcmp(gemma4_counter_model_at(i)->id, id))
-            return gemma4_counter_model_at(i);
-    ck_abort_msg("no counter-model is called %s", id);
-    return NULL;
-}
-
 static const char *const CATALOGUED[] = {"v-norm-missing", "mlp-silu", "softcap-missing"};
 
 START_TEST(a_catalogued_mistake_keeps_its_id)
 {
     open_case(NULL);
     judge((gemma4_simulation){
-        .tier = "float32", .planted = {mistake(CATALOGUED[_i])}, .only_layer = {-1, -1}});
+        .tier = "float32", .planted = {test_mistake(CATALOGUED[_i])}, .only_layer = {-1, -1}});
     const gemma4_cause *cause = the_cause();
     ck_assert_str_eq(gemma4_cause_model(cause)->id, CATALOGUED[_i]);
     ck_assert_ptr_null(cause->point);

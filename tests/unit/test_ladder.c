@@ -2,6 +2,7 @@
  * planted mistakes. */
 #include "activations.h"
 #include "counter_model.h"
+#include "engines.h"
 #include "ladder.h"
 #include "model.h"
 #include "planted_engine.h"
@@ -36,15 +37,6 @@ static size_t rung_named(const char *name)
         i++;
     ck_assert_msg(i < ladder.count, "no rung %s", name);
     return i;
-}
-
-static const gemma4_counter_model *mistake(const char *id)
-{
-    for (size_t i = 0; i < gemma4_counter_model_count(); i++)
-        if (!strcmp(gemma4_counter_model_at(i)->id, id))
-            return gemma4_counter_model_at(i);
-    ck_abort_msg("no counter-model %s", id);
-    return NULL;
 }
 
 static gemma4_model *model_of(size_t rung)
@@ -146,14 +138,13 @@ static void add_dumps(const char *folder, const char *const *rungs, size_t count
         size_t rung = rung_named(rungs[i]);
         gemma4_model *model = model_of(rung);
         char name[80];
-        const gemma4_simulation s = {
-            .the_case = ladder.rungs[rung].the_case,
-            .model = model,
-            .tier = "float32",
-            .planted = {first ? mistake(first) : NULL, second ? mistake(second) : NULL},
-            .only_layer = {-1, -1},
-            .taps = GEMMA4_SET_LOGITS,
-            .logprobs = logprobs};
+        const gemma4_simulation s = {.the_case = ladder.rungs[rung].the_case,
+                                     .model = model,
+                                     .tier = "float32",
+                                     .planted = {test_mistake(first), test_mistake(second)},
+                                     .only_layer = {-1, -1},
+                                     .taps = GEMMA4_SET_LOGITS,
+                                     .logprobs = logprobs};
         snprintf(name, sizeof name, "%s.h5", rungs[i]);
         ck_assert_msg(gemma4_simulate(&s, test_join(folder, name), &error) == 0, "%s",
                       error.message);

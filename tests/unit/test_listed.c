@@ -133,18 +133,10 @@ static const struct {
     {"float32", "rope-pairing-contiguous", GEMMA4_SET_LOGITS},
 };
 
-static const gemma4_counter_model *mistake(const char *id)
-{
-    for (size_t i = 0; i < gemma4_counter_model_count(); i++)
-        if (!strcmp(gemma4_counter_model_at(i)->id, id))
-            return gemma4_counter_model_at(i);
-    ck_abort_msg("no counter-model is called %s", id);
-}
-
 START_TEST(a_mistake_is_named_from_log_probabilities)
 {
     gemma4_simulation s = {.tier = PLANTED[_i].tier,
-                           .planted = {mistake(PLANTED[_i].cause)},
+                           .planted = {test_mistake(PLANTED[_i].cause)},
                            .only_layer = {-1, -1},
                            .taps = PLANTED[_i].taps,
                            .logprobs = 20};
