@@ -34,7 +34,7 @@
 #   make sameness         the same dumps give the same reports, to the byte: runs, threads, instruction sets, locales, gcc and clang, -O0 and -O3
 #   make both-ways        no report depends on the operators: dumps of every EVERY-th run of identify, planted, pairs and honest, judged with each (Python)
 #   make both-ways-cases  the same of the dumps that need no Python
-#   make fuzz MINUTES=N   every reader under clang's libFuzzer and sanitizers, N minutes in all: executions, coverage, what it found
+#   make fuzz MINUTES=N   every reader under clang's libFuzzer and sanitizers, N minutes each: executions, coverage, what it found
 #   make honest           right engines, many kinds, every case: all must conform                          (Python)
 #   make planted          transformers with one planted fault each: found at the right tap, and named      (Python)
 #   make uncatalogued     faults that are in no catalogue: found at the right tap, and said what they are  (Python)
@@ -341,7 +341,7 @@ $(BUILD)/alloc-fail.so: tests/alloc/fail.c tests/alloc/state.h
 $(BUILD)/alloc-check: $(BUILD)/tests/alloc/main.o
 	$(LINK) -o $@ $^
 
-# ALLOC=dump: the commands with that in their name; MOST=40: a sample of so many failures each, a minute in all.
+# ALLOC=dump: the commands with that in their name. MOST=40: a sample of so many failures each, a minute in all; MOST=every: each allocation, days in all.
 ALLOC =
 MOST  =
 check-alloc: all $(BUILD)/alloc-fail.so $(BUILD)/alloc-check
@@ -388,7 +388,8 @@ FUZZ = $(FUZZ_TARGETS) $(CHECKER)
 $(BUILD)/fuzzer: $(BUILD)/tests/fuzz/main.o $(FUZZ) $(if $(findstring memory,$(SANITIZE)),$(BUILD)/tests/fuzz/foreign.o) $(LIBRARY)
 	$(LINK) -fsanitize=fuzzer -o $@ $^ $(LDLIBS)
 
-MINUTES = 5
+# As many at a time as there are processors: on two, one minute each takes twelve.
+MINUTES = 1
 fuzz:
 	$(MAKE) BUILD=$(BUILD)/fuzz CC=clang CFLAGS="-O1 -g" SANITIZE="-fsanitize=fuzzer-no-link,address,undefined -fno-sanitize-recover=undefined" TWINS= \
 		$(BUILD)/fuzz/fuzzer

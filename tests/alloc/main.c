@@ -1,7 +1,8 @@
 /* Memory runs out: runs the programs with every allocation, or a sample of them, failing (fail.c).
  *
  *   alloc-check BUILD [NAME [MOST]]    all commands of the table below, or those whose name
- *                                      contains NAME ("" is all), with at most MOST failures each
+ *                                      contains NAME ("" is all), with at most MOST failures each;
+ *                                      MOST `every`: each allocation fails, however many there are
  *
  * Whatever fails, the program must end by itself, with status 2 and one line on standard error,
  * without a verdict, without a file that was not finished, and without a leak. Where a library
@@ -98,6 +99,7 @@ static alloc_state *state;
 static const char *build;
 static char root[64], made[96], output[96];
 static size_t problems, most = SIZE_MAX; /* failures a command */
+static size_t whole = ALL;               /* allocations up to which each one fails */
 
 static void die(const char *what)
 {
@@ -331,7 +333,7 @@ static uint32_t *choose(size_t count, size_t *chosen)
     *chosen = 0;
     for (uint32_t i = 0; i < count; i++)
         order[i] = i;
-    if (count <= ALL) {
+    if (count <= whole) {
         memcpy(list, order, count * sizeof *list);
         *chosen = count;
         free(order);
@@ -426,7 +428,9 @@ static void write_many(void)
 int main(int argc, char **argv)
 {
     char path[128];
-    if (argc < 2 || argc > 4 || (argc == 4 && !(most = strtoul(argv[3], NULL, 10))))
+    if (argc == 4 && !strcmp(argv[3], "every"))
+        whole = SIZE_MAX;
+    else if (argc < 2 || argc > 4 || (argc == 4 && !(most = strtoul(argv[3], NULL, 10))))
         return fputs("usage: alloc-check BUILD [NAME [MOST]]\n", stderr), 2;
     build = argv[1];
     snprintf(root, sizeof root, "%s/gemma4-alloc-XXXXXX",

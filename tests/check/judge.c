@@ -207,7 +207,8 @@ static int judge_dump(judge *g, const gemma4_evidence *e, const gemma4_reference
     return 0;
 }
 
-/* Are the values those of a coarser arithmetic than the dump says? */
+/* Are the values those of a coarser arithmetic than the dump says? Then nothing else is looked for.
+ * Those of a finer one may be right: engines mix types. */
 static int judge_grid(judge *g, gemma4_error *error)
 {
     gemma4_grid grid;
@@ -217,6 +218,11 @@ static int judge_grid(judge *g, gemma4_error *error)
         return 0;
     if (gemma4_recognise_grid(g->j->engine, g->config, g->subject.tier, &grid, error))
         return -1;
+    if (grid.finer) {
+        char text[GEMMA4_RECOGNISED_SIZE];
+        gemma4_describe_finer(&grid, g->j->dtype, by, text, sizeof text);
+        gemma4_report_warn(g->report, "%s", text);
+    }
     if (!grid.dtype)
         return 0;
     g->whole_dump.kind = GEMMA4_DUMP_PRECISION;

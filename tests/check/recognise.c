@@ -440,13 +440,14 @@ int gemma4_recognise_grid(gemma4_activations *engine, const gemma4_config *confi
                           const gemma4_tier *tier, gemma4_grid *grid, gemma4_error *error)
 {
     double sums[NARROW] = {0};
-    size_t tensors = 0;
+    size_t tensors = 0, stored = 0; /* tensors that say something; stored in the tier's own type */
     *grid = (gemma4_grid){0};
     for (size_t i = 0; i < gemma4_activations_count(engine) && !tier->block_inputs; i++) {
         const gemma4_activation *a = gemma4_activations_at(engine, i);
         size_t dims[2] = {1, 1}, T = gemma4_activations_positions(engine, NULL, NULL);
         double shares[NARROW];
         bool said;
+        stored += a->usable && !strcmp(a->stored_dtype, tier->name);
         if (!shows_grid(a))
             continue;
         gemma4_tap_dims(config, a->tap, a->layer, T, dims);
@@ -456,10 +457,14 @@ int gemma4_recognise_grid(gemma4_activations *engine, const gemma4_config *confi
             sums[k] += shares[k];
         tensors += said;
     }
-    for (size_t k = 0; k < NARROW && tensors && !grid->dtype; k++)
-        if (gemma4_tier_of(narrow[k].name)->unit > tier->unit &&
-            sums[k] >= GRID_SHARE * (double)tensors)
-            *grid = (gemma4_grid){narrow[k].name, sums[k] / (double)tensors};
+    for (size_t k = 0; k < NARROW && tensors && !grid->dtype; k++) {
+        double share = sums[k] / (double)tensors;
+        const gemma4_tier *other = gemma4_tier_of(narrow[k].name);
+        if (other->unit > tier->unit && share >= GRID_SHARE)
+            *grid = (gemma4_grid){.dtype = narrow[k].name, .share = share};
+        else if (other == tier && stored < tensors && share < GRID_SHARE)
+            *grid = (gemma4_grid){.finer = true, .off = 1 - share};
+    }
     return 0;
 }
 
@@ -470,6 +475,17 @@ void gemma4_describe_grid(const gemma4_grid *grid, const char *claimed, const ch
              "%.0f %% of the values lie on the %s grid: the engine computes in %s, not in %s as %s "
              "says; give --dtype %s",
              100 * grid->share, grid->dtype, grid->dtype, claimed, by, grid->dtype);
+}
+
+void gemma4_describe_finer(const gemma4_grid *grid, const char *claimed, const char *by, char *text,
+                           size_t size)
+{
+    snprintf(
+        text, size,
+        "%.0f %% of the values that are stored wider than %s do not lie on its grid: the engine "
+        "keeps them in a finer type than %s says, and an error that is smaller than %s's "
+        "rounding is not seen; if it computes in float32, give --dtype float32",
+        100 * grid->off, claimed, by, claimed);
 }
 
 /* Rows whose directions say something, each for itself: probabilities and their logarithms all

@@ -461,6 +461,41 @@ START_TEST(a_dtype_finer_than_the_values_fails)
 }
 END_TEST
 
+/* The values are float32's, the label says a type with a wider tolerance. An engine may keep its
+ * residual stream in float32 honestly, so that this is no failure. */
+START_TEST(a_dtype_coarser_than_the_values_is_said)
+{
+    static const char *const dtypes[] = {"bfloat16", "float16"};
+    const test_engine engine = {.model = test_golden_model(),
+                                .T = T,
+                                .tier = "float32",
+                                .attributes = {{"dtype", dtypes[_i]}},
+                                .but = {"*.attn.scores", "*.attn.probs"}};
+    judged j = judge(test_engine_dump(&engine), dtypes[_i]);
+    char expected[80];
+    snprintf(expected, sizeof expected, "100 %% of the values that are stored wider than %s do not",
+             dtypes[_i]);
+    assert_says(&j, expected);
+    ck_assert_msg(j.report.conforms, "%s", j.text);
+    judged_free(&j);
+}
+END_TEST
+
+START_TEST(values_of_their_own_dtype_need_no_words)
+{
+    static const char *const dtypes[] = {"float32", "bfloat16"};
+    const test_engine engine = {.model = test_golden_model(),
+                                .T = T,
+                                .tier = dtypes[_i],
+                                .store = "float32",
+                                .attributes = {{"dtype", dtypes[_i]}},
+                                .but = {"*.attn.scores", "*.attn.probs"}};
+    judged j = judge(test_engine_dump(&engine), dtypes[_i]);
+    ck_assert_ptr_null(strstr(j.text, "grid"));
+    judged_free(&j);
+}
+END_TEST
+
 /* A tolerance is widened by storing the values in fewer bits: it holds, but what it is worth is
  * said. */
 START_TEST(storage_coarser_than_the_dtype_is_said)
@@ -606,6 +641,8 @@ Suite *lies_suite(void)
     tcase_add_test(c, tokens_beyond_the_window_need_no_words);
     tcase_add_loop_test(c, a_schedule_other_than_the_cases_is_said, 0, sizeof FED / sizeof *FED);
     tcase_add_test(c, a_dtype_finer_than_the_values_fails);
+    tcase_add_loop_test(c, a_dtype_coarser_than_the_values_is_said, 0, 2);
+    tcase_add_loop_test(c, values_of_their_own_dtype_need_no_words, 0, 2);
     tcase_add_loop_test(c, storage_coarser_than_the_dtype_is_said, 0, 2);
     tcase_add_loop_test(c, storage_as_fine_as_the_dtype_needs_no_words, 0, 2);
     tcase_add_loop_test(c, what_widens_a_tolerance_is_said, 0, sizeof WIDER / sizeof *WIDER);
