@@ -374,9 +374,9 @@ check-memory:
 		LDFLAGS="$(MEMORY_WRAPS:%=-Wl,--wrap=%)" $(BUILD)/memory/gemma4-twins $(BUILD)/memory/fuzzer
 	sh tests/memory.sh $(BUILD)/memory $(BUILD)/fuzz/found
 
-# Counters in mapped files: processes that end in a sandbox, or by _exit, are counted too.
+# Counters in mapped files: processes that end in a sandbox, or by _exit, are counted too. Without threads: where no file may grow, libomp ends them.
 coverage:
-	$(MAKE) BUILD=$(BUILD)/coverage CC=clang CFLAGS="-O1 -g" PREFIX_MAP= \
+	$(MAKE) BUILD=$(BUILD)/coverage CC=clang CFLAGS="-O1 -g" OPENMP= PREFIX_MAP= \
 		SANITIZE="-fprofile-instr-generate -fcoverage-mapping -mllvm -runtime-counter-relocation" all $(BUILD)/coverage/unit-tests
 	sh tests/coverage.sh $(BUILD)/coverage spec/measured/coverage.txt
 

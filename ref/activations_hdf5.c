@@ -54,7 +54,11 @@ enum { DESCRIPTION_SIZE = 768 }; /* one may quote a long path before it comes to
 static herr_t keep_description(unsigned index, const H5E_error2_t *entry, void *description)
 {
     (void)index;
-    snprintf(description, DESCRIPTION_SIZE, "%s", entry->desc ? entry->desc : "");
+    bool memory = entry->maj_num == H5E_RESOURCE && entry->min_num == H5E_NOSPACE;
+    snprintf(description, DESCRIPTION_SIZE, "%s",
+             memory        ? "out of memory"
+             : entry->desc ? entry->desc
+                           : "");
     return 1; /* the first is the innermost: what went wrong, where the others tell who called */
 }
 

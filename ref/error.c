@@ -1,5 +1,6 @@
 #include "error.h"
 
+#include <errno.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
@@ -33,4 +34,16 @@ int gemma4_fail(gemma4_error *error, const char *format, ...)
     replace_controls(formatted.message);
     strcpy(error->message, formatted.message);
     return -1;
+}
+
+static bool ends_with(const char *text, const char *end)
+{
+    size_t length = strlen(text), due = strlen(end);
+    return length >= due && !strcmp(text + length - due, end);
+}
+
+bool gemma4_error_is_memory(const gemma4_error *error)
+{
+    return ends_with(error->message, "out of memory") ||
+           ends_with(error->message, strerror(ENOMEM));
 }

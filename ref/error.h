@@ -7,6 +7,8 @@
 #ifndef GEMMA4_ERROR_H
 #define GEMMA4_ERROR_H
 
+#include <stdbool.h>
+
 typedef struct gemma4_error {
     char message[1024];
 } gemma4_error;
@@ -15,5 +17,9 @@ typedef struct gemma4_error {
  * Control characters, which hostile file content may carry into a message, are replaced by '?': it
  * stays one line. error may be NULL. */
 int gemma4_fail(gemma4_error *error, const char *format, ...) __attribute__((format(printf, 2, 3)));
+
+/* Does the message say that memory ran out? That tells nothing of the file that was being read.
+ * Every message of that kind ends with "out of memory", or with the system's words for ENOMEM. */
+bool gemma4_error_is_memory(const gemma4_error *error);
 
 #endif

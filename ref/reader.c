@@ -209,11 +209,22 @@ static void close_reader(void *context)
     free(r);
 }
 
+/* libhdf5 writes to standard error, whatever it is told, where it cannot be initialised: the parent
+ * says in its line what is wrong. Later the sandbox closes it. */
+static void silence(void)
+{
+    int nothing = open("/dev/null", O_WRONLY | O_CLOEXEC);
+    if (nothing < 0 || dup2(nothing, STDERR_FILENO) < 0)
+        close(STDERR_FILENO);
+}
+
 /* Never returns. */
 static void be_the_child(int file, int channel, void *window, const char *path,
                          gemma4_reader_serve serve, void *context)
 {
     gemma4_guard_reset();
+    if (!GEMMA4_SANITIZED)
+        silence();
     if (gemma4_hdf5_descriptor_prepare(file))
         _exit(1);
     gemma4_sandbox_enter(file, channel); /* where something is missing, --version says it */

@@ -1,12 +1,17 @@
 #!/bin/sh
 # coverage.sh BUILD OUT: runs the unit tests, which run the programs, and writes branch coverage file by file. Tests that fail are said.
+# Each suite has a process and counters of its own: in one process for all, those of some suites were lost.
 build=$1 out=$2
 suffix= status=0
 command -v llvm-cov >/dev/null 2>&1 || suffix=-14
-rm -f "$build"/*.profraw
-GEMMA4_BUILD=$build LLVM_PROFILE_FILE=$(pwd)/$build/%m%c.profraw "$build/unit-tests" >"$build/unit-tests.txt" 2>&1 || status=1
-[ $status -eq 0 ] || echo "coverage: tests fail: $build/unit-tests.txt" >&2
-"llvm-profdata$suffix" merge -sparse -o "$build/all.profdata" "$build"/*.profraw || exit 2
+rm -rf "$build/profiles"
+mkdir -p "$build/profiles"
+profiles=$(cd "$build/profiles" && pwd)
+export GEMMA4_BUILD="$build"
+sed -n 's/.*suite_create("\(.*\)").*/\1/p' tests/unit/test_*.c | xargs -P "$(nproc)" -I SUITE sh -c \
+    'mkdir "$1/SUITE" && CK_RUN_SUITE=SUITE LLVM_PROFILE_FILE="$1/SUITE/%m%c.profraw" "$2/unit-tests" >"$1/SUITE/said" 2>&1 || { echo "coverage: a test of SUITE fails: $1/SUITE/said" >&2; exit 1; }' \
+    sh "$profiles" "$build" || status=1
+"llvm-profdata$suffix" merge -sparse -o "$build/all.profdata" "$profiles"/*/*.profraw || exit 2
 "llvm-cov$suffix" export -skip-expansions -skip-functions -instr-profile="$build/all.profdata" "$build/unit-tests" -object "$build/gemma4-ref" \
     -object "$build/gemma4-check" >"$build/coverage.json" || exit 2
 python3 tests/coverage.py "$build/coverage.json" "$build/uncovered.txt" >"$out" || exit 2

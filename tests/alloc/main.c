@@ -48,6 +48,16 @@ static const struct command {
     {"prepare", "gemma4-ref synth --preset tiny --seed 2 --out @/model", -1},
     {"prepare",
      "gemma4-ref dump --model @/model --tokens 2 --taps layers.*.output --out @/wrong.h5", -1},
+    {"prepare", "gemma4-check ladder --out @/ladder", -1},
+    {"prepare",
+     "gemma4-ref dump --model @/ladder/ladder-linear-head --tokens "
+     "2,150,104,177,100,53,110,117,51,44,96,237 --taps logits --out @/rungs/linear-head.h5",
+     -1},
+    /* the rung `head` by a checkpoint that has no soft-cap to speak of */
+    {"prepare",
+     "gemma4-ref dump --model @/ladder/ladder-linear-head --tokens "
+     "2,44,8,124,59,190,241,242,244,208,149,181 --taps logits --out @/rungs/head.h5",
+     -1},
     {"check",
      "gemma4-check --model golden/checkpoints/tiny @/one.h5 --json %/r.json --junit %/r.xml --html "
      "%/r.html",
@@ -64,6 +74,7 @@ static const struct command {
      0},
     {"several",
      "gemma4-check --manifest @/dumps.yaml --search steps --json %/r.json --junit %/r.xml", 1},
+    {"ladder", "gemma4-check ladder @/rungs --json %/r.json --junit %/r.xml", 1},
     {"names",
      "gemma4-check names golden/dumps/tiny-prompt-transformers-debugger.safetensors --case "
      "tiny-prompt",
@@ -76,6 +87,13 @@ static const struct command {
     {"list", "gemma4-check list", 0},
     {"list-case", "gemma4-check list tiny-prompt", 0},
     {"explain", "gemma4-check explain rope-pairing-contiguous", 0},
+    {"explain-all", "gemma4-check explain --all", 0},
+    {"lint", "gemma4-check lint", 0},
+    {"agreement", "gemma4-check agreement", 0},
+    {"self-test",
+     "gemma4-check self-test --case tiny-prompt --cause v-norm-missing --tier float32 --tap-set "
+     "layers --seeds 1 --jobs 2",
+     0},
     {"facts", "gemma4-ref facts --model golden/checkpoints/tiny", 0},
     {"run", "gemma4-ref run --model golden/checkpoints/tiny --tokens 2,17 --decode 1", 0},
     {"dump",
@@ -283,8 +301,9 @@ static const char *wrong_with(const struct command *c, const outcome *o, const o
         return "status 2 was expected";
     if (!is_one_line(o->err))
         return "one line on standard error was expected";
-    /* of several dumps each is judged by itself: the others' verdicts stand */
-    if (gives_verdict(o->out, !strcmp(c->name, "several") ? good->out : NULL))
+    /* of several dumps, or rungs, each is judged by itself: the others' verdicts stand */
+    bool many = !strcmp(c->name, "several") || !strcmp(c->name, "ladder");
+    if (gives_verdict(o->out, many ? good->out : NULL))
         return "it gave a verdict";
     return leaks ? "memory leaks" : NULL;
 }
@@ -441,7 +460,10 @@ int main(int argc, char **argv)
     snprintf(output, sizeof output, "%s/output", root);
     snprintf(path, sizeof path, "%s/state", root);
     int file = open(path, O_RDWR | O_CREAT, 0600);
-    if (mkdir(made, 0700) || mkdir(output, 0700) || file < 0 || ftruncate(file, sizeof *state))
+    char rungs[128];
+    snprintf(rungs, sizeof rungs, "%s/rungs", made);
+    if (mkdir(made, 0700) || mkdir(rungs, 0700) || mkdir(output, 0700) || file < 0 ||
+        ftruncate(file, sizeof *state))
         die(root);
     write_list();
     write_many();

@@ -2,6 +2,7 @@
 
 #include <errno.h>
 #include <openssl/evp.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -29,7 +30,10 @@ int gemma4_sha256_file(const char *path, char hex[GEMMA4_SHA256_SIZE], gemma4_er
         return gemma4_fail(error, "%s: cannot read: %s", path, strerror(errno));
     EVP_MD_CTX *context = EVP_MD_CTX_new();
     int status = context ? digest_stream(f, context, hex) : -1;
+    bool reading = ferror(f); /* libcrypto refuses for want of memory only */
     EVP_MD_CTX_free(context);
     fclose(f);
-    return status ? gemma4_fail(error, "%s: cannot compute its SHA-256", path) : 0;
+    return status ? gemma4_fail(error, "%s: cannot compute its SHA-256: %s", path,
+                                reading ? "it cannot be read" : "out of memory")
+                  : 0;
 }

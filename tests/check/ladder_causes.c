@@ -142,22 +142,21 @@ static int drop_contradicted(const gemma4_climb *climb, const gemma4_planted *kn
                              gemma4_ladder_cause *cause, gemma4_error *error)
 {
     size_t kept = 0;
+    int status = 0;
     for (size_t i = 0; i < cause->count; i++) {
         const gemma4_ladder_candidate *candidate = &cause->candidates[i];
         bool agree = true;
-        if (cause->scope == GEMMA4_EVERYWHERE &&
-            agrees(climb, cause->rung, known, &candidate, 1, &agree, error))
-            return -1;
-        if (agree && cause->scope == GEMMA4_EVERYWHERE &&
-            ladder_agree_elsewhere(climb, cause->rung, &candidate, 1, &agree, error))
-            return -1;
-        if (agree)
+        if (!status && cause->scope == GEMMA4_EVERYWHERE &&
+            (agrees(climb, cause->rung, known, &candidate, 1, &agree, error) ||
+             (agree && ladder_agree_elsewhere(climb, cause->rung, &candidate, 1, &agree, error))))
+            status = -1;
+        if (agree || status) /* what was not looked at stays, to be freed with the cause */
             cause->candidates[kept++] = *candidate;
         else
             free(candidate->point);
     }
     cause->count = kept;
-    return 0;
+    return status;
 }
 
 /* Are these the same positions, as the case is fed? Those of a chunk are in a scope together. */

@@ -24,6 +24,7 @@ typedef struct lint {
     bool in_long; /* plant in cases of many positions too */
     size_t problems;
     const char *id;
+    gemma4_error stopped; /* what ends it all, and is no problem of a file: memory ran out */
 } lint;
 
 static void problem(lint *l, const char *format, ...) __attribute__((format(printf, 2, 3)));
@@ -36,6 +37,22 @@ static void problem(lint *l, const char *format, ...)
     fputc('\n', l->out);
     va_end(arguments);
     l->problems++;
+}
+
+/* The first reason stays. */
+static void stop(lint *l, const char *where, const gemma4_error *error)
+{
+    if (!l->stopped.message[0])
+        gemma4_fail(&l->stopped, "%s: %s%s", l->id, where, error->message);
+}
+
+/* What a reader said of a file; where: what goes before it, "golden: ". */
+static void problem_of(lint *l, const char *where, const gemma4_error *error)
+{
+    if (gemma4_error_is_memory(error))
+        stop(l, where, error);
+    else
+        problem(l, "%s%s", where, error->message);
 }
 
 /* ------------------------------------------------------------ the manifest */
@@ -95,12 +112,11 @@ static void lint_flags(lint *l, const gemma4_case *c)
                     info->flag, info->tokens, c->token_count);
 }
 
-/* Every mistake that the case names must have a counter-model, and the case must show it: what
- * takes long only where it is asked for. */
+/* Every mistake that the case names must have a counter-model, and the case must show it, where it
+ * is planted. */
 static void lint_shows(lint *l, const gemma4_case *c, const gemma4_model *model,
-                       gemma4_activations *golden)
+                       gemma4_activations *golden, bool planted)
 {
-    bool planted = l->in_long || !gemma4_case_has_flag(c, GEMMA4_MANY_POSITIONS);
     for (size_t i = 0; i < c->shows_count; i++) {
         gemma4_error error;
         bool shows = true;
@@ -113,7 +129,7 @@ static void lint_shows(lint *l, const gemma4_case *c, const gemma4_model *model,
                 "shows[%zu]: expected a cause of the catalogue (gemma4-check explain), found '%s'",
                 i, c->shows[i]);
         else if (planted && gemma4_case_shows(c, model, golden, c->shows[i], &shows, &error))
-            problem(l, "shows[%zu]: %s", i, error.message);
+            stop(l, "shows: ", &error);
         else if (!shows)
             problem(l, "shows[%zu]: %s changes no tap of this case by more than its tolerance", i,
                     c->shows[i]);
@@ -122,8 +138,19 @@ static void lint_shows(lint *l, const gemma4_case *c, const gemma4_model *model,
 
 /* -------------------------------------------------------------- the golden */
 
+/* What a reader said of the golden. One that is what the manifest says it is can be read: then it
+ * is the machine that cannot. */
+static void golden_problem(lint *l, bool as_listed, const gemma4_error *error)
+{
+    if (as_listed)
+        stop(l, "golden: ", error);
+    else
+        problem_of(l, "golden: ", error);
+}
+
 /* Every value of every tap of the golden must be finite. */
-static void lint_values(lint *l, gemma4_activations *golden, const gemma4_config *config, size_t T)
+static void lint_values(lint *l, gemma4_activations *golden, const gemma4_config *config, size_t T,
+                        bool as_listed)
 {
     gemma4_error error;
     for (size_t i = 0; i < gemma4_activations_count(golden); i++) {
@@ -140,8 +167,10 @@ static void lint_values(lint *l, gemma4_activations *golden, const gemma4_config
             continue;
         size_t n = a->rows * dims[0] * dims[1];
         float *values = malloc(n * sizeof *values);
+        if (!values)
+            gemma4_fail(&error, "%s: out of memory", name);
         if (!values || gemma4_activations_read(golden, a, 0, a->rows, values, &error))
-            problem(l, "golden: %s: %s", name, values ? error.message : "out of memory");
+            golden_problem(l, as_listed, &error);
         for (size_t v = 0; values && v < n; v++)
             if (!isfinite(values[v])) {
                 problem(l, "golden: %s: value %zu is not finite", name, v);
@@ -169,30 +198,36 @@ static void lint_coverage(lint *l, gemma4_activations *golden, const gemma4_conf
 static void lint_golden(lint *l, const gemma4_case *c)
 {
     gemma4_error error;
-    char found[GEMMA4_SHA256_SIZE];
+    char found[GEMMA4_SHA256_SIZE] = "";
     gemma4_model *model = gemma4_model_open(c->checkpoint_dir, &error);
     if (!model) {
-        problem(l, "%s", error.message);
+        problem_of(l, "", &error);
         return;
     }
     if (gemma4_sha256_file(c->golden_path, found, &error))
-        problem(l, "%s", error.message);
+        problem_of(l, "", &error);
     else if (strcmp(found, c->golden_sha256))
         problem(l, "golden.sha256: expected that of %s, %s, found %s", c->golden_path, found,
                 c->golden_sha256);
     gemma4_activations *golden = gemma4_activations_open(c->golden_path, &model->config, &error);
+    bool as_listed = !strcmp(found, c->golden_sha256);
     if (!golden) {
-        problem(l, "%s", error.message);
+        golden_problem(l, as_listed, &error);
     } else {
         const int32_t *tokens, *positions;
         size_t T = gemma4_activations_positions(golden, &tokens, &positions);
         if (T != c->token_count || memcmp(tokens, c->tokens, T * sizeof *tokens) ||
             (size_t)positions[0] != c->first_position)
             problem(l, "golden: its tokens or positions are not the manifest's");
+        size_t before = l->problems;
         lint_tolerances(l, c, &model->config);
-        lint_shows(l, c, model, golden);
         lint_coverage(l, golden, &model->config);
-        lint_values(l, golden, &model->config, T);
+        lint_values(l, golden, &model->config, T, as_listed);
+        /* What is planted is held against a golden that can be read; what takes long only where
+         * it is asked for. */
+        lint_shows(l, c, model, golden,
+                   l->problems == before &&
+                       (l->in_long || !gemma4_case_has_flag(c, GEMMA4_MANY_POSITIONS)));
         if (c->routing_decisions != model->config.num_hidden_layers * T)
             problem(l, "routing.decisions: expected %zu layers times %zu positions, found %llu",
                     model->config.num_hidden_layers, T, (unsigned long long)c->routing_decisions);
@@ -209,7 +244,10 @@ static void lint_case(lint *l)
     bool fits = snprintf(path, sizeof path, "%s/%s.yaml", directory, l->id) < (int)sizeof path;
     gemma4_case *c = fits ? gemma4_case_open(path, &error) : NULL;
     if (!c) {
-        problem(l, "%s", fits ? error.message : "path too long");
+        if (fits)
+            problem_of(l, "", &error);
+        else
+            problem(l, "path too long");
         return;
     }
     if (strcmp(c->id, l->id))
@@ -225,7 +263,7 @@ static void lint_case(lint *l)
                     gemma4_metric_name((gemma4_metric_kind)metric));
     lint_flags(l, c);
     if (gemma4_case_provide_checkpoint(c, &error))
-        problem(l, "%s", error.message);
+        problem_of(l, "", &error);
     else
         lint_golden(l, c);
     gemma4_case_close(c);
@@ -271,7 +309,7 @@ static int lint_maps(lint *l, size_t *count, gemma4_error *error)
         l->id = names[i];
         gemma4_map *map = gemma4_map_open(names[i], &why);
         if (!map)
-            problem(l, "map: %s", why.message);
+            problem_of(l, "map: ", &why);
         else if (!map->seen)
             problem(l, "map: seen: expected the engine's version of which the names were seen, "
                        "found none");
@@ -288,15 +326,15 @@ int gemma4_lint(FILE *out, bool in_long, size_t *problems, gemma4_error *error)
     size_t count, maps = 0;
     if (gemma4_case_ids(&ids, &count, error))
         return -1;
-    for (size_t i = 0; i < count; i++) {
+    for (size_t i = 0; i < count && !l.stopped.message[0]; i++) {
         l.id = ids[i];
         lint_case(&l);
     }
     int status = lint_orphans(&l, ids, count, error) || lint_maps(&l, &maps, error) ? -1 : 0;
     gemma4_case_ids_free(ids, count);
     *problems = l.problems;
-    if (status)
-        return -1;
+    if (status || l.stopped.message[0])
+        return status ? status : gemma4_fail(error, "%s", l.stopped.message);
     fprintf(out, "lint: %zu cases, %zu maps, %zu problems\n", count, maps, l.problems);
     return count ? 0
                  : gemma4_fail(error, "golden/cases: expected at least one manifest, found none");

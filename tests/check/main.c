@@ -541,17 +541,19 @@ static int command_list_case(const char *name, gemma4_error *error)
     return CONFORMS;
 }
 
-static int command_lint(bool in_long, gemma4_error *error)
+static int command_lint(int argc, char **argv, gemma4_error *error)
 {
     size_t problems;
-    if (gemma4_lint(stdout, in_long, &problems, error))
+    (void)argv;
+    if (gemma4_lint(stdout, argc == 2, &problems, error))
         return UNUSABLE;
     return problems ? DIVERGES : CONFORMS;
 }
 
-static int command_agreement(gemma4_error *error)
+static int command_agreement(int argc, char **argv, gemma4_error *error)
 {
     size_t failures;
+    (void)argc, (void)argv;
     if (gemma4_agreement(stdout, &failures, error))
         return UNUSABLE;
     return failures ? DIVERGES : CONFORMS;
@@ -696,6 +698,33 @@ static int command_self_test(int argc, char **argv, gemma4_error *error)
     else
         status = self_test_matrix(argc - 1, argv + 1, &reached, error);
     return status ? UNUSABLE : reached ? CONFORMS : DIVERGES;
+}
+
+/* What opens many files, in a child process: where a library dies of what it finds, or of memory
+ * that runs out, that is one line. argv begins with the command's name. */
+typedef struct command {
+    int (*run)(int argc, char **argv, gemma4_error *error);
+    int argc;
+    char **argv;
+} command;
+
+static int run_command(void *context)
+{
+    const command *c = context;
+    gemma4_error error = {""};
+    int status = c->run(c->argc, c->argv, &error);
+    if (status != UNUSABLE && check_output(&error))
+        status = UNUSABLE;
+    if (status == UNUSABLE)
+        fprintf(stderr, "gemma4-check: %s\n", error.message);
+    return status;
+}
+
+static int run_apart(int (*run)(int argc, char **argv, gemma4_error *error), int argc, char **argv,
+                     gemma4_error *error)
+{
+    command c = {run, argc, argv};
+    return gemma4_isolate(run_command, &c, argv[0], error);
 }
 
 /* Removes the word from argv where it is there; returns how many are left. */
@@ -853,16 +882,14 @@ static int run_program(int argc, char **argv)
         status = command_list(&error);
     else if (argc == 3 && !strcmp(argv[1], "list"))
         status = command_list_case(argv[2], &error);
-    else if (argc == 2 && !strcmp(argv[1], "lint"))
-        status = command_lint(false, &error);
-    else if (argc == 3 && !strcmp(argv[1], "lint") && !strcmp(argv[2], "--long"))
-        status = command_lint(true, &error);
+    else if (!strcmp(argv[1], "lint") && (argc == 2 || (argc == 3 && !strcmp(argv[2], "--long"))))
+        said = (status = run_apart(command_lint, argc - 1, argv + 1, &error)) >= 0;
     else if ((argc == 2 || argc == 3) && !strcmp(argv[1], "explain"))
         status = command_explain(argv[2], &error);
     else if (argc == 2 && !strcmp(argv[1], "agreement"))
-        status = command_agreement(&error);
+        said = (status = run_apart(command_agreement, argc - 1, argv + 1, &error)) >= 0;
     else if (!strcmp(argv[1], "self-test"))
-        status = command_self_test(argc - 1, argv + 1, &error);
+        said = (status = run_apart(command_self_test, argc - 1, argv + 1, &error)) >= 0;
     else if (!strcmp(argv[1], "ladder"))
         said = (status = gemma4_ladder_command(argc - 2, argv + 2, &error)) >= 0;
     else if (!strcmp(argv[1], "compare"))

@@ -14,6 +14,8 @@
 
 typedef gemma4_real real;
 
+static const char disagrees[] = "this build's reference disagrees with its golden";
+
 struct gemma4_reference_run {
     const gemma4_subject *s; /* or a part of it, while its head is run */
     gemma4_activations *golden;
@@ -80,11 +82,9 @@ static int apply_golden(gemma4_reference_run *run, gemma4_tap tap, size_t layer,
         char name[GEMMA4_TAP_NAME_SIZE];
         run->agreement[tap] = gemma4_comparison_metrics(&c).relative_rms;
         if (!(run->agreement[tap] <= GEMMA4_REFERENCE_AGREEMENT) || c.nonfinite)
-            status = gemma4_fail(error,
-                                 "this build's reference disagrees with its golden: %s: expected a "
-                                 "relative RMS of at most %g, found %g",
-                                 gemma4_tap_name(tap, layer, name), GEMMA4_REFERENCE_AGREEMENT,
-                                 run->agreement[tap]);
+            status = gemma4_fail(error, "%s: %s: expected a relative RMS of at most %g, found %g",
+                                 disagrees, gemma4_tap_name(tap, layer, name),
+                                 GEMMA4_REFERENCE_AGREEMENT, run->agreement[tap]);
     }
     gemma4_comparison_free(&c);
     free(rows);
@@ -119,10 +119,8 @@ static int keep_ids(gemma4_reference_run *run, const gemma4_tap_event *event, ge
         char name[GEMMA4_TAP_NAME_SIZE];
         /* The reference's are K distinct experts: so is whatever holds all of them. */
         if (!same_set(run->own_ids + t * K, run->ids + t * K, K))
-            status = gemma4_fail(
-                error,
-                "this build's reference disagrees with its golden: %s, position %zu: other experts",
-                gemma4_tap_name(event->tap, event->layer, name), t);
+            status = gemma4_fail(error, "%s: %s, position %zu: other experts", disagrees,
+                                 gemma4_tap_name(event->tap, event->layer, name), t);
     }
     free(have);
     return status;
@@ -327,4 +325,9 @@ void gemma4_reference_run_free(gemma4_reference_run *run)
     gemma4_session_free(run->session);
     gemma4_runner_free(run->runner);
     free(run);
+}
+
+bool gemma4_reference_disagrees(const gemma4_error *error)
+{
+    return !strncmp(error->message, disagrees, strlen(disagrees));
 }

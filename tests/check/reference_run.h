@@ -35,5 +35,7 @@ const int32_t *gemma4_reference_ids(const gemma4_reference_run *run);
 /* Relative RMS between the reference and the golden at a tap of the block at hand; negative where
  * the golden does not hold it. */
 double gemma4_reference_agreement(const gemma4_reference_run *run, gemma4_tap tap);
+/* Is it the reason of a failure of the above that the reference disagrees with the golden? */
+bool gemma4_reference_disagrees(const gemma4_error *error);
 
 #endif

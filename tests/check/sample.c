@@ -216,8 +216,6 @@ static bool summarise(const sample_run *r, FILE *out)
                     100 * c->least);
         reached = reached && enough;
     }
-    for (size_t i = 0; i < r->count; i++)
-        reached = reached && r->trials[i].judged;
     fprintf(out,
             "sample: judged right are %zu of %zu honest engines, %zu of %zu planted mistakes, %zu "
             "of %zu pairs: %s\n",
@@ -249,15 +247,23 @@ static void print_stopped(const sample_run *r, FILE *out)
     fputs("sample: stopped at the first miss\n", out);
 }
 
-static void run(sample_run *r, size_t jobs, FILE *out, bool *reached)
+/* What could not be judged is no matter of rates. */
+static int run(sample_run *r, size_t jobs, FILE *out, bool *reached, gemma4_error *error)
 {
     gemma4_error died = {""};
+    size_t unusable = 0;
     if (gemma4_workers_run(r->count, jobs, "sample", work, r, &died))
         fprintf(out, "%s\n", died.message);
-    if (r->to_first_miss && atomic_load(r->stop))
+    if (r->to_first_miss && atomic_load(r->stop)) {
         print_stopped(r, out);
-    else
-        *reached = summarise(r, out);
+        return 0;
+    }
+    *reached = summarise(r, out);
+    for (size_t i = 0; i < r->count; i++)
+        unusable += !r->trials[i].judged;
+    return unusable ? gemma4_fail(error, "sample: %zu of %zu engines could not be judged", unusable,
+                                  r->count)
+                    : 0;
 }
 
 int gemma4_sample_run(const gemma4_sample *sample, size_t jobs, bool to_first_miss, FILE *out,
@@ -271,7 +277,7 @@ int gemma4_sample_run(const gemma4_sample *sample, size_t jobs, bool to_first_mi
     r.stop = r.trials ? gemma4_shared_new(sizeof *r.stop, error) : NULL;
     status = r.stop ? 0 : -1;
     if (!status)
-        run(&r, jobs, out, reached);
+        status = run(&r, jobs, out, reached, error);
     gemma4_shared_free(r.stop, sizeof *r.stop);
     gemma4_shared_free(r.trials, r.count * sizeof *r.trials);
     free(r.tasks);

@@ -9,6 +9,7 @@
 
 #include "compare.h"
 #include "counter_model.h"
+#include "isolate.h"
 #include "model.h"
 #include "planted_engine.h"
 #include "rows.h"
@@ -69,10 +70,22 @@ static int differ(const comparands *c, bool *shows, gemma4_error *error)
     return 0;
 }
 
+typedef struct writing {
+    const gemma4_simulation *simulation;
+    const char *path;
+} writing;
+
+static int write_planted(void *context, gemma4_error *error)
+{
+    const writing *w = context;
+    return gemma4_simulate(w->simulation, w->path, error);
+}
+
 static int plant(const gemma4_simulation *s, gemma4_activations *golden, const char *path,
                  bool *shows, gemma4_error *error)
 {
-    if (gemma4_simulate(s, path, error))
+    writing w = {s, path};
+    if (gemma4_isolate_writer(write_planted, &w, path, error))
         return -1;
     const comparands c = {s, golden, gemma4_activations_open(path, &s->model->config, error)};
     int status = c.planted ? differ(&c, shows, error) : -1;
