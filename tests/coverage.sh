@@ -7,10 +7,7 @@ command -v llvm-cov >/dev/null 2>&1 || suffix=-14
 rm -rf "$build/profiles"
 mkdir -p "$build/profiles"
 profiles=$(cd "$build/profiles" && pwd)
-export GEMMA4_BUILD="$build"
-sed -n 's/.*suite_create("\(.*\)").*/\1/p' tests/unit/test_*.c | xargs -P "$(nproc)" -I SUITE sh -c \
-    'mkdir "$1/SUITE" && CK_RUN_SUITE=SUITE LLVM_PROFILE_FILE="$1/SUITE/%m%c.profraw" "$2/unit-tests" >"$1/SUITE/said" 2>&1 || { echo "coverage: a test of SUITE fails: $1/SUITE/said" >&2; exit 1; }' \
-    sh "$profiles" "$build" || status=1
+sed -n 's/.*suite_create("\(.*\)").*/\1/p' tests/unit/test_*.c | xargs -P "$(nproc)" -n 1 sh tests/coverage_suite.sh "$build" "$profiles" || status=1
 "llvm-profdata$suffix" merge -sparse -o "$build/all.profdata" "$profiles"/*/*.profraw || exit 2
 "llvm-cov$suffix" export -skip-expansions -skip-functions -instr-profile="$build/all.profdata" "$build/unit-tests" -object "$build/gemma4-ref" \
     -object "$build/gemma4-check" >"$build/coverage.json" || exit 2
