@@ -7,7 +7,7 @@ command -v llvm-cov >/dev/null 2>&1 || suffix=-14
 rm -rf "$build/profiles"
 mkdir -p "$build/profiles"
 profiles=$(cd "$build/profiles" && pwd)
-sed -n 's/.*suite_create("\(.*\)").*/\1/p' tests/unit/test_*.c | xargs -P "$(nproc)" -n 1 sh tests/coverage_suite.sh "$build" "$profiles" || status=1
+sed -n 's/.*suite_create("\(.*\)").*/\1/p' tests/unit/test_*.c | xargs -P "$(nproc)" -I NAME sh tests/coverage_suite.sh "$build" "$profiles" NAME || status=1
 "llvm-profdata$suffix" merge -sparse -o "$build/all.profdata" "$profiles"/*/*.profraw || exit 2
 "llvm-cov$suffix" export -skip-expansions -skip-functions -instr-profile="$build/all.profdata" "$build/unit-tests" -object "$build/gemma4-ref" \
     -object "$build/gemma4-check" >"$build/coverage.json" || exit 2
