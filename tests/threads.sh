@@ -1,7 +1,8 @@
 #!/bin/sh
-# threads.sh BUILD: what runs in threads (the twins' operators, gemma4-check's runs of long dumps, its search for a cause, and its comparison of two
-# dumps) under ThreadSanitizer. BUILD is made with clang -fsanitize=thread. clang's libomp is not instrumented either; its tool Archer tells the sanitizer
-# who waits for whom. That both are at work is seen first: a race that is planted must be found, and a loop without one must be silent.
+# threads.sh BUILD: what runs in threads (the twins' operators, reading ahead, gemma4-check's runs of long dumps, its search for a cause, and its
+# comparison of two dumps) under ThreadSanitizer. BUILD is made with clang -fsanitize=thread. clang's libomp is not instrumented either; its tool
+# Archer tells the sanitizer who waits for whom. That both are at work is seen first: a race that is planted must be found, and a loop without one
+# must be silent.
 build=$1
 folder=$build/threads-check
 mkdir -p "$folder"
@@ -58,6 +59,8 @@ tokens=2,197,214,34,153,23,76,115,13,151,249,242
 for cpu in $(sed -n 's/^passed .*_\([a-z0-9]*\):.*/\1/p' "$folder/twins.txt" | sort -u); do
     run "forward pass, $cpu" 0 "$build/gemma4-ref" dump --model $model --tokens $tokens --cpu "$cpu" --out "$folder/$cpu.h5"
 done
+# A thread reads the next layer's weights meanwhile (ref/stream.c).
+run "forward pass, layer by layer" 0 "$build/gemma4-ref" run --model $model --tokens $tokens --decode 2 --stream yes
 # Mistakes that the catalogue does not have: threads share the looks for what they are.
 try() {
     rm -rf "$folder/model"
