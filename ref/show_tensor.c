@@ -78,7 +78,11 @@ static int look_at(view *v, const gemma4_stored_list *list, gemma4_error *error)
         return gemma4_fail(error,
                            "%s: %s: attribute rows: expected at least one position, found none",
                            v->path, t->name);
-    if (!find_row_axis(v, rows, rank))
+    bool found = find_row_axis(v, rows, rank);
+    if (!found && rows == 0)
+        return gemma4_fail(error, "%s: %s: expected %zu axes, found %zu", v->path, t->name, rank,
+                           t->rank);
+    if (!found)
         return gemma4_fail(error,
                            "%s: %s: expected a first axis of %zu positions and %zu axes in all, "
                            "found a tensor of %zu axes, the first of "

@@ -3,6 +3,7 @@
  * or build. */
 #include "activations.h"
 #include "document.h"
+#include "foreign_maker.h"
 #include "manifest.h"
 #include "model.h"
 #include "reports.h"
@@ -14,6 +15,7 @@
 #include <fcntl.h>
 #include <hdf5.h>
 #include <limits.h>
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/stat.h>
@@ -254,6 +256,20 @@ static void write_extra(const char *name)
     ck_assert(H5Fclose(file) >= 0);
 }
 
+/* For `show`: one tensor each. */
+static const struct {
+    const char *file, *name, *shape;
+    size_t count;
+    float first;
+} TENSORS[] = {
+    {"batch.safetensors", "embed", "[1, 2, 4]", 8, 0},
+    {"nan.safetensors", "embed", "[2, 4]", 8, NAN},
+    {"infinite.safetensors", "embed", "[2, 4]", 8, INFINITY},
+    {"heads.safetensors", "layers.0.attn.q", "[3, 40, 4]", 480, 0},
+    {"merged.safetensors", "layers.0.attn.q", "[3, 16]", 48, 0},
+    {"scalar.safetensors", "embed", "[]", 1, 0},
+};
+
 static void write_hostile_files(void)
 {
     static const char garbage[] =
@@ -268,6 +284,9 @@ static void write_hostile_files(void)
     write_renamed("misspelt.h5", "good.h5", MISSPELT, COUNT(MISSPELT));
     write_renamed("badly.h5", "good.h5", BADLY_MISSPELT, COUNT(BADLY_MISSPELT));
     write_extra("extra.h5");
+    for (size_t i = 0; i < COUNT(TENSORS); i++)
+        test_write_tensor(test_join(work, TENSORS[i].file), TENSORS[i].name, TENSORS[i].shape,
+                          TENSORS[i].count, TENSORS[i].first);
     ck_assert_int_eq(mkfifo(test_join(work, "pipe"), 0600), 0);
     ck_assert_int_eq(mkdir(test_join(work, "folder"), 0777), 0);
     ck_assert_int_eq(mkdir(test_join(work, "folder.h5"), 0777), 0);
@@ -471,6 +490,12 @@ static const struct {
      "folder: expected an activation file (HDF5 or safetensors), found a folder"},
     {REF, {"show", "half.h5", "logits"}, "half.h5: "},
     {REF, {"show", "garbage.h5", "embed"}, "garbage.h5: "},
+    {REF,
+     {"show", "scalar.safetensors", "embed"},
+     "scalar.safetensors: embed: expected 2 axes, found 0"},
+    {REF,
+     {"show", "merged.safetensors", "layers.0.attn.q", "--head", "0"},
+     "--head: expected heads on an axis of their own, found layers.0.attn.q with 16 values"},
     {REF,
      {"show", "good.h5", "embed", "--json", "good.h5"},
      "good.h5: expected a file of its own to write to, found the file that is shown"},
@@ -915,6 +940,17 @@ static const struct {
     {REF,
      {"show", "extra.h5"},
      "\nembed                            float32   [1, 64]\nand 1 dataset that is no tap\n"},
+    {REF, {"show", "batch.safetensors", "embed"}, "\nshape   [1, 2, 4]  T, d\n"},
+    {REF,
+     {"show", "infinite.safetensors", "embed"},
+     "\ndtype   float32\nNaN 0  Inf 8\nposition 0             inf"},
+    {REF, {"show", "nan.safetensors", "embed"}, "\ndtype   float32\nNaN 8  Inf 0\nposition 0  "},
+    {REF,
+     {"show", "heads.safetensors", "layers.0.attn.q"},
+     "\n...\nposition 0, head 37             148             149 "},
+    {REF,
+     {"show", "merged.safetensors", "layers.0.attn.q"},
+     "\nshape   [3, 16]\ndtype   float32\n"},
     {REF,
      {"show", "no-dtype.h5", "embed", "--position", "0"},
      "\nmin 0  max 0  mean 0  RMS 0  NaN 0  Inf 0\nposition 0\n       0 "},
