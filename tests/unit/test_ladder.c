@@ -675,6 +675,16 @@ static const char *text_of(const gemma4_climb *c, void (*write)(FILE *, const ge
     return text;
 }
 
+/* The document, to be freed. */
+static gemma4_document *document_of(const gemma4_climb *c)
+{
+    gemma4_error error = {""};
+    const char *json = text_of(c, gemma4_climb_json);
+    gemma4_document *document = gemma4_document_parse("report", json, strlen(json), &error);
+    ck_assert_msg(document != NULL, "%s", error.message);
+    return document;
+}
+
 START_TEST(reports_say_what_was_found)
 {
     gemma4_climb c = climb(climb_of(FEW, 3, "softcap-missing", NULL, 0));
@@ -684,9 +694,8 @@ START_TEST(reports_say_what_was_found)
     ck_assert(strstr(text, "Cause: softcap-missing, first at rung head"));
     ck_assert(strstr(text, "DOES NOT CONFORM: 1 of 3 rungs fail, 1 cause found"));
     gemma4_error error = {""};
-    const char *json = text_of(&c, gemma4_climb_json), *id;
-    gemma4_document *document = gemma4_document_parse("report", json, strlen(json), &error);
-    ck_assert_msg(document != NULL, "%s", error.message);
+    const char *id;
+    gemma4_document *document = document_of(&c);
     const gemma4_node *root = gemma4_document_root(document);
     ck_assert_int_eq(gemma4_get_string(root, "verdict", &id, &error), 0);
     ck_assert_str_eq(id, "FAIL");
@@ -696,6 +705,70 @@ START_TEST(reports_say_what_was_found)
     ck_assert_uint_eq(gemma4_node_get(root, "rungs")->count, ladder.count);
     gemma4_document_free(document);
     ck_assert(strstr(text_of(&c, gemma4_climb_junit), "failures=\"1\" errors=\"0\""));
+    gemma4_climb_free(&c);
+}
+END_TEST
+
+static void assert_says(const char *text, const char *const *said, size_t count)
+{
+    for (size_t i = 0; i < count; i++)
+        ck_assert_msg(strstr(text, said[i]) != NULL, "\"%s\" is not in: %s", said[i], text);
+}
+
+START_TEST(reports_say_what_was_not_judged)
+{
+    static const char *const said[] = {
+        "FAIL: cause unknown: ",
+        "  not judged: needs full-one-token\n",
+        "  cannot be judged: ",
+        "\n1 of 32 rungs cannot be judged\n",
+        "\nwarning: no rung has the name of: dnese.h5\n",
+        "\nDOES NOT CONFORM: 1 of 5 rungs fail, 0 causes found, 1 rungs not judged\n"};
+    char *folder = climb_of(FEW, COUNT(FEW), NULL, NULL, 0);
+    change_logits(folder, "full-one-token", spoilt);
+    test_write_text(test_join(folder, "dense.h5"), "no HDF5");
+    test_write_text(test_join(folder, "dnese.h5"), "");
+    gemma4_climb c = climb(folder);
+    assert_says(text_of(&c, gemma4_climb_text), said, COUNT(said));
+    gemma4_error error = {""};
+    gemma4_document *document = document_of(&c);
+    const gemma4_node *root = gemma4_document_root(document);
+    const char *verdict, *needs;
+    ck_assert_int_eq(gemma4_get_string(root, "verdict", &verdict, &error), 0);
+    ck_assert_str_eq(verdict, "UNUSABLE");
+    const gemma4_node *full = &gemma4_node_get(root, "rungs")->items[rung_named("full")];
+    ck_assert_int_eq(gemma4_get_string(full, "verdict", &verdict, &error), 0);
+    ck_assert_str_eq(verdict, "NOT_JUDGED");
+    ck_assert_int_eq(gemma4_get_string(full, "needs", &needs, &error), 0);
+    ck_assert_str_eq(needs, "full-one-token");
+    gemma4_document_free(document);
+    ck_assert(strstr(text_of(&c, gemma4_climb_junit), "failures=\"1\" errors=\"1\""));
+    gemma4_climb_free(&c);
+}
+END_TEST
+
+START_TEST(reports_say_all_causes)
+{
+    static const char *const said[] = {
+        "FAIL: softcap-missing\n",
+        "FAIL: v-norm-missing\n",
+        "ok, with the cause found above\n",
+        "ok, with the causes found above\n",
+        "\nCause: v-norm-missing, first at rung full-one-token",
+        "\nDOES NOT CONFORM: 2 of 5 rungs fail, 2 causes found, 0 rungs not judged\n"};
+    gemma4_climb c = climb(climb_of(FEW, COUNT(FEW), "softcap-missing", "v-norm-missing", 0));
+    assert_says(text_of(&c, gemma4_climb_text), said, COUNT(said));
+    gemma4_document *document = document_of(&c);
+    ck_assert_uint_eq(gemma4_node_get(gemma4_document_root(document), "causes")->count, 2);
+    gemma4_document_free(document);
+    gemma4_climb_free(&c);
+}
+END_TEST
+
+START_TEST(a_part_of_the_ladder_is_no_verdict)
+{
+    gemma4_climb c = climb(climb_of(FEW, 2, NULL, NULL, 0));
+    ck_assert(strstr(text_of(&c, gemma4_climb_text), "\nNO FAULT FOUND on 2 of 32 rungs\n"));
     gemma4_climb_free(&c);
 }
 END_TEST
@@ -757,6 +830,9 @@ Suite *ladder_suite(void)
     tcase_add_loop_test(climbs, log_probabilities_count_by_their_differences, 0, 3);
     tcase_add_test(climbs, a_file_without_groups_is_refused);
     tcase_add_test(reports, reports_say_what_was_found);
+    tcase_add_test(reports, reports_say_what_was_not_judged);
+    tcase_add_test(reports, reports_say_all_causes);
+    tcase_add_test(reports, a_part_of_the_ladder_is_no_verdict);
     tcase_add_test(reports, the_ladder_is_written);
     return suite;
 }
