@@ -86,9 +86,10 @@ static void list_all(const names *n)
     fputs("# ", n->out);
     gemma4_terminal_text(n->out, n->request->paths[0]);
     fprintf(n->out,
-            ": %zu tensors in %s%zu pass%s, under %zu names but for the layer's number\n#\n",
+            ": %zu tensors in %s%zu pass%s, under %zu name%s but for the layer's number\n#\n",
             gemma4_pass_count(first_pass(n)), n->foreign.count == 1 ? "" : "the first of ",
-            n->foreign.count, n->foreign.count == 1 ? "" : "es", n->groups.count);
+            n->foreign.count, n->foreign.count == 1 ? "" : "es", n->groups.count,
+            n->groups.count == 1 ? "" : "s");
     for (size_t i = 0; i < n->groups.count; i++)
         list_group(n, &n->groups.items[i]);
     fputs("#\n", n->out);

@@ -9,6 +9,7 @@
 
 #include "compare.h"
 #include "counter_model.h"
+#include "guard.h"
 #include "isolate.h"
 #include "model.h"
 #include "planted_engine.h"
@@ -132,11 +133,13 @@ int gemma4_case_shows(const gemma4_case *c, const gemma4_model *model, gemma4_ac
     *shows = false;
     if (make_file(path, sizeof path, error))
         return -1;
+    int guarded = gemma4_guard_temporary(path);
     /* Nearly all mistakes reach the logits, which are quickly written and read. */
     int status = plant_each(&s, golden, cause, path, shows, error);
     s.taps = GEMMA4_SET_ALL;
     if (!status && !*shows)
         status = plant_each(&s, golden, cause, path, shows, error);
     unlink(path);
+    gemma4_guard_forget_temporary(guarded);
     return status;
 }
