@@ -341,7 +341,7 @@ $(BUILD)/alloc-fail.so: tests/alloc/fail.c tests/alloc/state.h
 $(BUILD)/alloc-check: $(BUILD)/tests/alloc/main.o
 	$(LINK) -o $@ $^
 
-# ALLOC=dump: the commands with that in their name. MOST=40: a sample of so many failures each, a minute in all; MOST=every: each allocation, days in all.
+# ALLOC=dump: the commands with that in their name. MOST=40: a sample of so many failures each, a few minutes in all; MOST=every: each allocation, days in all.
 ALLOC =
 MOST  =
 check-alloc: all $(BUILD)/alloc-fail.so $(BUILD)/alloc-check
