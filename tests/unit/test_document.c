@@ -53,6 +53,23 @@ START_TEST(error_is_cut_to_its_size)
 }
 END_TEST
 
+START_TEST(error_says_whether_memory_ran_out)
+{
+    static const char *const memory[] = {"f: out of memory",
+                                         "f: cannot map: Cannot allocate memory"},
+                             *const others[] = {"", "memory", "f: 'out of memory' is no tap"};
+    gemma4_error error;
+    for (size_t i = 0; i < sizeof memory / sizeof *memory; i++) {
+        gemma4_fail(&error, "%s", memory[i]);
+        ck_assert_msg(gemma4_error_is_memory(&error), "%s", memory[i]);
+    }
+    for (size_t i = 0; i < sizeof others / sizeof *others; i++) {
+        gemma4_fail(&error, "%s", others[i]);
+        ck_assert_msg(!gemma4_error_is_memory(&error), "%s", others[i]);
+    }
+}
+END_TEST
+
 /* --- trees --- */
 
 START_TEST(json_tree)
@@ -471,6 +488,7 @@ Suite *document_suite(void)
     tcase_add_test(errors, error_is_one_line);
     tcase_add_test(errors, error_may_quote_itself);
     tcase_add_test(errors, error_is_cut_to_its_size);
+    tcase_add_test(errors, error_says_whether_memory_ran_out);
     tcase_add_test(trees, json_tree);
     tcase_add_test(trees, yaml_tree);
     tcase_add_test(trees, empty_containers);

@@ -149,7 +149,7 @@ END_TEST
 
 Suite *dump_header_suite(void)
 {
-    Suite *suite = suite_create("dump header");
+    Suite *suite = suite_create("dump_header");
     TCase *c = tcase_create("dumps");
     tcase_add_test(c, what_is_written_is_read);
     tcase_add_test(c, misuse_is_an_error);
