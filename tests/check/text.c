@@ -19,14 +19,23 @@ int gemma4_utf8_length(const unsigned char *s)
     return length;
 }
 
+/* U+FFFE and U+FFFF are valid UTF-8 and neither XML nor YAML. */
+static bool is_noncharacter(const unsigned char *s)
+{
+    return s[0] == 0xEF && s[1] == 0xBF && s[2] >= 0xBE;
+}
+
 void gemma4_terminal_text(FILE *out, const char *text)
 {
-    for (const unsigned char *s = (const unsigned char *)text; *s; s++)
-        fputc(*s < 0x20 || *s == 0x7F ||
-                      (*s >= 0x80 && *s < 0xA0 && s > (const unsigned char *)text && s[-1] == 0xC2)
-                  ? '?'
-                  : *s,
-              out);
+    for (const unsigned char *s = (const unsigned char *)text; *s;) {
+        int length = gemma4_utf8_length(s);
+        bool control = *s < 0x20 || *s == 0x7F || (s[0] == 0xC2 && s[1] < 0xA0);
+        if (length == 0 || control || is_noncharacter(s))
+            fputc('?', out);
+        else
+            fwrite(s, 1, (size_t)length, out);
+        s += length ? length : 1;
+    }
 }
 
 void gemma4_json_string(FILE *out, const char *text)
@@ -47,12 +56,6 @@ void gemma4_json_string(FILE *out, const char *text)
         }
     }
     fputc('"', out);
-}
-
-/* U+FFFE and U+FFFF are valid UTF-8 and no XML. */
-static bool is_noncharacter(const unsigned char *s)
-{
-    return s[0] == 0xEF && s[1] == 0xBF && s[2] >= 0xBE;
 }
 
 void gemma4_xml_text(FILE *out, const char *text)

@@ -6,7 +6,8 @@
 
 /* The length in bytes of the valid UTF-8 sequence at s, or 0 where there is none. */
 int gemma4_utf8_length(const unsigned char *s);
-/* Text on a terminal, which must not obey it: '?' for control characters. */
+/* Text on a terminal, which must not obey it, or in a comment of YAML: '?' for control characters
+ * and for what is no UTF-8. */
 void gemma4_terminal_text(FILE *out, const char *text);
 /* Text as a JSON string with its quotes; invalid UTF-8 becomes U+FFFD. */
 void gemma4_json_string(FILE *out, const char *text);
