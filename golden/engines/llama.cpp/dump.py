@@ -73,7 +73,9 @@ def run(loaded, tokens, first_position, schedule):
         return wanted or not ask
 
     params = LIB.llama_context_default_params()
-    params.n_ctx, params.n_batch, params.n_ubatch, params.n_threads, params.n_threads_batch = 512, 512, 512, 2, 2
+    # A chunk goes through the graph as a whole, whatever its length: what is seen is a chunk's.
+    params.n_ctx = params.n_batch = params.n_ubatch = max(512, -(-len(tokens) // 256) * 256)
+    params.n_threads, params.n_threads_batch = 2, 2
     params.cb_eval = seen
     if dtype == "float32":  # the defaults are a float16 cache and fused attention
         params.type_k = params.type_v = F32
