@@ -218,14 +218,10 @@ static int judge_grid(judge *g, gemma4_error *error)
         return 0;
     if (gemma4_recognise_grid(g->j->engine, g->config, g->subject.tier, &grid, error))
         return -1;
-    if (grid.finer) {
-        char text[GEMMA4_RECOGNISED_SIZE];
-        gemma4_describe_finer(&grid, g->j->dtype, by, text, sizeof text);
-        gemma4_report_warn(g->report, "%s", text);
-    }
-    if (!grid.dtype)
+    if (!grid.dtype && !grid.finer)
         return 0;
-    g->whole_dump.kind = GEMMA4_DUMP_PRECISION;
+    if (grid.dtype)
+        g->whole_dump.kind = GEMMA4_DUMP_PRECISION;
     gemma4_describe_grid(&grid, g->j->dtype, by, g->grid, sizeof g->grid);
     gemma4_report_warn(g->report, "%s", g->grid);
     return 0;

@@ -149,6 +149,16 @@ static int check_output(gemma4_error *error)
                : 0;
 }
 
+/* A command's last act: its status, with the line that says why it is UNUSABLE. */
+static int conclude(int status, gemma4_error *error)
+{
+    if (status != UNUSABLE && check_output(error))
+        status = UNUSABLE;
+    if (status == UNUSABLE)
+        fprintf(stderr, "gemma4-check: %s\n", error->message);
+    return status;
+}
+
 static void write_json(FILE *f, const void *report)
 {
     gemma4_report_json(f, report);
@@ -712,12 +722,7 @@ static int run_command(void *context)
 {
     const command *c = context;
     gemma4_error error = {""};
-    int status = c->run(c->argc, c->argv, &error);
-    if (status != UNUSABLE && check_output(&error))
-        status = UNUSABLE;
-    if (status == UNUSABLE)
-        fprintf(stderr, "gemma4-check: %s\n", error.message);
-    return status;
+    return conclude(c->run(c->argc, c->argv, &error), &error);
 }
 
 static int run_apart(int (*run)(int argc, char **argv, gemma4_error *error), int argc, char **argv,
@@ -900,12 +905,7 @@ static int run_program(int argc, char **argv)
         said = (status = check_words(argc - 1, argv + 1, &error)) >= 0;
     if (said)
         return status;
-    status = status < 0 ? UNUSABLE : status;
-    if (status != UNUSABLE && check_output(&error))
-        status = UNUSABLE;
-    if (status == UNUSABLE)
-        fprintf(stderr, "gemma4-check: %s\n", error.message);
-    return status;
+    return conclude(status < 0 ? UNUSABLE : status, &error);
 }
 
 int main(int argc, char **argv)

@@ -463,7 +463,7 @@ int gemma4_recognise_grid(gemma4_activations *engine, const gemma4_config *confi
         if (other->unit > tier->unit && share >= GRID_SHARE)
             *grid = (gemma4_grid){.dtype = narrow[k].name, .share = share};
         else if (other == tier && stored < tensors && share < GRID_SHARE)
-            *grid = (gemma4_grid){.finer = true, .off = 1 - share};
+            *grid = (gemma4_grid){.finer = true, .share = share};
     }
     return 0;
 }
@@ -471,21 +471,17 @@ int gemma4_recognise_grid(gemma4_activations *engine, const gemma4_config *confi
 void gemma4_describe_grid(const gemma4_grid *grid, const char *claimed, const char *by, char *text,
                           size_t size)
 {
-    snprintf(text, size,
-             "%.0f %% of the values lie on the %s grid: the engine computes in %s, not in %s as %s "
-             "says; give --dtype %s",
-             100 * grid->share, grid->dtype, grid->dtype, claimed, by, grid->dtype);
-}
-
-void gemma4_describe_finer(const gemma4_grid *grid, const char *claimed, const char *by, char *text,
-                           size_t size)
-{
-    snprintf(
-        text, size,
-        "%.0f %% of the values that are stored wider than %s do not lie on its grid: the engine "
-        "keeps them in a finer type than %s says, and an error that is smaller than %s's "
-        "rounding is not seen; if it computes in float32, give --dtype float32",
-        100 * grid->off, claimed, by, claimed);
+    if (grid->finer)
+        snprintf(text, size,
+                 "%.0f %% of the values that are stored wider than %s do not lie on its grid: the "
+                 "engine keeps them in a finer type than %s says, and an error that is smaller "
+                 "than %s's rounding is not seen; if it computes in float32, give --dtype float32",
+                 100 * (1 - grid->share), claimed, by, claimed);
+    else
+        snprintf(text, size,
+                 "%.0f %% of the values lie on the %s grid: the engine computes in %s, not in %s "
+                 "as %s says; give --dtype %s",
+                 100 * grid->share, grid->dtype, grid->dtype, claimed, by, grid->dtype);
 }
 
 /* Rows whose directions say something, each for itself: probabilities and their logarithms all

@@ -45,25 +45,21 @@ void gemma4_describe_loaded(gemma4_tap tap, const gemma4_dump_mistake *mistake, 
 
 /* How many of the values of the dump's float32 tensors lie on the grid of a narrower type. */
 typedef struct gemma4_grid {
-    const char *dtype; /* of the coarsest type, coarser than the tier, on whose grid they lie; NULL:
-                          on none */
-    double share;      /* of the values of an average tensor: on that grid */
-    bool finer; /* most do not lie on the tier's own grid, and few tensors are stored in it */
-    double off; /* this part of them does not */
+    const char *dtype; /* of the coarsest type, coarser than the tier, on whose grid most of them
+                          lie; NULL: on none */
+    bool finer;   /* most do not lie on the tier's own grid, and few tensors are stored in it */
+    double share; /* of the values of an average tensor: on that grid, or on the tier's */
 } gemma4_grid;
 /* Reads a few rows of each tensor that is a result of arithmetic and is stored wider than the types
  * in question. */
 int gemma4_recognise_grid(gemma4_activations *engine, const gemma4_config *config,
                           const gemma4_tier *tier, gemma4_grid *grid, gemma4_error *error);
 
-/* "97 % of the values lie on the bfloat16 grid ...". claimed: the dtype that is claimed; by: what
- * claims it. */
+/* "97 % of the values lie on the bfloat16 grid ...", or, where they are finer, "97 % of the values
+ * that are stored wider than bfloat16 do not lie on its grid ...". claimed: the dtype that is
+ * claimed; by: what claims it. */
 void gemma4_describe_grid(const gemma4_grid *grid, const char *claimed, const char *by, char *text,
                           size_t size);
-/* "97 % of the values that are stored wider than bfloat16 do not lie on its grid ...". Where it is
- * finer. */
-void gemma4_describe_finer(const gemma4_grid *grid, const char *claimed, const char *by, char *text,
-                           size_t size);
 
 /* Does the block have nothing in common with what the reference computes by itself ([T, width] of
  * each tap, NULL where not kept)? False where there is too little in it to say so. */

@@ -9,7 +9,7 @@ rm -f "$folder"/*.log
 printf '%-14s %12s %10s %10s %10s\n' target executions per_second edges inputs
 printf '%s\n' $targets | xargs -P "$(nproc)" -n 1 sh "$here/one.sh" "$program" "$seconds" "$folder"
 failed=$?
-total=$(cat "$folder"/*.log | sed -n 's/^stat::number_of_executed_units: *//p' | awk '{ sum += $1 } END { print sum + 0 }')
+total=$(sed -n 's/^stat::number_of_executed_units: *//p' "$folder"/*.log | awk '{ sum += $1 } END { print sum + 0 }')
 all=$(sed -n 's/.*Loaded 1 modules *(\([0-9]*\) inline.*/\1/p' "$folder/document.log" | head -1)
 echo "$total executions; the program has ${all:-?} edges; targets with findings: $(grep -l '^FOUND$' "$folder"/*.log | wc -l)"
 [ "$failed" -eq 0 ]
